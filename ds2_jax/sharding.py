@@ -1,0 +1,38 @@
+"""Where arrays live: a mesh of all devices, batches split over it, everything else on each device."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def make_mesh() -> Mesh:
+    """Put all devices of all hosts on one axis, 'data'."""
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_row(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Make global arrays of this process's rows of a batch; row counts are multiples of its devices."""
+    sharding = by_row(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def padded_rows(rows: int, mesh: Mesh, parts: int = 1) -> int:
+    """Smallest number of rows, at least `rows`, that devices and accumulation parts divide evenly."""
+    multiple = mesh.size * parts
+    return -(-rows // multiple) * multiple
+
+
+def local_rows(rows: int) -> slice:
+    """Rows of a batch that this process loads."""
+    share = rows // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)

@@ -1,0 +1,46 @@
+"""The training state: one tree of arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from ds2_jax.model import DeepSpeech2
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a training step changes. `averaged` is None without an exponential moving average."""
+
+    step: jax.Array  # i32, batches seen
+    parameters: Any
+    batch_stats: Any
+    averaged: Any
+    optimizer: optax.OptState
+
+    @property
+    def evaluated(self):
+        """The parameters that evaluation uses: the averaged ones where there are any."""
+        return self.parameters if self.averaged is None else self.averaged
+
+
+def init_variables(model: DeepSpeech2, feature_size: int, seed: int) -> dict:
+    """Draw initial parameters and batch statistics; they depend on the seed only, not on a batch."""
+    frames = 4 * model.settings.time_stride
+    spectrogram = jnp.zeros((1, frames, feature_size))
+    init = jax.jit(lambda key: model.init(key, spectrogram, jnp.array([frames]), train=False))
+    return init(jax.random.key(seed))
+
+
+def init_state(variables: dict, optimizer: optax.GradientTransformation, average: bool) -> TrainState:
+    """Start training from these variables."""
+    parameters = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        parameters=parameters,
+        batch_stats=variables["batch_stats"],
+        averaged=jax.tree.map(jnp.copy, parameters) if average else None,
+        optimizer=optimizer.init(parameters),
+    )
