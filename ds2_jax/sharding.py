@@ -24,15 +24,3 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Make global arrays of this process's rows of a batch; row counts are multiples of its devices."""
     sharding = by_row(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
-
-
-def padded_rows(rows: int, mesh: Mesh, parts: int = 1) -> int:
-    """Smallest number of rows, at least `rows`, that devices and accumulation parts divide evenly."""
-    multiple = mesh.size * parts
-    return -(-rows // multiple) * multiple
-
-
-def local_rows(rows: int) -> slice:
-    """Rows of a batch that this process loads."""
-    share = rows // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)

@@ -94,7 +94,9 @@ def choose_buckets(
     can lengthen an utterance by: every augmented utterance fits into a bucket, and its labels too.
     """
     shortest, longest = stretch
-    spread = np.concatenate([frames * factor for factor in np.linspace(shortest, longest, 5 if longest > shortest else 1)])
+    spread = np.concatenate(
+        [frames * factor for factor in np.linspace(shortest, longest, 5 if longest > shortest else 1)]
+    )
     lengths, counts = np.unique(_round_up(np.ceil(spread).astype(np.int64), FRAME_STEP), return_counts=True)
     top = int(_round_up(np.ceil(np.max(frames) * longest), FRAME_STEP))
     if lengths[-1] < top:

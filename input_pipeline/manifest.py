@@ -96,11 +96,12 @@ class Manifest:
         return digest.hexdigest()
 
 
-def rounding_unit_s(duration: np.ndarray) -> float:
-    """Find the coarsest of 0.1, 0.01 and 0.001 s of which all durations [N] are multiples."""
+def rounding_unit_s(duration: np.ndarray, share: float = 1.0) -> float:
+    """Find the coarsest of 0.1, 0.01 and 0.001 s of which all durations [N], or this share of them, are multiples."""
     known = duration[np.isfinite(duration)]
     for per_second, unit in ((10, 0.1), (100, 0.01)):
-        if known.size and np.all(np.abs(known * per_second - np.round(known * per_second)) < 1e-6):
+        scaled = known * per_second
+        if known.size and np.mean(np.abs(scaled - np.round(scaled)) < 1e-6) >= share:
             return unit
     return FINEST_UNIT_S
 

@@ -1,0 +1,58 @@
+# make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
+# make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
+# make test        the tests (make test-all: also the slow ones), make lint: style and types
+
+PYTHON ?= python3
+ACCELERATOR ?= cpu
+VENV ?= .venv
+RUN := runs/quickstart
+BIN := $(VENV)/bin
+JAX_EXTRA_cpu := jax
+JAX_EXTRA_cuda := jax[cuda12]
+JAX_EXTRA_tpu := jax[tpu]
+
+.PHONY: install install-dev quickstart test test-all lint format
+
+install: $(VENV)/installed-$(ACCELERATOR)
+
+install-dev: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s; make install PYTHON=python3.12" % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt
+	$(if $(JAX_EXTRA_$(ACCELERATOR)),,$(error ACCELERATOR=$(ACCELERATOR) is unknown: choose cpu, cuda or tpu))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(JAX_EXTRA_$(ACCELERATOR))' -r requirements.txt
+	$(BIN)/python -m ds2_jax.check_device $(ACCELERATOR)
+	touch $@
+
+$(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+quickstart: install-dev
+	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
+	$(BIN)/python main.py --config=configs/tiny.py --workdir=$(RUN)
+	@echo "== voices never heard in training"
+	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --config.data.test=data/synthetic_en/test_voices.jsonl
+	@echo "== sentences never seen in training"
+	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --config.data.test=data/synthetic_en/test.jsonl
+	@echo "== some of them, side by side"
+	$(BIN)/python main.py --mode=infer --config.restore=$(RUN) --config.data.test=data/synthetic_en/test.jsonl --config.infer.samples=5
+	@$(BIN)/python -m ds2_jax.run_summary $(RUN)
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+test-all: install-dev
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

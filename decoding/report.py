@@ -1,0 +1,2 @@
+def write_html(*a, **k): pass
+def write_text(*a, **k): pass

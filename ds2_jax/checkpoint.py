@@ -1,0 +1,192 @@
+"""Checkpoints through orbax: written in the background, whole or not at all; the best and the last few are kept.
+
+A checkpoint holds the items `model` (parameters, batch statistics, averaged parameters), `optimizer`, `progress` and `meta`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from ds2_jax.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle
+from ds2_jax.state import TrainState
+
+FOLDER = "checkpoints"
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a training stands, besides its arrays: all that is needed to go on as if nothing had happened."""
+
+    step: int = 0  # batches seen
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    best_error_rate: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    data_digest: str = ""  # of the training manifest
+    plan_digest: str = ""  # of the settings that decide batches and their order
+    steps_per_epoch: int = 0  # that the schedule was made for
+    trained_s: float = 0.0  # wall time of training, over all starts
+    bad_utterances: list[int] = dataclasses.field(default_factory=list)
+    finished: bool = False
+
+
+class Checkpoints:
+    """The checkpoints of one run; use as a context, so that the last one is complete at the end."""
+
+    def __init__(self, workdir: str, keep: int):
+        self._folder = epath.Path(workdir).absolute() / FOLDER
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(n=keep),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda m: m["error_rate"], reverse=True, n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+        handlers = {
+            "model": ocp.StandardCheckpointHandler(),
+            "optimizer": ocp.StandardCheckpointHandler(),
+            "progress": ocp.JsonCheckpointHandler(),
+            "meta": ocp.JsonCheckpointHandler(),
+        }
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        arguments = {
+            "model": (ocp.args.StandardSave, ocp.args.StandardRestore),
+            "optimizer": (ocp.args.StandardSave, ocp.args.StandardRestore),
+            "progress": (ocp.args.JsonSave, ocp.args.JsonRestore),
+            "meta": (ocp.args.JsonSave, ocp.args.JsonRestore),
+        }
+        for name, (save, restore) in arguments.items():
+            registry.add(name, save, handlers[name])
+            registry.add(name, restore, handlers[name])
+        self._manager = ocp.CheckpointManager(self._folder, options=options, handler_registry=registry)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_):
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the least dev error rate, else the newest."""
+        rates = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        measured = {step: m["error_rate"] for step, m in rates.items() if m}
+        return min(measured, key=lambda step: (measured[step], step)) if measured else self.latest()
+
+    def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
+        """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
+        try:
+            self._manager.save(
+                progress.step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(_model_item(state)),
+                    optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
+                    progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+                    meta=ocp.args.JsonSave(meta.to_json()),
+                ),
+                metrics=None if error_rate is None else {"error_rate": error_rate},
+            )
+        except (OSError, ValueError) as error:
+            raise _write_error(self._folder, error) from error
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is complete."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise _write_error(self._folder, error) from error
+
+    def restore(self, step: int, state: TrainState, sharding: Any) -> tuple[TrainState, Progress]:
+        """Read a checkpoint into the shapes of `state`, onto devices as `sharding` says."""
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(_model_item(abstract)),
+                optimizer=ocp.args.StandardRestore({"optimizer": abstract.optimizer, "step": abstract.step}),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        state = state.replace(
+            **{name: found["model"][name] for name in ("parameters", "batch_stats")},
+            averaged=found["model"].get("averaged"),
+            **found["optimizer"],
+        )
+        return state, Progress(**found["progress"])
+
+    def meta(self, step: int) -> ModelMeta:
+        """Read the description of a checkpoint's model."""
+        return read_meta(Path(self._folder) / str(step))
+
+
+def _model_item(state: TrainState) -> dict:
+    item = {"parameters": state.parameters, "batch_stats": state.batch_stats}
+    if state.averaged is not None:
+        item["averaged"] = state.averaged
+    return item
+
+
+def _write_error(folder, error: Exception) -> OSError:
+    return OSError(
+        f"a checkpoint cannot be written to {folder}: {error}; what was saved before is whole. Free the disk, run again"
+    )
+
+
+def read_meta(checkpoint: Path) -> ModelMeta:
+    """Read the description of the model in a checkpoint's folder."""
+    file = checkpoint / "meta" / "metadata"
+    try:
+        return ModelMeta.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelFileError(f"{file} cannot be read: {error}; name another checkpoint") from error
+
+
+def find_checkpoint(path: str) -> Path:
+    """Find the checkpoint that is meant: a checkpoint's own folder, or the best one of a run folder. Raises ModelFileError."""
+    folder = Path(path)
+    if (folder / "meta").is_dir() and (folder / "model").is_dir():
+        return folder
+    if folder.name == FOLDER:
+        folder = folder.parent
+    if (folder / FOLDER).is_dir():
+        with Checkpoints(str(folder), keep=1_000_000) as checkpoints:
+            step = checkpoints.best()
+        if step is not None:
+            return folder / FOLDER / str(step)
+    kinds = "a bundle (with model.safetensors), a checkpoint, or a run folder with checkpoints/"
+    state = "has no complete checkpoint" if folder.is_dir() else "does not exist"
+    raise ModelFileError(f"config.restore is {path!r}, which {state}; name {kinds}")
+
+
+def load_model(path: str) -> tuple[ModelMeta, dict]:
+    """Load the description and the variables to evaluate (averaged parameters where there are any), without optimiser state.
+
+    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. Raises ModelFileError.
+    """
+    if is_bundle(path):
+        return load_bundle(path)
+    checkpoint = find_checkpoint(path)
+    meta = read_meta(checkpoint)
+    abstract = meta.abstract_variables()
+    item = {"parameters": abstract["params"], "batch_stats": abstract["batch_stats"]}
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.metadata(epath.Path(checkpoint.absolute()) / "model").item_metadata
+        if "averaged" in stored:
+            item["averaged"] = abstract["params"]
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), item)
+        found = reader.restore(epath.Path(checkpoint.absolute()) / "model", target)
+    return meta, {"params": found.get("averaged", found["parameters"]), "batch_stats": found["batch_stats"]}

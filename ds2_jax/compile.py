@@ -1,0 +1,78 @@
+"""Compile the training step for every batch shape before the first step, the largest first, as a probe of memory."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from ds2_jax import sharding
+from ds2_jax.state import TrainState
+from input_pipeline.batch_plan import Bucket
+
+Shape = tuple[int, int, int]  # rows, frames, labels
+
+
+def batch_shape(batch: dict[str, np.ndarray]) -> Shape:
+    """Name a global or local batch by its shape."""
+    return (*batch["spectrogram"].shape[:2], batch["labels"].shape[1])
+
+
+def compile_steps(
+    step: Callable, state: TrainState, buckets: list[Bucket], feature_size: int, mesh: jax.sharding.Mesh, multiple: int
+) -> dict[Shape, Callable]:
+    """Return the compiled step for each bucket: (state, batch) -> (state, metrics), the state's buffers used again.
+
+    The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows now.
+    """
+    everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=(everywhere, by_row), out_shardings=(everywhere, everywhere))
+    abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    shapes = sorted({(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets}, key=_size, reverse=True)
+
+    def compile_one(shape: Shape) -> Callable:
+        return jitted.lower(abstract_state, _abstract_batch(shape, feature_size)).compile()
+
+    with tqdm(total=len(shapes), desc="compile", unit=" shapes", leave=False) as bar:
+        compiled = {shapes[0]: compile_one(shapes[0])}
+        bar.update()
+        _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
+        with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for shape, function in zip(shapes[1:], pool.map(compile_one, shapes[1:]), strict=True):
+                compiled[shape] = function
+                bar.update()
+    return compiled
+
+
+def _size(shape: Shape) -> tuple[int, int]:
+    return shape[0] * shape[1], shape[2]
+
+
+def _abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    rows, frames, labels = shape
+    return {
+        "spectrogram": jax.ShapeDtypeStruct((rows, frames, feature_size), jnp.float32),
+        "frames": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "labels": jax.ShapeDtypeStruct((rows, labels), jnp.int32),
+        "label_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "valid": jax.ShapeDtypeStruct((rows,), jnp.bool_),
+        "utterance": jax.ShapeDtypeStruct((rows,), jnp.int32),
+    }
+
+
+def _probe(compiled: Callable, state: TrainState, shape: Shape, feature_size: int, by_row) -> None:
+    abstract = _abstract_batch(shape, feature_size)
+    try:
+        batch = {name: jnp.zeros(x.shape, x.dtype, device=by_row) for name, x in abstract.items()}
+        jax.block_until_ready(compiled(jax.tree.map(jnp.copy, state), batch))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "memory" not in str(error):
+            raise
+        rows, frames, _ = shape
+        raise MemoryError(
+            f"the largest batch, {rows} utterances of {frames} frames, does not fit into the device's memory: lower "
+            "config.batch.size (or .seconds) or config.data.max_duration_s, or raise config.optim.accumulate"
+        ) from error

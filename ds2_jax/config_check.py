@@ -1,0 +1,52 @@
+"""Check a config once, at the start: what is wrong fails in seconds, not in hour three."""
+
+from collections.abc import Iterable, Mapping
+
+from ds2_jax.model import ModelSettings
+from ds2_jax.optim import make_optimizer, make_schedule
+from ds2_jax.training_data import feature_settings
+from input_pipeline.batch_plan import BatchSettings
+from input_pipeline.text import normalise
+
+ENGINES = ("greedy",)
+FROM_MODEL = ("model.", "features.", "text.")  # settings that a restored model brings with it
+
+
+def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) -> None:
+    """Raise ValueError naming field, value and mend for what cannot work in this mode."""
+    _check_restore(config, overrides, mode, workdir)
+    feature_settings(config)
+    normalise("", config["text"]["language"])
+    ModelSettings.from_config(config["model"])
+    batch = config["batch"]
+    BatchSettings(batch["size"], batch["seconds"], batch["buckets"], batch["shuffle"], batch["sortagrad"])
+    BatchSettings(batch["eval_size"], 0.0, batch["eval_buckets"])
+    make_optimizer(config["optim"], make_schedule(config["optim"], 2, 1))
+    _require(config["decode"]["engine"] in ENGINES, "decode.engine", config, f"choose one of {', '.join(ENGINES)}")
+    _require(config["train"]["nonfinite"] in ("skip", "stop"), "train.nonfinite", config, "choose skip or stop")
+    _require(config["train"]["keep"] >= 1, "train.keep", config, "keep at least 1")
+    _require(config["train"]["epochs"] >= 1, "train.epochs", config, "train for at least 1")
+    _require(config["train"]["log_every"] >= 1, "train.log_every", config, "use 1 or more")
+    _require(config["optim"]["accumulate"] >= 1, "optim.accumulate", config, "use 1 for no accumulation")
+    _require(0 <= config["optim"]["ema"] < 1, "optim.ema", config, "use 0 for none, or a decay such as 0.999")
+    _require(0 <= config["data"]["max_bad_share"] <= 1, "data.max_bad_share", config, "use a share from 0 to 1")
+    _require(config["data"]["threads"] >= 1, "data.threads", config, "use 1 or more")
+    _require(config["data"]["workers"] >= 0, "data.workers", config, "use 0 for threads only")
+
+
+def _check_restore(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) -> None:
+    if mode != "train" and not config["restore"] and not workdir:
+        raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
+    if not config["restore"]:
+        return
+    fixed = [name for name in overrides if name.startswith(FROM_MODEL) or (name == "vocabulary" and mode != "train")]
+    if fixed:
+        raise ValueError(
+            f"config.{fixed[0]} cannot be set with config.restore={config['restore']}, which brings its own; leave it away"
+        )
+
+
+def _require(holds: bool, name: str, config: Mapping, mend: str) -> None:
+    if not holds:
+        section, field = name.split(".")
+        raise ValueError(f"config.{name} is {config[section][field]!r}: {mend}")

@@ -1,0 +1,121 @@
+"""`--mode=infer`: transcribe files, or print reference and hypothesis of a manifest side by side."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from decoding.error_rate import char_errors, word_errors
+from decoding.greedy import Hypothesis
+from ds2_jax import sharding
+from ds2_jax.checkpoint import load_model
+from ds2_jax.evaluate import Evaluator
+from input_pipeline import audio
+from input_pipeline import manifest as manifests
+from input_pipeline.manifest import Manifest
+from input_pipeline.text import ScoringRules
+
+
+def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) -> None:
+    """Transcribe `files`, or else the first `config.infer.samples` utterances of `config.data.test` (0: all).
+
+    Batches are made by length. A clip that cannot be used is named and does not stop the rest; raises ValueError where none could be.
+    """
+    manifest, problems = _requests(config, files)
+    meta, variables = load_model(config["restore"] or workdir)
+    evaluator = Evaluator(meta, sharding.make_mesh())
+    hypotheses: dict[int, Hypothesis] = {}
+    usable = np.array([row for row in range(len(manifest)) if row not in problems], np.int64)
+    if len(usable):
+        corpus = evaluator.corpus(manifest.select(usable), config, None)
+        found = evaluator.transcribe(variables, corpus, progress="transcribe")
+        hypotheses = {int(usable[row]): hypothesis for row, hypothesis in found.hypotheses.items()}
+        problems |= {int(usable[row]): problem for row, problem in found.problems.items()}
+    records = list(_records(manifest, hypotheses, problems))
+    if output:
+        _write_lines(output, records)
+        print(f"{len(hypotheses)} transcripts, {len(problems)} problems: {output}")
+    else:
+        rules = ScoringRules.for_language(meta.language)
+        for record in records:
+            _print(record, rules)
+    if not hypotheses:
+        raise ValueError(f"none of {len(manifest)} utterances could be transcribed; the messages above say why")
+
+
+def _requests(config: Mapping, files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
+    """Make a manifest of the files, or read the one named; problems that show already, by row."""
+    if files:
+        return _manifest_of(files)
+    if not config["data"]["test"]:
+        raise ValueError("nothing to transcribe: name --audio=a.wav,b.flac or --config.data.test=test.jsonl")
+    manifest = manifests.read_many(config["data"]["test"], need_text=False)
+    samples = config["infer"]["samples"]
+    return (manifest.select(np.arange(min(samples, len(manifest)))) if samples else manifest), {}
+
+
+def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
+    durations, problems = [], {}
+    for row, path in enumerate(files):
+        try:
+            durations.append(audio.info(path).duration_s)
+        except (ValueError, OSError) as error:
+            durations.append(1.0)
+            problems[row] = str(error)
+    rows = len(files)
+    return (
+        Manifest(
+            sources=("--audio",),
+            audio=list(files),
+            duration=np.array(durations),
+            text=[""] * rows,
+            source=np.zeros(rows, np.int32),
+            line=np.arange(1, rows + 1, dtype=np.int32),
+            extra=[{}] * rows,
+            weights=(1.0,),
+        ),
+        problems,
+    )
+
+
+def _records(
+    manifest: Manifest, hypotheses: Mapping[int, Hypothesis], problems: Mapping[int, str]
+) -> Iterator[dict]:
+    """Describe each utterance, in the order asked for: its transcript with words, or its problem."""
+    for row in range(len(manifest)):
+        record: dict = {"audio_filepath": manifest.audio[row]}
+        if manifest.text[row]:
+            record["reference"] = manifest.text[row]
+        if row in hypotheses:
+            found = hypotheses[row]
+            record |= {"text": found.text, "confidence": round(found.confidence, 4)}
+            record["words"] = [
+                {name: round(v, 4) if isinstance(v, float) else v for name, v in dataclasses.asdict(word).items()}
+                for word in found.words
+            ]
+        else:
+            record["error"] = problems.get(row, "it was not reached")
+        yield record
+
+
+def _print(record: Mapping, rules: ScoringRules) -> None:
+    print(record["audio_filepath"])
+    if "error" in record:
+        print(f"  error:      {record['error']}")
+        return
+    if "reference" in record:
+        print(f"  reference:  {record['reference']}")
+    print(f"  hypothesis: {record['text']}")
+    if "reference" in record:
+        pair = rules.apply(record["reference"]), rules.apply(record["text"])
+        words, characters = word_errors(*pair), char_errors(*pair)
+        print(f"  word errors {words.errors} of {words.reference}, character errors {characters.errors} of {characters.reference}")
+
+
+def _write_lines(path: str, records: Sequence[Mapping]) -> None:
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    os.replace(unfinished, path)

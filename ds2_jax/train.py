@@ -1,0 +1,295 @@
+"""Train a network: one loop, read from top to bottom."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from clu import parameter_overview
+
+from ds2_jax import sharding
+from ds2_jax.bundle import ModelMeta
+from ds2_jax.checkpoint import Checkpoints, Progress, load_model
+from ds2_jax.compile import batch_shape, compile_steps
+from ds2_jax.evaluate import Evaluation, Evaluator, evaluate, write_reports
+from ds2_jax.meter import Meter
+from ds2_jax.metrics_log import MetricsLog
+from ds2_jax.optim import make_optimizer, make_schedule
+from ds2_jax.run_record import make_workdir, write_run_record
+from ds2_jax.state import TrainState, init_state
+from ds2_jax.steps import make_train_step
+from ds2_jax.training_data import make_corpus, read_training_manifest, refuse_too_many, start_model
+from input_pipeline import manifest as manifests
+from input_pipeline.corpus import Corpus, name_problems
+
+logger = logging.getLogger("ds2_jax")
+
+PROFILED_STEPS = 3
+
+
+def train(config: Mapping, workdir: str) -> dict:
+    """Train as `config` says in `workdir`, from its last checkpoint on if it has one; return the final results.
+
+    Raises ValueError, OSError or MemoryError with what to do; what was saved before is whole.
+    """
+    make_workdir(workdir)
+    with contextlib.ExitStack() as stack:
+        # Data, model, state: all of it the same on every host.
+        checkpoints = stack.enter_context(Checkpoints(workdir, config["train"]["keep"]))
+        manifest = read_training_manifest(config)
+        dev = manifests.read_many(config["data"]["dev"]) if config["data"]["dev"] else None
+        test = manifests.read_many(config["data"]["test"]) if config["data"]["test"] else None
+        meta, variables = start_model(config, manifest, workdir, checkpoints)
+        mesh = sharding.make_mesh()
+        corpus = make_corpus(config, manifest, meta, mesh)
+        steps_per_epoch = len(corpus.epoch(1))
+        schedule = make_schedule(config["optim"], _total_steps(config, steps_per_epoch), steps_per_epoch)
+        optimizer = make_optimizer(config["optim"], schedule)
+        state = init_state(variables, optimizer, average=config["optim"]["ema"] > 0)
+        state = jax.device_put(state, sharding.replicated(mesh))
+        progress = Progress(data_digest=corpus.manifest.digest(), plan_digest=_plan_digest(config))
+        if checkpoints.latest() is not None:
+            state, progress = _resume(checkpoints, state, progress, mesh, config, workdir)
+        _introduce(state, corpus, config, workdir, mesh, progress, steps_per_epoch)
+
+        # Compiled steps and helpers.
+        evaluator = Evaluator(meta, mesh)
+        if progress.finished:
+            logger.info("the training in %s is finished", workdir)
+            return _results(config, workdir, checkpoints, evaluator, meta, state, test)
+        log = stack.enter_context(MetricsLog(workdir, progress.step, active=jax.process_index() == 0))
+        step_function = make_train_step(
+            meta.network,
+            optimizer,
+            seed=config["seed"],
+            accumulate=config["optim"]["accumulate"],
+            ema=config["optim"]["ema"],
+        )
+        compiled = compile_steps(step_function, state, corpus.buckets, meta.feature_size, mesh, corpus.loading.multiple)
+        meter = stack.enter_context(Meter(config, corpus, log, schedule, progress, steps_per_epoch))
+        stopping = stack.enter_context(_stop_on_signals())
+        saved_at = time.monotonic()
+
+        # The loop.
+        while not _is_finished(progress, config):
+            specs = corpus.epoch(progress.epoch)
+            with contextlib.closing(corpus.batches(specs[progress.batch :])) as batches:
+                for batch in meter.waiting_for(batches):
+                    _profile(config, workdir, progress.step)
+                    problems = batch.pop("problem")
+                    state, metrics = compiled[batch_shape(batch)](state, sharding.put_batch(batch, mesh))
+                    progress.step += 1
+                    progress.batch += 1
+                    meter.add(batch, problems, metrics)
+                    _stop_at_bad_utterances(progress, corpus, config)
+                    end = progress.batch == len(specs)
+                    if end:
+                        progress.epoch, progress.batch = progress.epoch + 1, 0
+                    progress.finished = _is_finished(progress, config)
+                    rate = None
+                    if dev is not None and _evaluation_due(progress, config, end):
+                        meter.flush()
+                        evaluation = evaluate(evaluator, meta, _evaluated(state), dev, config, progress="dev")
+                        rate = _note_evaluation(progress, evaluation, meta, log, config)
+                    if rate is not None or progress.finished or stopping() or _checkpoint_due(saved_at, config):
+                        meter.flush()
+                        progress.trained_s = meter.trained_s
+                        checkpoints.save(state, progress, meta, rate)
+                        saved_at = time.monotonic()
+                    if stopping() or progress.finished:
+                        break
+            if stopping():
+                logger.info("stopped at step %d; run the same line again to go on", progress.step)
+                return {"stopped_at_step": progress.step}
+        checkpoints.wait()
+        return _results(config, workdir, checkpoints, evaluator, meta, state, test)
+
+
+def _evaluated(state: TrainState) -> dict:
+    return {"params": state.evaluated, "batch_stats": state.batch_stats}
+
+
+def _total_steps(config: Mapping, steps_per_epoch: int) -> int:
+    steps = config["train"]["epochs"] * steps_per_epoch
+    return min(steps, config["train"]["max_steps"]) if config["train"]["max_steps"] else steps
+
+
+def _plan_digest(config: Mapping) -> str:
+    """Digest what decides batches and their order."""
+    parts = {"batch": config["batch"].to_dict(), "seed": config["seed"], "augment": config["augment"].to_dict()}
+    parts["batch"] = {name: value for name, value in parts["batch"].items() if not name.startswith("eval")}
+    file = config["augment"]["file"]
+    parts["augmentation"] = Path(file).read_text(encoding="utf-8") if file else ""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _resume(
+    checkpoints: Checkpoints, state: TrainState, fresh: Progress, mesh: jax.sharding.Mesh, config: Mapping, workdir: str
+) -> tuple[TrainState, Progress]:
+    """Restore the last checkpoint; refuse other data or another order of it, unless told to accept it."""
+    latest = checkpoints.latest()
+    assert latest is not None
+    state, progress = checkpoints.restore(latest, state, sharding.replicated(mesh))
+    changed = [
+        what
+        for what, before, now in (
+            ("the training manifest", progress.data_digest, fresh.data_digest),
+            ("batches, seed or augmentation", progress.plan_digest, fresh.plan_digest),
+        )
+        if before != now
+    ]
+    if changed and not config["train"]["allow_changed_data"]:
+        raise ValueError(
+            f"{workdir} was trained with other settings: {' and '.join(changed)} changed since step {progress.step}. Go on "
+            "with the old ones, choose another --workdir, or accept it with --config.train.allow_changed_data=true"
+        )
+    if changed:
+        progress = dataclasses.replace(progress, batch=0, data_digest=fresh.data_digest, plan_digest=fresh.plan_digest)
+    progress.finished = _is_finished(progress, config)  # more epochs may be asked for now
+    logger.info("go on from step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
+    return state, progress
+
+
+def _is_finished(progress: Progress, config: Mapping) -> bool:
+    limits = config["train"]
+    out_of_patience = limits["patience"] and progress.evaluations_since_best >= limits["patience"]
+    out_of_steps = limits["max_steps"] and progress.step >= limits["max_steps"]
+    return bool(progress.epoch >= limits["epochs"] or out_of_steps or out_of_patience)
+
+
+def _evaluation_due(progress: Progress, config: Mapping, epoch_ended: bool) -> bool:
+    every = config["train"]["eval_every"]
+    return progress.finished or (progress.step % every == 0 if every else epoch_ended)
+
+
+def _checkpoint_due(saved_at: float, config: Mapping) -> bool:
+    """Tell whether it is time for a checkpoint between evaluations (by process 0's clock where there are several)."""
+    due = time.monotonic() - saved_at >= config["train"]["checkpoint_every_s"]
+    if jax.process_count() == 1:
+        return due
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.array(due)))
+
+
+def _note_evaluation(
+    progress: Progress, evaluation: Evaluation, meta: ModelMeta, log: MetricsLog, config: Mapping
+) -> float:
+    """Log an evaluation and keep count of the best; return the error rate that decides (CER for Mandarin, else WER)."""
+    result = evaluation.result.as_dict()
+    rate = result["cer"] if meta.language == "zh" else result["wer"]
+    log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
+    if progress.best_error_rate is None or rate < progress.best_error_rate:
+        progress.best_error_rate, progress.best_step, progress.evaluations_since_best = rate, progress.step, 0
+        mark = "best so far"
+    else:
+        progress.evaluations_since_best += 1
+        mark = f"best was {progress.best_error_rate:.2%} at step {progress.best_step}"
+    progress.finished = _is_finished(progress, config)
+    logger.info(
+        "step %d, epoch %d: dev WER %.2f %%, CER %.2f %%, loss %.3f (%s)",
+        progress.step,
+        progress.epoch,
+        100 * result["wer"],
+        100 * result["cer"],
+        evaluation.loss,
+        mark,
+    )
+    return rate
+
+
+def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, config: Mapping) -> None:
+    refuse_too_many(
+        len(progress.bad_utterances),
+        len(corpus.manifest),
+        config["data"]["max_bad_share"],
+        name_problems(corpus.manifest, dict.fromkeys(progress.bad_utterances, "cannot be used, as warned above")),
+    )
+
+
+@contextlib.contextmanager
+def _stop_on_signals():
+    """Yield a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once."""
+    received = []
+
+    def note(number, frame):
+        del frame
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        logger.warning("%s: a checkpoint follows, then the end", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _profile(config: Mapping, workdir: str, step: int) -> None:
+    first = config["train"]["profile_step"]
+    if first and step == first:
+        jax.profiler.start_trace(os.path.join(workdir, "profile"))
+    elif first and step == first + PROFILED_STEPS:
+        jax.profiler.stop_trace()
+        logger.info("profiler trace of steps %d to %d in %s/profile", first, step - 1, workdir)
+
+
+def _introduce(
+    state: TrainState,
+    corpus: Corpus,
+    config: Mapping,
+    workdir: str,
+    mesh: jax.sharding.Mesh,
+    progress: Progress,
+    steps_per_epoch: int,
+) -> None:
+    """Print what is about to happen, and record it in the workdir."""
+    if jax.process_index() != 0:
+        return
+    names = {"data.train": corpus.manifest.digest()}
+    write_run_record(workdir, config, progress.step, names)
+    table = parameter_overview.get_parameter_overview(state.parameters, include_stats=False)
+    logger.info("parameters:\n%s", table)
+    hours = corpus.manifest.duration.sum() / 3600
+    lengths = ", ".join(f"{b.rows}x{b.frames}" for b in corpus.buckets)
+    logger.info(
+        "%d utterances, %.2f h; about %d batches an epoch; padding %.1f %%; %d shapes (rows x frames): %s; %d device(s)",
+        len(corpus.manifest),
+        hours,
+        steps_per_epoch,
+        100 * corpus.padding(1),
+        len(corpus.buckets),
+        lengths,
+        mesh.size,
+    )
+
+
+def _results(
+    config: Mapping,
+    workdir: str,
+    checkpoints: Checkpoints,
+    evaluator: Evaluator,
+    meta: ModelMeta,
+    state: TrainState,
+    test: manifests.Manifest | None,
+) -> dict:
+    """Measure the best checkpoint by dev, else the last weights, on the test manifest, once."""
+    best = checkpoints.best()
+    results: dict = {"workdir": workdir, "checkpoint": best}
+    if test is None:
+        return results
+    _, variables = load_model(os.path.join(workdir, "checkpoints", str(best)))
+    evaluation = evaluate(evaluator, meta, variables, test, config, progress="test")
+    if jax.process_index() == 0:
+        write_reports(evaluation, Path(workdir), "test", config["data"]["test"])
+    return {**results, **evaluation.result.as_dict()}

@@ -1,0 +1,102 @@
+"""A corpus as batches: a manifest with its labels, planned and loaded for training or for evaluation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.augment import Augmentation
+from input_pipeline.batch_plan import (
+    BatchSettings,
+    Bucket,
+    PlannedBatch,
+    choose_buckets,
+    epoch_rows,
+    padding_share,
+    plan_epoch,
+)
+from input_pipeline.features import FeatureSettings, FeatureStats
+from input_pipeline.manifest import Manifest
+from input_pipeline.pipeline import BatchLoader, BatchSpec, Labels, batch_specs, iterate, planned_frames
+
+MAX_NAMED = 5  # bad utterances named in a message; the rest is counted
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How many threads or processes load, how far ahead, and which rows of a batch are this host's."""
+
+    workers: int = 0
+    threads: int = 2
+    prefetch: int = 4
+    multiple: int = 1  # of devices and accumulation parts: batches are filled up to it
+    process: int = 0  # this host, and how many there are
+    processes: int = 1
+
+
+@dataclass
+class Corpus:
+    """Utterances ready to be batched; `epoch` plans, `batches` loads."""
+
+    manifest: Manifest
+    labels: Labels | None
+    features: FeatureSettings
+    normalisation: str
+    stats: FeatureStats | None
+    settings: BatchSettings
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    loading: Loading = field(default_factory=Loading)
+    buckets: list[Bucket] = field(init=False)
+
+    def __post_init__(self):
+        """Choose the batch shapes; they hold for all epochs."""
+        frames = planned_frames(self.manifest, self.features)
+        lengths = self.labels.lengths if self.labels is not None else np.ones(len(self.manifest), np.int64)
+        frame_s = self.features.stride_ms / 1000
+        stretch = self.augmentation.stretch_limits
+        self.buckets = choose_buckets(frames + 1, lengths, self.settings, frame_s, stretch)
+
+    def _planned(self, epoch: int) -> tuple[list[PlannedBatch], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        utterances, copies = epoch_rows(self.manifest.source, self.manifest.weights, self.seed, epoch)
+        rates = np.ones(len(utterances))
+        for copy in np.unique(copies):
+            drawn = self.augmentation.speed_rates(len(self.manifest), self.seed, epoch, int(copy))
+            rates[copies == copy] = drawn[utterances[copies == copy]]
+        frames = planned_frames(self.manifest.select(utterances), self.features, rates)
+        return plan_epoch(frames, self.buckets, self.settings, self.seed, epoch), utterances, copies, rates, frames
+
+    def epoch(self, epoch: int) -> list[BatchSpec]:
+        """Plan one epoch; the same on every host, and in every run with this seed."""
+        plan, utterances, copies, rates, _ = self._planned(epoch)
+        return batch_specs(plan, utterances, copies, rates, epoch, self.loading.multiple)
+
+    def padding(self, epoch: int) -> float:
+        """Return the share of an epoch's frames that is padding."""
+        plan, *_, frames = self._planned(epoch)
+        return padding_share(plan, frames)
+
+    def batches(self, specs: list[BatchSpec]) -> Iterator[dict[str, Any]]:
+        """Load these batches in order, ahead of their use."""
+        how = self.loading
+        loader = BatchLoader(
+            self.manifest,
+            self.labels,
+            self.features,
+            self.normalisation,
+            self.stats,
+            self.augmentation,
+            self.seed,
+            how.process,
+            how.processes,
+        )
+        return iterate(specs, loader, workers=how.workers, threads=how.threads, prefetch=how.prefetch)
+
+
+def name_problems(manifest: Manifest, problems: dict[int, str]) -> str:
+    """List the first problems, a line each, and count the others."""
+    lines = [f"  {manifest.where(row)}: {problem}" for row, problem in list(problems.items())[:MAX_NAMED]]
+    if len(problems) > MAX_NAMED:
+        lines.append(f"  and {len(problems) - MAX_NAMED} more (python -m input_pipeline.manifest check lists all)")
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""From manifest rows to batches of spectrograms, through grain: in threads, or in worker processes.
+
+The batch plan is the source; `BatchLoader` turns one planned batch into arrays and is all that runs in threads or workers. It
+never fails for a bad clip: the row becomes one with `valid` false, and `problem` says what was wrong with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grain
+import numpy as np
+
+from input_pipeline import audio
+from input_pipeline.augment import Augmentation, rng_for
+from input_pipeline.batch_plan import PlannedBatch
+from input_pipeline.features import FeatureSettings, FeatureStats, extract, feature_size, frame_count, normalise
+from input_pipeline.manifest import Manifest
+from input_pipeline.text import UnknownCharacters, Vocabulary
+from input_pipeline.text import normalise as normalise_text
+
+PROBLEM_WIDTH = 300  # characters of a row's problem that are kept
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Symbol indices of all transcripts, end to end: a million transcripts are two arrays."""
+
+    symbols: np.ndarray  # [sum of lengths] int32
+    offsets: np.ndarray  # [N + 1] int64
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.symbols[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] int64."""
+        return np.diff(self.offsets)
+
+    def needed_frames(self) -> np.ndarray:
+        """Frames that CTC needs: one a symbol and one between equal neighbours. [N] int64."""
+        equal = np.zeros(len(self.symbols) + 1, np.int64)
+        equal[1:-1] = self.symbols[1:] == self.symbols[:-1]
+        equal[self.offsets[(self.offsets > 0) & (self.offsets < len(self.symbols))]] = 0  # not across transcripts
+        totals = np.append(0, np.cumsum(equal[:-1]))
+        return self.lengths + totals[self.offsets[1:]] - totals[self.offsets[:-1]]
+
+
+def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str) -> tuple[Labels, dict[int, str]]:
+    """Turn normalised transcripts into symbols; those with unknown characters become empty and are named.
+
+    Returns the labels and {row: problem}.
+    """
+    encoded, problems = [], {}
+    for row, text in enumerate(manifest.text):
+        try:
+            encoded.append(vocabulary.encode(normalise_text(text, language)))
+            if not len(encoded[-1]):
+                problems[row] = "the text is empty"
+        except UnknownCharacters as error:
+            encoded.append(np.zeros(0, np.int32))
+            problems[row] = str(error)
+    offsets = np.cumsum([0, *map(len, encoded)])
+    return Labels(np.concatenate([np.zeros(0, np.int32), *encoded]), offsets), problems
+
+
+def planned_frames(manifest: Manifest, settings: FeatureSettings, rates: np.ndarray | None = None) -> np.ndarray:
+    """Frames that each utterance will have at most, by its duration: [N] int64.
+
+    Durations are taken as rounded to the manifest's unit, so half a unit is allowed for; rates [N] are the speed factors of
+    augmentation. A clip that is longer all the same is found when it is read.
+    """
+    duration = manifest.duration + manifest.duration_unit_s / 2
+    samples = np.ceil(duration / (1.0 if rates is None else rates) * settings.sample_rate_hz) + 1
+    return np.maximum(frame_count(samples.astype(np.int64), settings), 1)
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """One batch to make: which utterances, in which epoch and copy, at which speed, in which shape."""
+
+    utterances: np.ndarray  # [n] int64, rows of the manifest
+    copies: np.ndarray  # [n] int64
+    rates: np.ndarray  # [n] float64
+    epoch: int
+    rows: int  # B, at least n
+    frames: int  # T
+    labels: int  # L
+
+
+def batch_specs(
+    plan: Sequence[PlannedBatch],
+    utterances: np.ndarray,
+    copies: np.ndarray,
+    rates: np.ndarray,
+    epoch: int,
+    multiple: int = 1,
+) -> list[BatchSpec]:
+    """Join a plan with its epoch's rows; rows are raised to a multiple that the devices divide."""
+    return [
+        BatchSpec(
+            utterances[batch.rows],
+            copies[batch.rows],
+            rates[batch.rows],
+            epoch,
+            -(-batch.bucket.rows // multiple) * multiple,
+            batch.bucket.frames,
+            batch.bucket.labels,
+        )
+        for batch in plan
+    ]
+
+
+@dataclass(frozen=True)
+class BatchLoader:
+    """Read, augment, transform and pad the utterances of a batch. Picklable, and without state that an order could change."""
+
+    manifest: Manifest
+    labels: Labels | None  # None where there is no text to learn from or to compare with
+    features: FeatureSettings
+    normalisation: str
+    stats: FeatureStats | None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    process: int = 0  # this host, which loads its share of each batch's rows
+    processes: int = 1
+
+    def __call__(self, spec: BatchSpec) -> dict[str, Any]:
+        """Make the arrays of one batch (docs/design.md, Contracts) and `problem` [B] str, '' where there is none."""
+        bins = feature_size(self.features)
+        batch = {
+            "spectrogram": np.zeros((spec.rows, spec.frames, bins), np.float32),
+            "frames": np.zeros(spec.rows, np.int32),
+            "labels": np.zeros((spec.rows, spec.labels), np.int32),
+            "label_lengths": np.zeros(spec.rows, np.int32),
+            "valid": np.zeros(spec.rows, bool),
+            "utterance": np.full(spec.rows, -1, np.int32),
+            "problem": np.full(spec.rows, "", f"<U{PROBLEM_WIDTH}"),
+        }
+        share = spec.rows // self.processes
+        local = slice(self.process * share, (self.process + 1) * share)
+        mine = range(spec.rows)[local]
+        for row in mine[: max(0, len(spec.utterances) - mine.start)]:
+            batch["utterance"][row] = spec.utterances[row]
+            try:
+                self._load_row(batch, row, spec)
+            except (ValueError, OSError) as error:  # every reader's own errors are one of these
+                batch["problem"][row] = str(error)[:PROBLEM_WIDTH]
+        return {name: array[local] for name, array in batch.items()}
+
+    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec) -> None:
+        utterance = int(spec.utterances[row])
+        features = self.spectrogram(utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
+        if len(features) > spec.frames:
+            raise ValueError(
+                f"{len(features)} frames where its duration of {self.manifest.duration[utterance]} s promised at most "
+                f"{spec.frames}; mend the duration (python -m input_pipeline.manifest check)"
+            )
+        if self.labels is not None:
+            symbols = self.labels[utterance]
+            if len(symbols) > spec.labels:
+                raise ValueError(f"{len(symbols)} symbols in a batch of {spec.labels}: its duration is wrong")
+            batch["labels"][row, : len(symbols)] = symbols
+            batch["label_lengths"][row] = len(symbols)
+        batch["spectrogram"][row, : len(features)] = features
+        batch["frames"][row] = len(features)
+        batch["valid"][row] = True
+
+    def spectrogram(self, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
+        """Make the normalised, augmented features [T, F] of one utterance."""
+        samples, _ = audio.read(self.manifest.audio[utterance], self.features.sample_rate_hz)
+        rng = rng_for(self.seed, epoch, utterance, copy)
+        samples = self.augmentation.apply_audio(samples, self.features.sample_rate_hz, rate=rate, rng=rng)
+        features = normalise(extract(samples, self.features), self.normalisation, self.stats)
+        return self.augmentation.apply_features(features, rng)
+
+
+def iterate(
+    specs: Sequence[BatchSpec], loader: BatchLoader, *, workers: int = 0, threads: int = 2, prefetch: int = 4
+) -> Iterator[dict[str, Any]]:
+    """Load batches ahead, in order: with threads here, or in `workers` processes with threads each. Close it when done."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
+    dataset = grain.MapDataset.source(list(specs)).map(loader).to_iter_dataset(options)
+    if workers:
+        buffers = max(1, prefetch // workers)
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffers))
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
