@@ -11,7 +11,7 @@ JAX_EXTRA_cpu := jax
 JAX_EXTRA_cuda := jax[cuda12]
 JAX_EXTRA_tpu := jax[tpu]
 
-.PHONY: install install-dev quickstart test test-all lint format
+.PHONY: install install-dev quickstart test test-slow test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -45,8 +45,10 @@ quickstart: install-dev
 test: install-dev
 	$(BIN)/python -m pytest
 
-test-all: install-dev
-	$(BIN)/python -m pytest -m 'slow or not slow'
+test-slow: install-dev
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow
 
 lint: install-dev
 	$(BIN)/ruff check .

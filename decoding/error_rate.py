@@ -1,7 +1,176 @@
-from rapidfuzz.distance import Levenshtein as L
-class Result(dict):
-    def as_dict(self): return dict(self)
-def summarise(references, hypotheses, *, rules, speakers=None, names=None):
-    w = sum(L.distance(r.split(), h.split()) for r, h in zip(references, hypotheses)); n = sum(len(r.split()) for r in references)
-    c = sum(L.distance(r, h) for r, h in zip(references, hypotheses)); m = sum(len(r) for r in references)
-    return Result(wer=w / n, cer=c / m, utterances=len(references))
+"""Word and character error rates: counted, aligned, summed over a corpus, with a confidence interval.
+
+Units and edge cases are those of PaddlePaddle's DeepSpeech2; edit distances are rapidfuzz's. A corpus rate is the sum of errors
+over the sum of reference lengths, never a mean of rates.
+"""
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from input_pipeline.text import ScoringRules
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Errors by kind, and the length of the reference."""
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    reference: int = 0
+
+    @property
+    def errors(self) -> int:
+        """All errors."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Errors over the reference's length. Raises ValueError for an empty reference."""
+        if self.reference == 0:
+            raise ValueError("the reference is empty: an error rate has no meaning")
+        return self.errors / self.reference
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.reference + other.reference,
+        )
+
+
+def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Counts:
+    """Count the fewest edits that turn a sequence into another."""
+    kinds = collections.Counter(op.tag for op in Levenshtein.editops(reference, hypothesis))
+    return Counts(kinds["replace"], kinds["delete"], kinds["insert"], len(reference))
+
+
+def word_errors(reference: str, hypothesis: str, ignore_case: bool = False, delimiter: str = " ") -> Counts:
+    """Count errors over words; empty words between delimiters do not count."""
+    if ignore_case:
+        reference, hypothesis = reference.lower(), hypothesis.lower()
+    return count_errors(*([word for word in text.split(delimiter) if word] for text in (reference, hypothesis)))
+
+
+def char_errors(reference: str, hypothesis: str, ignore_case: bool = False, remove_space: bool = False) -> Counts:
+    """Count errors over characters; spaces count, runs of them as one, unless they are removed."""
+    if ignore_case:
+        reference, hypothesis = reference.lower(), hypothesis.lower()
+    joint = "" if remove_space else " "
+    return count_errors(*(joint.join(word for word in text.split(" ") if word) for text in (reference, hypothesis)))
+
+
+def wer(reference: str, hypothesis: str, ignore_case: bool = False, delimiter: str = " ") -> float:
+    """Return the word error rate. Raises ValueError for a reference without words."""
+    return word_errors(reference, hypothesis, ignore_case, delimiter).rate
+
+
+def cer(reference: str, hypothesis: str, ignore_case: bool = False, remove_space: bool = False) -> float:
+    """Return the character error rate. Raises ValueError for an empty reference."""
+    return char_errors(reference, hypothesis, ignore_case, remove_space).rate
+
+
+Step = tuple[
+    str, str | None, str | None
+]  # 'equal', 'substitute', 'delete' or 'insert', reference token, hypothesis token
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Step]:
+    """Put the tokens of two sequences side by side with the fewest edits."""
+    steps: list[Step] = []
+    for op in Levenshtein.opcodes(reference, hypothesis):
+        old, new = reference[op.src_start : op.src_end], hypothesis[op.dest_start : op.dest_end]
+        if op.tag == "delete":
+            steps += [("delete", token, None) for token in old]
+        elif op.tag == "insert":
+            steps += [("insert", None, token) for token in new]
+        else:
+            kind = "equal" if op.tag == "equal" else "substitute"
+            steps += [(kind, a, b) for a, b in zip(old, new, strict=True)]
+    return steps
+
+
+def bootstrap_interval(
+    counts: Sequence[Counts], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the corpus rate over resampled utterances (Bisani and Ney 2004, section 2)."""
+    errors = np.array([c.errors for c in counts])
+    lengths = np.array([c.reference for c in counts])
+    rng = np.random.default_rng(seed)
+    rates = np.empty(resamples)
+    for start in range(0, resamples, 100):  # bounded memory for large corpora
+        drawn = rng.integers(len(counts), size=(min(100, resamples - start), len(counts)))
+        rates[start : start + len(drawn)] = errors[drawn].sum(1) / np.maximum(lengths[drawn].sum(1), 1)
+    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Error rates of a corpus, its speakers and its utterances."""
+
+    words: Counts
+    characters: Counts
+    word_interval: tuple[float, float]
+    character_interval: tuple[float, float]
+    utterances: list[tuple[Counts, Counts]]  # words and characters, in order
+    speakers: dict[str, tuple[Counts, Counts]]
+    empty_references: int
+    rules: ScoringRules
+    names: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the corpus figures as JSON values."""
+        return {
+            "wer": round(self.words.rate, 6),
+            "wer_interval": [round(bound, 6) for bound in self.word_interval],
+            "cer": round(self.characters.rate, 6),
+            "cer_interval": [round(bound, 6) for bound in self.character_interval],
+            "utterances": len(self.utterances),
+            "words": self.words.reference,
+            "characters": self.characters.reference,
+            "substitutions": self.words.substitutions,
+            "deletions": self.words.deletions,
+            "insertions": self.words.insertions,
+            "scoring": self.rules.describe(),
+        }
+
+
+def summarise(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    rules: ScoringRules,
+    speakers: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> Result:
+    """Count errors of all utterances under these rules; an empty reference adds its insertions, but has no rate.
+
+    Raises ValueError where all references are empty.
+    """
+    pairs = [(rules.apply(r), rules.apply(h)) for r, h in zip(references, hypotheses, strict=True)]
+    utterances = [(word_errors(*pair), char_errors(*pair)) for pair in pairs]
+    empty = sum(characters.reference == 0 for _, characters in utterances)
+    if empty == len(utterances):
+        raise ValueError("all references are empty: there is nothing to compare with; use a manifest with text")
+    by_speaker: dict[str, tuple[Counts, Counts]] = {}
+    for speaker, (words, characters) in zip(speakers or [], utterances, strict=False):
+        before = by_speaker.get(speaker, (Counts(), Counts()))
+        by_speaker[speaker] = (before[0] + words, before[1] + characters)
+    return Result(
+        words=sum((words for words, _ in utterances), Counts()),
+        characters=sum((characters for _, characters in utterances), Counts()),
+        word_interval=bootstrap_interval([words for words, _ in utterances]),
+        character_interval=bootstrap_interval([characters for _, characters in utterances]),
+        utterances=utterances,
+        speakers=dict(sorted(by_speaker.items())),
+        empty_references=empty,
+        rules=rules,
+        names=list(names or []),
+    )

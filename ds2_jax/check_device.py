@@ -13,7 +13,9 @@ def main(accelerator: str) -> None:
     result = jnp.ones((128, 128)) @ jnp.ones((128, 128))
     platform = next(iter(result.devices())).platform
     if platform != PLATFORMS[accelerator]:
-        sys.exit(f"ACCELERATOR={accelerator} was asked for, but JAX computes on {platform}: {jax.devices()}; check its drivers")
+        sys.exit(
+            f"ACCELERATOR={accelerator} was asked for, but JAX computes on {platform}: {jax.devices()}; check its drivers"
+        )
     print(f"JAX {jax.__version__} computes on {jax.device_count()} device(s): {jax.devices()[0]}")
 
 

@@ -80,9 +80,7 @@ def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
     )
 
 
-def _records(
-    manifest: Manifest, hypotheses: Mapping[int, Hypothesis], problems: Mapping[int, str]
-) -> Iterator[dict]:
+def _records(manifest: Manifest, hypotheses: Mapping[int, Hypothesis], problems: Mapping[int, str]) -> Iterator[dict]:
     """Describe each utterance, in the order asked for: its transcript with words, or its problem."""
     for row in range(len(manifest)):
         record: dict = {"audio_filepath": manifest.audio[row]}
@@ -111,7 +109,9 @@ def _print(record: Mapping, rules: ScoringRules) -> None:
     if "reference" in record:
         pair = rules.apply(record["reference"]), rules.apply(record["text"])
         words, characters = word_errors(*pair), char_errors(*pair)
-        print(f"  word errors {words.errors} of {words.reference}, character errors {characters.errors} of {characters.reference}")
+        print(
+            f"  word errors {words.errors} of {words.reference}, character errors {characters.errors} of {characters.reference}"
+        )
 
 
 def _write_lines(path: str, records: Sequence[Mapping]) -> None:

@@ -1,0 +1,45 @@
+"""Settings of all tests: eight CPU devices, no silent mixing of types, speech where it is present."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
+
+import numpy as np
+import pytest
+import soundfile
+from absl import flags
+
+CLIPS = Path(__file__).parent / "clips"  # a few AN4 utterances, with their licence
+flags.FLAGS.mark_as_parsed()  # grain reads flags
+
+
+@pytest.fixture(scope="session")
+def speech() -> Path:
+    """Folder of real speech corpora (an4/train.jsonl, ...), where the environment names one."""
+    folder = os.environ.get("DS2_SPEECH_DATA", "")
+    if not folder or not Path(folder, "an4").is_dir():
+        pytest.skip("DS2_SPEECH_DATA names no folder with an4/")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """Manifest of a few real AN4 utterances that lie in the repository."""
+    return CLIPS / "manifest.jsonl"
+
+
+@pytest.fixture
+def tone(tmp_path):
+    """Return a function that writes a second of a tone with noise and returns its path."""
+
+    def write(name: str = "tone.wav", seconds: float = 1.0, rate: int = 16000, hertz: float = 440.0) -> str:
+        n = np.arange(int(seconds * rate))
+        noise = np.random.default_rng(0).normal(0, 0.01, len(n))
+        path = tmp_path / name
+        soundfile.write(path, (0.1 * np.sin(2 * np.pi * hertz * n / rate) + noise).astype(np.float32), rate)
+        return str(path)
+
+    return write

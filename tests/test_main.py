@@ -1,0 +1,128 @@
+"""The command line as users meet it: what it prints, what it refuses, and how."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from tests.runs import run_main, small_flags
+
+
+@pytest.fixture(scope="module")
+def run(clips, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("main") / "run"
+    result = run_main(
+        *small_flags(clips), f"--config.data.test={clips}", "--config.train.epochs=2", f"--workdir={workdir}"
+    )
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def error_of(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_training_ends_with_the_test_result_as_json(run, clips):
+    results = json.loads(run[1].stdout.splitlines()[-1])
+    assert results["utterances"] == len(clips.read_text().splitlines())
+    assert 0 <= results["wer"] <= 5
+
+
+def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
+    workdir, _ = run
+    checkpoint = next((workdir / "checkpoints").iterdir())
+    exported = run_main("--mode=export", f"--config.restore={workdir}", f"--output={tmp_path / 'bundle'}")
+    assert exported.returncode == 0, exported.stderr
+    results = []
+    for restore in (workdir, checkpoint, tmp_path / "bundle"):
+        result = run_main("--mode=eval", f"--config.restore={restore}", f"--config.data.test={clips}")
+        assert result.returncode == 0, result.stderr
+        results.append(json.loads(result.stdout.splitlines()[-1]))
+    assert results[0] == results[1]
+    assert results[0]["cer"] == pytest.approx(results[2]["cer"], abs=0.02)  # float16 may turn a close decision
+
+
+def test_infer_transcribes_files_and_one_bad_file_does_not_stop_the_rest(run, clips, tmp_path):
+    good = sorted(str(path) for path in clips.parent.glob("*.flac"))[:2]
+    (tmp_path / "empty.wav").write_bytes(b"")
+    audio = ",".join([good[0], str(tmp_path / "empty.wav"), good[1], str(tmp_path / "nowhere.wav")])
+    output = tmp_path / "out.jsonl"
+    result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--audio={audio}", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [("text" in record, "error" in record) for record in records] == [(True, False), (False, True)] * 2
+    assert "empty.wav" in records[1]["error"]
+
+
+def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    manifest = tmp_path / "untold.jsonl"
+    lines = [{"audio_filepath": str(clips.parent / r["audio_filepath"]), "duration": r["duration"]} for r in rows]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--config.data.test={manifest}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("hypothesis:") == min(10, len(rows))
+
+
+def test_a_misspelt_setting_fails_with_its_name(clips):
+    assert "rnn_sise" in error_of(run_main(*small_flags(clips), "--config.model.rnn_sise=256", "--workdir=unused"))
+
+
+def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
+    arguments = (
+        "--mode=eval",
+        f"--config.restore={run[0]}",
+        f"--config.data.test={clips}",
+        "--config.model.rnn_size=3",
+    )
+    assert "config.model.rnn_size cannot be set" in error_of(run_main(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--config.data.train=nowhere.jsonl"], "nowhere.jsonl"),
+        (["--config.batch.shuffle=riffle"], "riffle"),
+        (["--config.model.cell=gro"], "gro"),
+        (["--config.batch.seconds=60"], "config.batch.size"),
+        (["--mode=eval"], "config.restore"),
+        (["--mode=eval", "--config.restore=nowhere"], "nowhere"),
+        (["stray"], "stray"),
+    ],
+)
+def test_wrong_values_are_named(flags, expected, tmp_path):
+    workdir = [] if "--mode=eval" in flags else [f"--workdir={tmp_path}"]
+    assert expected in error_of(run_main(*flags, *workdir))
+
+
+def test_a_workdir_that_cannot_be_written_is_named(clips, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in error_of(run_main(*small_flags(clips), f"--workdir={tmp_path / 'file' / 'run'}"))
+
+
+def test_fine_tuning_extends_the_vocabulary(run, clips, tmp_path):
+    vocabulary = tmp_path / "more.txt"
+    vocabulary.write_text("é\nß\n")
+    flags = [f"--config.restore={run[0]}", f"--config.vocabulary={vocabulary}", f"--config.data.train={clips}"]
+    size = ["--config.batch.size=4", "--config.batch.buckets=2", "--config.train.epochs=1"]
+    result = run_main(*flags, *size, f"--workdir={tmp_path / 'tuned'}")
+    assert result.returncode == 0, result.stderr
+    assert "2 started: 'é' 'ß'" in result.stderr
+
+
+def test_a_full_disk_keeps_what_was_saved(clips, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        flags = [*small_flags(clips), "--config.train.epochs=40", "--config.train.keep=30", f"--workdir={disk}/run"]
+        result = run_main(*flags, f"--config.data.dev={clips}")
+        assert "cannot be written" in error_of(result)
+        saved = run_main("--mode=eval", f"--config.restore={disk}/run", f"--config.data.test={clips}")
+        assert saved.returncode == 0, saved.stderr
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -1,0 +1,177 @@
+"""Training end to end on a few real utterances: resume, overfitting, bad input, what lies in the workdir."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ds2_jax.checkpoint import Checkpoints, load_model
+from ds2_jax.train import train
+from tests.runs import run_main, small_config, small_flags, start_main
+
+
+def parameters_of(workdir) -> list[np.ndarray]:
+    _, variables = load_model(str(workdir))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
+
+
+def loss_curve(workdir) -> list[tuple[int, float]]:
+    lines = Path(workdir, "metrics.jsonl").read_text().splitlines()
+    return [(record["step"], record["loss"]) for record in map(json.loads, lines) if "loss" in record]
+
+
+@pytest.fixture(scope="module")
+def augmentation(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("augment") / "augment.json"
+    speed = {"type": "speed", "params": {"min_speed_rate": 0.9, "max_speed_rate": 1.1}, "prob": 1.0}
+    path.write_text(json.dumps([speed]))
+    return str(path)
+
+
+def config_for(clips, augmentation) -> ConfigDict:
+    config = small_config(clips)
+    config.data.dev = str(clips)
+    config.augment.file = augmentation
+    config.model.dropout = 0.1
+    config.optim.ema = 0.9
+    return config
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(clips, augmentation, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(config_for(clips, augmentation), str(workdir))
+    return workdir
+
+
+def test_a_run_leaves_its_record(uninterrupted):
+    files = {path.name for path in uninterrupted.iterdir()}
+    assert {"config.json", "run.json", "metrics.jsonl", "tensorboard", "vocabulary.txt", "feature_stats.npz"} <= files
+    record = json.loads((uninterrupted / "run.json").read_text())[0]
+    assert record["manifests"]["data.train"]
+    assert record["versions"]["jax"] == jax.__version__
+    steps = [step for step, _ in loss_curve(uninterrupted)]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_stopping_and_going_on_equals_an_uninterrupted_run(clips, augmentation, uninterrupted, tmp_path):
+    config = config_for(clips, augmentation)
+    config.train.max_steps = 5  # in the middle of the second epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ds2_jax.train._total_steps", lambda config, steps: 4 * steps)  # the schedule of the whole run
+        train(config, str(tmp_path / "run"))
+        config.train.max_steps = 0
+        train(config, str(tmp_path / "run"))
+    assert loss_curve(tmp_path / "run") == loss_curve(uninterrupted)
+    for mine, theirs in zip(parameters_of(tmp_path / "run"), parameters_of(uninterrupted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_kill_9_and_the_same_line_again_equal_an_uninterrupted_run(clips, augmentation, uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [
+        *small_flags(clips),
+        f"--config.data.dev={clips}",
+        f"--config.augment.file={augmentation}",
+        "--config.model.dropout=0.1",
+        "--config.optim.ema=0.9",
+        f"--workdir={workdir}",
+    ]
+    with start_main(*flags) as process:
+        deadline = time.monotonic() + 200
+        while not list(workdir.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    again = run_main(*flags)
+    assert again.returncode == 0, again.stderr
+    assert loss_curve(workdir) == loss_curve(uninterrupted)
+    for mine, theirs in zip(parameters_of(workdir), parameters_of(uninterrupted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_finished_run_is_not_trained_again(clips, augmentation, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    before = parameters_of(tmp_path / "run")
+    train(config_for(clips, augmentation), str(tmp_path / "run"))
+    for a, b in zip(before, parameters_of(tmp_path / "run"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_changed_data_is_refused_unless_told(clips, augmentation, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    config = config_for(clips, augmentation)
+    config.batch.size = 3
+    with pytest.raises(ValueError, match="allow_changed_data"):
+        train(config, str(tmp_path / "run"))
+    config.train.allow_changed_data = True
+    config.train.epochs = 5
+    train(config, str(tmp_path / "run"))
+
+
+def test_another_network_in_the_workdir_is_refused_with_both_values(clips, augmentation, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    config = config_for(clips, augmentation)
+    config.model.rnn_size = 13
+    with pytest.raises(ValueError, match="rnn_size is 12 here and 13 there"):
+        train(config, str(tmp_path / "run"))
+
+
+def test_the_best_checkpoint_and_the_last_ones_are_kept(uninterrupted):
+    with Checkpoints(str(uninterrupted), keep=1_000_000) as checkpoints:
+        best = checkpoints.best()
+        kept = sorted(int(path.name) for path in (uninterrupted / "checkpoints").iterdir())
+    assert best in kept
+    assert len(kept) <= 3
+
+
+def test_bad_utterances_are_skipped_and_named(clips, tmp_path, caplog):
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    for row in rows:
+        row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
+    rows[0]["text"] = "pay 5 €"  # after a vocabulary without these characters
+    rows[1]["audio_filepath"] = str(tmp_path / "missing.flac")
+    rows[2]["text"] = "much too long for its audio " * 20
+    manifest = tmp_path / "bad.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("".join(c + "\n" for c in " 'abcdefghijklmnopqrstuvwxyz"))
+    config = small_config(manifest)
+    config.vocabulary = str(vocabulary)
+    config.data.max_bad_share = 0.5
+    config.train.epochs = 1
+    train(config, str(tmp_path / "run"))
+    for place in (f"{manifest}:1", f"{manifest}:2", f"{manifest}:3"):
+        assert place in caplog.text
+
+
+def test_too_many_bad_utterances_stop_the_run(clips, tmp_path):
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    manifest = tmp_path / "missing.jsonl"  # beside no audio at all
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = small_config(manifest)
+    config.features.normalisation = "utterance"
+    with pytest.raises(ValueError, match="max_bad_share"):
+        train(config, str(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_a_handful_of_utterances_is_learnt_by_heart(clips, tmp_path):
+    config = small_config(clips)
+    config.data.dev = config.data.test = str(clips)
+    config.model.conv = "11x11/3x2:8"
+    config.model.rnn_size = 64
+    config.optim.learning_rate = 5e-3
+    config.train.epochs = 150
+    config.train.eval_every = 50
+    config.train.patience = 0
+    results = train(config, str(tmp_path / "run"))
+    assert results["wer"] == 0.0
