@@ -1,4 +1,5 @@
-"""Every setting there is, with its default. A recipe (`configs/an4.py`, `configs/tiny.py`) starts from it and changes some.
+"""Every setting there is, with its default. A recipe (`configs/an4.py`, `configs/tiny.py`) starts from it and
+changes some.
 
 Any of them is overridden on the command line: `python main.py --config=configs/an4.py --config.model.rnn_size=256`.
 """

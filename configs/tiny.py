@@ -1,7 +1,7 @@
 """A small network on synthetic speech: the whole path in minutes on two CPU cores.
 
-    python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
-    python main.py --config=configs/tiny.py --workdir=runs/tiny
+python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
+python main.py --config=configs/tiny.py --workdir=runs/tiny
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Word and character error rates: counted, aligned, summed over a corpus, with a confidence interval.
 
-Units and edge cases are those of PaddlePaddle's DeepSpeech2; edit distances are rapidfuzz's. A corpus rate is the sum of errors
-over the sum of reference lengths, never a mean of rates.
+Units and edge cases are those of PaddlePaddle's DeepSpeech2; edit distances are rapidfuzz's. A corpus rate is the
+sum of errors over the sum of reference lengths, never a mean of rates.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """What a model needs beside its numbers, and a released model as a few plain files.
 
-A bundle is a folder: `config.json` (version, model, features, text), `vocabulary.txt`, `feature_stats.npz`, `model.safetensors`
-(parameters in float16, batch statistics in float32) and `README.md`, the model card.
+A bundle is a folder: `config.json` (version, model, features, text), `vocabulary.txt`, `feature_stats.npz`,
+`model.safetensors` (parameters in float16, batch statistics in float32) and `README.md`, the model card.
 """
 
 import dataclasses

@@ -9,7 +9,10 @@ PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 
 
 def main(accelerator: str) -> None:
-    """Multiply two matrices and look where the result lies; exit with a message where that is not the device asked for."""
+    """Multiply two matrices and look where the result lies.
+
+    Exit with a message where that is not the device asked for.
+    """
     result = jnp.ones((128, 128)) @ jnp.ones((128, 128))
     platform = next(iter(result.devices())).platform
     if platform != PLATFORMS[accelerator]:

@@ -1,6 +1,7 @@
 """Checkpoints through orbax: written in the background, whole or not at all; the best and the last few are kept.
 
-A checkpoint holds the items `model` (parameters, batch statistics, averaged parameters), `optimizer`, `progress` and `meta`.
+A checkpoint holds the items `model` (parameters, batch statistics, averaged parameters), `optimizer`, `progress` and
+`meta`.
 """
 
 import dataclasses
@@ -155,7 +156,10 @@ def read_meta(checkpoint: Path) -> ModelMeta:
 
 
 def find_checkpoint(path: str) -> Path:
-    """Find the checkpoint that is meant: a checkpoint's own folder, or the best one of a run folder. Raises ModelFileError."""
+    """Find the checkpoint that is meant: a checkpoint's own folder, or the best one of a run folder.
+
+    Raises ModelFileError.
+    """
     folder = Path(path)
     if (folder / "meta").is_dir() and (folder / "model").is_dir():
         return folder
@@ -172,9 +176,11 @@ def find_checkpoint(path: str) -> Path:
 
 
 def load_model(path: str) -> tuple[ModelMeta, dict]:
-    """Load the description and the variables to evaluate (averaged parameters where there are any), without optimiser state.
+    """Load the description and the variables to evaluate (averaged parameters where there are any), without
+    optimiser state.
 
-    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. Raises ModelFileError.
+    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. Raises
+    ModelFileError.
     """
     if is_bundle(path):
         return load_bundle(path)

@@ -26,7 +26,8 @@ def compile_steps(
 ) -> dict[Shape, Callable]:
     """Return the compiled step for each bucket: (state, batch) -> (state, metrics), the state's buffers used again.
 
-    The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows now.
+    The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows
+    now.
     """
     everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(everywhere, by_row), out_shardings=(everywhere, everywhere))

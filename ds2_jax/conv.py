@@ -1,8 +1,9 @@
 """2-D convolution over time and frequency; on CPU its backward is made of large matrix products.
 
-XLA's CPU convolution is good forward and slow backward. The products below give the same gradients several times faster:
-time strides become channels, frequency taps are gathered into columns, and all time taps stand side by side in one product.
-Elsewhere (GPU, TPU) XLA's own gradient is used. Letters: B batch, T time, F frequency, C channels in, O channels out, k taps.
+XLA's CPU convolution is good forward and slow backward. The products below give the same gradients several times
+faster: time strides become channels, frequency taps are gathered into columns, and all time taps stand side by side
+in one product. Elsewhere (GPU, TPU) XLA's own gradient is used. Letters: B batch, T time, F frequency, C channels in, O
+channels out, k taps.
 """
 
 import functools
@@ -15,7 +16,10 @@ Pair = tuple[int, int]
 
 
 def out_size(size, stride: int):
-    """Frames (or bins) after a convolution with odd kernel k and padding (k - 1) / 2: floor((size - 1) / stride) + 1."""
+    """Frames (or bins) after a convolution with odd kernel k and padding (k - 1) / 2.
+
+    Floor((size - 1) / stride) + 1.
+    """
     return (size - 1) // stride + 1
 
 

@@ -144,7 +144,10 @@ def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading
 
 
 def run_eval(config: Mapping, workdir: str) -> dict:
-    """`--mode=eval`: measure `config.restore` (or the run in the workdir) on `config.data.test`; return what is printed."""
+    """`--mode=eval`: measure `config.restore` (or the run in the workdir) on `config.data.test`.
+
+    Return what is printed.
+    """
     if not config["data"]["test"]:
         raise ValueError("config.data.test is empty: name the manifest to evaluate, --config.data.test=test.jsonl")
     meta, variables = load_model(config["restore"] or workdir)

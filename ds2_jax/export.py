@@ -16,7 +16,10 @@ SYMBOLS_SHOWN = 80
 
 
 def run_export(config: Mapping, workdir: str, output: str) -> dict:
-    """Write `config.restore` (or the best checkpoint of the workdir) to the folder `output`; return what was written."""
+    """Write `config.restore` (or the best checkpoint of the workdir) to the folder `output`.
+
+    Return what was written.
+    """
     if not output:
         raise ValueError("--output is empty: name the folder of the bundle, --output=models/mine")
     source = config["restore"] or workdir
@@ -32,14 +35,17 @@ def count(tree) -> int:
 
 
 def model_card(meta: ModelMeta, variables: dict, source: str, output: str) -> str:
-    """Describe a model in Markdown: network, features, training run as recorded, commands. Results are added by who measures them."""
+    """Describe a model in Markdown: network, features, training run as recorded, commands.
+
+    Results are added by who measures them.
+    """
     model = "\n".join(f"| `{name}` | {value} |" for name, value in sorted(meta.model.items()))
     symbols = "".join(meta.vocabulary.symbols[:SYMBOLS_SHOWN])
     features = f"{meta.features.kind}, {meta.feature_size} values a frame, {meta.features.sample_rate_hz} Hz"
     return f"""# {Path(output).name}
 
-A DeepSpeech2 network of DS2-JAX: {count(variables["params"]):,} parameters (float16 in `model.safetensors`), language `{meta.language}`,
-features: {features}, {meta.vocabulary.size - 1} symbols: `{symbols}`.
+A DeepSpeech2 network of DS2-JAX: {count(variables["params"]):,} parameters (float16 in `model.safetensors`),
+language `{meta.language}`, features: {features}, {meta.vocabulary.size - 1} symbols: `{symbols}`.
 
     python main.py --mode=infer --config.restore={output} --audio=speech.wav
     python main.py --mode=eval --config.restore={output} --config.data.test=test.jsonl

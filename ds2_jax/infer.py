@@ -21,7 +21,8 @@ from input_pipeline.text import ScoringRules
 def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) -> None:
     """Transcribe `files`, or else the first `config.infer.samples` utterances of `config.data.test` (0: all).
 
-    Batches are made by length. A clip that cannot be used is named and does not stop the rest; raises ValueError where none could be.
+    Batches are made by length. A clip that cannot be used is named and does not stop the rest; raises ValueError
+    where none could be.
     """
     manifest, problems = _requests(config, files)
     meta, variables = load_model(config["restore"] or workdir)

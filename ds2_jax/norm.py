@@ -8,8 +8,8 @@ from flax import linen as nn
 class MaskedBatchNorm(nn.Module):
     """Normalise the last axis over all valid positions of the batch.
 
-    In training the statistics are those of the whole (global) batch, in float32, and the running ones are updated; otherwise the
-    running ones are used. A batch without one valid position changes nothing.
+    In training the statistics are those of the whole (global) batch, in float32, and the running ones are updated;
+    otherwise the running ones are used. A batch without one valid position changes nothing.
     """
 
     momentum: float = 0.9

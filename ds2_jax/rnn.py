@@ -1,7 +1,8 @@
 """Recurrent layers: one scan for both directions, with a backward pass of their own.
 
-The input projection of all frames is one product outside the scan; the scan holds `h @ W_h` and element-wise work only. Going
-back, the scan passes gradients from frame to frame, and the gradient of `W_h` is one product over all frames afterwards.
+The input projection of all frames is one product outside the scan; the scan holds `h @ W_h` and element-wise work
+only. Going back, the scan passes gradients from frame to frame, and the gradient of `W_h` is one product over all
+frames afterwards.
 
 Letters: U frames, D directions (1 or 2), B batch, H hidden units, G gate columns (H, 3H or 4H), X input width.
 """
@@ -69,9 +70,10 @@ def scan_cell(
 ) -> tuple[jax.Array, State]:
     """Run a cell over all frames in the order given.
 
-    projected [U, D, B, G] is W_x x of every frame, weights [D, H, G], bias [D, G] (inside the recurrent term), initial states
-    [D, B, H], mask [U, D, B] false in padding, where the state stays as it is. A direction whose padding comes first therefore
-    starts from its initial state at its first real frame. Returns outputs [U, D, B, H] and the last state.
+    projected [U, D, B, G] is W_x x of every frame, weights [D, H, G], bias [D, G] (inside the recurrent term),
+    initial states [D, B, H], mask [U, D, B] false in padding, where the state stays as it is. A direction whose
+    padding comes first therefore starts from its initial state at its first real frame. Returns outputs [U, D, B, H]
+    and the last state.
     """
     return _scan_forward(cell, projected, weights, bias, initial, mask)[0]
 
@@ -115,7 +117,10 @@ scan_cell.defvjp(_scan_forward, _scan_backward)
 
 
 def _uniform(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> jax.Array:
-    """Uniform within 1 / sqrt(H), as cuDNN's users do. (Orthogonal blocks need a QR, which can deadlock in jit on CPU: jaxlib 0.10.)"""
+    """Uniform within 1 / sqrt(H), as cuDNN's users do.
+
+    (Orthogonal blocks need a QR, which can deadlock in jit on CPU: jaxlib 0.10.)
+    """
     bound = shape[1] ** -0.5
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -123,8 +128,9 @@ def _uniform(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> 
 class Recurrent(nn.Module):
     """One recurrent layer over [U, B, X], masked, uni- or bidirectional.
 
-    Attributes: cell (a key of CELLS), hidden H, bidirectional, merge ('sum' or 'concat' of the two directions), share_input (one
-    input projection for both directions, as the original's simple RNN), clip (ceiling of the simple RNN's rectifier).
+    Attributes: cell (a key of CELLS), hidden H, bidirectional, merge ('sum' or 'concat' of the two directions),
+    share_input (one input projection for both directions, as the original's simple RNN), clip (ceiling of the simple
+    RNN's rectifier).
     """
 
     cell: str

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
 
@@ -28,7 +29,7 @@ def make_workdir(workdir: str) -> None:
         raise OSError(f"--workdir={workdir} cannot be written ({error.strerror}); name a folder that can") from error
 
 
-def write_run_record(workdir: str, config: Mapping, step: int, digests: Mapping[str, str]) -> None:
+def write_run_record(workdir: str, config: ConfigDict, step: int, digests: Mapping[str, str]) -> None:
     """Add this start to `run.json`, and write the resolved config beside it."""
     path = Path(workdir, "run.json")
     try:

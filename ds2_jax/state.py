@@ -5,13 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from flax.struct import PyTreeNode
 
 from ds2_jax.model import DeepSpeech2
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(PyTreeNode):
     """Everything a training step changes. `averaged` is None without an exponential moving average."""
 
     step: jax.Array  # i32, batches seen

@@ -1,7 +1,7 @@
 """Training and evaluation steps: pure functions, compiled once for each bucket."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Build (state, batch) -> (state, metrics).
 
-    Metrics are sums and counts over the batch: loss (sum of -ln p over utterances that count), count, infeasible, frames (valid
-    input frames), grad_norm (of the mean utterance), skipped (1 where loss or gradient was not finite: then the state keeps
-    parameters and moments). The gradient is that of the mean utterance. Randomness is fold_in(seed, step): a resumed run repeats it.
+    Metrics are sums and counts over the batch: loss (sum of -ln p over utterances that count), count, infeasible,
+    frames (valid input frames), grad_norm (of the mean utterance), skipped (1 where loss or gradient was not finite:
+    then the state keeps parameters and moments). The gradient is that of the mean utterance. Randomness is
+    fold_in(seed, step): a resumed run repeats it.
     """
 
     def loss_sum(parameters, batch_stats, batch: Batch, key):
@@ -60,7 +61,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, batch_stats, sums = gradient_sums(state, batch, key)
         grads = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), grads)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         usable = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm) & (sums["count"] > 0)
 
         updates, moments = optimizer.update(grads, state.optimizer, state.parameters)
@@ -81,7 +82,10 @@ def make_train_step(
 
 
 def _average(averaged: Any, parameters: Any, step: jax.Array, decay: float):
-    """Move the averaged parameters on; early on the decay is (1 + step) / (10 + step), so that the start is forgotten."""
+    """Move the averaged parameters on.
+
+    Early on the decay is (1 + step) / (10 + step), so that the start is forgotten.
+    """
     if averaged is None:
         return None
     now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
@@ -91,13 +95,15 @@ def _average(averaged: Any, parameters: Any, step: jax.Array, decay: float):
 def make_eval_step(model: DeepSpeech2) -> Callable[[dict, Batch], dict[str, jax.Array]]:
     """Build (variables, batch) -> greedy symbols and sums.
 
-    Returns ids [B, U] i32 and probabilities [B, U] f32 (of each frame's best symbol), lengths [B] i32, loss (sum), count and
-    infeasible. `variables` holds params and batch_stats.
+    Returns ids [B, U] i32 and probabilities [B, U] f32 (of each frame's best symbol), lengths [B] i32, loss (sum),
+    count and infeasible. `variables` holds params and batch_stats.
     """
 
     def eval_step(variables: dict, batch: Batch):
         frames = jnp.where(batch["valid"], batch["frames"], 0)
-        logits, lengths = model.apply(variables, batch["spectrogram"], frames, train=False)
+        logits, lengths = cast(
+            tuple[jax.Array, jax.Array], model.apply(variables, batch["spectrogram"], frames, train=False)
+        )
         log_probs = jax.nn.log_softmax(logits)
         loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], batch["valid"])
         return {

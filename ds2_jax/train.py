@@ -8,12 +8,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from clu import parameter_overview
+from ml_collections import ConfigDict
 
 from ds2_jax import sharding
 from ds2_jax.bundle import ModelMeta
@@ -35,7 +35,7 @@ logger = logging.getLogger("ds2_jax")
 PROFILED_STEPS = 3
 
 
-def train(config: Mapping, workdir: str) -> dict:
+def train(config: ConfigDict, workdir: str) -> dict:
     """Train as `config` says in `workdir`, from its last checkpoint on if it has one; return the final results.
 
     Raises ValueError, OSError or MemoryError with what to do; what was saved before is whole.
@@ -117,12 +117,12 @@ def _evaluated(state: TrainState) -> dict:
     return {"params": state.evaluated, "batch_stats": state.batch_stats}
 
 
-def _total_steps(config: Mapping, steps_per_epoch: int) -> int:
+def _total_steps(config: ConfigDict, steps_per_epoch: int) -> int:
     steps = config["train"]["epochs"] * steps_per_epoch
     return min(steps, config["train"]["max_steps"]) if config["train"]["max_steps"] else steps
 
 
-def _plan_digest(config: Mapping) -> str:
+def _plan_digest(config: ConfigDict) -> str:
     """Digest what decides batches and their order."""
     parts = {"batch": config["batch"].to_dict(), "seed": config["seed"], "augment": config["augment"].to_dict()}
     parts["batch"] = {name: value for name, value in parts["batch"].items() if not name.startswith("eval")}
@@ -132,7 +132,12 @@ def _plan_digest(config: Mapping) -> str:
 
 
 def _resume(
-    checkpoints: Checkpoints, state: TrainState, fresh: Progress, mesh: jax.sharding.Mesh, config: Mapping, workdir: str
+    checkpoints: Checkpoints,
+    state: TrainState,
+    fresh: Progress,
+    mesh: jax.sharding.Mesh,
+    config: ConfigDict,
+    workdir: str,
 ) -> tuple[TrainState, Progress]:
     """Restore the last checkpoint; refuse other data or another order of it, unless told to accept it."""
     latest = checkpoints.latest()
@@ -158,19 +163,19 @@ def _resume(
     return state, progress
 
 
-def _is_finished(progress: Progress, config: Mapping) -> bool:
+def _is_finished(progress: Progress, config: ConfigDict) -> bool:
     limits = config["train"]
     out_of_patience = limits["patience"] and progress.evaluations_since_best >= limits["patience"]
     out_of_steps = limits["max_steps"] and progress.step >= limits["max_steps"]
     return bool(progress.epoch >= limits["epochs"] or out_of_steps or out_of_patience)
 
 
-def _evaluation_due(progress: Progress, config: Mapping, epoch_ended: bool) -> bool:
+def _evaluation_due(progress: Progress, config: ConfigDict, epoch_ended: bool) -> bool:
     every = config["train"]["eval_every"]
     return progress.finished or (progress.step % every == 0 if every else epoch_ended)
 
 
-def _checkpoint_due(saved_at: float, config: Mapping) -> bool:
+def _checkpoint_due(saved_at: float, config: ConfigDict) -> bool:
     """Tell whether it is time for a checkpoint between evaluations (by process 0's clock where there are several)."""
     due = time.monotonic() - saved_at >= config["train"]["checkpoint_every_s"]
     if jax.process_count() == 1:
@@ -181,7 +186,7 @@ def _checkpoint_due(saved_at: float, config: Mapping) -> bool:
 
 
 def _note_evaluation(
-    progress: Progress, evaluation: Evaluation, meta: ModelMeta, log: MetricsLog, config: Mapping
+    progress: Progress, evaluation: Evaluation, meta: ModelMeta, log: MetricsLog, config: ConfigDict
 ) -> float:
     """Log an evaluation and keep count of the best; return the error rate that decides (CER for Mandarin, else WER)."""
     result = evaluation.result.as_dict()
@@ -206,7 +211,7 @@ def _note_evaluation(
     return rate
 
 
-def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, config: Mapping) -> None:
+def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, config: ConfigDict) -> None:
     refuse_too_many(
         len(progress.bad_utterances),
         len(corpus.manifest),
@@ -218,7 +223,7 @@ def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, config: Mapping)
 @contextlib.contextmanager
 def _stop_on_signals():
     """Yield a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once."""
-    received = []
+    received: list[int] = []
 
     def note(number, frame):
         del frame
@@ -235,7 +240,7 @@ def _stop_on_signals():
             signal.signal(number, handler)
 
 
-def _profile(config: Mapping, workdir: str, step: int) -> None:
+def _profile(config: ConfigDict, workdir: str, step: int) -> None:
     first = config["train"]["profile_step"]
     if first and step == first:
         jax.profiler.start_trace(os.path.join(workdir, "profile"))
@@ -247,7 +252,7 @@ def _profile(config: Mapping, workdir: str, step: int) -> None:
 def _introduce(
     state: TrainState,
     corpus: Corpus,
-    config: Mapping,
+    config: ConfigDict,
     workdir: str,
     mesh: jax.sharding.Mesh,
     progress: Progress,
@@ -275,7 +280,7 @@ def _introduce(
 
 
 def _results(
-    config: Mapping,
+    config: ConfigDict,
     workdir: str,
     checkpoints: Checkpoints,
     evaluator: Evaluator,

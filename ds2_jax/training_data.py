@@ -1,4 +1,7 @@
-"""From a config to what a training starts from: the usable utterances, and the description of the model with its first variables."""
+"""From a config to what a training starts from.
+
+The usable utterances, and the description of the model with its first variables.
+"""
 
 import dataclasses
 import logging
@@ -43,7 +46,10 @@ def read_training_manifest(config: Mapping) -> Manifest:
 
 
 def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMeta:
-    """Describe a new model; vocabulary and feature statistics are made from the manifest where none are named, and kept."""
+    """Describe a new model.
+
+    Vocabulary and feature statistics are made from the manifest where none are named, and kept.
+    """
     language = config["text"]["language"]
     features, normalisation = feature_settings(config)
     if config["vocabulary"]:
@@ -82,7 +88,10 @@ def feature_settings(config: Mapping) -> tuple[FeatureSettings, str]:
 
 
 def start_model(config: Mapping, manifest: Manifest, workdir: str, checkpoints: Checkpoints) -> tuple[ModelMeta, dict]:
-    """Decide what is trained: the workdir's own model, else `config.restore`, else a new one. Returns first variables, too."""
+    """Decide what is trained: the workdir's own model, else `config.restore`, else a new one.
+
+    Returns first variables, too.
+    """
     latest = checkpoints.latest()
     if latest is not None:
         meta = checkpoints.meta(latest)
@@ -117,7 +126,10 @@ def _refuse_differences(meta: ModelMeta, config: Mapping, workdir: str) -> None:
 
 
 def extend_vocabulary(meta: ModelMeta, variables: dict, wanted: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:
-    """Add the symbols of `wanted` that the model lacks: its old outputs are kept, new ones started at random, and named."""
+    """Add the symbols of `wanted` that the model lacks.
+
+    Its old outputs are kept, new ones started at random, and named.
+    """
     vocabulary = meta.vocabulary.extended(wanted.symbols)
     new = vocabulary.symbols[meta.vocabulary.size - 1 :]
     logger.info(

@@ -1,7 +1,8 @@
 """The batch plan: which utterances stand together in which batch, decided before anything is read.
 
-A plan is a pure function of lengths, settings, seed and epoch. It is the same on every host and for any number of hosts, devices
-and workers; the shapes that will be compiled are known before the first step; and resuming is `plan[batches_done:]`.
+A plan is a pure function of lengths, settings, seed and epoch. It is the same on every host and for any number of
+hosts, devices and workers; the shapes that will be compiled are known before the first step; and resuming is
+`plan[batches_done:]`.
 
 Letters: N rows of an epoch (an utterance may come several times), T frames, L labels.
 """
@@ -20,9 +21,9 @@ LABEL_STEP = 8
 class BatchSettings:
     """How utterances are put into batches.
 
-    size: utterances in a batch, whatever their length; or 0 and seconds: audio in a batch, padding included, so that short
-    utterances stand in larger batches. shuffle: a key of SHUFFLES. sortagrad: epoch 0 goes from short to long (arXiv:1512.02595,
-    section 3.3). buckets: how many batch lengths, each compiled once.
+    size: utterances in a batch, whatever their length; or 0 and seconds: audio in a batch, padding included, so that
+    short utterances stand in larger batches. shuffle: a key of SHUFFLES. sortagrad: epoch 0 goes from short to long
+    (arXiv:1512.02595, section 3.3). buckets: how many batch lengths, each compiled once.
     """
 
     size: int = 16
@@ -63,8 +64,8 @@ class PlannedBatch:
 def epoch_rows(source: np.ndarray, weights: Sequence[float], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """List the utterances of an epoch and which copy each is: source w comes weights[w] times.
 
-    source [M] int32 is the manifest each utterance is from. The whole part of a weight repeats all its utterances, the rest
-    draws that share of them anew each epoch. Returns utterance [N] int64, copy [N] int64.
+    source [M] int32 is the manifest each utterance is from. The whole part of a weight repeats all its utterances,
+    the rest draws that share of them anew each epoch. Returns utterance [N] int64, copy [N] int64.
     """
     if all(weight == 1 for weight in weights):
         return np.arange(len(source)), np.zeros(len(source), np.int64)
@@ -90,8 +91,8 @@ def choose_buckets(
 ) -> list[Bucket]:
     """Choose the batch lengths that leave the least padding, shortest first.
 
-    frames [M] and label_lengths [M] as they are without augmentation, stretch the smallest and largest factor that augmentation
-    can lengthen an utterance by: every augmented utterance fits into a bucket, and its labels too.
+    frames [M] and label_lengths [M] as they are without augmentation, stretch the smallest and largest factor that
+    augmentation can lengthen an utterance by: every augmented utterance fits into a bucket, and its labels too.
     """
     shortest, longest = stretch
     spread = np.concatenate(
@@ -142,9 +143,10 @@ def plan_epoch(
 ) -> list[PlannedBatch]:
     """Put the rows of an epoch, with their lengths frames [N] as augmented, into batches.
 
-    `batch_shuffle` sorts by length, cuts from a random offset on into full batches and shuffles these; what is left at both ends
-    follows in batches of its own, or is left out for this epoch (`batch_shuffle_clipped`). `instance_shuffle` draws a batch from
-    all of a bucket. `none` keeps the order of length. SortaGrad's first epoch is 'none' whatever the shuffle.
+    `batch_shuffle` sorts by length, cuts from a random offset on into full batches and shuffles these; what is left
+    at both ends follows in batches of its own, or is left out for this epoch (`batch_shuffle_clipped`).
+    `instance_shuffle` draws a batch from all of a bucket. `none` keeps the order of length. SortaGrad's first epoch
+    is 'none' whatever the shuffle.
     """
     lengths = np.array([bucket.frames for bucket in buckets])
     if np.max(frames, initial=0) > lengths[-1]:

@@ -1,6 +1,6 @@
 """A corpus as batches: a manifest with its labels, planned and loaded for training or for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class Corpus:
         plan, *_, frames = self._planned(epoch)
         return padding_share(plan, frames)
 
-    def batches(self, specs: list[BatchSpec]) -> Iterator[dict[str, Any]]:
+    def batches(self, specs: list[BatchSpec]) -> Generator[dict[str, Any]]:
         """Load these batches in order, ahead of their use."""
         how = self.loading
         loader = BatchLoader(

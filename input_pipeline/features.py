@@ -1,6 +1,7 @@
 """Features of speech: log power spectrogram, log-mel filter bank or MFCC, and their normalisation; float32 numpy.
 
-The linear spectrogram and the MFCC are those of PaddlePaddle's DeepSpeech2. Letters: N samples, T frames, F features, W window.
+The linear spectrogram and the MFCC are those of PaddlePaddle's DeepSpeech2. Letters: N samples, T frames, F
+features, W window.
 """
 
 import functools
@@ -248,7 +249,8 @@ UTTERANCE_STD_FLOOR = 1e-3  # a bin that does not change in an utterance stays n
 
 
 def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np.ndarray:
-    """Normalise features [T, F]: mode 'corpus' by statistics, 'utterance' by each bin's own over time, 'none' not at all.
+    """Normalise features [T, F]: mode 'corpus' by statistics, 'utterance' by each bin's own over time, 'none' not at
+    all.
 
     Raises FeatureError where statistics are missing or of another size.
     """

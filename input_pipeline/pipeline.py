@@ -1,10 +1,11 @@
 """From manifest rows to batches of spectrograms, through grain: in threads, or in worker processes.
 
-The batch plan is the source; `BatchLoader` turns one planned batch into arrays and is all that runs in threads or workers. It
-never fails for a bad clip: the row becomes one with `valid` false, and `problem` says what was wrong with it.
+The batch plan is the source; `BatchLoader` turns one planned batch into arrays and is all that runs in threads or
+workers. It never fails for a bad clip: the row becomes one with `valid` false, and `problem` says what was wrong
+with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,8 +68,8 @@ def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str
 def planned_frames(manifest: Manifest, settings: FeatureSettings, rates: np.ndarray | None = None) -> np.ndarray:
     """Frames that each utterance will have at most, by its duration: [N] int64.
 
-    Durations are taken as rounded to the manifest's unit, so half a unit is allowed for; rates [N] are the speed factors of
-    augmentation. A clip that is longer all the same is found when it is read.
+    Durations are taken as rounded to the manifest's unit, so half a unit is allowed for; rates [N] are the speed
+    factors of augmentation. A clip that is longer all the same is found when it is read.
     """
     duration = manifest.duration + manifest.duration_unit_s / 2
     samples = np.ceil(duration / (1.0 if rates is None else rates) * settings.sample_rate_hz) + 1
@@ -113,7 +114,10 @@ def batch_specs(
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Read, augment, transform and pad the utterances of a batch. Picklable, and without state that an order could change."""
+    """Read, augment, transform and pad the utterances of a batch.
+
+    Picklable, and without state that an order could change.
+    """
 
     manifest: Manifest
     labels: Labels | None  # None where there is no text to learn from or to compare with
@@ -177,8 +181,11 @@ class BatchLoader:
 
 def iterate(
     specs: Sequence[BatchSpec], loader: BatchLoader, *, workers: int = 0, threads: int = 2, prefetch: int = 4
-) -> Iterator[dict[str, Any]]:
-    """Load batches ahead, in order: with threads here, or in `workers` processes with threads each. Close it when done."""
+) -> Generator[dict[str, Any]]:
+    """Load batches ahead, in order: with threads here, or in `workers` processes with threads each.
+
+    Close it when done.
+    """
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
     dataset = grain.MapDataset.source(list(specs)).map(loader).to_iter_dataset(options)
     if workers:

@@ -1,4 +1,7 @@
-"""Mean and standard deviation of the features of a corpus: `python -m input_pipeline.stats train.jsonl --output=stats.npz`."""
+"""Mean and standard deviation of the features of a corpus.
+
+`python -m input_pipeline.stats train.jsonl --output=stats.npz`.
+"""
 
 import argparse
 import concurrent.futures

@@ -10,7 +10,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,9 @@ def describe_character(character: str) -> str:
 def normalise(text: str, language: str) -> str:
     """Bring a transcript into the form that is learnt.
 
-    en: compatibility forms folded (NFKC), one kind of apostrophe, lower case, white space as single spaces. zh: NFKC, Latin
-    letters lower-case, no white space. none: canonical composition (NFC) and single spaces. Nothing else is removed, so that a
-    vocabulary shows what is foreign.
+    en: compatibility forms folded (NFKC), one kind of apostrophe, lower case, white space as single spaces. zh:
+    NFKC, Latin letters lower-case, no white space. none: canonical composition (NFC) and single spaces. Nothing else
+    is removed, so that a vocabulary shows what is foreign.
     """
     if language == "en":
         return " ".join(unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).lower().split())
@@ -59,6 +59,7 @@ class Vocabulary:
     """The symbols a network writes, without the blank: symbol i has index i + 1, the blank is index 0."""
 
     symbols: tuple[str, ...]
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         """Refuse what is not a list of different characters."""
@@ -99,14 +100,17 @@ class Vocabulary:
 
     @classmethod
     def build(cls, texts: Iterable[str], count_threshold: int = 0) -> "Vocabulary":
-        """Take the characters that occur at least `count_threshold` times, the most frequent first, ties by code point."""
+        """Take characters that occur at least `count_threshold` times, the most frequent first, ties by code point."""
         counts = count_characters(texts)
         ordered = sorted(counts, key=lambda c: (-counts[c], c))
         return cls(tuple(c for c in ordered if counts[c] >= count_threshold))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Read one character a line, as the original writes it: the line with a single space counts. Raises VocabularyError."""
+        """Read one character a line, as the original writes it: the line with a single space counts.
+
+        Raises VocabularyError.
+        """
         try:
             content = Path(path).read_bytes().decode("utf-8-sig")
         except OSError as error:
@@ -190,7 +194,7 @@ def _without_punctuation(text: str) -> str:
 
 def suspicious(counts: collections.Counter) -> list[str]:
     """Name characters that seldom belong: control characters, letters of a rare second script, those seen once."""
-    scripts = collections.Counter()
+    scripts: collections.Counter = collections.Counter()
     for character, count in counts.items():
         scripts[_script(character)] += count
     main = scripts.most_common(1)[0][0] if scripts else ""

@@ -23,7 +23,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from input_pipeline import manifest
+from input_pipeline.manifest import write as write_manifest
 
 SAMPLE_RATE_HZ = 16_000
 HELD_OUT = {"dev": 60, "test": 100, "test_voices": 60}  # utterances
@@ -188,7 +188,7 @@ def write_corpus(splits: dict[str, list[Utterance]], folder: Path, workers: int)
     rest = iter(records)
     manifests = {name: list(itertools.islice(rest, len(split))) for name, split in splits.items()}
     for name, lines in manifests.items():
-        manifest.write(folder / f"{name}.jsonl", lines)
+        write_manifest(folder / f"{name}.jsonl", lines)
     return manifests
 
 

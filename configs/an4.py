@@ -1,0 +1,33 @@
+"""AN4: spelled words, numbers and commands, 0.6 hours of 65 speakers; a network of 5.7 million parameters.
+
+    python -m input_pipeline.prepare an4 --target_dir=data/an4
+    python main.py --config=configs/an4.py --workdir=runs/an4
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Return the settings of this recipe."""
+    config = base.get_config()
+    config.data.train = "data/an4/train.jsonl"
+    config.data.dev = "data/an4/dev.jsonl"
+    config.data.test = "data/an4/test.jsonl"
+    config.batch.size = 16
+    config.batch.buckets = 12
+    config.batch.shuffle = "batch_shuffle_clipped"
+    config.batch.eval_size = 26
+    config.features.kind = "fbank"
+    config.features.mel_bins = 64
+    config.augment.file = "configs/augmentation_an4.json"
+    config.model.conv = "11x21/3x2:32, 7x11/1x2:32"
+    config.model.rnn_size = 384
+    config.model.dropout = 0.2
+    config.optim.learning_rate = 8e-4
+    config.optim.clip_norm = 20.0
+    config.optim.ema = 0.995
+    config.train.epochs = 160
+    config.train.eval_every = 225
+    return config
