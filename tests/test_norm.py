@@ -11,6 +11,7 @@ B, T, C = 2, 7, 3
 LENGTHS = [7, 4]
 MOMENTUM, EPSILON = 0.8, 1e-5
 ROUNDING = 1e-5  # float32 sums of 11 values around 3
+STEEP = 2e-4  # without variance the gain is up to 2 / sqrt(EPSILON) = 632, times values of 6, in float32
 POISON = 1e6  # finite, and far beyond any activation
 
 norm = MaskedBatchNorm(MOMENTUM, EPSILON)
@@ -94,7 +95,7 @@ def test_one_valid_position_has_no_variance_and_stays_finite(x, variables):
     mask = np.zeros_like(MASK)
     mask[1, 2] = True
     out, _ = train(variables, x, mask)
-    np.testing.assert_allclose(out[1, 2], variables["params"]["bias"], atol=ROUNDING)
+    np.testing.assert_allclose(out[1, 2], variables["params"]["bias"], atol=STEEP)
     assert np.isfinite(out).all()
 
 

@@ -215,7 +215,7 @@ def test_shapes_follow_merge_and_sharing(settings, width, input_columns):
 
 
 def test_the_forget_gate_alone_starts_open():
-    variables = Recurrent("lstm", H).init(jax.random.key(0), jnp.zeros((1, B, X)), jnp.ones((1, B), bool))
+    variables = jax.jit(Recurrent("lstm", H).init)(jax.random.key(0), jnp.zeros((1, B, X)), jnp.ones((1, B), bool))
     np.testing.assert_array_equal(variables["params"]["bias"], np.tile(np.repeat([0.0, 1.0, 0.0, 0.0], H), (2, 1)))
 
 
