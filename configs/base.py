@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     config.features.max_freq_hz = 0.0  # 0: half the sample rate
     config.features.normalise_db = True
     config.features.target_db = -20.0  # level that each utterance is brought to
-    config.features.mel_bins = 80  # of fbank
+    config.features.mel_bins = 64  # of fbank
     config.features.cepstra = 13  # of mfcc
     config.features.normalisation = "corpus"  # by statistics of the training corpus; utterance; none
     config.features.stats = ""  # .npz with mean and std; empty: made from config.data.train

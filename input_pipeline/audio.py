@@ -1,18 +1,22 @@
-"""Read audio files: any format of libsndfile, any rate and number of channels, as mono float32.
+"""Read audio: any format of libsndfile, any rate and number of channels, as mono float32.
 
 WAV, FLAC, Ogg (Vorbis, Opus), MP3 and NIST SPHERE are told apart by their content, not by their name.
 """
 
+import contextlib
+import io
 import os
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-Source = str | os.PathLike | BinaryIO
+Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
 
-_SHORTEN = b"ajkg"  # magic of audio compressed by 'shorten', behind a SPHERE header of 1024 bytes
+_WHOLE = 0.99  # share of the promised samples that a whole file has: the headers of MP3 are a little off
+_SPHERE, _SHORTEN = b"NIST_1A", b"shorten"  # how a SPHERE header starts, and what it says of compressed samples
 
 
 class AudioError(ValueError):
@@ -31,15 +35,15 @@ class AudioInfo(NamedTuple):
 def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
     """Read mono samples [N] float32 in [-1, 1], at the rate asked for, and return the file's own rate beside them.
 
-    Channels are averaged. Raises AudioError where there is nothing to read, or values are not finite.
+    Channels are averaged. A file object is read from its beginning. Raises AudioError where there is nothing to read,
+    the file is cut off, or values are not finite.
     """
     name = _name(source)
-    try:
-        samples, own_rate_hz = soundfile.read(source, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError, TypeError) as error:
-        raise AudioError(_why_unreadable(source, name, error)) from error
-    if samples.shape[0] == 0:
-        raise AudioError(f"{name} holds no samples; record it again or remove it")
+    with _opened(source) as file:
+        samples, promised, own_rate_hz = file.read(dtype="float32", always_2d=True), file.frames, file.samplerate
+    _check_not_empty(len(samples), name)
+    if len(samples) < _WHOLE * promised:
+        raise AudioError(f"{name} is cut off: {len(samples)} of {promised} samples can be read; copy it again")
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} holds values that are not finite; convert it again, to 16-bit samples")
@@ -54,37 +58,66 @@ def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray,
 
 def info(source: Source) -> AudioInfo:
     """Read a file's header. Raises AudioError."""
-    name = _name(source)
-    try:
-        header = soundfile.info(source)
-    except (OSError, soundfile.SoundFileError, TypeError) as error:
-        raise AudioError(_why_unreadable(source, name, error)) from error
-    if header.frames == 0:
-        raise AudioError(f"{name} holds no samples; record it again or remove it")
-    return AudioInfo(header.frames, header.samplerate, header.channels, header.frames / header.samplerate)
+    with _opened(source) as file:
+        header = AudioInfo(file.frames, file.samplerate, file.channels, file.frames / file.samplerate)
+    _check_not_empty(header.samples, _name(source))
+    return header
 
 
 def rms_db(samples: np.ndarray) -> float:
     """Return 10 log10(mean(x^2)) of samples [N]; -inf for digital silence."""
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    return 10.0 * np.log10(power) if power > 0 else -np.inf
+    power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
+    return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
+    """Open a source; whatever fails inside is raised as an AudioError that says why."""
+    handle = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        if not isinstance(handle, str | os.PathLike):
+            handle.seek(0)  # whoever looked at it before left it somewhere
+        with soundfile.SoundFile(handle) as file:
+            yield file
+    except (OSError, soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
+        raise AudioError(_why_unreadable(handle, _name(source), error)) from error
+
+
+def _check_not_empty(samples: int, name: str) -> None:
+    if samples == 0:
+        raise AudioError(f"{name} holds no samples, or is cut off; record or copy it again, or remove it")
 
 
 def _name(source: Source) -> str:
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "the audio received")
-
-
-def _why_unreadable(source: Source, name: str, error: Exception) -> str:
     if isinstance(source, str | os.PathLike):
-        if not os.path.exists(source):
+        return os.fspath(source)
+    return str(getattr(source, "name", "the audio received"))
+
+
+def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exception) -> str:
+    if isinstance(handle, str | os.PathLike):
+        if not os.path.exists(handle):
             return f"{name} does not exist; check the path"
-        if os.path.isdir(source):
+        if os.path.isdir(handle):
             return f"{name} is a folder; name an audio file"
-        if not os.access(source, os.R_OK):
+        if not os.access(handle, os.R_OK):
             return f"{name} may not be read; change its permissions"
-        if os.path.getsize(source) == 0:
-            return f"{name} is empty; record it again or remove it"
-        with open(source, "rb") as file:
-            if file.read(1028)[1024:] == _SHORTEN:
-                return f"{name} is compressed with 'shorten'; decompress it first: sph2pipe -p -f wav {name} out.wav"
-    return f"{name} is no audio that libsndfile reads ({error}); convert it to WAV or FLAC"
+    try:
+        head = _head(handle)
+    except (OSError, ValueError) as problem:
+        return f"{name} cannot be read ({problem}); give a file, or the bytes of the whole audio"
+    if not head:
+        return f"{name} is empty; record it again or remove it"
+    if head.startswith(_SPHERE) and _SHORTEN in head:
+        return f"{name} is compressed with 'shorten'; decompress it first: sph2pipe -p -f wav IN.sph OUT.wav"
+    reason = getattr(error, "error_string", str(error))  # libsndfile's, without the path
+    return f"{name} is no audio that libsndfile reads ({reason}); convert it to WAV or FLAC"
+
+
+def _head(handle: str | os.PathLike | BinaryIO) -> bytes:
+    """Return the first KiB: a SPHERE header."""
+    if isinstance(handle, str | os.PathLike):
+        with open(handle, "rb") as file:
+            return file.read(1024)
+    handle.seek(0)
+    return handle.read(1024)

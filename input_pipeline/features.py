@@ -5,16 +5,29 @@ features, W window.
 """
 
 import functools
+import math
 import os
+import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 KINDS = ("linear", "mfcc", "fbank")
+NORMALISATIONS = ("corpus", "utterance", "none")
 FLOOR = 1e-14  # added to a power before its logarithm
 MAX_GAIN_DB = 300.0
-BLOCK_FRAMES = 256  # frames that are transformed at a time: they stay in the cache
+STD_FLOOR = 1e-3  # what hardly changes in an utterance stays near 0 rather than being blown up
+
+# Frames that are transformed at a time. Buffers over 128 KiB would be fresh pages of the kernel each time, which takes
+# longer than the transform: 256 frames run at less than half the speed.
+BLOCK_FRAMES = 64
+# Multiplications that OpenBLAS leaves to one thread (it starts others from 2^19 on). Its threads wait spinning, and where
+# training has the cores already that made filter banks 40 times slower.
+PRODUCT_LIMIT = 1 << 18
 
 MFCC_FILTERS, MFCC_FFT, MFCC_LIFTER, PRE_EMPHASIS = 26, 512, 22, 0.97
 
@@ -34,25 +47,25 @@ class FeatureSettings:
     max_freq_hz: float = 0.0
     target_db: float = -20.0
     normalise_db: bool = True
-    mel_bins: int = 80
+    mel_bins: int = 64
     cepstra: int = 13
 
     def __post_init__(self):
         """Refuse what cannot be computed, naming field, value and mend."""
         _check(self.kind in KINDS, "kind", self.kind, f"choose one of {', '.join(KINDS)}")
         _check(self.sample_rate_hz > 0, "sample_rate_hz", self.sample_rate_hz, "use 16000, say")
-        _check(0 < self.stride_ms <= self.window_ms, "stride_ms", self.stride_ms, "use more than 0, at most window_ms")
+        _check(0 < self.window_ms < math.inf, "window_ms", self.window_ms, "use 20, say")
         _check(self.window_samples >= 2, "window_ms", self.window_ms, "use a window of several samples, 20 ms say")
+        _check(0 < self.stride_ms <= self.window_ms, "stride_ms", self.stride_ms, "use more than 0, at most window_ms")
         _check(self.stride_samples >= 1, "stride_ms", self.stride_ms, "use a stride of at least one sample")
         half = self.sample_rate_hz / 2
         _check(0 <= self.max_freq_hz <= half, "max_freq_hz", self.max_freq_hz, f"use 0 to {half:g}, half the rate")
+        _check(math.isfinite(self.target_db), "target_db", self.target_db, "use -20, say")
         _check(self.mel_bins >= 1, "mel_bins", self.mel_bins, "use 1 or more")
         _check(1 <= self.cepstra <= MFCC_FILTERS, "cepstra", self.cepstra, f"use 1 to {MFCC_FILTERS}")
-        if self.kind == "fbank" and not _mel_filters(self).any(axis=0).all():
-            raise ValueError(
-                f"config.features.mel_bins is {self.mel_bins}: the lowest filters lie between two bins of a {self.window_ms} ms "
-                "window and would always be silent; use fewer, or a longer window"
-            )
+        if self.kind == "fbank":
+            mend = f"too narrow for a window of {self.window_ms} ms; use fewer, or a longer window"
+            _check(_fbank_fft(self) > 0, "mel_bins", self.mel_bins, mend)
 
     @property
     def window_samples(self) -> int:
@@ -82,20 +95,31 @@ def feature_size(settings: FeatureSettings) -> int:
     return settings.mel_bins if settings.kind == "fbank" else 3 * settings.cepstra
 
 
-def frame_count(samples, settings: FeatureSettings):
-    """Return T for N samples (a number or an integer array); 0 where not even one window is filled."""
-    window, stride = settings.window_samples, settings.stride_samples
+@overload
+def frame_count(samples: int, settings: FeatureSettings) -> int: ...
+@overload
+def frame_count(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray: ...
+def frame_count(samples, settings):
+    """Return T for N samples (a number, or an integer array of any shape); 0 where not even one window is filled."""
+    beyond = np.asarray(samples, np.int64) - settings.window_samples
     if settings.kind == "mfcc":  # the last window may reach beyond the end
-        frames = 1 + np.maximum(-(-(np.asarray(samples) - window) // stride), 0)
-        return np.where(np.asarray(samples) >= window, frames, 0)
-    return np.maximum((np.asarray(samples) - window) // stride + 1, 0)
+        beyond = np.where(beyond >= 0, beyond + settings.stride_samples - 1, beyond)
+    frames = np.where(beyond >= 0, beyond // settings.stride_samples + 1, 0)
+    return frames if frames.ndim else int(frames)
 
 
 def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Turn samples [N] into features [T, F] float32. Raises FeatureError for silence and for less than one window."""
+    """Turn samples [N] float32 into features [T, F] float32.
+
+    Raises FeatureError for less than one window, for values that are not finite, and for digital silence where the
+    level is to be normalised.
+    """
+    if samples.ndim != 1:
+        raise FeatureError(f"samples of shape {list(samples.shape)} are not one channel; mix them down to [N]")
     if len(samples) < settings.window_samples:
         raise FeatureError(
-            f"{len(samples)} samples are less than one window of {settings.window_samples} ({settings.window_ms} ms); remove the clip"
+            f"{len(samples)} samples are less than one window of {settings.window_samples} ({settings.window_ms:g} ms); "
+            "remove the clip"
         )
     if settings.normalise_db:
         samples = normalise_db(samples, settings.target_db)
@@ -105,9 +129,14 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
 
 
 def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:
-    """Bring samples [N] to a level: gain = target - 10 log10(mean(x^2)) dB; nothing is clipped."""
-    power = float(np.dot(samples, samples)) / len(samples)
-    gain_db = target_db - 10 * np.log10(power) if power > 0 else np.inf
+    """Bring samples [N] to a level: gain = target - 10 log10(mean(x^2)) dB; nothing is clipped.
+
+    Raises FeatureError where that takes more than 300 dB (digital silence), and for values that are not finite.
+    """
+    power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
+    if not math.isfinite(power):
+        raise FeatureError("samples are not finite numbers; convert the file again, to 16-bit samples")
+    gain_db = target_db - 10 * math.log10(power) if power > 0 else math.inf
     if gain_db > MAX_GAIN_DB:
         raise FeatureError("digital silence cannot be brought to a level; remove the clip")
     return samples * np.float32(10 ** (gain_db / 20))
@@ -120,27 +149,45 @@ def _linear_bins(settings: FeatureSettings) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _window(settings: FeatureSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric Hann window [W], and the factors [W/2 + 1] that make powers of one-sided spectra a density.
-
-    With S = sum(w^2) * rate they are 2 / S, but 1 / S at both ends of the spectrum.
-    """
-    window = np.hanning(settings.window_samples)
-    factors = np.full(settings.window_samples // 2 + 1, 2.0)
-    factors[[0, -1]] = 1.0
-    return window.astype(np.float32), (factors / (np.square(window).sum() * settings.sample_rate_hz)).astype(np.float32)
+def _window(settings: FeatureSettings) -> np.ndarray:
+    """Symmetric Hann window [W]."""
+    return np.hanning(settings.window_samples).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def _mel_filters(settings: FeatureSettings) -> np.ndarray:
-    """Triangles [W/2 + 1, mel_bins], equally spaced on the mel scale 2595 log10(1 + f / 700), each of height 1."""
-    edges = _from_mel(np.linspace(0, _to_mel(settings.highest_hz), settings.mel_bins + 2))
-    frequencies = (
-        np.arange(settings.window_samples // 2 + 1)[:, None] * settings.sample_rate_hz / settings.window_samples
+def _densities(settings: FeatureSettings, fft: int) -> np.ndarray:
+    """Factors [fft / 2 + 1] that make powers of one-sided spectra a density: 2 / S, but 1 / S at both ends.
+
+    S = sum(w^2) * rate. The last bin counts as an end for odd W too, as in the original.
+    """
+    factors = np.full(fft // 2 + 1, 2.0)
+    factors[[0, -1]] = 1.0
+    return (factors / (np.square(np.hanning(settings.window_samples)).sum() * settings.sample_rate_hz)).astype(
+        np.float32
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _fbank_fft(settings: FeatureSettings) -> int:
+    """Return the samples of the transform: W, or a multiple where the lowest filters would lie between two of its bins.
+
+    With zeros behind the window the spectrum is the same curve on more bins. 0: not even four times as many do.
+    """
+    lengths = (multiple * settings.window_samples for multiple in (1, 2, 4))
+    return next((fft for fft in lengths if _mel_filters(settings, fft).any(axis=0).all()), 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _mel_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
+    """Triangles [fft / 2 + 1, mel_bins], equally spaced on the mel scale 2595 log10(1 + f / 700), each of height 1.
+
+    Bins of a longer transform count by their width, so that the level is that of a transform of W samples.
+    """
+    edges = _from_mel(np.linspace(0, _to_mel(settings.highest_hz), settings.mel_bins + 2))
+    frequencies = np.arange(fft // 2 + 1)[:, None] * settings.sample_rate_hz / fft
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rise, fall = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
-    return np.maximum(0, np.minimum(rise, fall)).astype(np.float32)
+    return (np.maximum(0, np.minimum(rise, fall)) * (settings.window_samples / fft)).astype(np.float32)
 
 
 def _to_mel(hertz):
@@ -151,52 +198,67 @@ def _from_mel(mel):
     return 700 * (10 ** (mel / 2595) - 1)
 
 
+def _power_blocks(samples: np.ndarray, window: np.ndarray, stride: int, fft: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield frames and their power spectra [frames, fft / 2 + 1] float32, one block that fits the cache after another."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, len(window))[::stride]
+    for start in range(0, len(frames), BLOCK_FRAMES):
+        block = slice(start, start + BLOCK_FRAMES)
+        spectrum = np.fft.rfft(frames[block] * window, fft)
+        yield block, np.square(spectrum.real) + np.square(spectrum.imag)
+
+
+def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Multiply [T, N] by [N, M] in pieces that BLAS leaves to one thread."""
+    size = max(1, PRODUCT_LIMIT // matrix.size)
+    return np.concatenate([rows[start : start + size] @ matrix for start in range(0, len(rows), size)])
+
+
 def _spectra(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Logarithms of the power density, of its bins (linear) or of its mel filters (fbank): [T, F]."""
-    window, factors = _window(settings)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, len(window))[:: settings.stride_samples]
-    features = np.empty((len(frames), feature_size(settings)), np.float32)
-    for start in range(0, len(frames), BLOCK_FRAMES):
-        spectrum = np.fft.rfft(frames[start : start + BLOCK_FRAMES] * window)
-        power = (np.square(spectrum.real) + np.square(spectrum.imag)) * factors
+    fft = _fbank_fft(settings) if settings.kind == "fbank" else settings.window_samples
+    densities = _densities(settings, fft)
+    features = np.empty((frame_count(len(samples), settings), feature_size(settings)), np.float32)
+    for block, power in _power_blocks(samples, _window(settings), settings.stride_samples, fft):
+        power *= densities
         if settings.kind == "fbank":
-            power = power @ _mel_filters(settings)
-        features[start : start + BLOCK_FRAMES] = power[:, : features.shape[1]]
-    features += np.float32(FLOOR)
-    return np.log(features, out=features)
+            power = _product(power, _mel_filters(settings, fft))
+        features[block] = np.log(power[:, : features.shape[1]] + np.float32(FLOOR))
+    return features
 
 
 def _mfcc(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Mel-frequency cepstra with first and second differences, [T, 3 * cepstra], as python_speech_features 0.6 makes them."""
+    """Mel-frequency cepstra with first and second differences: [T, 3 * cepstra], as python_speech_features 0.6."""
     window, stride = settings.window_samples, settings.stride_samples
-    emphasised = np.append(samples[0], samples[1:] - np.float32(PRE_EMPHASIS) * samples[:-1]).astype(np.float32)
-    frames = int(frame_count(len(samples), settings))
-    padded = np.pad(emphasised, (0, max(0, (frames - 1) * stride + window - len(emphasised))))
-    blocks = np.lib.stride_tricks.sliding_window_view(padded, window)[::stride][:frames]
-    size = max(MFCC_FFT, 1 << (window - 1).bit_length())
-    power = np.square(np.abs(np.fft.rfft(blocks, size))) / size
-    tiny = np.finfo(float).eps
-    energy = np.maximum(power.sum(1), tiny)
-    filtered = np.log(np.maximum(power @ _mfcc_filters(size, settings), tiny))
-    cepstra = filtered @ _cosines(settings.cepstra)
-    cepstra[:, 0] = np.log(energy)
+    fft = max(MFCC_FFT, 1 << (window - 1).bit_length())
+    filters, cosines, tiny = _mfcc_filters(settings, fft), _cosines(settings.cepstra), np.finfo(float).eps
+    frames = frame_count(len(samples), settings)
+    padded = np.zeros((frames - 1) * stride + window, np.float32)
+    padded[: len(samples)] = samples
+    padded[1 : len(samples)] -= np.float32(PRE_EMPHASIS) * samples[:-1]
+    cepstra = np.empty((frames, settings.cepstra))
+    for block, power in _power_blocks(padded, np.ones(window, np.float32), stride, fft):
+        power /= fft
+        logarithms = np.log(np.maximum(_product(power, filters), tiny, dtype=np.float64))
+        cepstra[block] = logarithms @ cosines
+        cepstra[block, 0] = np.log(np.maximum(power.sum(axis=1), tiny, dtype=np.float64))
     deltas = _deltas(cepstra)
     return np.concatenate([cepstra, deltas, _deltas(deltas)], axis=1).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def _mfcc_filters(size: int, settings: FeatureSettings) -> np.ndarray:
-    """Triangles [size/2 + 1, 26] between whole bins floor((size + 1) f / rate)."""
+def _mfcc_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
+    """Triangles [fft / 2 + 1, 26] between whole bins floor((fft + 1) f / rate)."""
     hertz = _from_mel(np.linspace(0, _to_mel(settings.highest_hz), MFCC_FILTERS + 2))
-    edges = np.floor((size + 1) * hertz / settings.sample_rate_hz)
-    bins = np.arange(size // 2 + 1)[:, None]
+    edges = np.floor((fft + 1) * hertz / settings.sample_rate_hz)
+    bins = np.arange(fft // 2 + 1)[:, None]
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     with np.errstate(divide="ignore", invalid="ignore"):  # two edges on one bin: no such side
         rise = np.where((bins >= low) & (bins < centre), (bins - low) / (centre - low), 0)
         fall = np.where((bins >= centre) & (bins < high), (high - bins) / (high - centre), 0)
-    return rise + fall
+    return (rise + fall).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=8)
 def _cosines(cepstra: int) -> np.ndarray:
     """Orthonormal discrete cosine transform [26, cepstra], with the sinusoidal lifter 1 + 11 sin(pi n / 22)."""
     n, order = np.arange(MFCC_FILTERS)[:, None], np.arange(cepstra)
@@ -211,54 +273,63 @@ def _deltas(features: np.ndarray) -> np.ndarray:
     return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureStats:
     """Mean and standard deviation of each feature over a corpus: [F] float32."""
 
     mean: np.ndarray
     std: np.ndarray
 
+    def __post_init__(self):
+        """Refuse what features cannot be normalised by."""
+        if self.mean.ndim != 1 or self.mean.shape != self.std.shape or not self.mean.size:
+            raise FeatureError(f"mean {list(self.mean.shape)} and std {list(self.std.shape)} are not both [F]")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
+            raise FeatureError("mean and std have to be finite numbers, std above 0")
+
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Return (features - mean) / (std + 1e-14), [T, F] float32."""
-        return ((features - self.mean) / (self.std + np.float32(1e-14))).astype(np.float32, copy=False)
+        normalised = np.subtract(features, self.mean, dtype=np.float32)
+        normalised /= self.std + np.float32(1e-14)
+        return normalised
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the original's format: .npz with mean and std [F, 1]."""
+        """Write the original's format: .npz with mean and std [F, 1]. What was there stays until all is written."""
         unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp.npz")
-        np.savez(unfinished, mean=self.mean[:, None], std=self.std[:, None])
-        os.replace(unfinished, path)
+        try:
+            np.savez(unfinished, mean=self.mean[:, None], std=self.std[:, None])
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FeatureStats":
         """Read statistics, the original's `mean_std.npz` too. Raises FeatureError naming the file."""
         try:
             with np.load(path) as file:
-                mean, std = (np.asarray(file[name], np.float32).reshape(-1) for name in ("mean", "std"))
-        except (OSError, KeyError, ValueError, EOFError) as error:
+                mean, std = (np.asarray(file[name], np.float32) for name in ("mean", "std"))
+            return cls(*(array[:, 0] if array.shape[1:] == (1,) else array for array in (mean, std)))
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.args[0] if error.args else "it is damaged"
             raise FeatureError(
-                f"statistics {path} cannot be read ({error}); make them: python -m input_pipeline.stats"
+                f"feature statistics {path} cannot be used: {reason}; make them: python -m input_pipeline.stats"
             ) from error
-        if mean.shape != std.shape or not np.isfinite(mean).all() or not np.isfinite(std).all() or (std <= 0).any():
-            raise FeatureError(
-                f"statistics {path} need a finite mean and a positive std of one size; make them: python -m input_pipeline.stats"
-            )
-        return cls(mean, std)
-
-
-UTTERANCE_STD_FLOOR = 1e-3  # a bin that does not change in an utterance stays near 0 rather than being blown up
 
 
 def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np.ndarray:
-    """Normalise features [T, F]: mode 'corpus' by statistics, 'utterance' by each bin's own over time, 'none' not at
-    all.
+    """Normalise features [T, F]: by a corpus's statistics, by each bin's own over the utterance's time, or not ('none').
 
-    Raises FeatureError where statistics are missing or of another size.
+    An utterance's own std counts as 1e-3 at least. Raises FeatureError for an unknown mode, and where the statistics of
+    a corpus are missing or of another size.
     """
     if mode == "none":
         return features
     if mode == "utterance":
-        std = np.maximum(features.std(axis=0), np.float32(UTTERANCE_STD_FLOOR))
-        return (features - features.mean(axis=0)) / std
+        deviations = features - features.mean(axis=0)
+        deviations /= np.maximum(np.sqrt(np.square(deviations).mean(axis=0)), np.float32(STD_FLOOR))
+        return deviations
+    if mode != "corpus":
+        raise FeatureError(f"normalisation is {mode!r}: choose one of {', '.join(NORMALISATIONS)}")
     if stats is None or stats.mean.shape != features.shape[1:]:
         size = "none" if stats is None else str(len(stats.mean))
         raise FeatureError(f"statistics of {features.shape[1]} features are needed, there are {size}; make them anew")
