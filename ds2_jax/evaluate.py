@@ -19,7 +19,7 @@ from ds2_jax.checkpoint import load_model
 from ds2_jax.steps import make_eval_step
 from input_pipeline import manifest as manifests
 from input_pipeline.batch_plan import BatchSettings
-from input_pipeline.corpus import Corpus, Loading, name_problems
+from input_pipeline.corpus import Corpus, Loading, describe_upsampling, name_problems
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import Labels, encode_transcripts
 from input_pipeline.text import ScoringRules, normalise
@@ -110,6 +110,9 @@ def evaluate(
     labels, _ = encode_transcripts(
         manifest, meta.vocabulary, meta.language
     )  # characters it cannot write are its errors
+    warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
+    if warning:
+        logger.warning("%s", warning)
     found = evaluator.transcribe(variables, evaluator.corpus(manifest, config, labels), progress=progress)
     if found.problems:
         logger.warning(

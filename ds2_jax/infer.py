@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,8 +15,11 @@ from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import audio
 from input_pipeline import manifest as manifests
+from input_pipeline.corpus import describe_upsampling
 from input_pipeline.manifest import Manifest
 from input_pipeline.text import ScoringRules
+
+logger = logging.getLogger("ds2_jax")
 
 
 def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) -> None:
@@ -30,6 +34,9 @@ def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) 
     hypotheses: dict[int, Hypothesis] = {}
     usable = np.array([row for row in range(len(manifest)) if row not in problems], np.int64)
     if len(usable):
+        warning = describe_upsampling(manifest.select(usable), meta.features.sample_rate_hz)
+        if warning:
+            logger.warning("%s", warning)
         corpus = evaluator.corpus(manifest.select(usable), config, None)
         found = evaluator.transcribe(variables, corpus, progress="transcribe")
         hypotheses = {int(usable[row]): hypothesis for row, hypothesis in found.hypotheses.items()}

@@ -58,7 +58,8 @@ def train(config: ConfigDict, workdir: str) -> dict:
         progress = Progress(data_digest=corpus.manifest.digest(), plan_digest=_plan_digest(config))
         if checkpoints.latest() is not None:
             state, progress = _resume(checkpoints, state, progress, mesh, config, workdir)
-        _introduce(state, corpus, config, workdir, mesh, progress, steps_per_epoch)
+        digests = {"train": manifest.digest()} | {n: m.digest() for n, m in (("dev", dev), ("test", test)) if m}
+        _introduce(state, corpus, config, workdir, mesh, progress, steps_per_epoch, digests)
 
         # Compiled steps and helpers.
         evaluator = Evaluator(meta, mesh)
@@ -257,12 +258,12 @@ def _introduce(
     mesh: jax.sharding.Mesh,
     progress: Progress,
     steps_per_epoch: int,
+    digests: dict[str, str],
 ) -> None:
     """Print what is about to happen, and record it in the workdir."""
     if jax.process_index() != 0:
         return
-    names = {"data.train": corpus.manifest.digest()}
-    write_run_record(workdir, config, progress.step, names)
+    write_run_record(workdir, config, progress.step, digests)
     table = parameter_overview.get_parameter_overview(state.parameters, include_stats=False)
     logger.info("parameters:\n%s", table)
     hours = corpus.manifest.duration.sum() / 3600

@@ -21,7 +21,7 @@ from input_pipeline import manifest as manifests
 from input_pipeline import stats as feature_stats
 from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import BatchSettings
-from input_pipeline.corpus import Corpus, name_problems
+from input_pipeline.corpus import Corpus, describe_upsampling, name_problems
 from input_pipeline.features import FeatureSettings, FeatureStats
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import encode_transcripts, planned_frames
@@ -169,6 +169,9 @@ def make_corpus(config: Mapping, manifest: Manifest, meta: ModelMeta, mesh: jax.
         usable = np.array([row for row in range(len(manifest)) if row not in problems])
         manifest = manifest.select(usable)
         labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
+    warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
+    if warning:
+        logger.warning("%s", warning)
     batch = config["batch"]
     augmentation = Augmentation.load(config["augment"]["file"], meta.features.sample_rate_hz)
     logger.info("augmentation:\n%s", augmentation.describe())

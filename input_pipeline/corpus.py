@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import audio
 from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import (
     BatchSettings,
@@ -20,6 +21,7 @@ from input_pipeline.features import FeatureSettings, FeatureStats
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import BatchLoader, BatchSpec, Labels, batch_specs, iterate, planned_frames
 
+HEADERS_READ = 50  # clips whose sample rate is looked at before the work starts
 MAX_NAMED = 5  # bad utterances named in a message; the rest is counted
 
 
@@ -92,6 +94,26 @@ class Corpus:
             how.processes,
         )
         return iterate(specs, loader, workers=how.workers, threads=how.threads, prefetch=how.prefetch)
+
+
+def describe_upsampling(manifest: Manifest, sample_rate_hz: int) -> str:
+    """Say which clips were recorded at less than the model's rate, going by the headers of some; '' where none were."""
+    rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), HEADERS_READ)).astype(int))
+    low = {}
+    for row in rows:
+        try:
+            rate = audio.info(manifest.audio[row]).sample_rate_hz
+        except (ValueError, OSError):
+            continue  # named when it is loaded
+        if rate < sample_rate_hz:
+            low[int(row)] = rate
+    if not low:
+        return ""
+    first, rate = next(iter(low.items()))
+    return (
+        f"{len(low)} of {len(rows)} clips looked at were recorded at less than the model's {sample_rate_hz} Hz and are "
+        f"upsampled: {manifest.where(first)} has {rate} Hz. A model trained on wider audio recognises them worse"
+    )
 
 
 def name_problems(manifest: Manifest, problems: dict[int, str]) -> str:
