@@ -1,7 +1,7 @@
 """AN4: spelled words, numbers and commands, 0.6 hours of 65 speakers; a network of 5.7 million parameters.
 
-    python -m input_pipeline.prepare an4 --target_dir=data/an4
-    python main.py --config=configs/an4.py --workdir=runs/an4
+python -m input_pipeline.prepare an4 --target_dir=data/an4
+python main.py --config=configs/an4.py --workdir=runs/an4
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@ sum of errors over the sum of reference lengths, never a mean of rates.
 """
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from input_pipeline.text import ScoringRules
+
+DRAWN_AT_ONCE = 1 << 20  # utterances of the resamples that are in memory together
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,8 @@ def cer(reference: str, hypothesis: str, ignore_case: bool = False, remove_space
     return char_errors(reference, hypothesis, ignore_case, remove_space).rate
 
 
-Step = tuple[
-    str, str | None, str | None
-]  # 'equal', 'substitute', 'delete' or 'insert', reference token, hypothesis token
+# 'equal', 'substitute', 'delete' or 'insert'; token of the reference; token of the hypothesis
+Step = tuple[str, str | None, str | None]
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Step]:
@@ -99,15 +101,22 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Step]:
 def bootstrap_interval(
     counts: Sequence[Counts], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the interval of the corpus rate over resampled utterances (Bisani and Ney 2004, section 2)."""
-    errors = np.array([c.errors for c in counts])
-    lengths = np.array([c.reference for c in counts])
+    """Return the interval of the corpus rate over resampled utterances (Bisani and Ney 2004, section 2).
+
+    Resamples of empty references only have no rate and are left out. Raises ValueError where no reference has a length.
+    """
+    errors = np.array([c.errors for c in counts], np.int64)
+    lengths = np.array([c.reference for c in counts], np.int64)
+    if not lengths.any():
+        raise ValueError("all references are empty: there is no error rate to give an interval of")
     rng = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    for start in range(0, resamples, 100):  # bounded memory for large corpora
-        drawn = rng.integers(len(counts), size=(min(100, resamples - start), len(counts)))
-        rates[start : start + len(drawn)] = errors[drawn].sum(1) / np.maximum(lengths[drawn].sum(1), 1)
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    at_once = max(1, DRAWN_AT_ONCE // len(counts))
+    rates = []
+    for start in range(0, resamples, at_once):
+        drawn = rng.integers(len(counts), size=(min(at_once, resamples - start), len(counts)))
+        total = lengths[drawn].sum(1)
+        rates.append(errors[drawn].sum(1)[total > 0] / total[total > 0])
+    low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -126,7 +135,7 @@ class Result:
     names: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the corpus figures as JSON values."""
+        """Return the corpus figures as JSON values; substitutions, deletions and insertions are those of words."""
         return {
             "wer": round(self.words.rate, 6),
             "wer_interval": [round(bound, 6) for bound in self.word_interval],
@@ -142,6 +151,16 @@ class Result:
         }
 
 
+def count_utterance(reference: str, hypothesis: str, rules: ScoringRules) -> tuple[Counts, Counts]:
+    """Count the errors of one utterance in words and in characters.
+
+    Rules that remove spaces remove them for characters; words are what white space parts in both.
+    """
+    spaced = dataclasses.replace(rules, remove_spaces=False)
+    pair = spaced.apply(reference), spaced.apply(hypothesis)
+    return word_errors(*pair), char_errors(*pair, remove_space=rules.remove_spaces)
+
+
 def summarise(
     references: Sequence[str],
     hypotheses: Sequence[str],
@@ -152,15 +171,17 @@ def summarise(
 ) -> Result:
     """Count errors of all utterances under these rules; an empty reference adds its insertions, but has no rate.
 
-    Raises ValueError where all references are empty.
+    Raises ValueError where all references are empty, or where the lists differ in length.
     """
-    pairs = [(rules.apply(r), rules.apply(h)) for r, h in zip(references, hypotheses, strict=True)]
-    utterances = [(word_errors(*pair), char_errors(*pair)) for pair in pairs]
+    for what, given in (("hypotheses", hypotheses), ("speakers", speakers), ("names", names)):
+        if given is not None and len(given) != len(references):
+            raise ValueError(f"there are {len(references)} references but {len(given)} {what}; they must be one each")
+    utterances = [count_utterance(r, h, rules) for r, h in zip(references, hypotheses, strict=True)]
     empty = sum(characters.reference == 0 for _, characters in utterances)
     if empty == len(utterances):
         raise ValueError("all references are empty: there is nothing to compare with; use a manifest with text")
     by_speaker: dict[str, tuple[Counts, Counts]] = {}
-    for speaker, (words, characters) in zip(speakers or [], utterances, strict=False):
+    for speaker, (words, characters) in zip(speakers, utterances, strict=True) if speakers else ():
         before = by_speaker.get(speaker, (Counts(), Counts()))
         by_speaker[speaker] = (before[0] + words, before[1] + characters)
     return Result(

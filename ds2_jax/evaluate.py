@@ -107,9 +107,7 @@ def evaluate(
     evaluator: Evaluator, meta: ModelMeta, variables: dict, manifest: Manifest, config: Mapping, *, progress: str = ""
 ) -> Evaluation:
     """Measure a model on a manifest with text. Unreadable clips are left out, named and counted in `problems`."""
-    labels, _ = encode_transcripts(
-        manifest, meta.vocabulary, meta.language
-    )  # characters it cannot write are its errors
+    labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)  # what it cannot write counts as errors
     warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
     if warning:
         logger.warning("%s", warning)

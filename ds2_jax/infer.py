@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from decoding.error_rate import char_errors, word_errors
+from decoding.error_rate import count_utterance
 from decoding.greedy import Hypothesis
 from ds2_jax import sharding
 from ds2_jax.checkpoint import load_model
@@ -115,8 +115,7 @@ def _print(record: Mapping, rules: ScoringRules) -> None:
         print(f"  reference:  {record['reference']}")
     print(f"  hypothesis: {record['text']}")
     if "reference" in record:
-        pair = rules.apply(record["reference"]), rules.apply(record["text"])
-        words, characters = word_errors(*pair), char_errors(*pair)
+        words, characters = count_utterance(record["reference"], record["text"], rules)
         print(
             f"  word errors {words.errors} of {words.reference}, character errors {characters.errors} of {characters.reference}"
         )

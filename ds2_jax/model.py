@@ -117,7 +117,8 @@ class DeepSpeech2(nn.Module):
         """
         s = self.settings
         dtype = DTYPES[s.compute_dtype]
-        x, lengths = spectrogram[..., None].astype(dtype), frames
+        inside = jnp.arange(spectrogram.shape[1]) < frames[:, None]  # [B, T]; the first kernel reaches into padding
+        x, lengths = jnp.where(inside[..., None], spectrogram, 0)[..., None].astype(dtype), frames
         for i, layer in enumerate(s.conv):
             x, lengths = self._convolve(i, layer, x, lengths, train)
         batch, length, bins, channels = x.shape

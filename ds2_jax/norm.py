@@ -32,7 +32,7 @@ class MaskedBatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x * gain.astype(x.dtype) + (bias - mean * gain).astype(x.dtype)).astype(x.dtype)
+        return (x.astype(jnp.float32) * gain + (bias - mean * gain)).astype(x.dtype)
 
 
 def _moments(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

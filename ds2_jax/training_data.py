@@ -22,14 +22,12 @@ from input_pipeline import stats as feature_stats
 from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.corpus import Corpus, describe_upsampling, name_problems
-from input_pipeline.features import FeatureSettings, FeatureStats
+from input_pipeline.features import NORMALISATIONS, FeatureSettings, FeatureStats
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import encode_transcripts, planned_frames
 from input_pipeline.text import Vocabulary, normalise
 
 logger = logging.getLogger("ds2_jax")
-
-NORMALISATIONS = ("corpus", "utterance", "none")
 
 
 def read_training_manifest(config: Mapping) -> Manifest:

@@ -16,7 +16,8 @@ import soxr
 Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
 
 _WHOLE = 0.99  # share of the promised samples that a whole file has: the headers of MP3 are a little off
-_SPHERE, _SHORTEN = b"NIST_1A", b"shorten"  # how a SPHERE header starts, and what it says of compressed samples
+_SPHERE, _SPHERE_BYTES = b"NIST_1A", 1024  # how a SPHERE header starts, and its size
+_SHORTEN, _SHORTEN_MAGIC = b"shorten", b"ajkg"  # what it says of compressed samples, and how these start
 
 
 class AudioError(ValueError):
@@ -108,16 +109,17 @@ def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exce
         return f"{name} cannot be read ({problem}); give a file, or the bytes of the whole audio"
     if not head:
         return f"{name} is empty; record it again or remove it"
-    if head.startswith(_SPHERE) and _SHORTEN in head:
+    if head.startswith(_SPHERE) and (_SHORTEN in head or head.endswith(_SHORTEN_MAGIC)):
         return f"{name} is compressed with 'shorten'; decompress it first: sph2pipe -p -f wav IN.sph OUT.wav"
     reason = getattr(error, "error_string", str(error))  # libsndfile's, without the path
     return f"{name} is no audio that libsndfile reads ({reason}); convert it to WAV or FLAC"
 
 
 def _head(handle: str | os.PathLike | BinaryIO) -> bytes:
-    """Return the first KiB: a SPHERE header."""
+    """Return what a SPHERE header would be, and the four bytes behind it."""
+    size = _SPHERE_BYTES + len(_SHORTEN_MAGIC)
     if isinstance(handle, str | os.PathLike):
         with open(handle, "rb") as file:
-            return file.read(1024)
+            return file.read(size)
     handle.seek(0)
-    return handle.read(1024)
+    return handle.read(size)

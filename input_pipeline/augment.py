@@ -64,12 +64,6 @@ def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
     return changed
 
 
-def rms_db(samples: np.ndarray) -> float:
-    """Return 10 log10 of the mean square of samples [N]; -inf for silence."""
-    power = float(np.dot(samples, samples)) / max(len(samples), 1)
-    return 10.0 * math.log10(power) if power > 0.0 else -math.inf
-
-
 def add_noise(
     samples: np.ndarray, noise: np.ndarray, snr_db: float, start: int = 0, cross_fade: int = 800
 ) -> np.ndarray:
@@ -79,10 +73,10 @@ def add_noise(
     speech is repeated, with `cross_fade` samples of overlap so that the joint does not click.
     Raises AugmentationError where the noise is silent or empty.
     """
-    noise_db = rms_db(noise)
+    noise_db = audio.rms_db(noise)
     if noise_db == -math.inf:
         raise AugmentationError("the noise is silent: no gain gives it a level; remove the clip from the manifest")
-    gain = 10.0 ** (min(rms_db(samples) - noise_db - snr_db, MAX_NOISE_GAIN_DB) / 20.0)  # 0 for silent speech
+    gain = 10.0 ** (min(audio.rms_db(samples) - noise_db - snr_db, MAX_NOISE_GAIN_DB) / 20.0)  # 0 for silent speech
     if start + len(samples) <= len(noise):
         piece = noise[start : start + len(samples)]
     else:

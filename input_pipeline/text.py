@@ -5,6 +5,7 @@
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import os
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 LANGUAGES = ("en", "zh", "none")
-APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u2032\uff07`\u00b4", "'"))
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bc\u2032\uff07`\u00b4", "'"))
 SHOWN = 20  # characters of a long list that a message shows
+RARE_SCRIPT = 0.05  # share of the main script's letters below which another script looks like a slip
 
 
 class VocabularyError(ValueError):
@@ -29,13 +31,25 @@ class UnknownCharacters(ValueError):
 
     def __init__(self, characters: Sequence[str], text: str):
         self.characters = tuple(characters)
-        named = ", ".join(describe_character(c) for c in self.characters[:SHOWN])
-        super().__init__(f"not in the vocabulary: {named}, in {text[:60]!r}; mend the text or extend the vocabulary")
+        self.text = text
+        where = text if len(text) <= 60 else text[:60] + "..."
+        super().__init__(
+            f"not in the vocabulary: {_list(self.characters)}, in {where!r}; mend the text or extend the vocabulary"
+        )
+
+    def __reduce__(self):
+        """Survive the way back from a worker process: an exception is rebuilt from what its constructor takes."""
+        return type(self), (self.characters, self.text)
 
 
 def describe_character(character: str) -> str:
     """Name a character with its code point: 'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)."""
     return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'without a name')})"
+
+
+def _list(characters: Sequence[str]) -> str:
+    shown = ", ".join(describe_character(c) for c in characters[:SHOWN])
+    return shown if len(characters) <= SHOWN else f"{shown} and {len(characters) - SHOWN} more"
 
 
 def normalise(text: str, language: str) -> str:
@@ -46,12 +60,18 @@ def normalise(text: str, language: str) -> str:
     is removed, so that a vocabulary shows what is foreign.
     """
     if language == "en":
-        return " ".join(unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).lower().split())
+        return " ".join(_compatible(text).lower().split())
     if language == "zh":
-        return "".join(unicodedata.normalize("NFKC", text).lower().split())
+        joined = "".join(unicodedata.normalize("NFKC", text).lower().split())
+        return unicodedata.normalize("NFC", joined)  # a mark may have lost the space that NFKC gave it
     if language == "none":
         return " ".join(unicodedata.normalize("NFC", text).split())
     raise ValueError(f"config.text.language is {language!r}: choose one of {', '.join(LANGUAGES)}")
+
+
+def _compatible(text: str) -> str:
+    """Fold compatibility forms and apostrophes; NFKC makes a space and a mark of some, and apostrophes of others."""
+    return unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).translate(APOSTROPHES)
 
 
 @dataclass(frozen=True)
@@ -62,12 +82,15 @@ class Vocabulary:
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        """Refuse what is not a list of different characters."""
+        """Refuse what is not a list of different characters, or could not be written one a line."""
         object.__setattr__(self, "_index", {symbol: i + 1 for i, symbol in enumerate(self.symbols)})
         if not self.symbols:
             raise VocabularyError(
                 "a vocabulary needs at least one symbol; make it from transcripts: python -m input_pipeline.text"
             )
+        unfit = [s for s in self.symbols if len(s) != 1 or s in "\r\n" or "\ud800" <= s <= "\udfff"]
+        if unfit:
+            raise VocabularyError(f"symbols must be single characters and no line ends: {unfit[:SHOWN]}; remove them")
         if len(self._index) != len(self.symbols):
             twice = [s for s, n in collections.Counter(self.symbols).items() if n > 1]
             raise VocabularyError(f"symbols stand twice in the vocabulary: {twice[:SHOWN]}; remove one of each")
@@ -91,8 +114,13 @@ class Vocabulary:
             raise UnknownCharacters(sorted(set(text) - set(index)), text) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of indices from 1 on."""
-        return "".join(self.symbols[i - 1] for i in ids)
+        """Return the text of indices from 1 to K - 1. Raises ValueError for others, the blank included."""
+        indices = list(ids)
+        if indices and not 0 < min(indices) <= max(indices) < self.size:
+            raise ValueError(
+                f"indices {min(indices)} to {max(indices)} do not stand for characters: those are 1 to {self.size - 1}"
+            )
+        return "".join(self.symbols[i - 1] for i in indices)
 
     def extended(self, others: Iterable[str]) -> "Vocabulary":
         """Keep all symbols in their places and append those of `others` that are new."""
@@ -102,8 +130,7 @@ class Vocabulary:
     def build(cls, texts: Iterable[str], count_threshold: int = 0) -> "Vocabulary":
         """Take characters that occur at least `count_threshold` times, the most frequent first, ties by code point."""
         counts = count_characters(texts)
-        ordered = sorted(counts, key=lambda c: (-counts[c], c))
-        return cls(tuple(c for c in ordered if counts[c] >= count_threshold))
+        return cls(tuple(c for c in by_frequency(counts) if counts[c] >= count_threshold))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
@@ -123,19 +150,29 @@ class Vocabulary:
         seen: dict[str, int] = {}
         for number, line in enumerate(lines, start=1):
             if len(line) != 1:
-                raise VocabularyError(
-                    f"{path}:{number}: {line!r} must be one character; put each symbol on a line of its own"
+                mend = (
+                    "put each symbol on a line of its own"
+                    if line
+                    else "a line with one space is the space, an empty one is nothing"
                 )
+                raise VocabularyError(f"{path}:{number}: {line!r} must be one character; {mend}")
             if line in seen:
                 raise VocabularyError(f"{path}:{number}: {line!r} stands in line {seen[line]} already; remove one")
             seen[line] = number
         return cls(tuple(lines))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write one character a line, at once or not at all."""
+        """Write one character a line, at once or not at all. Raises VocabularyError."""
         unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-        unfinished.write_bytes("".join(symbol + "\n" for symbol in self.symbols).encode())
-        os.replace(unfinished, path)
+        try:
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes("".join(symbol + "\n" for symbol in self.symbols).encode())
+            os.replace(unfinished, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is told is why it could not be written
+                unfinished.unlink(missing_ok=True)
+            reason = f"vocabulary {path} cannot be written: {error.strerror}"
+            raise VocabularyError(f"{reason}; check the path and the space left") from error
 
 
 def count_characters(texts: Iterable[str]) -> collections.Counter:
@@ -146,30 +183,39 @@ def count_characters(texts: Iterable[str]) -> collections.Counter:
     return counts
 
 
+def by_frequency(counts: collections.Counter) -> list[str]:
+    """Return the characters, the most frequent first, ties by code point."""
+    return sorted(counts, key=lambda c: (-counts[c], c))
+
+
 @dataclass(frozen=True)
 class ScoringRules:
     """What counts as the same when reference and hypothesis are compared; printed with every result."""
 
     ignore_case: bool = True
-    remove_punctuation: bool = True  # except apostrophes within words
+    remove_punctuation: bool = True  # a space takes its place; apostrophes within words stay
     fold_width: bool = True  # full-width and other compatibility forms (NFKC)
-    remove_spaces: bool = False
+    remove_spaces: bool = False  # before characters are compared
 
     @classmethod
     def for_language(cls, language: str) -> "ScoringRules":
-        """Return the rules of a language: zh without spaces; none compares as it is."""
+        """Return the rules of a language: zh without spaces; none compares as it is. Raises ValueError."""
+        if language not in LANGUAGES:
+            raise ValueError(f"no scoring rules for language {language!r}: choose one of {', '.join(LANGUAGES)}")
         if language == "none":
             return cls(ignore_case=False, remove_punctuation=False, fold_width=False)
         return cls(remove_spaces=language == "zh")
 
     def apply(self, text: str) -> str:
         """Bring a text into the form that is compared."""
+        if self.remove_punctuation:
+            text = text.translate(APOSTROPHES)
         if self.fold_width:
             text = unicodedata.normalize("NFKC", text)
         if self.ignore_case:
             text = text.lower()
         if self.remove_punctuation:
-            text = _without_punctuation(text.translate(APOSTROPHES))
+            text = _without_punctuation(text)
         return "".join(text.split()) if self.remove_spaces else " ".join(text.split())
 
     def describe(self) -> str:
@@ -182,6 +228,9 @@ class ScoringRules:
         }
         return ", ".join(name for name, holds in rules.items() if holds) or "as it is"
 
+    def __str__(self) -> str:
+        return self.describe()
+
 
 def _without_punctuation(text: str) -> str:
     def kept(i: int) -> str:
@@ -193,29 +242,32 @@ def _without_punctuation(text: str) -> str:
 
 
 def suspicious(counts: collections.Counter) -> list[str]:
-    """Name characters that seldom belong: control characters, letters of a rare second script, those seen once."""
+    """Say which characters seldom belong: control characters, letters of a rare second script, those seen once."""
     scripts: collections.Counter = collections.Counter()
     for character, count in counts.items():
-        scripts[_script(character)] += count
-    main = scripts.most_common(1)[0][0] if scripts else ""
-    found = []
+        if character.isalpha():
+            scripts[_script(character)] += count
+    most = max(scripts.values(), default=0)
+    found: dict[str, list[str]] = {"control characters": [], "letters of a rare script": [], "seen only once": []}
     for character, count in sorted(counts.items()):
         if unicodedata.category(character).startswith("C"):
-            found.append(f"{describe_character(character)}: a control character, {count} times")
-        elif character.isalpha() and _script(character) != main and scripts[_script(character)] < 0.01 * scripts[main]:
-            found.append(f"{describe_character(character)}: another script than most letters, {count} times")
+            found["control characters"].append(character)
+        elif character.isalpha() and scripts[_script(character)] < RARE_SCRIPT * most:
+            found["letters of a rare script"].append(character)
         elif count == 1:
-            found.append(f"{describe_character(character)}: seen once")
-    return found
+            found["seen only once"].append(character)
+    return [f"{kind}: {_list(characters)}" for kind, characters in found.items() if characters]
 
 
 def _script(character: str) -> str:
-    """Return the first word of a letter's Unicode name: LATIN, CYRILLIC, CJK; '' for what is no letter."""
-    return unicodedata.name(character, "").split(" ")[0].split("-")[0] if character.isalpha() else ""
+    """Return the first word of a letter's Unicode name: LATIN, CYRILLIC, CJK."""
+    return unicodedata.name(character, "").partition(" ")[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    from tqdm import tqdm  # here, as the rest of the module needs numpy only
+
     from input_pipeline import manifest
 
     parser = argparse.ArgumentParser(
@@ -228,18 +280,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         texts = [text for path in args.manifests for text in manifest.read(path, need_audio=False).text]
-        normalised = [normalise(text, args.language) for text in texts]
-        vocabulary = Vocabulary.build(normalised, args.count_threshold)
-        vocabulary.save(args.output)
+        progress = tqdm(texts, desc="count characters", unit=" texts", delay=2.0, leave=False)
+        counts = count_characters(normalise(text, args.language) for text in progress)
+        symbols = tuple(c for c in by_frequency(counts) if counts[c] >= args.count_threshold)
+        if not symbols:
+            raise VocabularyError(
+                f"no character of {len(texts)} transcripts occurs {args.count_threshold} times; lower --count_threshold"
+            )
+        Vocabulary(symbols).save(args.output)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    counts = count_characters(normalised)
-    for character, count in counts.most_common():
-        print(f"{count:9d}  {character!r}{'' if character in vocabulary.symbols else '  left out'}")
+    for character in by_frequency(counts):
+        left_out = "" if counts[character] >= args.count_threshold else ", left out"
+        print(f"{counts[character]:9d}  {describe_character(character)}{left_out}")
     for warning in suspicious(counts):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{args.output}: {len(vocabulary.symbols)} symbols of {len(texts)} transcripts")
+    print(f"{args.output}: {len(symbols)} symbols from {len(texts)} transcripts")
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import augment
+from input_pipeline import audio, augment
 from input_pipeline.augment import Augmentation, AugmentationError, NoiseCache
 
 RATE_HZ = 16000
@@ -85,9 +85,9 @@ def test_speed_one_changes_nothing_and_absurd_rates_are_refused():
 def test_noise_has_the_asked_ratio_to_the_speech(noise_length):
     speech = tone(8000)
     added = augment.add_noise(speech, hiss(noise_length), 15.0) - speech
-    ratio_db = augment.rms_db(speech) - augment.rms_db(added)
+    ratio_db = audio.rms_db(speech) - audio.rms_db(added)
     assert ratio_db == pytest.approx(15.0, abs=0.5)  # the level is the whole clip's, not the piece's
-    assert augment.rms_db(tone(8000)) == pytest.approx(-22.967089, abs=1e-5)
+    assert audio.rms_db(tone(8000)) == pytest.approx(-22.967089, abs=1e-5)
 
 
 def test_repeated_noise_has_no_click_at_the_joint():

@@ -130,8 +130,8 @@ def test_feasible_counts_a_blank_between_equal_neighbours(text, shortest):
     labels[:, : len(text)] = text
     lengths = np.array([max(shortest - 1, 0), shortest, shortest + 1])
     expected = [shortest == 0, True, True]
-    np.testing.assert_array_equal(feasible(lengths, labels, np.full(3, len(text))), expected)
+    np.testing.assert_array_equal(feasible(*map(jnp.asarray, (lengths, labels, np.full(3, len(text))))), expected)
 
 
 def test_feasible_takes_batches_without_any_label():
-    assert feasible(np.array([3, 0]), np.zeros((2, 0), np.int32), np.zeros(2, np.int32)).all()
+    assert feasible(jnp.array([3, 0]), jnp.zeros((2, 0), jnp.int32), jnp.zeros(2, jnp.int32)).all()

@@ -118,8 +118,8 @@ def test_the_first_loss_is_about_that_of_guessing():
     """Equal scores give U ln K less the logarithm of the number of alignments; far above means a start that must be unlearnt."""
     model = DeepSpeech2(SETTINGS, K)
     logits, lengths = make_apply(model)(init_variables(model, F, seed=0), make_spectrogram(), FRAMES)
-    labels, label_lengths = np.array([[1, 2], [3, 3], [4, 0], [0, 0]], np.int32), np.array([2, 2, 1, 0], np.int32)
-    loss, counted, _ = ctc_loss(logits, lengths, labels, label_lengths, FRAMES > 0)
+    labels, label_lengths = jnp.array([[1, 2], [3, 3], [4, 0], [0, 0]]), jnp.array([2, 2, 1, 0])
+    loss, counted, _ = ctc_loss(logits, lengths, labels, label_lengths, jnp.asarray(FRAMES > 0))
     assert int(counted.sum()) == 3
     guessing = float(lengths.sum()) * np.log(K)
     assert 0.3 * guessing < float(loss) < 1.3 * guessing
@@ -146,7 +146,9 @@ def test_a_convolution_is_read_as_time_by_frequency():
     assert layers == (ConvLayer((11, 41), (3, 2), 32), ConvLayer((7, 21), (1, 4), 96))
 
 
-@pytest.mark.parametrize("part", ["", "11x41/3x2", "11/3x2:32", "11x41x3/3x2:32", "11x41:32", "axb/3x2:32", "3x3/1x1:1.5"])
+@pytest.mark.parametrize(
+    "part", ["", "11x41/3x2", "11/3x2:32", "11x41x3/3x2:32", "11x41:32", "axb/3x2:32", "3x3/1x1:1.5"]
+)
 def test_an_unreadable_convolution_is_named(part):
     with pytest.raises(ValueError, match=r"config\.model\.conv is .*kernel/stride:channels") as error:
         parse_conv(f"11x41/3x2:32, {part}")

@@ -72,7 +72,11 @@ def test_a_training_shorter_than_its_warm_up_has_finite_rates(total):
 @pytest.fixture
 def parameters():
     """Names and ranks as the model's: a bias of a recurrent layer is a matrix of directions and columns."""
-    shapes = {"rnn_0": {"recurrent_kernel": (2, 3, 9), "bias": (2, 9)}, "norm": {"scale": (5,), "bias": (5,)}, "conv_0": (3, 5, 1, 4)}
+    shapes = {
+        "rnn_0": {"recurrent_kernel": (2, 3, 9), "bias": (2, 9)},
+        "norm": {"scale": (5,), "bias": (5,)},
+        "conv_0": (3, 5, 1, 4),
+    }
     return jax.tree.map(jnp.ones, shapes, is_leaf=lambda s: isinstance(s, tuple))
 
 
@@ -102,7 +106,7 @@ def test_gradients_are_clipped_together_and_before_the_moments(parameters):
     gradients = jax.tree.map(lambda p: 100.0 * p, parameters)
     _, state = optimizer.update(gradients, optimizer.init(parameters), parameters)
     moments = optax.tree_utils.tree_get(state, "mu")
-    assert float(optax.global_norm(moments)) == pytest.approx((1 - 0.9) * 2.0, rel=1e-5)  # a sum of 128 squares
+    assert float(optax.tree.norm(moments)) == pytest.approx((1 - 0.9) * 2.0, rel=1e-5)  # a sum of 128 squares
 
 
 @pytest.mark.parametrize(

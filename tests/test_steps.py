@@ -21,7 +21,15 @@ from input_pipeline.batch_plan import Bucket
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
 EMA, MOMENTUM = 0.9, 0.8
 ORDER = 1e-5  # relative: sums over the batch in another order, float32
-ADAM = 1e-4  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding
+ADAM = 2e-5  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding (1.3e-6 was seen)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Leave LLVM's optimisations out (not XLA's partitioning): six training steps compile in two thirds of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_model(dropout):
@@ -107,11 +115,10 @@ def test_several_devices_give_the_numbers_of_one(devices):
     state, metrics = run(batches, devices=devices)
     expected, expected_metrics = run(batches)
     for got, want in zip(metrics, expected_metrics, strict=True):
-        assert_close(got, want, atol=0, rtol=100 * ORDER)  # the parameters differ by ADAM from the second step on
-    assert_close(metrics[0], expected_metrics[0], atol=0)
+        assert_close(got, want, atol=0)
     assert_close(state, expected)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.parameters, initial().parameters)
-    assert max(jax.tree.leaves(moved)) > 100 * ADAM  # three steps of 0.01 are far beyond the tolerance
+    assert max(jax.tree.leaves(moved)) > 1000 * ADAM  # three steps of 0.01 are far beyond the tolerance
 
 
 def test_metrics_are_sums_and_counts():
@@ -197,6 +204,17 @@ def test_a_value_that_is_not_finite_skips_the_step():
     assert not following["skipped"]
 
 
+def test_a_finite_loss_with_a_gradient_that_overflows_skips_the_step():
+    huge = start()
+    huge.parameters["output"]["kernel"] *= 1e20  # the loss is near 1e20, the square of its gradient is not a float32
+    before = jax.tree.map(np.asarray, huge.parameters)
+    state, (metrics,) = run([make_batch()], state=huge)
+    assert np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["grad_norm"])
+    assert metrics["skipped"]
+    jax.tree.map(np.testing.assert_array_equal, state.parameters, before)
+
+
 def test_a_batch_in_which_nothing_counts_changes_nothing_and_is_no_error():
     batch = make_batch()
     batch["valid"][:] = False
@@ -224,10 +242,8 @@ def test_the_averaged_parameters_forget_the_start_early_and_follow_slowly_later(
     assert state.replace(averaged=None).evaluated is state.parameters
 
 
-def test_compiled_steps_are_found_by_the_shape_of_their_batch():
-    mesh, _ = compiled()
+def test_the_shape_of_a_batch_is_rows_frames_labels():
     assert batch_shape(make_batch()) == (B, T, L)
-    assert batch_shape(sharding.put_batch(make_batch(), mesh)) == (B, T, L)
 
 
 def test_evaluation_gives_the_best_symbols_and_the_sums_of_the_loss():

@@ -1,0 +1,138 @@
+"""Reading real files in each format, and saying what is wrong with those that cannot be read."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline.audio import AudioError, info, read, rms_db
+
+RATE = 16000
+FORMATS = [
+    ("a.wav", "WAV", "PCM_16", 1e-4),
+    ("a.flac", "FLAC", "PCM_16", 1e-4),
+    ("a.ogg", "OGG", "VORBIS", 0.1),
+    ("a.opus", "OGG", "OPUS", 0.2),
+    ("a.mp3", "MP3", "MPEG_LAYER_III", 0.1),
+    ("a.sph", "NIST", "PCM_16", 1e-4),
+]
+
+
+def tone(seconds: float = 0.5, hertz: float = 440.0, rate: int = RATE) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "container", "coding", "tolerance"), FORMATS)
+def test_each_format_is_read(tmp_path, name, container, coding, tolerance):
+    soundfile.write(tmp_path / name, tone(), RATE, format=container, subtype=coding)
+    samples, rate = read(tmp_path / name)
+    assert rate == RATE
+    assert samples.dtype == np.float32
+    n = min(len(samples), 8000)
+    spectrum = np.abs(np.fft.rfft(samples[:n]))
+    assert abs(spectrum.argmax() * rate / n - 440) < 5
+    assert rms_db(samples[1000:7000]) == pytest.approx(rms_db(tone()[1000:7000]), abs=max(20 * tolerance, 0.01))
+
+
+def test_stereo_is_mixed_down_and_other_rates_are_resampled(tmp_path):
+    left, right = tone(rate=8000), np.zeros(4000, np.float32)
+    soundfile.write(tmp_path / "s.wav", np.stack([left, right], 1), 8000, subtype="FLOAT")
+    samples, own_rate = read(tmp_path / "s.wav", RATE)
+    assert own_rate == 8000
+    assert len(samples) == 8000
+    np.testing.assert_allclose(samples[1000:7000], tone()[1000:7000] / 2, atol=2e-3)  # soxr's pass band
+
+
+@pytest.mark.parametrize(("name", "container", "coding", "tolerance"), FORMATS)
+def test_bytes_and_file_objects_are_read_like_files(tmp_path, name, container, coding, tolerance):
+    soundfile.write(tmp_path / name, tone(), RATE, format=container, subtype=coding)
+    content = (tmp_path / name).read_bytes()
+    file = io.BytesIO(content)
+    assert info(file) == info(tmp_path / name)  # and leaves the file somewhere in the middle
+    np.testing.assert_array_equal(read(file)[0], read(tmp_path / name)[0])
+    np.testing.assert_array_equal(read(content)[0], read(tmp_path / name)[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"no audio at all", b"RIFF" + bytes(100)])
+def test_bytes_that_are_no_audio_are_refused(content):
+    for source in (content, io.BytesIO(content)):
+        with pytest.raises(AudioError, match="the audio received"):
+            read(source)
+
+
+@pytest.mark.parametrize(("name", "coding"), [("a.mp3", "MPEG_LAYER_III"), ("a.flac", "PCM_16"), ("a.ogg", "OPUS")])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, name, coding):
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * RATE)
+    soundfile.write(tmp_path / name, noise, RATE, subtype=coding)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(AudioError, match=name):
+        read(tmp_path / name)
+
+
+def test_header_says_what_is_in_the_file(tmp_path):
+    soundfile.write(tmp_path / "s.wav", np.zeros((2000, 3)), 8000)
+    assert info(tmp_path / "s.wav") == (2000, 8000, 3, 0.25)
+
+
+def test_real_speech_is_read(clips):
+    path = next(clips.parent.glob("*.flac"))
+    header = info(path)
+    samples, rate = read(path)
+    assert (len(samples), rate) == (header.samples, 16000)
+    assert -60 < rms_db(samples) < -5
+
+
+def test_silence_has_no_level():
+    assert rms_db(np.zeros(10, np.float32)) == -np.inf
+
+
+def write_text(path):
+    path.write_text("this is no audio")
+
+
+def write_nothing(path):
+    path.write_bytes(b"")
+
+
+def write_no_samples(path):
+    soundfile.write(path, np.zeros(0, np.float32), RATE, format="WAV")
+
+
+def write_infinite(path):
+    soundfile.write(path, np.array([0.1, np.inf], np.float32), RATE, format="WAV", subtype="FLOAT")
+
+
+def write_shortened(path):
+    path.write_bytes(b"NIST_1A\n   1024\n".ljust(1024) + b"ajkg" + b"\0" * 100)
+
+
+def write_sphere_that_says_shorten(path):
+    soundfile.write(path, tone(), RATE, format="NIST", subtype="PCM_16")
+    says = path.read_bytes().replace(b"sample_coding -s3 pcm\n", b"sample_coding -s26 pcm,embedded-shorten-v2.00\n")
+    path.write_bytes(says[:1024] + b"ajkg" + says[1028:])
+
+
+def write_folder(path):
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (write_text, "no audio"),
+        (write_nothing, "is empty"),
+        (write_no_samples, "no samples"),
+        (write_infinite, "not finite"),
+        (write_shortened, "shorten"),
+        (write_sphere_that_says_shorten, "shorten"),
+        (write_folder, "folder"),
+        (lambda path: None, "does not exist"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_reason(tmp_path, make, said):
+    make(tmp_path / "bad.wav")
+    with pytest.raises(AudioError, match=said) as error:
+        read(tmp_path / "bad.wav")
+    assert "bad.wav" in str(error.value)
