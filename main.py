@@ -20,7 +20,9 @@ from ml_collections import config_flags
 
 MODES = ("train", "eval", "infer", "export")
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/base.py", "Recipe; any setting: --config.NAME=VALUE.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe (configs/base.py); --config.NAME=VALUE for any setting."
+)
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run: checkpoints, curves, reports.")
 _AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
@@ -35,8 +37,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     from ds2_jax import config_check, evaluate, export, infer, train  # after the flags: a misspelt one fails at once
 
-    logging.getLogger("ds2_jax").setLevel(logging.INFO)
+    for name in ("ds2_jax", "input_pipeline"):
+        logging.getLogger(name).setLevel(logging.INFO)
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    if not flags.FLAGS["verbosity"].present:  # orbax tells much, and prints what it raises as well
+        absl_logging.set_verbosity(absl_logging.FATAL)
     config = _CONFIG.value
     try:
         config_check.check(config, config_flags.get_override_values(flags.FLAGS["config"]), _MODE.value, _WORKDIR.value)
@@ -51,8 +56,24 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if absl_logging.level_debug():
             raise
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)  # all that is ours is closed; writers of libraries would complain of a full disk once more
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; a misspelt setting or a wrong value ends the program with its name."""
+    if not any(argument.removeprefix("-").removeprefix("-").split("=")[0] == "config" for argument in argv[1:]):
+        argv = [
+            argv[0],
+            f"--config={os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'base.py')}",
+            *argv[1:],
+        ]
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # of ml_collections
+        sys.exit(f"error: in the command line: {error.args[0] if error.args else error}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -27,6 +27,5 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1
     config.optim.learning_rate = 3e-3
     config.optim.warmup_steps = 100
-    config.train.epochs = 20
-    config.train.eval_every = 320
+    config.train.epochs = 8
     return config

@@ -5,7 +5,9 @@ A checkpoint holds the items `model` (parameters, batch statistics, averaged par
 """
 
 import dataclasses
+import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
         """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
+        self._refuse_full_disk(state)
         try:
             self._manager.save(
                 progress.step,
@@ -102,6 +105,16 @@ class Checkpoints:
             )
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
+
+    def _refuse_full_disk(self, state: TrainState) -> None:
+        """Raise before a write that cannot succeed: what orbax says in the middle of one is hard to read."""
+        if "://" in str(self._folder):
+            return
+        needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + 100_000
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            reason = f"it takes up to {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
+            raise _write_error(self._folder, OSError(errno.ENOSPC, reason))
 
     def wait(self) -> None:
         """Wait until the last checkpoint is complete."""
@@ -141,8 +154,9 @@ def _model_item(state: TrainState) -> dict:
 
 
 def _write_error(folder, error: Exception) -> OSError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return OSError(
-        f"a checkpoint cannot be written to {folder}: {error}; what was saved before is whole. Free the disk, run again"
+        f"a checkpoint cannot be written to {folder}: {reason}; what was saved before is whole. Free the disk, run again"
     )
 
 

@@ -64,8 +64,13 @@ def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMe
         if config["features"]["stats"]:
             stats = FeatureStats.load(config["features"]["stats"])
         else:
-            samples = config["features"]["stats_samples"]
-            stats = feature_stats.compute(manifest.sources, features, num_samples=samples, seed=config["seed"])
+            stats = feature_stats.compute(
+                manifest.sources,
+                features,
+                num_samples=config["features"]["stats_samples"],
+                seed=config["seed"],
+                max_bad_share=config["data"]["max_bad_share"],
+            )
     if jax.process_index() == 0:
         vocabulary.save(Path(workdir, "vocabulary.txt"))
         if stats is not None:

@@ -66,12 +66,13 @@ def compute(
     num_samples: int = 2000,
     seed: int = 0,
     workers: int = 0,
+    max_bad_share: float = MAX_BAD_SHARE,
     progress: bool = True,
 ) -> FeatureStats:
     """Measure a random sample (all, if fewer) of the clips of manifests, on all cores unless `workers` says how many.
 
-    The result is the same for any number of workers. Clips that cannot be used are named and left out; more than 5 % of
-    them raise StatsError. A std below 0.05 is raised to it.
+    The result is the same for any number of workers. Clips that cannot be used are named and left out; a larger share of
+    them than `max_bad_share` raises StatsError. A std below 0.05 is raised to it.
     """
     if num_samples < 1 or workers < 0:
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
@@ -80,7 +81,7 @@ def compute(
         chosen = np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)
         clips = [clips[index] for index in np.sort(chosen)]
     total = _measure_all(clips, settings, workers or _cores(), progress)
-    _report(total, len(clips), settings)
+    _report(total, len(clips), settings, max_bad_share)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
         logger.warning("%d of %d features hardly vary in %s", (std < STD_FLOOR).sum(), len(std), ", ".join(paths))
@@ -138,7 +139,7 @@ def _measure(chunk: tuple[list[str], FeatureSettings]) -> Moments:
     return total
 
 
-def _report(total: Moments, clips: int, settings: FeatureSettings) -> None:
+def _report(total: Moments, clips: int, settings: FeatureSettings, max_bad_share: float) -> None:
     if total.upsampled:
         logger.warning(
             "%d of %d clips were upsampled to %d Hz: there is nothing in their upper frequencies; "
@@ -151,7 +152,7 @@ def _report(total: Moments, clips: int, settings: FeatureSettings) -> None:
         return
     named = "\n".join(f"  {problem}" for problem in total.problems[:MAX_NAMED])
     message = f"{len(total.problems)} of {clips} clips cannot be used for feature statistics:\n{named}"
-    if len(total.problems) > MAX_BAD_SHARE * clips:
+    if len(total.problems) > max_bad_share * clips:
         raise StatsError(f"{message}\nMend the manifest: python -m input_pipeline.manifest check FILE")
     logger.warning("%s", message)
 

@@ -1,10 +1,10 @@
-"""Settings of all tests: eight CPU devices, no silent mixing of types, speech where it is present."""
+"""Settings of all tests: four CPU devices, no silent mixing of types, speech where it is present."""
 
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
 
 import numpy as np

@@ -89,7 +89,7 @@ def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
         (["--config.model.cell=gro"], "gro"),
         (["--config.batch.seconds=60"], "config.batch.size"),
         (["--mode=eval"], "config.restore"),
-        (["--mode=eval", "--config.restore=nowhere"], "nowhere"),
+        (["--mode=eval", "--config.restore=nowhere", "--config.data.test=t.jsonl"], "nowhere"),
         (["stray"], "stray"),
     ],
 )
@@ -122,6 +122,7 @@ def test_a_full_disk_keeps_what_was_saved(clips, tmp_path):
         flags = [*small_flags(clips), "--config.train.epochs=40", "--config.train.keep=30", f"--workdir={disk}/run"]
         result = run_main(*flags, f"--config.data.dev={clips}")
         assert "cannot be written" in error_of(result)
+        assert result.stderr.splitlines()[-1].endswith("Free the disk, run again")
         saved = run_main("--mode=eval", f"--config.restore={disk}/run", f"--config.data.test={clips}")
         assert saved.returncode == 0, saved.stderr
     finally:

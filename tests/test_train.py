@@ -64,7 +64,7 @@ def test_a_run_leaves_its_record(uninterrupted):
 def test_nothing_is_compiled_after_the_first_epoch(clips, augmentation, tmp_path):
     compiled_at = []
 
-    def note(event: str, duration: float, **_):
+    def note(event: str, duration_secs: float, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled_at.append(len(loss_curve(tmp_path / "run")))
 
@@ -101,7 +101,7 @@ def test_kill_9_and_the_same_line_again_equal_an_uninterrupted_run(clips, augmen
         "--config.optim.ema=0.9",
         f"--workdir={workdir}",
     ]
-    with start_main(*flags) as process:
+    with start_main(*flags, devices=jax.device_count()) as process:
         deadline = time.monotonic() + 200
         while not list(workdir.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")):
             assert process.poll() is None
@@ -109,7 +109,7 @@ def test_kill_9_and_the_same_line_again_equal_an_uninterrupted_run(clips, augmen
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    again = run_main(*flags)
+    again = run_main(*flags, devices=jax.device_count())
     assert again.returncode == 0, again.stderr
     assert loss_curve(workdir) == loss_curve(uninterrupted)
     for mine, theirs in zip(parameters_of(workdir), parameters_of(uninterrupted), strict=True):
