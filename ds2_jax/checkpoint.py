@@ -41,9 +41,12 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one run; use as a context, so that the last one is complete at the end."""
+    """The checkpoints of one run; use as a context, so that the last one is complete at the end.
 
-    def __init__(self, workdir: str, keep: int):
+    Whoever only reads says so: an unfinished checkpoint may be another process's, which is writing it.
+    """
+
+    def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
         self._folder = epath.Path(workdir).absolute() / FOLDER
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -53,7 +56,12 @@ class Checkpoints:
                 ),
             ]
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+        )
         handlers = {
             "model": ocp.StandardCheckpointHandler(),
             "optimizer": ocp.StandardCheckpointHandler(),
@@ -180,7 +188,7 @@ def find_checkpoint(path: str) -> Path:
     if folder.name == FOLDER:
         folder = folder.parent
     if (folder / FOLDER).is_dir():
-        with Checkpoints(str(folder), keep=1_000_000) as checkpoints:
+        with Checkpoints(str(folder), read_only=True) as checkpoints:
             step = checkpoints.best()
         if step is not None:
             return folder / FOLDER / str(step)
