@@ -5,7 +5,8 @@
 PYTHON ?= python3
 ACCELERATOR ?= cpu
 VENV ?= .venv
-RUN := runs/quickstart
+RUN ?= runs/quickstart
+DATA ?= data/synthetic_en
 BIN := $(VENV)/bin
 JAX_EXTRA_cpu := jax
 JAX_EXTRA_cuda := jax[cuda12]
@@ -32,15 +33,13 @@ $(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
 	touch $@
 
 quickstart: install-dev
-	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
-	$(BIN)/python main.py --config=configs/tiny.py --workdir=$(RUN)
-	@echo "== voices never heard in training"
-	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --config.data.test=data/synthetic_en/test_voices.jsonl
-	@echo "== sentences never seen in training"
-	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --config.data.test=data/synthetic_en/test.jsonl
-	@echo "== some of them, side by side"
-	$(BIN)/python main.py --mode=infer --config.restore=$(RUN) --config.data.test=data/synthetic_en/test.jsonl --config.infer.samples=5
-	@$(BIN)/python -m ds2_jax.run_summary $(RUN)
+	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)
+	$(BIN)/python main.py --config=configs/tiny.py --workdir=$(RUN) \
+	  --config.data.train=$(DATA)/train.jsonl --config.data.dev=$(DATA)/dev.jsonl --config.data.test=$(DATA)/test.jsonl
+	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --workdir=$(RUN)/voices --config.data.test=$(DATA)/test_voices.jsonl
+	$(BIN)/python main.py --mode=infer --config.restore=$(RUN) --config.data.test=$(DATA)/test.jsonl --config.infer.samples=5
+	@$(BIN)/python -m ds2_jax.run_summary $(RUN) "sentences never seen in training=test.json" \
+	  "voices never heard in training=voices/eval.json"
 
 test: install-dev
 	$(BIN)/python -m pytest

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 from ds2_jax import sharding
@@ -16,9 +15,10 @@ from input_pipeline.batch_plan import Bucket
 Shape = tuple[int, int, int]  # rows, frames, labels
 
 
-def batch_shape(batch: dict[str, np.ndarray]) -> Shape:
-    """Name a global or local batch by its shape."""
-    return (*batch["spectrogram"].shape[:2], batch["labels"].shape[1])
+def batch_shape(batch: dict[str, jax.Array]) -> Shape:
+    """Name the shape of a global batch."""
+    rows, frames, _ = batch["spectrogram"].shape
+    return rows, frames, batch["labels"].shape[1]
 
 
 def compile_steps(

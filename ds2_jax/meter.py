@@ -1,6 +1,7 @@
 """Numbers of the training loop: read from the device some steps late, summed, divided once, shown and logged."""
 
 import collections
+import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -76,6 +77,16 @@ class Meter:
         if len(self._pending) > LAG:
             self._read(*self._pending.popleft())
         self._bar.update()
+
+    @contextlib.contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Read all that is pending, and leave what follows out of the speed of training."""
+        self.flush()
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._interval_start += time.monotonic() - start
 
     def flush(self) -> None:
         """Read all that is pending: nothing that is not finite may be saved unseen."""

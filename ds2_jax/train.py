@@ -86,7 +86,8 @@ def train(config: ConfigDict, workdir: str) -> dict:
                 for batch in meter.waiting_for(batches):
                     _profile(config, workdir, progress.step)
                     problems = batch.pop("problem")
-                    state, metrics = compiled[batch_shape(batch)](state, sharding.put_batch(batch, mesh))
+                    arrays = sharding.put_batch(batch, mesh)
+                    state, metrics = compiled[batch_shape(arrays)](state, arrays)
                     progress.step += 1
                     progress.batch += 1
                     meter.add(batch, problems, metrics)
@@ -97,8 +98,8 @@ def train(config: ConfigDict, workdir: str) -> dict:
                     progress.finished = _is_finished(progress, config)
                     rate = None
                     if dev is not None and _evaluation_due(progress, config, end):
-                        meter.flush()
-                        evaluation = evaluate(evaluator, meta, _evaluated(state), dev, config, progress="dev")
+                        with meter.interrupted():
+                            evaluation = evaluate(evaluator, meta, _evaluated(state), dev, config, progress="dev")
                         rate = _note_evaluation(progress, evaluation, meta, log, config)
                     if rate is not None or progress.finished or stopping() or _checkpoint_due(saved_at, config):
                         meter.flush()
