@@ -1,0 +1,107 @@
+"""Time one training step and one forward pass on random data, beside `benchmarks/peers/torch_step.py`.
+
+    python -m benchmarks.train_step --batch 8 --frames 500 --hidden 512 --layers 3 --labels 60 --cell gru
+
+Prints one JSON line: the least and the median of the timed steps after two warm-ups, audio seconds a second, and one forward pass.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ds2_jax.export import count
+from ds2_jax.model import DeepSpeech2, ModelSettings, parse_conv
+from ds2_jax.rnn import CELLS
+from ds2_jax.state import init_state, init_variables
+from ds2_jax.steps import make_train_step
+
+FRAME_S = 0.01
+CONV = "11x41/3x2:32, 11x21/1x2:32"
+WARM_UPS = 2
+
+
+def timed(call: Callable, times: int) -> list[float]:
+    """Return the seconds of each of so many calls."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def make_batch(batch: int, frames: int, bins: int, labels: int, vocab: int) -> dict[str, np.ndarray]:
+    """Draw a batch without padding."""
+    rng = np.random.default_rng(0)
+    return {
+        "spectrogram": rng.normal(size=(batch, frames, bins)).astype(np.float32),
+        "frames": np.full(batch, frames, np.int32),
+        "labels": rng.integers(1, vocab, (batch, labels)).astype(np.int32),
+        "label_lengths": np.full(batch, labels, np.int32),
+        "valid": np.ones(batch, bool),
+    }
+
+
+def main() -> None:
+    """Parse sizes, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = {"batch": 8, "frames": 500, "hidden": 512, "layers": 3, "labels": 60, "vocab": 29, "bins": 161, "steps": 7}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--cell", choices=CELLS, default="gru")
+    parser.add_argument("--compute_dtype", choices=("float32", "bfloat16"), default="float32")
+    a = parser.parse_args()
+    settings = ModelSettings(
+        conv=parse_conv(CONV),
+        cell=a.cell,
+        rnn_size=a.hidden,
+        rnn_layers=a.layers,
+        bidirectional=True,
+        merge="sum",
+        share_input=False,
+        activation_clip=20.0,
+        dropout=0.0,
+        norm_momentum=0.9,
+        compute_dtype=a.compute_dtype,
+    )
+    model = DeepSpeech2(settings, a.vocab)
+    optimizer = optax.chain(optax.clip_by_global_norm(400.0), optax.adam(1e-4))
+    variables = init_variables(model, a.bins, seed=0)
+    state = init_state(variables, optimizer, average=False)
+    batch = jax.device_put(make_batch(a.batch, a.frames, a.bins, a.labels, a.vocab))
+    step = jax.jit(make_train_step(model, optimizer, seed=0), donate_argnums=0)
+
+    def one_step():
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    parameters = count(state.parameters)
+    timed(one_step, WARM_UPS)
+    steps = timed(one_step, a.steps)
+    forward = jax.jit(lambda v: model.apply(v, batch["spectrogram"], batch["frames"], train=False))
+    variables = {"params": state.parameters, "batch_stats": state.batch_stats}
+    timed(lambda: forward(variables), 1)
+    median = statistics.median(steps)
+    result = {
+        "benchmark": "train_step",
+        "jax": jax.__version__,
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "parameters": parameters,
+        "step_min_s": round(min(steps), 4),
+        "step_median_s": round(median, 4),
+        "audio_s_per_s": round(a.batch * a.frames * FRAME_S / median, 2),
+        "forward_s": round(min(timed(lambda: forward(variables), 3)), 4),
+    }
+    print(json.dumps(result | {"sizes": vars(a)}))
+
+
+if __name__ == "__main__":
+    main()
