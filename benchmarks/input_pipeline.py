@@ -26,7 +26,8 @@ from input_pipeline.features import KINDS, FeatureSettings, FeatureStats, extrac
 def processor_s() -> float:
     """Return the processor's seconds of this process and of its ended children."""
     return sum(
-        usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
 
 

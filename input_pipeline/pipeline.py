@@ -193,7 +193,10 @@ def iterate(
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffers))
     iterator = iter(dataset)
     try:
-        yield from iterator
+        for batch in iterator:
+            if workers:  # out of the memory shared with them, which is then given back
+                batch = {name: np.array(array) for name, array in batch.items()}
+            yield batch
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:

@@ -11,6 +11,7 @@ directions are summed, batch norm between layers; linear layer; CTC; Adam; globa
 Prints one JSON line: seconds per step (minimum and median of 7 after 2 warm-ups), audio seconds per second,
 and seconds for one forward pass.
 """
+
 import argparse
 import json
 import statistics
@@ -43,7 +44,7 @@ class DeepSpeech2(nn.Module):
         x = F.hardtanh(self.norm2(self.conv2(x)), 0, 20)
         batch, channels, frames, bins = x.shape
         x = x.permute(2, 0, 1, 3).reshape(frames, batch, channels * bins)
-        for norm, recurrent in zip(self.norms, self.recurrent):
+        for norm, recurrent in zip(self.norms, self.recurrent, strict=False):
             x = norm(x.reshape(frames * batch, -1)).reshape(frames, batch, -1)
             y, _ = recurrent(x)
             x = y[..., : self.hidden] + y[..., self.hidden :]
@@ -92,14 +93,18 @@ def main():
     with torch.no_grad():
         timed(lambda: model(spectrogram), 1)
         forward = min(timed(lambda: model(spectrogram), 3))
-    print(json.dumps({
-        "peer": "pytorch " + torch.__version__,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "step_min_s": round(min(steps), 4),
-        "step_median_s": round(statistics.median(steps), 4),
-        "audio_s_per_s": round(a.batch * a.frames * 0.01 / statistics.median(steps), 2),
-        "forward_s": round(forward, 4),
-    }))
+    print(
+        json.dumps(
+            {
+                "peer": "pytorch " + torch.__version__,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "step_min_s": round(min(steps), 4),
+                "step_median_s": round(statistics.median(steps), 4),
+                "audio_s_per_s": round(a.batch * a.frames * 0.01 / statistics.median(steps), 2),
+                "forward_s": round(forward, 4),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
