@@ -29,7 +29,7 @@ def lengths() -> tuple[np.ndarray, np.ndarray]:
 
 def plan_of(lengths, epoch=1, seed=3, **settings):
     chosen = BatchSettings(**{"size": 8, "buckets": 5, **settings})
-    buckets = choose_buckets(*lengths, chosen, FRAME_S)
+    buckets = choose_buckets(lengths[0], lengths[1], chosen, FRAME_S)
     return plan_epoch(lengths[0], buckets, chosen, seed, epoch)
 
 
