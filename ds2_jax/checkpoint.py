@@ -52,12 +52,14 @@ class Checkpoints:
             [
                 preservation_policy.LatestN(n=keep),
                 preservation_policy.BestN(
-                    get_metric_fn=lambda m: m["error_rate"], reverse=True, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
                 ),
             ]
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
+            best_fn=_rank,  # the policy decides what is kept; without this, orbax would not write error rates down
+            best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
@@ -93,9 +95,9 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Step of the checkpoint with the least dev error rate, else the newest."""
-        rates = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
-        measured = {step: m["error_rate"] for step, m in rates.items() if m}
-        return min(measured, key=lambda step: (measured[step], step)) if measured else self.latest()
+        found = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        measured = {step: _rank(metrics) for step, metrics in found.items() if metrics}
+        return min(measured, key=measured.__getitem__) if measured else self.latest()
 
     def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
         """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
@@ -109,7 +111,7 @@ class Checkpoints:
                     progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
                     meta=ocp.args.JsonSave(meta.to_json()),
                 ),
-                metrics=None if error_rate is None else {"error_rate": error_rate},
+                metrics=None if error_rate is None else {"error_rate": error_rate, "step": progress.step},
             )
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
@@ -152,6 +154,11 @@ class Checkpoints:
     def meta(self, step: int) -> ModelMeta:
         """Read the description of a checkpoint's model."""
         return read_meta(Path(self._folder) / str(step))
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """The least error rate is best, and of equal ones the first."""
+    return metrics["error_rate"], metrics["step"]
 
 
 def _model_item(state: TrainState) -> dict:
