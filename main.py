@@ -1,4 +1,4 @@
-"""Train, evaluate, transcribe and export: `python main.py --config=configs/librispeech.py --workdir=runs/mine`.
+"""Train, evaluate, transcribe and export: `python main.py --config=configs/an4.py --workdir=runs/an4`.
 
 --mode=train   train in --workdir, or go on there; then measure config.data.test
 --mode=eval    measure config.restore (or the best of --workdir) on config.data.test

@@ -205,8 +205,7 @@ def find_checkpoint(path: str) -> Path:
 
 
 def load_model(path: str) -> tuple[ModelMeta, dict]:
-    """Load the description and the variables to evaluate (averaged parameters where there are any), without
-    optimiser state.
+    """Load a model's description and the variables to evaluate: averaged parameters where there are any.
 
     path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. Raises
     ModelFileError.

@@ -1,6 +1,6 @@
-"""Connectionist temporal classification (Graves et al.
+"""Connectionist temporal classification as sums and counts, blind to utterances that cannot be aligned.
 
-2006) as sums and counts, blind to utterances that cannot be aligned.
+Graves, Fernandez, Gomez and Schmidhuber 2006, section 4.
 """
 
 import jax
@@ -21,11 +21,10 @@ def feasible(lengths: jax.Array, labels: jax.Array, label_lengths: jax.Array) ->
 def ctc_loss(
     logits: jax.Array, lengths: jax.Array, labels: jax.Array, label_lengths: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return -ln p(labels | logits) summed over the utterances that count, which those are, and which cannot be
-    aligned.
+    """Return -ln p(labels | logits) summed over the utterances that count.
 
     logits [B, U, K] with blank 0, lengths [B], labels [B, L] (1 .. K-1), label_lengths [B], valid [B] -> (sum f32,
-    counted [B], infeasible [B]). optax gives about 1e5 with live gradients where no alignment exists; such rows get
+    counted [B], infeasible [B]: valid rows that no alignment fits). optax gives about 1e5 with live gradients where no alignment exists; such rows get
     neither here.
     """
     possible = feasible(lengths, labels, label_lengths)

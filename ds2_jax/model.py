@@ -109,11 +109,11 @@ class DeepSpeech2(nn.Module):
 
     @nn.compact
     def __call__(self, spectrogram: jax.Array, frames: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Map spectrogram [B, T, F] with frames [B] (0 in rows that only fill) to logits [B, U, K] f32 and lengths
-        [B] i32.
+        """Map spectrogram [B, T, F] and frames [B] to logits [B, U, K] f32 and lengths [B] i32.
 
-        Training needs a 'dropout' key if dropout is on, and changes 'batch_stats'. Logits behind an utterance's
-        length mean nothing; those within it do not depend on padding or on the rest of the batch (outside training).
+        frames is 0 in rows that only fill the batch. Training needs a 'dropout' key if dropout is on, and changes
+        'batch_stats'. Logits behind an utterance's length mean nothing; those within it do not depend on padding, nor
+        (outside training) on the rest of the batch.
         """
         s = self.settings
         dtype = DTYPES[s.compute_dtype]
