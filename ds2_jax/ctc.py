@@ -24,8 +24,8 @@ def ctc_loss(
     """Return -ln p(labels | logits) summed over the utterances that count.
 
     logits [B, U, K] with blank 0, lengths [B], labels [B, L] (1 .. K-1), label_lengths [B], valid [B] -> (sum f32,
-    counted [B], infeasible [B]: valid rows that no alignment fits). optax gives about 1e5 with live gradients where no alignment exists; such rows get
-    neither here.
+    counted [B], infeasible [B]: valid rows that no alignment fits). optax gives about 1e5 with live gradients to the
+    latter; here they get neither.
     """
     possible = feasible(lengths, labels, label_lengths)
     counted = valid & possible & (lengths > 0)
