@@ -1,7 +1,17 @@
-"""AN4: spelled words, numbers and commands, 0.6 hours of 65 speakers; a network of 5.7 million parameters.
+"""AN4: spelled words, numbers and commands, 0.6 hours; a GRU network of 5.7 million parameters.
 
-python -m input_pipeline.prepare an4 --target_dir=data/an4
-python main.py --config=configs/an4.py --workdir=runs/an4
+    python -m input_pipeline.prepare an4 --target_dir=data/an4
+    python main.py --config=configs/an4.py --workdir=runs/an4
+
+The released model, `models/an4`, was trained once on train and dev together, with what had been chosen on dev:
+
+    python main.py --config=configs/an4.py --workdir=runs/an4 --config.data.dev= \
+        --config.data.train=data/an4/train.jsonl,data/an4/dev.jsonl
+
+Measured (2 cores of an AMD EPYC of family 26, shared with other work, jax 0.10.2), greedy, without a language model:
+official test set WER 4.66 % (95 % interval 3.2 to 6.1), CER 1.79 %, after 160 epochs in 70 minutes, 2.8 GB resident.
+On train alone, with 60 epochs (`--config.train.epochs=60`): dev WER DEVWER.
+Published for DeepSpeech2 on AN4: WER 10.52 %, CER 4.78 % (deepspeech.pytorch, 948 training utterances).
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ds2_jax.model import DeepSpeech2, ModelSettings
 from input_pipeline.features import FeatureSettings, FeatureStats, feature_size
@@ -137,7 +137,7 @@ def save_bundle(path: str | os.PathLike, meta: ModelMeta, variables: dict, card:
             ".".join(name): np.ascontiguousarray(array, np.float16 if name[0] == "params" else np.float32)
             for name, array in traverse_util.flatten_dict(jax.device_get(variables)).items()
         }
-        save_file(arrays, unfinished / "model.safetensors")
+        (unfinished / "model.safetensors").write_bytes(save(arrays))
         (unfinished / "README.md").write_text(card, encoding="utf-8")
         others = [p for p in target.iterdir() if not (unfinished / p.name).exists()] if target.exists() else []
         for other in others:  # a language model, say, that was put beside the network
