@@ -79,6 +79,8 @@ def epoch_rows(source: np.ndarray, weights: Sequence[float], seed: int, epoch: i
         drawn = np.random.default_rng([seed, epoch, index]).permutation(members)[: round(rest * len(members))]
         utterances.append(np.sort(drawn))
         copies.append(np.full(len(drawn), whole))
+    if not sum(map(len, utterances)):
+        raise ValueError(f"the manifests' weights, {tuple(weights)}, leave no utterance for an epoch: raise one")
     return np.concatenate(utterances), np.concatenate(copies)
 
 
@@ -88,23 +90,26 @@ def choose_buckets(
     settings: BatchSettings,
     frame_s: float,
     stretch: tuple[float, float] = (1.0, 1.0),
+    slack: int = 0,
 ) -> list[Bucket]:
     """Choose the batch lengths that leave the least padding, shortest first.
 
     frames [M] and label_lengths [M] as they are without augmentation, stretch the smallest and largest factor that
-    augmentation can lengthen an utterance by: every augmented utterance fits into a bucket, and its labels too.
+    augmentation can lengthen an utterance by, slack the frames that rounding adds or takes: every augmented utterance
+    fits into a bucket, and its labels too.
     """
     shortest, longest = stretch
+    most = frames + slack
     spread = np.concatenate(
-        [frames * factor for factor in np.linspace(shortest, longest, 5 if longest > shortest else 1)]
+        [most * factor for factor in np.linspace(shortest, longest, 5 if longest > shortest else 1)]
     )
     lengths, counts = np.unique(_round_up(np.ceil(spread).astype(np.int64), FRAME_STEP), return_counts=True)
-    top = int(_round_up(np.ceil(np.max(frames) * longest), FRAME_STEP))
+    top = int(_round_up(np.ceil(np.max(most) * longest), FRAME_STEP))
     if lengths[-1] < top:
         lengths, counts = np.append(lengths, top), np.append(counts, 0)
     buckets = []
     for length in _least_padding(lengths, counts, settings.buckets):
-        fitting = label_lengths[np.floor(frames * shortest) <= length]
+        fitting = label_lengths[np.floor(frames * shortest) - slack <= length]
         labels = int(_round_up(max(int(fitting.max(initial=1)), 1), LABEL_STEP))
         rows = settings.size or max(1, int(settings.seconds / (length * frame_s)))
         buckets.append(Bucket(int(length), labels, rows))
@@ -175,17 +180,14 @@ def plan_epoch(
 
 
 def _cut(order: np.ndarray, frames: np.ndarray, buckets: Sequence[Bucket], lengths: np.ndarray) -> list[PlannedBatch]:
-    """Cut rows into consecutive batches, each in the smallest bucket that holds its longest row."""
+    """Cut rows into consecutive batches, each in the smallest bucket that the rows which fill it fit into."""
     batches, start = [], 0
-    most = max(bucket.rows for bucket in buckets)
     while start < len(order):
-        count = most
-        while True:  # a larger bucket may hold fewer rows; then fewer rows may fit a smaller bucket, which is fine
-            rows = order[start : start + count]
-            bucket = buckets[int(np.searchsorted(lengths, frames[rows].max()))]
-            if len(rows) <= bucket.rows:
+        smallest = int(np.searchsorted(lengths, frames[order[start]]))
+        for bucket in buckets[smallest:]:  # a larger bucket may hold fewer rows: only the last batch is not full
+            rows = order[start : start + bucket.rows]
+            if frames[rows].max() <= bucket.frames:
                 break
-            count = bucket.rows
         batches.append(PlannedBatch(rows, bucket))
         start += len(rows)
     return batches

@@ -1,5 +1,6 @@
 """A corpus as batches: a manifest with its labels, planned and loaded for training or for evaluation."""
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,9 @@ class Corpus:
         lengths = self.labels.lengths if self.labels is not None else np.ones(len(self.manifest), np.int64)
         frame_s = self.features.stride_ms / 1000
         stretch = self.augmentation.stretch_limits
-        self.buckets = choose_buckets(frames + 1, lengths, self.settings, frame_s, stretch)
+        overlap = self.features.window_ms / self.features.stride_ms  # its frames are not stretched with the clip
+        slack = max(1, math.ceil(overlap) - 1)
+        self.buckets = choose_buckets(frames, lengths, self.settings, frame_s, stretch, slack)
 
     def _planned(self, epoch: int) -> tuple[list[PlannedBatch], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         utterances, copies = epoch_rows(self.manifest.source, self.manifest.weights, self.seed, epoch)
@@ -66,7 +69,7 @@ class Corpus:
         for copy in np.unique(copies):
             drawn = self.augmentation.speed_rates(len(self.manifest), self.seed, epoch, int(copy))
             rates[copies == copy] = drawn[utterances[copies == copy]]
-        frames = planned_frames(self.manifest.select(utterances), self.features, rates)
+        frames = planned_frames(self.manifest, self.features, rates, utterances)
         return plan_epoch(frames, self.buckets, self.settings, self.seed, epoch), utterances, copies, rates, frames
 
     def epoch(self, epoch: int) -> list[BatchSpec]:

@@ -65,13 +65,19 @@ def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str
     return Labels(np.concatenate([np.zeros(0, np.int32), *encoded]), offsets), problems
 
 
-def planned_frames(manifest: Manifest, settings: FeatureSettings, rates: np.ndarray | None = None) -> np.ndarray:
+def planned_frames(
+    manifest: Manifest,
+    settings: FeatureSettings,
+    rates: np.ndarray | None = None,
+    utterances: np.ndarray | slice = slice(None),
+) -> np.ndarray:
     """Frames that each utterance will have at most, by its duration: [N] int64.
 
     Durations are taken as rounded to the manifest's unit, so half a unit is allowed for; rates [N] are the speed
-    factors of augmentation. A clip that is longer all the same is found when it is read.
+    factors of augmentation, utterances [N] rows of the manifest (its unit is that of all rows: a selection may look
+    coarser). A clip that is longer all the same is found when it is read.
     """
-    duration = manifest.duration + manifest.duration_unit_s / 2
+    duration = manifest.duration[utterances] + manifest.duration_unit_s / 2
     samples = np.ceil(duration / (1.0 if rates is None else rates) * settings.sample_rate_hz) + 1
     return np.maximum(frame_count(samples.astype(np.int64), settings), 1)
 
