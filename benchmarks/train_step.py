@@ -6,6 +6,7 @@ Prints one JSON line: the least and the median of the timed steps after two warm
 """
 
 import argparse
+import importlib.metadata
 import json
 import statistics
 import time
@@ -24,6 +25,7 @@ from ds2_jax.steps import make_train_step
 FRAME_S = 0.01
 CONV = "11x41/3x2:32, 11x21/1x2:32"
 WARM_UPS = 2
+VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def timed(call: Callable, times: int) -> list[float]:
@@ -85,19 +87,19 @@ def main() -> None:
     parameters = count(state.parameters)
     timed(one_step, WARM_UPS)
     steps = timed(one_step, a.steps)
-    forward = jax.jit(lambda v: model.apply(v, batch["spectrogram"], batch["frames"], train=False))
+    forward = jax.jit(lambda v, x: model.apply(v, x["spectrogram"], x["frames"], train=False))
     variables = {"params": state.parameters, "batch_stats": state.batch_stats}
-    timed(lambda: forward(variables), 1)
+    timed(lambda: forward(variables, batch), 1)
     median = statistics.median(steps)
     result = {
         "benchmark": "train_step",
-        "jax": jax.__version__,
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "parameters": parameters,
         "step_min_s": round(min(steps), 4),
         "step_median_s": round(median, 4),
         "audio_s_per_s": round(a.batch * a.frames * FRAME_S / median, 2),
-        "forward_s": round(min(timed(lambda: forward(variables), 3)), 4),
+        "forward_s": round(min(timed(lambda: forward(variables, batch), 3)), 4),
     }
     print(json.dumps(result | {"sizes": vars(a)}))
 

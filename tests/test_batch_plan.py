@@ -1,12 +1,14 @@
 """The batch plan: each utterance once, everything fits, little padding, and the same again from the same seed."""
 
 import itertools
+import json
 import time
 
 import numpy as np
 import pytest
 
 from input_pipeline import manifest
+from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import (
     SHUFFLES,
     BatchSettings,
@@ -16,6 +18,9 @@ from input_pipeline.batch_plan import (
     padding_share,
     plan_epoch,
 )
+from input_pipeline.corpus import Corpus
+from input_pipeline.features import FeatureSettings
+from input_pipeline.pipeline import Labels
 
 FRAME_S = 0.01
 
@@ -40,11 +45,22 @@ def test_each_row_stands_in_the_plan_once(lengths, shuffle, batch):
     assert sorted(itertools.chain(*(b.rows for b in plan))) == list(range(203))
 
 
-def test_clipping_leaves_out_the_two_ends_only(lengths):
-    plan = plan_of(lengths, shuffle="batch_shuffle_clipped")
-    rows = list(itertools.chain(*(b.rows for b in plan)))
-    assert len(set(rows)) == len(rows) >= 203 - 2 * (8 - 1)
-    assert all(len(b.rows) == b.bucket.rows for b in plan)
+@pytest.mark.parametrize("batch", [{"size": 8}, {"size": 0, "seconds": 30.0}, {"size": 0, "seconds": 60.0}])
+def test_clipping_leaves_out_the_two_ends_only(lengths, batch):
+    largest = choose_buckets(lengths[0], lengths[1], BatchSettings(**batch, buckets=5), FRAME_S)[0].rows
+    for epoch in range(1, 6):
+        plan = plan_of(lengths, epoch, shuffle="batch_shuffle_clipped", **batch)
+        assert all(len(b.rows) == b.bucket.rows for b in plan)
+        rows = np.concatenate([b.rows for b in plan])
+        assert len(set(rows)) == len(rows) >= 203 - 2 * (largest - 1)
+        kept, left_out = lengths[0][rows], np.delete(lengths[0], rows)
+        assert ((left_out <= kept.min()) | (left_out >= kept.max())).all()
+
+
+def test_an_epoch_too_small_for_a_full_batch_is_not_clipped_away():
+    frames = np.array([50, 60, 70])
+    plan = plan_of((frames, frames // 12), shuffle="batch_shuffle_clipped")
+    assert sorted(itertools.chain(*(b.rows for b in plan))) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
@@ -77,24 +93,81 @@ def test_sortagrad_goes_from_short_to_long_in_the_first_epoch_only(lengths):
     assert later != sorted(later)
 
 
-def test_bucket_lengths_leave_the_least_padding():
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("buckets", [1, 2, 4, 9, 12])
+def test_bucket_lengths_leave_the_least_padding(buckets):
+    rng = np.random.default_rng(buckets)
     lengths = np.sort(rng.choice(np.arange(1, 60), 9, replace=False))
     counts = rng.integers(1, 20, 9)
 
     def cost(ends):
         return sum(c * min(e for e in ends if e >= n) for n, c in zip(lengths, counts, strict=True))
 
-    best = min(cost((*ends, lengths[-1])) for ends in itertools.combinations(lengths[:-1], 3))
-    assert cost(_least_padding(lengths, counts, 4)) == best
+    inner = itertools.combinations(lengths[:-1], min(buckets, 9) - 1)
+    assert cost(_least_padding(lengths, counts, buckets)) == min(cost((*ends, lengths[-1])) for ends in inner)
 
 
 def test_stretched_utterances_and_their_labels_fit(lengths):
     settings = BatchSettings(size=8, buckets=5)
     buckets = choose_buckets(lengths[0], lengths[1], settings, FRAME_S, stretch=(0.8, 1.3))
-    stretched = np.ceil(lengths[0] * np.random.default_rng(2).uniform(0.8, 1.3, 203)).astype(int)
-    for planned in plan_epoch(stretched, buckets, settings, 0, 1):
-        assert lengths[1][planned.rows].max() <= planned.bucket.labels
+    for factor in (0.8, 1.3, np.random.default_rng(2).uniform(0.8, 1.3, 203)):
+        stretched = np.ceil(lengths[0] * factor).astype(int)
+        for planned in plan_epoch(stretched, buckets, settings, 0, 1):
+            assert stretched[planned.rows].max() <= planned.bucket.frames
+            assert lengths[1][planned.rows].max() <= planned.bucket.labels
+
+
+def corpus_of(tmp_path, durations, label_lengths=None, weights=(1,), speed=None, window_ms=20.0, **batch) -> Corpus:
+    """Build a corpus of clips that are never read, from durations [source][clip] in seconds."""
+    paths = []
+    for source, clips in enumerate(durations):
+        path = tmp_path / f"{source}.jsonl"
+        lines = [json.dumps({"audio_filepath": "x.wav", "duration": float(d), "text": "a"}) for d in clips]
+        path.write_text("\n".join(lines))
+        paths.append(f"{path}:{weights[source]}")
+    augment = ""
+    if speed is not None:
+        augment = tmp_path / "augment.json"
+        params = {"min_speed_rate": speed, "max_speed_rate": speed}
+        augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}]))
+    labels = None
+    if label_lengths is not None:
+        labels = Labels(np.ones(sum(label_lengths), np.int32), np.cumsum([0, *label_lengths]))
+    return Corpus(
+        manifest.read_many(",".join(paths)),
+        labels,
+        FeatureSettings(window_ms=window_ms),
+        "utterance",
+        None,
+        BatchSettings(**{"size": 1, "shuffle": "none", **batch}),
+        Augmentation.load(augment, 16000),
+    )
+
+
+@pytest.mark.parametrize("window_ms", [10.0, 20.0, 40.0])  # frames overlap by 0, 1 and 3 strides
+@pytest.mark.parametrize("speed", [0.5, 0.85, 1.0, 1.15, 2.0])
+def test_clips_and_labels_fit_at_any_speed_and_window(tmp_path, window_ms, speed):
+    for longest in np.arange(0.3, 0.38, 0.002):  # whether rounding to the longest bucket's length leaves room or not
+        durations = np.arange(0.2, longest, 0.007).round(3)
+        label_lengths = np.random.default_rng(0).integers(1, 40, len(durations))
+        corpus = corpus_of(tmp_path, [durations], label_lengths, speed=speed, window_ms=window_ms, buckets=12)
+        for spec in corpus.epoch(1):  # raises where a clip is longer than the longest bucket
+            assert label_lengths[spec.utterances].max() <= spec.labels
+
+
+def test_labels_of_a_clip_that_just_fits_a_bucket_fit_too(tmp_path):
+    # 16 and 15 frames: the bucket of 16 must have room for the 14 labels of the first
+    corpus = corpus_of(tmp_path, [[0.175, 0.165, 1.0]], [14, 1, 3], buckets=3)
+    room = {int(spec.utterances[0]): spec.labels for spec in corpus.epoch(1)}
+    assert room[0] >= 14
+
+
+def test_a_drawn_share_of_a_manifest_is_planned_with_the_unit_of_all_of_it(tmp_path):
+    # Of the second manifest one clip is drawn: 1.5 s alone looks rounded to 0.1 s, which would lengthen every clip by
+    # 5 frames, and the 679 of the longest would not fit the bucket of 680
+    corpus = corpus_of(tmp_path, [[2.03, 6.803], [1.5, 2.53]], weights=(1, 0.5), buckets=2)
+    assert corpus.buckets[-1].frames == 680
+    drawn = [int(u) for epoch in range(1, 9) for spec in corpus.epoch(epoch) for u in spec.utterances if u >= 2]
+    assert set(drawn) == {2, 3}
 
 
 def test_weights_repeat_and_draw_utterances():
@@ -105,20 +178,41 @@ def test_weights_repeat_and_draw_utterances():
     assert (counts[10:16] == 2).all()
     assert counts[16:].sum() == 4
     assert sorted(copy[utterance == 10]) == [0, 1]
+    again, _ = epoch_rows(source, (1.0, 2.0, 0.5), seed=0, epoch=1)
+    assert again.tolist() == utterance.tolist()
     other, _ = epoch_rows(source, (1.0, 2.0, 0.5), seed=0, epoch=2)
     assert set(other[other >= 16]) != set(utterance[utterance >= 16])
 
 
+def test_weights_that_leave_nothing_are_named():
+    with pytest.raises(ValueError, match=r"weights.*0\.3"):
+        epoch_rows(np.zeros(1, np.int32), (0.3,), seed=0, epoch=1)
+
+
+def test_an_utterance_beyond_the_longest_bucket_is_refused(lengths):
+    settings = BatchSettings(size=8, buckets=5)
+    buckets = choose_buckets(lengths[0], lengths[1], settings, FRAME_S)
+    with pytest.raises(ValueError, match="9999 frames"):
+        plan_epoch(np.array([60, 9999]), buckets, settings, 0, 1)
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"size": 8, "seconds": 9.0}, "size"), ({"buckets": 0}, "buckets"), ({"shuffle": "riffle"}, "riffle")],
+    [
+        ({"size": 8, "seconds": 9.0}, r"batch\.size is 8 .*batch\.seconds is 9"),
+        ({"size": 0, "seconds": 0.0}, r"batch\.size is 0"),
+        ({"size": -1}, r"batch\.size is -1"),
+        ({"buckets": 0}, r"batch\.buckets is 0"),
+        ({"shuffle": "riffle"}, r"batch\.shuffle is 'riffle'.*batch_shuffle_clipped"),
+    ],
 )
 def test_settings_that_cannot_be_planned_are_named(settings, named):
     with pytest.raises(ValueError, match=named):
         BatchSettings(**settings)
 
 
-def test_padding_on_an4_is_under_a_tenth_with_the_recipes_augmentation(speech):
+def test_planned_padding_on_an4_is_under_a_tenth_with_the_recipes_augmentation(speech):
+    # Planned: durations rounded to 0.1 s are taken as 5 frames longer, which count as filled here but are padding, too
     an4 = manifest.read(speech / "an4" / "train.jsonl")
     frames = np.ceil((an4.duration + an4.duration_unit_s / 2) * 100).astype(int)
     settings = BatchSettings(size=16, buckets=12, shuffle="batch_shuffle_clipped")

@@ -1,13 +1,13 @@
 """Batches of real clips: their contract, the same from threads and processes, and patient with bad clips."""
 
-import functools
 import itertools
 import json
-import operator
-import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import grain
+import jax
 import numpy as np
 import pytest
 
@@ -16,9 +16,8 @@ from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.corpus import Corpus, Loading, describe_upsampling
 from input_pipeline.features import FeatureSettings
-from input_pipeline.pipeline import Labels, encode_transcripts
+from input_pipeline.pipeline import BatchLoader, BatchSpec, Labels, encode_transcripts
 from input_pipeline.text import Vocabulary
-from tests.runs import ROOT
 
 CONTRACT = {
     "spectrogram": np.float32,
@@ -74,22 +73,30 @@ def assert_equal(a: list[dict], b: list[dict]) -> None:
 def test_batches_keep_their_contract(clips):
     corpus = make_corpus(clips, multiple=4)
     for spec, batch in zip(corpus.epoch(1), load(corpus), strict=True):
+        assert batch.keys() == {*CONTRACT, "problem"}
         assert batch["spectrogram"].shape == (8, spec.frames, 20)  # 5 rows, filled up to a multiple of 4
+        assert batch["labels"].shape == (8, spec.labels)
         for name, dtype in CONTRACT.items():
             assert batch[name].dtype == dtype
+            assert len(batch[name]) == 8
         filling = batch["utterance"] < 0
         assert filling.sum() == 8 - len(spec.utterances)
         assert not batch["valid"][filling].any()
         assert batch["valid"][~filling].all()
+        assert (batch["problem"] == "").all()
+        for name in ("spectrogram", "frames", "labels", "label_lengths"):
+            assert not batch[name][filling].any()
         for row in np.flatnonzero(~filling):
             assert (batch["spectrogram"][row, batch["frames"][row] :] == 0).all()
             assert corpus.labels is not None
             text = corpus.labels[batch["utterance"][row]]
             np.testing.assert_array_equal(batch["labels"][row, : batch["label_lengths"][row]], text)
+            assert (batch["labels"][row, batch["label_lengths"][row] :] == 0).all()
 
 
 def test_threads_and_processes_give_the_same_batches(clips, augmentation):
     one = load(make_corpus(clips, augmentation, threads=1))
+    assert_equal(one, load(make_corpus(clips, augmentation, threads=1)))
     assert_equal(one, load(make_corpus(clips, augmentation, threads=4)))
     assert_equal(one, load(make_corpus(clips, augmentation, workers=2)))
 
@@ -97,7 +104,8 @@ def test_threads_and_processes_give_the_same_batches(clips, augmentation):
 def test_epochs_are_augmented_anew_and_resuming_repeats_the_rest(clips, augmentation):
     corpus = make_corpus(clips, augmentation)
     whole = load(corpus)
-    assert_equal(whole[1:], load(corpus, first=1))
+    for step in range(1, len(whole)):
+        assert_equal(whole[step:], load(corpus, first=step))
     by_utterance = [
         {u: f for b in load(corpus, e) for u, f in zip(b["utterance"], b["frames"], strict=True)} for e in (1, 2)
     ]
@@ -107,6 +115,7 @@ def test_epochs_are_augmented_anew_and_resuming_repeats_the_rest(clips, augmenta
 def test_two_hosts_load_the_two_halves(clips, augmentation):
     whole = load(make_corpus(clips, augmentation, multiple=2))
     halves = [load(make_corpus(clips, augmentation, multiple=2, process=p, processes=2)) for p in (0, 1)]
+    assert all(2 * len(half["valid"]) == len(b["valid"]) for h in halves for half, b in zip(h, whole, strict=True))
     joined = [{n: np.concatenate([a[n], b[n]]) for n in CONTRACT} for a, b in zip(*halves, strict=True)]
     assert_equal(whole, joined)
 
@@ -121,21 +130,29 @@ def test_bad_clips_become_rows_that_do_not_count(clips, tmp_path):
     rows[3]["duration"] = 0.5  # it lies
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said = {
-        int(u): p
-        for b in load(make_corpus(path, size=1))
+    batches = load(make_corpus(path, size=2))
+    seen = [
+        (int(u), bool(v), str(p))
+        for b in batches
         for u, v, p in zip(b["utterance"], b["valid"], b["problem"], strict=True)
-        if not v and u >= 0
-    }
+    ]
+    assert {u for u, valid, _ in seen if valid} == {0, 4}  # their neighbours do no harm
+    said = {u: problem for u, valid, problem in seen if not valid and u >= 0}
     assert said.keys() == {1, 2, 3}
-    assert "does not exist" in said[1]
+    assert "nowhere.wav does not exist" in said[1]
     assert "empty" in said[2]
-    assert "duration" in said[3]
+    assert "mend the duration" in said[3]
+    for batch in batches:  # nothing of them is learnt from
+        assert not batch["spectrogram"][~batch["valid"]].any()
+        assert not batch["label_lengths"][~batch["valid"]].any()
 
 
 def test_needed_frames_count_symbols_and_repeats():
-    texts = [[1, 1, 2], [], [2, 2, 2, 2], [3], [3, 1]]
-    labels = Labels(np.array(functools.reduce(operator.iadd, texts, []), np.int32), np.cumsum([0, *map(len, texts)]))
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(1, 3, rng.integers(0, 7)).tolist() for _ in range(50)]
+    texts = [[], [1, 1, 2], [], [2, 2, 2, 2], [2], [3, 1], *drawn, [1], []]
+    symbols = np.array(list(itertools.chain(*texts)), np.int32)
+    labels = Labels(symbols, np.cumsum([0, *map(len, texts)]))
     expected = [len(t) + sum(a == b for a, b in itertools.pairwise(t)) for t in texts]
     assert labels.needed_frames().tolist() == expected
 
@@ -149,24 +166,51 @@ def test_upsampled_material_is_named(tone, tmp_path):
     assert describe_upsampling(utterances, 8000) == ""
 
 
-def jax_backend_runs(batch: dict) -> dict:
+def backend_state() -> np.ndarray:
+    """Whether this process has imported jax, and whether it has started a backend."""
+    if "jax" not in sys.modules:
+        return np.array([False, False])
     from jax._src import xla_bridge
 
-    return {"runs": np.array([xla_bridge.backends_are_initialized()])}
+    return np.array([True, xla_bridge.backends_are_initialized()])
 
 
-def test_worker_processes_start_no_jax_backend(clips):
-    corpus = make_corpus(clips)
-    dataset = grain.MapDataset.source(load(corpus)).map(jax_backend_runs).to_iter_dataset()
+@dataclass(frozen=True)
+class LoadAndTell:
+    """Load a batch as a worker does and tell the state of its process afterwards."""
+
+    loader: BatchLoader
+
+    def __call__(self, spec: BatchSpec) -> dict[str, np.ndarray]:
+        return {"valid": self.loader(spec)["valid"], "state": backend_state()}
+
+
+@dataclass(frozen=True)
+class StartBackendAndTell:
+    """Start a backend, to show that it would be seen."""
+
+    def __call__(self, spec: BatchSpec) -> dict[str, np.ndarray]:
+        return {"devices": np.array([jax.device_count()]), "state": backend_state()}
+
+
+def first_from_a_worker(specs: list[BatchSpec], function: Callable) -> dict[str, np.ndarray]:
+    dataset = grain.MapDataset.source(specs).map(function).to_iter_dataset()
     iterator = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=1)))
-    assert not next(iterator)["runs"][0]
-    iterator.close()
+    try:
+        return {name: np.array(array) for name, array in next(iterator).items()}
+    finally:
+        iterator.close()
 
 
-def test_reading_data_does_not_import_jax():
-    modules = "audio features stats text manifest doctor augment batch_plan prepare"
-    code = f"import sys, importlib; [importlib.import_module('input_pipeline.' + m) for m in '{modules}'.split()]"
-    result = subprocess.run(
-        [sys.executable, "-c", f"{code}; print('jax' in sys.modules)"], cwd=ROOT, capture_output=True, text=True
+def test_worker_processes_start_no_jax_backend(clips, augmentation):
+    corpus = make_corpus(clips, augmentation)
+    loader = BatchLoader(
+        corpus.manifest, corpus.labels, corpus.features, corpus.normalisation, corpus.stats, corpus.augmentation
     )
-    assert result.stdout.strip() == "False", result.stderr
+    told = first_from_a_worker(corpus.epoch(1), LoadAndTell(loader))
+    assert told["valid"].any()
+    assert not told["state"][1]
+
+
+def test_a_backend_in_a_worker_process_would_be_seen(clips):
+    assert first_from_a_worker(make_corpus(clips).epoch(1), StartBackendAndTell())["state"].all()
