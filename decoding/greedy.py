@@ -28,6 +28,7 @@ class Hypothesis:
     text: str
     words: list[Word]
     confidence: float  # as of a word, over all symbols, spaces included; of the blank frames where nothing was said
+    score: float = 0.0  # what hypotheses of an utterance are ranked by, natural log; greedy: of its one path of symbols
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def decode(ids: np.ndarray, probabilities: np.ndarray, vocabulary: Vocabulary, f
         for group in (_split_at_spaces(symbols) if spaced else [[symbol] for symbol in symbols])
     ]
     sure = [symbol.probability for symbol in symbols] or probabilities
-    return Hypothesis((" " if spaced else "").join(word.text for word in words), words, _geometric_mean(sure))
+    text = (" " if spaced else "").join(word.text for word in words)
+    score = float(np.log(np.maximum(probabilities, LEAST_PROBABILITY)).sum())
+    return Hypothesis(text, words, _geometric_mean(sure), score)
 
 
 def decode_log_probs(log_probs: np.ndarray, vocabulary: Vocabulary, frame_s: float) -> Hypothesis:
