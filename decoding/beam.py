@@ -8,16 +8,25 @@ with natural logarithms: a published alpha of the original, whose language model
 A unit is a word, or a character where the language model is one of characters.
 """
 
+import importlib
+import logging
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from decoding import greedy, lm_vocabulary
 from decoding.greedy import Hypothesis
+from input_pipeline.text import UnknownCharacters, Vocabulary
+
+logger = logging.getLogger("decoding")
 
 ENGINES = ("auto", "greedy", "native", "pyctcdecode", "ctc_beam_decoder")
 LEXICONS = ("strict", "open")
+ROUNDING = 1e-3  # by which a float32 log-softmax may exceed 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class BeamSettings:
     writes words of the language model only, `open` any word, at unknown_score (natural log) for one it lacks.
     end_of_sentence: the model's </s> counts at the end. hot_words: 'word:weight, word:weight', a weight in natural logs
     added for each occurrence. nbest: hypotheses returned. threads: of the engine; 0 for one a core.
+    Raises ValueError naming field, value and mend.
     """
 
     engine: str = "auto"
@@ -48,6 +58,47 @@ class BeamSettings:
     nbest: int = 1
     threads: int = 0
 
+    def __post_init__(self):
+        """Refuse values that no engine could work with."""
+        self._require("engine", self.engine in ENGINES, f"choose one of {', '.join(ENGINES)}")
+        self._require("lexicon", self.lexicon in LEXICONS, f"choose one of {', '.join(LEXICONS)}")
+        for name in ("alpha", "beta", "unknown_score"):
+            self._require(name, math.isfinite(getattr(self, name)), "give a finite number")
+        self._require("alpha", self.alpha >= 0, "use 0 for a language model without weight, or more")
+        self._require("unknown_score", self.unknown_score <= 0, "it is a natural logarithm: use 0 or less")
+        self._require("beam_size", self.beam_size >= 1, "use 1 or more; 100 is usual")
+        self._require("cutoff_prob", 0 < self.cutoff_prob <= 1, "use a sum of probabilities above 0, at most 1")
+        self._require("cutoff_top_n", self.cutoff_top_n >= 1, "use 1 or more symbols; 40 is usual")
+        self._require("threshold", self.threshold > 0, "use a distance above 0; 15 is usual")
+        self._require("nbest", 1 <= self.nbest <= self.beam_size, f"use 1 to config.decode.beam_size={self.beam_size}")
+        self._require("threads", self.threads >= 0, "use 0 for one a core, or their number")
+        self.hot_word_weights()
+
+    def _require(self, name: str, holds: bool, mend: str) -> None:
+        if not holds:
+            raise ValueError(f"config.decode.{name} is {getattr(self, name)!r}: {mend}")
+
+    def hot_word_weights(self) -> dict[str, float]:
+        """Return the hot words with their weights, natural logs. Raises ValueError for what is not 'word:weight'."""
+        weights: dict[str, float] = {}
+        for entry in filter(None, (part.strip() for part in self.hot_words.split(","))):
+            word, colon, number = (part.strip() for part in entry.rpartition(":"))
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = math.nan
+            self._require(
+                "hot_words", bool(colon and word) and math.isfinite(weight), f"write {entry!r} as word:weight"
+            )
+            self._require("hot_words", word not in weights, f"name {word!r} once")
+            weights[word] = weight
+        return weights
+
+    @property
+    def cores(self) -> int:
+        """Threads to use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
 
 class Engine(Protocol):
     """Decodes batches of utterances; made once for a vocabulary and its settings."""
@@ -61,3 +112,121 @@ class Engine(Protocol):
     def rescale(self, alpha: float, beta: float) -> None:
         """Change the weights of the language model, for tuning, without loading it again."""
         ...
+
+
+def native_available() -> bool:
+    """Tell whether the native engine is built."""
+    try:
+        return bool(importlib.import_module("decoding.native").available())
+    except ImportError:
+        return False
+
+
+def choose_engine(settings: BeamSettings) -> str:
+    """Resolve `auto`: the native engine where it is built, else ctc_beam_decoder, and say what that one lacks."""
+    if settings.engine != "auto":
+        return settings.engine
+    if native_available():
+        return "native"
+    from decoding import library_engine
+
+    logger.info(
+        "the native decoder is not built; ctc_beam_decoder decodes instead: %s. make install builds the native one",
+        library_engine.LOSSES,
+    )
+    return "ctc_beam_decoder"
+
+
+def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> Engine:
+    """Build the engine that `settings.engine` names for a vocabulary; frame_s seconds lie between two frames.
+
+    Raises ValueError naming what does not fit (language model, vocabulary, hot words, a missing library) and the mend.
+    """
+    name = choose_engine(settings)
+    if name == "greedy":
+        return CheckedEngine(GreedyEngine(vocabulary, frame_s), vocabulary)
+    _check_hot_words(settings, vocabulary)
+    words = lm_vocabulary.read_words(settings.lm, settings.unigrams) if settings.lm else None
+    if words is not None:
+        lm_vocabulary.check_words(words, vocabulary, settings.lm)
+    if name == "native":
+        return CheckedEngine(_make_native(vocabulary, settings, frame_s), vocabulary)
+    from decoding.library_engine import LibraryEngine
+
+    return CheckedEngine(LibraryEngine(name, vocabulary, settings, frame_s, words), vocabulary)
+
+
+def _make_native(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> Any:
+    if not native_available():
+        raise ValueError(
+            "config.decode.engine is 'native', which is not built: make install builds it (a C++ compiler is needed), or "
+            "choose --config.decode.engine=ctc_beam_decoder"
+        )
+    return importlib.import_module("decoding.native").NativeEngine(vocabulary, settings, frame_s)
+
+
+def _check_hot_words(settings: BeamSettings, vocabulary: Vocabulary) -> None:
+    for word in settings.hot_word_weights():
+        try:
+            vocabulary.encode(word)
+        except UnknownCharacters as error:
+            raise ValueError(
+                f"config.decode.hot_words: {word!r} has characters that the model does not write, {error}; spell it with: "
+                f"{''.join(vocabulary.symbols[:60])}"
+            ) from error
+
+
+class GreedyEngine:
+    """The best symbol of each frame, behind the same interface."""
+
+    name = "greedy"
+
+    def __init__(self, vocabulary: Vocabulary, frame_s: float):
+        self._vocabulary, self._frame_s = vocabulary, frame_s
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Return one hypothesis for each [U, K]."""
+        return [[greedy.decode_log_probs(rows, self._vocabulary, self._frame_s)] for rows in log_probs]
+
+    def rescale(self, alpha: float, beta: float) -> None:
+        """Do nothing: there is no language model."""
+
+
+class CheckedEngine:
+    """An engine whose inputs are looked at once, here: shape, finite numbers, utterances without frames."""
+
+    def __init__(self, inner: Engine, vocabulary: Vocabulary):
+        self.inner = inner
+        self.name = inner.name
+        self._size = vocabulary.size
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Decode as `Engine.decode_batch`; an utterance without frames is empty text. Raises ValueError."""
+        arrays = [self._checked(rows, number) for number, rows in enumerate(log_probs)]
+        spoken = [rows for rows in arrays if len(rows)]
+        found = iter(self.inner.decode_batch(spoken) if spoken else [])
+        return [(next(found) if len(rows) else []) or [Hypothesis("", [], 0.0)] for rows in arrays]
+
+    def rescale(self, alpha: float, beta: float) -> None:
+        """Change the weights; raises ValueError for what is not finite."""
+        if not (math.isfinite(alpha) and math.isfinite(beta)):
+            raise ValueError(f"alpha {alpha} and beta {beta} must be finite numbers")
+        self.inner.rescale(float(alpha), float(beta))
+
+    def _checked(self, rows: np.ndarray, number: int) -> np.ndarray:
+        rows = np.ascontiguousarray(rows, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self._size:
+            raise ValueError(
+                f"log probabilities of utterance {number} are {rows.shape}; the vocabulary asks for [U, {self._size}]"
+            )
+        bad = ~np.isfinite(rows).all(1)
+        if bad.any():
+            raise ValueError(
+                f"log probabilities of utterance {number} are not finite at frame {int(bad.argmax())} of {len(rows)}: the "
+                "model has diverged; restore an earlier checkpoint, or train with a lower config.optim.learning_rate"
+            )
+        if len(rows) and rows.max() > ROUNDING:
+            raise ValueError(
+                f"utterance {number} has a value of {rows.max():.3g}: give natural logarithms of probabilities (log_softmax)"
+            )
+        return rows

@@ -1,0 +1,153 @@
+"""The words of a KenLM model, read from its binary or ARPA file, and whether they fit a network's vocabulary."""
+
+import functools
+import gzip
+import io
+import logging
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from input_pipeline.text import Vocabulary
+
+logger = logging.getLogger("decoding")
+
+BINARY = b"mmap lm http://kheafield.com/code"
+HEADER = struct.Struct(
+    "<Q B3x f i ? 3x I Q"
+)  # at byte 80: a one, order, multiplier, kind, has words, version, unigrams
+HEADER_AT = 80
+SPECIAL = frozenset(("<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
+SHOWN = 5
+MAKE = "make one: python -m decoding.lm train --help"
+MOSTLY = 0.5  # share of words of several characters above which a model is no model of characters
+
+
+class LanguageModelError(ValueError):
+    """A language model that cannot be used; the message names file and mend."""
+
+
+def read_words(lm: str, unigrams: str = "") -> list[str]:
+    """Return the words of a model without <unk>, <s> and </s>: those of the file `unigrams` where it is named.
+
+    Raises LanguageModelError.
+    """
+    try:
+        size = os.stat(lm).st_size
+    except OSError as error:
+        raise LanguageModelError(f"config.decode.lm is {lm!r}: {error.strerror}; check the path, or {MAKE}") from error
+    if not os.path.isfile(lm) or not size:
+        raise LanguageModelError(f"config.decode.lm is {lm!r}, no file with content; name the model's file, or {MAKE}")
+    kind = kind_of(lm)  # also where the words are read elsewhere: a foreign file is refused here
+    if unigrams:
+        try:
+            words = Path(unigrams).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LanguageModelError(
+                f"config.decode.unigrams is {unigrams!r}, which cannot be read as UTF-8 ({error}); check the path, or leave "
+                "it empty: the words are read from the model"
+            ) from error
+        return [word for word in words if word not in SPECIAL]
+    return list(_read_words(lm, kind, size, os.stat(lm).st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_words(lm: str, kind: str, size: int, modified: int) -> tuple[str, ...]:
+    """Read the words; size and time of change are there for the cache."""
+    words = _words_of_binary(lm) if kind == "binary" else list(_words_of_arpa(lm, kind))
+    return tuple(word for word in words if word not in SPECIAL)
+
+
+def kind_of(lm: str | os.PathLike) -> str:
+    """Tell `binary`, `arpa` or `gzip` (of ARPA) by content. Raises LanguageModelError for anything else."""
+    with open(lm, "rb") as file:
+        start = file.read(4096)
+    if start.startswith(BINARY):
+        return "binary"
+    if start.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if start.lstrip().startswith(b"\\data\\"):
+        return "arpa"
+    raise LanguageModelError(
+        f"{lm} is no KenLM model, neither binary nor ARPA: it starts with {start[:20]!r}; name another file, or {MAKE}"
+    )
+
+
+def _words_of_binary(lm: str) -> list[str]:
+    """Read the words that KenLM keeps at the end of its binary files, each ended by a zero byte, <unk> first."""
+    with open(lm, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            one, _, _, _, has_words, _, count = HEADER.unpack_from(data, HEADER_AT)
+        except struct.error:
+            one, has_words, count = 0, False, 0
+        start = data.rfind(b"<unk>\0")
+        words = data[start:].split(b"\0")[:-1] if one == 1 and has_words and start >= 0 else []
+    if len(words) != count or not words:
+        raise LanguageModelError(
+            f"{lm}: the words of this KenLM binary cannot be read from it (cut off, or built without them); name them with "
+            "--config.decode.unigrams=words.txt, one a line, or build it again from the ARPA file"
+        )
+    return [word.decode("utf-8", "replace") for word in words]
+
+
+def _words_of_arpa(lm: str, kind: str) -> Iterator[str]:
+    opened = gzip.open(lm, "rb") if kind == "gzip" else open(lm, "rb")  # noqa: SIM115
+    try:
+        with opened, io.TextIOWrapper(opened, encoding="utf-8") as lines:
+            inside = False
+            for line in lines:
+                if line.startswith("\\"):
+                    if inside:
+                        return
+                    inside = line.strip() == "\\1-grams:"
+                elif inside and line.strip():
+                    yield (line.rstrip("\n").split("\t") if "\t" in line else line.split())[1]
+    except (OSError, EOFError, UnicodeDecodeError, IndexError) as error:
+        raise LanguageModelError(
+            f"{lm} cannot be read as ARPA ({error}); it may be cut off: make or copy it again"
+        ) from error
+
+
+def is_of_characters(words: Sequence[str]) -> bool:
+    """Tell whether a model's words are single characters throughout, as for Mandarin."""
+    return all(len(word) == 1 for word in words)
+
+
+def check_words(words: Sequence[str], vocabulary: Vocabulary, where: str) -> None:
+    """Raise LanguageModelError where a model's words and the network's vocabulary cannot belong together."""
+    if not words:
+        raise LanguageModelError(f"{where} knows no word; {MAKE}")
+    spaced = " " in vocabulary.symbols
+    long = [word for word in words if len(word) > 1]
+    if spaced and not long:
+        raise LanguageModelError(
+            f"{where} is a model of characters ({_some(words)}), but this network writes words, with spaces between them: "
+            "train one on words, python -m decoding.lm train --help"
+        )
+    if not spaced and len(long) > MOSTLY * len(words):
+        raise LanguageModelError(
+            f"{where} is a model of words ({_some(long)}), but the network's vocabulary has no space to part words: train "
+            "one on characters, python -m decoding.lm train --help, or use a network whose vocabulary has a space"
+        )
+    symbols = set(vocabulary.symbols)
+    foreign = [word for word in words if not symbols.issuperset(word)]
+    if len(foreign) == len(words):
+        raise LanguageModelError(
+            f"{where}: none of its {len(words)} words ({_some(words)}) can be written with this network's symbols "
+            f"{''.join(vocabulary.symbols[:40])!r}: it is of another language or case; make one from text that is normalised "
+            "as the transcripts are, python -m decoding.lm train --help"
+        )
+    if foreign:
+        logger.info(
+            "%s: %d of %d words cannot be written by this network and are never recognised: %s",
+            where,
+            len(foreign),
+            len(words),
+            _some(foreign),
+        )
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:SHOWN]) + (", ..." if len(words) > SHOWN else "")
