@@ -1,8 +1,9 @@
-"""Train, evaluate, transcribe and export: `python main.py --config=configs/an4.py --workdir=runs/an4`.
+"""Train, evaluate, transcribe, tune and export: `python main.py --config=configs/an4.py --workdir=runs/an4`.
 
 --mode=train   train in --workdir, or go on there; then measure config.data.test
 --mode=eval    measure config.restore (or the best of --workdir) on config.data.test
 --mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test
+--mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and picture go to --workdir
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
 """
 
@@ -18,7 +19,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-MODES = ("train", "eval", "infer", "export")
+MODES = ("train", "eval", "infer", "tune", "export")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe (configs/base.py); --config.NAME=VALUE for any setting."
@@ -35,9 +36,16 @@ def main(argv: list[str]) -> None:
     """Check the flags and hand over to the mode."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    from ds2_jax import config_check, evaluate, export, infer, train  # after the flags: a misspelt one fails at once
+    from ds2_jax import (
+        config_check,
+        evaluate,
+        export,
+        infer,
+        train,
+        tune,
+    )  # after the flags: a misspelt one fails at once
 
-    for name in ("ds2_jax", "input_pipeline"):
+    for name in ("ds2_jax", "input_pipeline", "decoding"):
         logging.getLogger(name).setLevel(logging.INFO)
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
     if not flags.FLAGS["verbosity"].present:  # orbax tells much, and prints what it raises as well
@@ -51,6 +59,8 @@ def main(argv: list[str]) -> None:
             print(json.dumps(evaluate.run_eval(config, _WORKDIR.value)))
         elif _MODE.value == "infer":
             infer.run_infer(config, _WORKDIR.value, _AUDIO.value, _OUTPUT.value)
+        elif _MODE.value == "tune":
+            print(json.dumps(tune.run_tune(config, _WORKDIR.value)))
         else:
             print(json.dumps(export.run_export(config, _WORKDIR.value, _OUTPUT.value)))
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:

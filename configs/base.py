@@ -4,7 +4,7 @@ changes some.
 Any of them is overridden on the command line: `python main.py --config=configs/an4.py --config.model.rnn_size=256`.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -93,9 +93,37 @@ def get_config() -> ConfigDict:
     config.train.profile_step = 0  # write a profiler trace of 3 steps from this one on; 0: no
     config.train.allow_changed_data = False  # resume although the training manifest is another one
 
+    # Of --mode=eval, infer and tune; while training, dev and test are always measured greedily, which is fast. What is
+    # unset here comes with the language model of config.restore, else it is the value in brackets.
     config.decode = ConfigDict()
-    config.decode.engine = "greedy"
+    config.decode.engine = ""  # auto (native, else ctc_beam_decoder), greedy, native, pyctcdecode, ctc_beam_decoder;
+    # empty: auto where there is a language model, else greedy
+    config.decode.lm = ""  # KenLM model, binary or ARPA; empty: that of the bundle config.restore, if any; none: none
+    config.decode.unigrams = ""  # its words, one a line; empty: read from the model
+    config.decode.alpha = config_dict.placeholder(float)  # weight of the language model, natural logs (0.5)
+    config.decode.beta = config_dict.placeholder(float)  # added for each word, or character of such a model (1.0)
+    config.decode.beam_size = config_dict.placeholder(int)  # prefixes that survive a frame (100)
+    config.decode.cutoff_prob = config_dict.placeholder(float)  # a frame's most probable symbols up to this sum (1.0)
+    config.decode.cutoff_top_n = config_dict.placeholder(int)  # and this number (40)
+    config.decode.threshold = config_dict.placeholder(float)  # prefixes so far below the best are dropped, ln (15.0)
+    config.decode.lexicon = config_dict.placeholder(str)  # strict: words of the model only; open: any word (strict)
+    config.decode.unknown_score = config_dict.placeholder(float)  # of a word the model lacks, ln; lexicon open (-10.0)
+    config.decode.end_of_sentence = config_dict.placeholder(bool)  # the model's </s> counts at the end (False)
+    config.decode.hot_words = ""  # word:weight, word:weight; natural logs added for each occurrence
+    config.decode.nbest = 1  # hypotheses that --mode=infer shows
+    config.decode.threads = 0  # of the decoder; 0: one a core
+
+    config.tune = ConfigDict()  # --mode=tune: alpha and beta on config.data.dev
+    config.tune.alpha_from = 0.0
+    config.tune.alpha_to = 2.0
+    config.tune.alpha_step = 0.25
+    config.tune.beta_from = 0.0
+    config.tune.beta_to = 3.0
+    config.tune.beta_step = 0.5
+    config.tune.refine = 1  # times that the surroundings of the minimum are searched again, at half the step
+    config.tune.original_grid = False  # instead: 45 alphas from 1.0 to 3.2, by ln 10, and 8 betas from 0.1 to 0.45
 
     config.infer = ConfigDict()
     config.infer.samples = 10  # utterances of a manifest to print side by side; 0: all
+    config.infer.words = True  # print times and confidence of each word, too
     return config

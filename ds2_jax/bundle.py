@@ -1,7 +1,8 @@
 """What a model needs beside its numbers, and a released model as a few plain files.
 
 A bundle is a folder: `config.json` (version, model, features, text), `vocabulary.txt`, `feature_stats.npz`,
-`model.safetensors` (parameters in float16, batch statistics in float32) and `README.md`, the model card.
+`model.safetensors` (parameters in float16, batch statistics in float32) and `README.md`, the model card; with a language
+model also `lm.bin` and `decode.json` (ds2_jax/decode_settings.py).
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from input_pipeline.features import FeatureSettings, FeatureStats, feature_size
 from input_pipeline.text import Vocabulary
 
 VERSION = 1
+OF_LANGUAGE_MODEL = ("lm.bin", "lm.arpa", "lm.arpa.gz", "unigrams.txt", "decode.json")  # go and come together
 
 
 class ModelFileError(ValueError):
@@ -119,8 +121,17 @@ def is_bundle(path: str | os.PathLike) -> bool:
     return Path(path, "model.safetensors").is_file() and Path(path, "config.json").is_file()
 
 
-def save_bundle(path: str | os.PathLike, meta: ModelMeta, variables: dict, card: str) -> None:
-    """Write a bundle at once or not at all: into a neighbouring folder first, which then takes the name."""
+def save_bundle(
+    path: str | os.PathLike,
+    meta: ModelMeta,
+    variables: dict,
+    card: str,
+    more: Mapping[str, str | os.PathLike | bytes] | None = None,
+) -> None:
+    """Write a bundle at once or not at all: into a neighbouring folder first, which then takes the name.
+
+    more: further files by name, as bytes or as paths to copy.
+    """
     target = Path(path)
     if target.exists() and not is_bundle(target):
         raise ModelFileError(f"{target} exists and is no bundle; export to another folder")
@@ -139,7 +150,14 @@ def save_bundle(path: str | os.PathLike, meta: ModelMeta, variables: dict, card:
         }
         (unfinished / "model.safetensors").write_bytes(save(arrays))
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-        others = [p for p in target.iterdir() if not (unfinished / p.name).exists()] if target.exists() else []
+        for name, content in (more or {}).items():
+            if isinstance(content, bytes):
+                (unfinished / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, unfinished / name)
+        replaced = OF_LANGUAGE_MODEL if more else ()
+        others = [p for p in target.iterdir() if p.name not in replaced] if target.exists() else []
+        others = [p for p in others if not (unfinished / p.name).exists()]
         for other in others:  # a language model, say, that was put beside the network
             shutil.copy2(other, unfinished / other.name)
         if target.exists():

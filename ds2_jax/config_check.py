@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
+from ds2_jax import decode_settings
 from ds2_jax.model import ModelSettings
 from ds2_jax.optim import make_optimizer, make_schedule
 from ds2_jax.training_data import feature_settings
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.text import normalise
 
-ENGINES = ("greedy",)
 FROM_MODEL = ("model.", "features.", "text.")  # settings that a restored model brings with it
 
 
@@ -22,7 +22,7 @@ def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) ->
     BatchSettings(batch["size"], batch["seconds"], batch["buckets"], batch["shuffle"], batch["sortagrad"])
     BatchSettings(batch["eval_size"], 0.0, batch["eval_buckets"])
     make_optimizer(config["optim"], make_schedule(config["optim"], 2, 1))
-    _require(config["decode"]["engine"] in ENGINES, "decode.engine", config, f"choose one of {', '.join(ENGINES)}")
+    decode_settings.read_settings(config)
     _require(config["train"]["nonfinite"] in ("skip", "stop"), "train.nonfinite", config, "choose skip or stop")
     _require(config["train"]["keep"] >= 1, "train.keep", config, "keep at least 1")
     _require(config["train"]["epochs"] >= 1, "train.epochs", config, "train for at least 1")

@@ -1,9 +1,10 @@
-"""Evaluate a model on a manifest: greedy decoding on the device, error rates on the host."""
+"""Evaluate a model on a manifest: the network on the device, decoding and error rates on the host."""
 
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from decoding import greedy, report
+from decoding.beam import Engine
 from decoding.error_rate import Result, summarise
-from ds2_jax import sharding
+from ds2_jax import decode_settings, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model
 from ds2_jax.steps import make_eval_step
@@ -31,20 +33,30 @@ logger = logging.getLogger("ds2_jax")
 class Transcripts:
     """What was recognised, by row of the manifest, and which rows could not be read."""
 
-    hypotheses: dict[int, greedy.Hypothesis] = field(default_factory=dict)
+    nbest: dict[int, list[greedy.Hypothesis]] = field(default_factory=dict)  # best first, at least one
     problems: dict[int, str] = field(default_factory=dict)
     loss: float = 0.0  # sum of -ln p(text) over `count` utterances
     count: int = 0
 
+    @property
+    def hypotheses(self) -> dict[int, greedy.Hypothesis]:
+        """The best hypothesis of each row."""
+        return {row: found[0] for row, found in self.nbest.items()}
+
 
 class Evaluator:
-    """The compiled evaluation step of one model, used on any number of manifests and sets of variables."""
+    """The compiled evaluation step of one model, used on any number of manifests and sets of variables.
 
-    def __init__(self, meta: ModelMeta, mesh: jax.sharding.Mesh):
+    Without an engine, decoding is greedy, and the device hands over the best symbols only.
+    """
+
+    def __init__(self, meta: ModelMeta, mesh: jax.sharding.Mesh, engine: Engine | None = None, *, all_symbols=False):
         self._meta = meta
         self._mesh = mesh
+        self._engine = engine
         everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-        self._step = jax.jit(make_eval_step(meta.network), in_shardings=(everywhere, rows), out_shardings=everywhere)
+        step = make_eval_step(meta.network, all_symbols=all_symbols or engine is not None)
+        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere)
 
     def corpus(self, manifest: Manifest, config: Mapping, labels: Labels | None) -> Corpus:
         """Plan a manifest for evaluation: by length, nothing augmented."""
@@ -62,33 +74,62 @@ class Evaluator:
         )
 
     def transcribe(self, variables: dict, corpus: Corpus, *, progress: str = "") -> Transcripts:
-        """Recognise every utterance of a corpus once."""
-        variables = jax.device_put(variables, sharding.replicated(self._mesh))
+        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one."""
         found = Transcripts()
+        decoding: Future | None = None
+        with ThreadPoolExecutor(1, "decode") as host:
+            for output, rows in self._outputs(variables, corpus, found, progress or "recognise"):
+                if decoding is not None:
+                    found.nbest |= decoding.result()
+                decoding = host.submit(self._decode, output, rows)
+            if decoding is not None:
+                found.nbest |= decoding.result()
+        return found
+
+    def log_probs(
+        self, variables: dict, corpus: Corpus, *, progress: str = ""
+    ) -> tuple[dict[int, np.ndarray], Transcripts]:
+        """Run the network only: natural-log probabilities [U, K] f32 by row of the manifest, and the rows' problems.
+
+        For an evaluator made with `all_symbols`.
+        """
+        found, problems = {}, Transcripts()
+        for output, rows in self._outputs(variables, corpus, problems, progress or "recognise"):
+            for place, utterance in rows.items():
+                found[utterance] = output["log_probs"][place, : output["lengths"][place]].copy()
+        return found, problems
+
+    def _outputs(
+        self, variables: dict, corpus: Corpus, found: Transcripts, progress: str
+    ) -> Iterator[tuple[dict, dict[int, int]]]:
+        """Run the step on every batch -> its output on the host, and which row of it is which row of the manifest.
+
+        Problems and sums go into `found`.
+        """
+        variables = jax.device_put(variables, sharding.replicated(self._mesh))
         specs = corpus.epoch(0)
-        bar = tqdm(total=len(corpus.manifest), desc=progress or "recognise", unit=" utterances", delay=2.0, leave=False)
-        with bar:
+        with tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar:
             for batch in corpus.batches(specs):
                 problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
                 output = jax.device_get(self._step(variables, sharding.put_batch(batch, self._mesh)))
-                self._collect(found, output, utterances, valid, problems)
-                bar.update(int((utterances >= 0).sum()))
-        return found
+                found.loss += float(output["loss"])
+                found.count += int(output["count"])
+                present = np.flatnonzero(utterances >= 0)
+                found.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
+                yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
+                bar.update(len(present))
 
-    def _collect(self, found: Transcripts, output: dict, utterances, valid, problems) -> None:
-        found.loss += float(output["loss"])
-        found.count += int(output["count"])
-        for row in np.flatnonzero(utterances >= 0):
-            if not valid[row]:
-                found.problems[int(utterances[row])] = str(problems[row])
-                continue
-            length = int(output["lengths"][row])
-            found.hypotheses[int(utterances[row])] = greedy.decode(
-                output["ids"][row, :length],
-                output["probabilities"][row, :length],
-                self._meta.vocabulary,
-                self._meta.output_frame_s,
-            )
+    def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[greedy.Hypothesis]]:
+        lengths = output["lengths"]
+        if self._engine is not None:
+            found = self._engine.decode_batch([output["log_probs"][row, : lengths[row]] for row in rows])
+            return dict(zip(rows.values(), found, strict=True))
+        vocabulary, frame_s = self._meta.vocabulary, self._meta.output_frame_s
+        best = {
+            utterance: (output["ids"][row, : lengths[row]], output["probabilities"][row, : lengths[row]])
+            for row, utterance in rows.items()
+        }
+        return {utterance: [greedy.decode(*path, vocabulary, frame_s)] for utterance, path in best.items()}
 
 
 @dataclass(frozen=True)
@@ -119,11 +160,12 @@ def evaluate(
             len(manifest),
             name_problems(manifest, found.problems),
         )
-    rows = sorted(found.hypotheses)
+    best = found.hypotheses
+    rows = sorted(best)
     if not rows:
         raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
     references = [normalise(manifest.text[row], meta.language) for row in rows]
-    hypotheses = [found.hypotheses[row].text for row in rows]
+    hypotheses = [best[row].text for row in rows]
     names = [manifest.path_as_written(row) for row in rows]
     speakers = [manifest.speaker(row) for row in rows]
     rules = ScoringRules.for_language(meta.language)
@@ -153,9 +195,15 @@ def run_eval(config: Mapping, workdir: str) -> dict:
         raise ValueError("config.data.test is empty: name the manifest to evaluate, --config.data.test=test.jsonl")
     meta, variables = load_model(config["restore"] or workdir)
     manifest = manifests.read_many(config["data"]["test"])
-    mesh = sharding.make_mesh()
-    evaluation = evaluate(Evaluator(meta, mesh), meta, variables, manifest, config, progress="evaluate")
-    summary = {**evaluation.result.as_dict(), "loss": _finite(evaluation.loss), "unusable": len(evaluation.problems)}
+    engine = decode_settings.make_engine(config, meta)
+    evaluator = Evaluator(meta, sharding.make_mesh(), engine)
+    evaluation = evaluate(evaluator, meta, variables, manifest, config, progress="evaluate")
+    summary = {
+        **evaluation.result.as_dict(),
+        "loss": _finite(evaluation.loss),
+        "unusable": len(evaluation.problems),
+        "engine": engine.name if engine else "greedy",
+    }
     if workdir and jax.process_index() == 0:
         write_reports(evaluation, Path(workdir), "eval", ", ".join(manifest.sources))
     return summary

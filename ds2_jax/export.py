@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ds2_jax import decode_settings
 from ds2_jax.bundle import ModelMeta, save_bundle
 from ds2_jax.checkpoint import FOLDER, find_checkpoint, load_model
 from ds2_jax.run_record import commit
@@ -18,13 +19,15 @@ SYMBOLS_SHOWN = 80
 def run_export(config: Mapping, workdir: str, output: str) -> dict:
     """Write `config.restore` (or the best checkpoint of the workdir) to the folder `output`.
 
-    Return what was written.
+    A language model, that of config.decode.lm or of the bundle restored, goes with it, and how to decode with it. Return
+    what was written.
     """
     if not output:
         raise ValueError("--output is empty: name the folder of the bundle, --output=models/mine")
     source = config["restore"] or workdir
     meta, variables = load_model(source)
-    save_bundle(output, meta, variables, model_card(meta, variables, source, output))
+    decoding = decode_settings.files_for_bundle(config, meta)
+    save_bundle(output, meta, variables, model_card(meta, variables, source, output), decoding)
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count(variables["params"]), "bytes": size}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from decoding.error_rate import count_utterance
 from decoding.greedy import Hypothesis
-from ds2_jax import sharding
+from ds2_jax import decode_settings, sharding
 from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import audio
@@ -30,8 +30,8 @@ def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) 
     """
     manifest, problems = _requests(config, files)
     meta, variables = load_model(config["restore"] or workdir)
-    evaluator = Evaluator(meta, sharding.make_mesh())
-    hypotheses: dict[int, Hypothesis] = {}
+    evaluator = Evaluator(meta, sharding.make_mesh(), decode_settings.make_engine(config, meta))
+    nbest: dict[int, list[Hypothesis]] = {}
     usable = np.array([row for row in range(len(manifest)) if row not in problems], np.int64)
     if len(usable):
         warning = describe_upsampling(manifest.select(usable), meta.features.sample_rate_hz)
@@ -39,17 +39,17 @@ def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) 
             logger.warning("%s", warning)
         corpus = evaluator.corpus(manifest.select(usable), config, None)
         found = evaluator.transcribe(variables, corpus, progress="transcribe")
-        hypotheses = {int(usable[row]): hypothesis for row, hypothesis in found.hypotheses.items()}
+        nbest = {int(usable[row]): hypotheses for row, hypotheses in found.nbest.items()}
         problems |= {int(usable[row]): problem for row, problem in found.problems.items()}
-    records = list(_records(manifest, hypotheses, problems))
+    records = list(_records(manifest, nbest, problems))
     if output:
         _write_lines(output, records)
-        print(f"{len(hypotheses)} transcripts, {len(problems)} problems: {output}")
+        print(f"{len(nbest)} transcripts, {len(problems)} problems: {output}")
     else:
         rules = ScoringRules.for_language(meta.language)
         for record in records:
-            _print(record, rules)
-    if not hypotheses:
+            _print(record, rules, words=config["infer"]["words"])
+    if not nbest:
         raise ValueError(f"none of {len(manifest)} utterances could be transcribed; the messages above say why")
 
 
@@ -88,25 +88,36 @@ def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
     )
 
 
-def _records(manifest: Manifest, hypotheses: Mapping[int, Hypothesis], problems: Mapping[int, str]) -> Iterator[dict]:
-    """Describe each utterance, in the order asked for: its transcript with words, or its problem."""
+def _records(
+    manifest: Manifest, nbest: Mapping[int, Sequence[Hypothesis]], problems: Mapping[int, str]
+) -> Iterator[dict]:
+    """Describe each utterance, in the order asked for: its transcript with words, or its problem.
+
+    Where there are several hypotheses, `nbest` lists all of them, the best one included.
+    """
     for row in range(len(manifest)):
         record: dict = {"audio_filepath": manifest.audio[row]}
         if manifest.text[row]:
             record["reference"] = manifest.text[row]
-        if row in hypotheses:
-            found = hypotheses[row]
-            record |= {"text": found.text, "confidence": round(found.confidence, 4)}
-            record["words"] = [
-                {name: round(v, 4) if isinstance(v, float) else v for name, v in dataclasses.asdict(word).items()}
-                for word in found.words
-            ]
+        if row in nbest:
+            record |= _rounded(dataclasses.asdict(nbest[row][0]))
+            if len(nbest[row]) > 1:
+                record["nbest"] = [_rounded(dataclasses.asdict(hypothesis)) for hypothesis in nbest[row]]
         else:
             record["error"] = problems.get(row, "it was not reached")
         yield record
 
 
-def _print(record: Mapping, rules: ScoringRules) -> None:
+def _rounded(value):
+    """Round the numbers of a record to four decimals."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
     print(record["audio_filepath"])
     if "error" in record:
         print(f"  error:      {record['error']}")
@@ -114,11 +125,19 @@ def _print(record: Mapping, rules: ScoringRules) -> None:
     if "reference" in record:
         print(f"  reference:  {record['reference']}")
     print(f"  hypothesis: {record['text']}")
+    if words and record["words"]:
+        print(f"  words:      {', '.join(map(_describe_word, record['words']))}")
+    for rank, other in enumerate(record.get("nbest", ()), start=1):
+        print(f"  {rank:3d}. {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
     if "reference" in record:
-        words, characters = count_utterance(record["reference"], record["text"], rules)
+        errors, characters = count_utterance(record["reference"], record["text"], rules)
         print(
-            f"  word errors {words.errors} of {words.reference}, character errors {characters.errors} of {characters.reference}"
+            f"  word errors {errors.errors} of {errors.reference}, character errors {characters.errors} of {characters.reference}"
         )
+
+
+def _describe_word(word: Mapping) -> str:
+    return f"{word['text']} {word['start_s']:.2f}-{word['end_s']:.2f} s {word['confidence']:.0%}"
 
 
 def _write_lines(path: str, records: Sequence[Mapping]) -> None:

@@ -92,11 +92,12 @@ def _average(averaged: Any, parameters: Any, step: jax.Array, decay: float):
     return jax.tree.map(lambda a, p: now * a + (1 - now) * p, averaged, parameters)
 
 
-def make_eval_step(model: DeepSpeech2) -> Callable[[dict, Batch], dict[str, jax.Array]]:
+def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable[[dict, Batch], dict[str, jax.Array]]:
     """Build (variables, batch) -> greedy symbols and sums.
 
     Returns ids [B, U] i32 and probabilities [B, U] f32 (of each frame's best symbol), lengths [B] i32, loss (sum),
-    count and infeasible. `variables` holds params and batch_stats.
+    count and infeasible. With `all_symbols`, log_probs [B, U, K] f32 instead of the first two: what a beam search needs.
+    `variables` holds params and batch_stats.
     """
 
     def eval_step(variables: dict, batch: Batch):
@@ -106,9 +107,9 @@ def make_eval_step(model: DeepSpeech2) -> Callable[[dict, Batch], dict[str, jax.
         )
         log_probs = jax.nn.log_softmax(logits)
         loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], batch["valid"])
+        best = {"ids": log_probs.argmax(-1).astype(jnp.int32), "probabilities": jnp.exp(log_probs.max(-1))}
         return {
-            "ids": log_probs.argmax(-1).astype(jnp.int32),
-            "probabilities": jnp.exp(log_probs.max(-1)),
+            **({"log_probs": log_probs} if all_symbols else best),
             "lengths": lengths,
             "loss": loss,
             "count": counted.sum(),

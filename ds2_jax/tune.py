@@ -1,0 +1,147 @@
+"""`--mode=tune`: run the network once over `config.data.dev`, then search alpha and beta (decoding/tune.py)."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from decoding import beam, tune
+from decoding.beam import BeamSettings
+from ds2_jax import decode_settings, sharding
+from ds2_jax.bundle import ModelMeta
+from ds2_jax.checkpoint import load_model
+from ds2_jax.evaluate import Evaluator
+from input_pipeline import manifest as manifests
+from input_pipeline.corpus import name_problems
+from input_pipeline.manifest import Manifest
+from input_pipeline.pipeline import encode_transcripts
+from input_pipeline.text import ScoringRules, normalise
+
+logger = logging.getLogger("ds2_jax")
+
+FOLDER = "tune"  # of the workdir
+LOG_PROBS = "log_probs.npz"
+
+
+def run_tune(config: Mapping, workdir: str) -> dict:
+    """Find the best alpha and beta for `config.decode` on `config.data.dev`; return what is printed.
+
+    Files go to <workdir>/tune. Raises ValueError with what to do.
+    """
+    if not workdir:
+        raise ValueError("--workdir is empty: name a folder for points and picture, --workdir=runs/tune")
+    if not config["data"]["dev"]:
+        raise ValueError("config.data.dev is empty: name the manifest to tune on, --config.data.dev=dev.jsonl")
+    settings = decode_settings.read_settings(config)
+    if not settings.lm:
+        raise ValueError("there is no language model to tune: name one, --config.decode.lm=lm.bin")
+    if settings.engine == "greedy":
+        raise ValueError(
+            "config.decode.engine is 'greedy', which uses no language model: leave it empty, or choose another"
+        )
+    settings = dataclasses.replace(settings, engine=beam.choose_engine(settings))
+    grid = read_grid(config)
+    meta, variables = load_model(config["restore"] or workdir)
+    beam.make_engine(
+        meta.vocabulary, settings, meta.output_frame_s
+    )  # what does not fit is said before the network runs
+    manifest = manifests.read_many(config["data"]["dev"])
+    folder = Path(workdir, FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = _digest(_digest_model(meta, variables), manifest.digest())
+    rows, log_probs = _log_probs(config, meta, variables, manifest, folder / LOG_PROBS, inputs)
+    task = tune.Task(
+        symbols=meta.vocabulary.symbols,
+        settings=settings,
+        frame_s=meta.output_frame_s,
+        log_probs=log_probs,
+        references=[normalise(manifest.text[row], meta.language) for row in rows],
+        rules=ScoringRules.for_language(meta.language),
+    )
+    logger.info(
+        "tuning on %d utterances: %s",
+        len(rows),
+        decode_settings.describe(settings, settings.engine).split(", alpha")[0],
+    )
+    found = tune.search(task, grid, folder, _digest(inputs, _digest_settings(settings)))
+    return {**found, "engine": settings.engine, "picture": str(folder / tune.PICTURE)}
+
+
+def read_grid(config: Mapping) -> tune.Grid:
+    """Read `config.tune`. Raises ValueError for an empty grid."""
+    values = config["tune"]
+    if values["original_grid"]:
+        return tune.Grid.original()
+    alpha, beta = ((values[f"{n}_from"], values[f"{n}_to"], values[f"{n}_step"]) for n in ("alpha", "beta"))
+    return tune.Grid.regular(alpha, beta, values["refine"])
+
+
+def _log_probs(
+    config: Mapping, meta: ModelMeta, variables: dict, manifest: Manifest, path: Path, digest: str
+) -> tuple[list[int], list[np.ndarray]]:
+    """Return the usable rows of the manifest and their probabilities [U, K]: those in the file, if they are of these inputs."""
+    kept = _read_log_probs(path, digest)
+    if kept is not None:
+        logger.info("the network's probabilities are read from %s", path)
+        return kept
+    labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
+    evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
+    found, state = evaluator.log_probs(variables, evaluator.corpus(manifest, config, labels), progress="network")
+    if state.problems:
+        named = name_problems(manifest, state.problems)
+        logger.warning("%d of %d utterances could not be used:\n%s", len(state.problems), len(manifest), named)
+    rows = sorted(found)
+    if not rows:
+        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
+    arrays = [found[row] for row in rows]
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
+    np.savez_compressed(
+        unfinished,
+        digest=digest,
+        rows=rows,
+        lengths=[len(array) for array in arrays],
+        log_probs=np.concatenate(arrays).astype(np.float32),
+    )
+    os.replace(unfinished, path)
+    return rows, arrays
+
+
+def _read_log_probs(path: Path, digest: str) -> tuple[list[int], list[np.ndarray]] | None:
+    try:
+        with np.load(path) as file:
+            if str(file["digest"]) != digest:
+                return None
+            arrays = np.split(file["log_probs"], np.cumsum(file["lengths"])[:-1])
+            return file["rows"].tolist(), arrays
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # none, or cut off
+        return None
+
+
+def _digest_model(meta: ModelMeta, variables: dict) -> str:
+    digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
+    for leaf in jax.tree.leaves(jax.device_get(variables)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_settings(settings: BeamSettings) -> str:
+    """Digest what decides the errors of a point besides alpha and beta: settings, and the language model's content."""
+    values = dataclasses.asdict(settings)
+    for name in ("alpha", "beta", "nbest", "threads"):
+        del values[name]
+    for name in ("lm", "unigrams"):
+        if values[name]:
+            with open(values[name], "rb") as file:
+                values[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return json.dumps(values, sort_keys=True)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
