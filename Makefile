@@ -22,9 +22,10 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s; make install PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt
+$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt requirements-nodeps.txt
 	$(if $(JAX_EXTRA_$(ACCELERATOR)),,$(error ACCELERATOR=$(ACCELERATOR) is unknown: choose cpu, cuda or tpu))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(JAX_EXTRA_$(ACCELERATOR))' -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	$(BIN)/python -m ds2_jax.check_device $(ACCELERATOR)
 	touch $@
 

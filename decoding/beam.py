@@ -97,7 +97,8 @@ class BeamSettings:
     @property
     def cores(self) -> int:
         """Threads to use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self.threads or present or 1
 
 
 class Engine(Protocol):

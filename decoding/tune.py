@@ -70,12 +70,12 @@ class Grid:
         return [(alpha, beta) for alpha in self.alphas for beta in self.betas]
 
     def around(self, alpha: float, beta: float, times: int) -> list[tuple[float, float]]:
-        """Return the points around one of them within a step, at half of it: the step itself halves with each time."""
+        """Return the points around one of them, within the grid, at half of the last step."""
         axes = []
-        for centre, values, least in ((alpha, self.alphas, 0.0), (beta, self.betas, -math.inf)):
+        for centre, values in ((alpha, self.alphas), (beta, self.betas)):
             step = (values[1] - values[0]) / 2**times if len(values) > 1 else 0.0
-            near = (centre + step * k for k in (-2, -1, 0, 1, 2))
-            axes.append(sorted(set(_rounded(value for value in near if value >= least))))
+            near = (min(max(centre + step * k, values[0]), values[-1]) for k in (-2, -1, 0, 1, 2))
+            axes.append(sorted(set(_rounded(near))))
         return [(a, b) for a in axes[0] for b in axes[1]]
 
     def edges(self, alpha: float, beta: float) -> list[str]:

@@ -11,6 +11,7 @@ from tests.runs import ROOT
 
 ROOMS = {"ds2_jax", "input_pipeline", "decoding", "configs", "benchmarks", "tests", "main"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "clu"}
+DECODERS = {"pyctcdecode", "ctc_beam_decoder", "kenlm", "matplotlib"}  # imported when they are used, by name or inside
 USES_GRAIN = {"pipeline.py", "corpus.py"}  # pipeline itself, and what builds on it
 
 
@@ -72,9 +73,16 @@ def test_reading_data_loads_neither_jax_nor_grain():
 @pytest.mark.parametrize("path", files_of("decoding"), ids=module_of)
 def test_decoding_needs_numpy_and_the_text_rules_only(path):
     used = used_by(path)
-    assert top(used) - set(sys.stdlib_module_names) <= {"numpy", "rapidfuzz", "decoding", "input_pipeline"}
+    known = {"numpy", "rapidfuzz", "tqdm", "decoding", "input_pipeline"} | DECODERS
+    assert top(used) - set(sys.stdlib_module_names) <= known
     for name in used:
         assert not name.startswith("input_pipeline") or name.split(".")[1:2] == ["text"], name
+
+
+def test_settings_load_no_decoder_library():
+    code = f"import sys, decoding.beam, decoding.tune\nprint(sorted(set(sys.modules) & {JAX | DECODERS}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 @pytest.mark.parametrize("path", files_of("ds2_jax"), ids=module_of)
