@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decoding.confidence import log_confidence
+from decoding.confidence import align
 from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
 from input_pipeline.text import Vocabulary
 
@@ -136,11 +136,15 @@ class LibraryEngine:
     def _hypothesis(
         self, log_probs: np.ndarray, frames: Sequence[tuple[str, tuple[int, int]]], score: float
     ) -> Hypothesis:
-        words, total, symbols = [], 0.0, 0
-        for text, (first, end) in frames:
-            log_p = log_confidence(log_probs, self._vocabulary.encode(text).tolist(), first, end)
-            words.append(Word(text, first * self._frame_s, end * self._frame_s, math.exp(log_p / len(text))))
-            total, symbols = total + log_p, symbols + len(text)
+        """Place the words anew: a library's frames are those of the first of all the paths that it merged."""
+        words, total, symbols, last = [], 0.0, 0, 0
+        starts = [first for _, (first, _) in frames[1:]] + [len(log_probs)]
+        for (text, (first, end)), following in zip(frames, starts, strict=False):  # without words there is one start
+            found = align(log_probs, self._vocabulary.encode(text).tolist(), max(first, last), max(end, following))
+            last = found.end
+            confidence = math.exp(found.log_p / len(text))
+            words.append(Word(text, found.first * self._frame_s, found.end * self._frame_s, confidence))
+            total, symbols = total + found.log_p, symbols + len(text)
         if not words:
             total, symbols = float(np.maximum(log_probs[:, BLANK], math.log(LEAST_PROBABILITY)).sum()), len(log_probs)
         text = (" " if self._spaced else "").join(word.text for word in words)

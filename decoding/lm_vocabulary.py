@@ -22,6 +22,7 @@ HEADER_AT = 80
 SPECIAL = frozenset(("<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
 SHOWN = 5
 MAKE = "make one: python -m decoding.lm train --help"
+LETTERS = 100  # words of one character above which they are no alphabet that is spelled
 MOSTLY = 0.5  # share of words of several characters above which a model is no model of characters
 
 
@@ -122,9 +123,16 @@ def check_words(words: Sequence[str], vocabulary: Vocabulary, where: str) -> Non
     spaced = " " in vocabulary.symbols
     long = [word for word in words if len(word) > 1]
     if spaced and not long:
-        raise LanguageModelError(
-            f"{where} is a model of characters ({_some(words)}), but this network writes words, with spaces between them: "
-            "train one on words, python -m decoding.lm train --help"
+        if len(words) > LETTERS:
+            raise LanguageModelError(
+                f"{where} is a model of characters ({_some(words)}), but this network writes words, with spaces between them: "
+                "train one on words, python -m decoding.lm train --help"
+            )
+        logger.warning(
+            "%s: all its words are single characters (%s). That is right for spelled letters with spaces between them; a "
+            "model of characters does not go with this network, which writes words",
+            where,
+            _some(words),
         )
     if not spaced and len(long) > MOSTLY * len(words):
         raise LanguageModelError(
