@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 WORD_START = "\u2581"
 LEAST_SYMBOL = -5.0  # ln p below which both skip a symbol of a frame; less makes them slow, and no better
+LEAST_OF_SEVERAL = (
+    -10.0
+)  # the same where more than one hypothesis is wanted: a sure network has no other symbols above -5
 STRICT = -100.0  # log10, of a word that the model lacks: as good as forbidden, and never without any hypothesis
 LOSSES = (
     "no strict lexicon (words that the language model lacks are made improbable, not impossible), </s> always counts, "
-    "cutoff_prob and cutoff_top_n have no effect, one weight for all hot words"
+    "cutoff_prob and cutoff_top_n have no effect, one weight for all hot words, short N-best lists"
 )
 INSTALL = {
     "pyctcdecode": "pip install --no-deps -r requirements-nodeps.txt, and pip install -r requirements.txt",
@@ -122,12 +125,13 @@ class LibraryEngine:
         return list(self._threads.map(self._decode, log_probs))
 
     def _decode(self, log_probs: np.ndarray) -> list[Hypothesis]:
+        single = self._settings.nbest == 1
         found = self._decoder.decode_beams(
             log_probs,
             beam_width=self._settings.beam_size,
             beam_prune_logp=-self._settings.threshold,
             token_min_logp=LEAST_SYMBOL,
-            prune_history=self._settings.nbest == 1,  # as the libraries' own decode(): it costs variety only
+            prune_history=single,  # as the libraries' own decode(): it costs variety only
             hotwords=self._hot_words,
             hotword_weight=self._hot_weight,
         )
