@@ -315,6 +315,29 @@ def test_words_are_read_from_arpa_gzip_and_a_file_of_their_own(tmp_path):
         lm_vocabulary.read_words(str(arpa), "nowhere.txt")
 
 
+def binary_of(words: list[str], *, has_words: bool = True, count: int | None = None) -> bytes:
+    """Make what KenLM writes around a model: its header, some numbers, and the words at the end."""
+    header = lm_vocabulary.HEADER.pack(1, 5, 1.5, 5, has_words, 1, len(words) if count is None else count)
+    start = (lm_vocabulary.BINARY + b" version 5\n\0").ljust(lm_vocabulary.HEADER_AT, b"\0")
+    return start + header + bytes(range(256)) * 9 + b"".join(word.encode() + b"\0" for word in words)
+
+
+def test_words_are_read_from_the_end_of_a_binary(tmp_path):
+    path = tmp_path / "lm.bin"
+    path.write_bytes(binary_of(["<unk>", "<s>", "</s>", "ab", "你好"]))
+    assert lm_vocabulary.read_words(str(path)) == ["ab", "你好"]
+
+
+@pytest.mark.parametrize("broken", [{"has_words": False}, {"count": 9}])
+def test_a_binary_without_its_words_asks_for_them(broken, tmp_path):
+    path = tmp_path / "lm.bin"
+    path.write_bytes(binary_of(["<unk>", "ab"], **broken))
+    with pytest.raises(ValueError, match=r"config\.decode\.unigrams=words\.txt"):
+        lm_vocabulary.read_words(str(path))
+    (tmp_path / "words.txt").write_text("ab\n")
+    assert lm_vocabulary.read_words(str(path), str(tmp_path / "words.txt")) == ["ab"]
+
+
 def test_a_hot_word_that_cannot_be_spelled_is_refused():
     with pytest.raises(ValueError, match=r"'añb' .*U\+00F1.*spell it with"):
         make_engine(LETTERS, BeamSettings(engine="ctc_beam_decoder", hot_words="añb:2"), FRAME_S)

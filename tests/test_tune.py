@@ -133,6 +133,14 @@ def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task,
     assert capsys.readouterr().out.count("WER") == len(rows)
 
 
+def test_mandarin_is_tuned_on_character_errors(make_task, tmp_path):
+    task = make_task(rules=ScoringRules.for_language("zh"))
+    assert task.by_characters
+    found = search(task, SMALL, tmp_path, "d")
+    summary = json.loads((tmp_path / tune.SUMMARY).read_text())
+    assert found["cer"] == min(point["cer"] for point in summary["all"])
+
+
 def test_both_libraries_measure_the_same(make_task):
     points = []
     for name in ("ctc_beam_decoder", "pyctcdecode"):
