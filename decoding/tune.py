@@ -221,12 +221,13 @@ def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
     if known:
         logger.info("%d points of %s are kept", known, file.path)
     start = time.monotonic()
-    _measure(task, grid.points(), file)
+    measurer = _Measurer(task, file)
+    measurer.measure(grid.points(), "tune")
     asked = set(grid.points())
     for times in range(1, grid.refine + 1):
         best = best_of((file.points[place] for place in asked), characters=task.by_characters)
         around = grid.around(best.alpha, best.beta, times)
-        _measure(task, around, file, f"refine {times}")
+        measurer.measure(around, f"refine {times}")
         asked |= set(around)
     points = [file.points[place] for place in sorted(asked)]
     best = best_of(points, characters=task.by_characters)
@@ -249,38 +250,44 @@ def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
     return found
 
 
-def _measure(task: Task, places: Sequence[tuple[float, float]], file: PointFile, name: str = "tune") -> None:
-    """Measure those of the places that are not known; show each point and the time left."""
-    missing = [place for place in dict.fromkeys(places) if place not in file.points]
-    with tqdm(total=len(places), initial=len(places) - len(missing), desc=name, unit=" points") as bar:
-        try:
-            for point in _points(task, missing):
-                file.add(point)
-                bar.write(str(point))
-                best = best_of(file.points.values(), characters=task.by_characters)
-                bar.set_postfix_str(f"best at {best.alpha:g}, {best.beta:g}", refresh=False)
-                bar.update()
-        except BrokenProcessPool as error:
-            raise TuningError(
-                f"a process of the decoder died (killed, or out of memory): {bar.n} of {bar.total} points are kept in "
-                f"{file.path}. Run the same line again to go on, with fewer processes: --config.decode.threads=1"
-            ) from error
-        except KeyboardInterrupt:
-            raise TuningError(
-                f"stopped: {bar.n} of {bar.total} points are kept in {file.path}; run the same line again to go on"
-            ) from None
+class _Measurer:
+    """Measures points on all cores: with threads of an engine that releases the interpreter lock, else with processes."""
 
+    def __init__(self, task: Task, file: PointFile):
+        self._task, self._file = task, file
+        self._engine: Engine | None = None  # made once: a language model takes its time to load
 
-def _points(task: Task, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
-    """Decode with each pair on all cores: threads of an engine that releases the interpreter lock, else processes."""
-    if not places:
-        return
-    if task.settings.engine == "pyctcdecode":
-        yield from _points_of_processes(task, places)
-        return
-    engine = task.engine(task.settings.threads)
-    for alpha, beta in places:
-        yield task.measure(engine, alpha, beta)
+    def measure(self, places: Sequence[tuple[float, float]], name: str) -> None:
+        """Measure those of the places that are not known; show each point and the time left."""
+        file = self._file
+        missing = [place for place in dict.fromkeys(places) if place not in file.points]
+        with tqdm(total=len(places), initial=len(places) - len(missing), desc=name, unit=" points") as bar:
+            try:
+                for point in self._points(missing):
+                    file.add(point)
+                    bar.write(str(point))
+                    best = best_of(file.points.values(), characters=self._task.by_characters)
+                    bar.set_postfix_str(f"best at {best.alpha:g}, {best.beta:g}", refresh=False)
+                    bar.update()
+            except BrokenProcessPool as error:
+                raise TuningError(
+                    f"a process of the decoder died (killed, or out of memory): {bar.n} of {bar.total} points are kept in "
+                    f"{file.path}. Run the same line again to go on, with fewer processes: --config.decode.threads=1"
+                ) from error
+            except KeyboardInterrupt:
+                raise TuningError(
+                    f"stopped: {bar.n} of {bar.total} points are kept in {file.path}; run the same line again to go on"
+                ) from None
+
+    def _points(self, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
+        if not places:
+            return
+        if self._task.settings.engine == "pyctcdecode":
+            yield from _points_of_processes(self._task, places)
+            return
+        self._engine = self._engine or self._task.engine(self._task.settings.threads)
+        for alpha, beta in places:
+            yield self._task.measure(self._engine, alpha, beta)
 
 
 def _points_of_processes(task: Task, places: Sequence[tuple[float, float]]) -> Iterator[Point]:

@@ -55,6 +55,20 @@ def describe(settings: BeamSettings, engine: str) -> str:
     return f"{engine}, {model}, beam {settings.beam_size}"
 
 
+def card_section(config: Mapping) -> str:
+    """Describe the language model of a bundle for its card; empty without one."""
+    settings = read_settings(config)
+    if not settings.lm:
+        return ""
+    name = MODELS[lm_vocabulary.kind_of(settings.lm)]
+    return f"""
+## Language model
+
+`{name}` is used by default, with `decode.json`: alpha {settings.alpha:g}, beta {settings.beta:g} (natural logarithms), lexicon
+`{settings.lexicon}`, beam {settings.beam_size}. `--config.decode.engine=greedy` decodes without it.
+"""
+
+
 def files_for_bundle(config: Mapping, meta: ModelMeta) -> dict[str, str | bytes]:
     """Return the files of a bundle that belong to its language model, none without: paths to copy, or content.
 

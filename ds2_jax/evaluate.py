@@ -205,7 +205,7 @@ def run_eval(config: Mapping, workdir: str) -> dict:
         "engine": engine.name if engine else "greedy",
     }
     if workdir and jax.process_index() == 0:
-        write_reports(evaluation, Path(workdir), "eval", ", ".join(manifest.sources))
+        write_reports(evaluation, Path(workdir), "eval", f"{', '.join(manifest.sources)} ({summary['engine']})")
     return summary
 
 

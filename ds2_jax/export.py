@@ -27,7 +27,13 @@ def run_export(config: Mapping, workdir: str, output: str) -> dict:
     source = config["restore"] or workdir
     meta, variables = load_model(source)
     decoding = decode_settings.files_for_bundle(config, meta)
-    save_bundle(output, meta, variables, model_card(meta, variables, source, output), decoding)
+    save_bundle(
+        output,
+        meta,
+        variables,
+        model_card(meta, variables, source, output) + decode_settings.card_section(config),
+        decoding,
+    )
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count(variables["params"]), "bytes": size}
 
