@@ -1,0 +1,137 @@
+"""The native engine: prefix beam search in C++ (search.hh), a lexicon with look-ahead, KenLM memory-mapped."""
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from decoding import lm_vocabulary
+from decoding.beam import BeamSettings
+from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
+from input_pipeline.text import Vocabulary
+
+Told = tuple[list[int], list[int], list[float], float]  # symbols, their frames, their ln p, score
+
+
+def available() -> bool:
+    """Tell whether the extension is built (`python -m decoding.native.build`) and can be loaded."""
+    try:
+        _extension()
+    except ImportError:
+        return False
+    return True
+
+
+def _extension() -> Any:
+    return importlib.import_module("decoding.native._native")
+
+
+class NativeEngine:
+    """The engine for a vocabulary; threads share it, and its memory-mapped model.
+
+    A network whose vocabulary has a space writes words: those of the language model (lexicon `strict`), or any (`open`).
+    Without a space (Mandarin) every symbol is a unit of the language model. Without a language model any text may come.
+    """
+
+    name = "native"
+
+    def __init__(self, vocabulary: Vocabulary, settings: BeamSettings, frame_s: float):
+        symbols = list(vocabulary.symbols)
+        self._symbols, self._settings, self._frame_s = ["", *symbols], settings, frame_s
+        self._space = symbols.index(" ") + 1 if " " in symbols else -1
+        hot_words = settings.hot_word_weights()
+        words: list[str] = []
+        if settings.lm and self._space > 0:
+            known = lm_vocabulary.read_words(settings.lm, settings.unigrams)
+            words = [*known, *hot_words]  # a hot word that the model lacks is written, as an unknown word
+        options = {
+            "alpha": settings.alpha,
+            "beta": settings.beta,
+            "beam_size": settings.beam_size,
+            "cutoff_prob": settings.cutoff_prob,
+            "cutoff_top_n": settings.cutoff_top_n,
+            "threshold": settings.threshold,
+            "strict": settings.lexicon == "strict",
+            "unknown_score": settings.unknown_score,
+            "end_of_sentence": settings.end_of_sentence,
+        }
+        try:
+            self._decoder = _extension().Decoder(
+                symbols, self._space, settings.lm, words, list(hot_words.items()), options
+            )
+        except (RuntimeError, OSError) as error:
+            raise ValueError(
+                f"KenLM cannot load config.decode.lm={settings.lm!r}: {str(error).strip().splitlines()[-1]}. The native decoder "
+                f"reads binaries of this machine's byte order and ARPA files up to order {_extension().max_order}; make it "
+                "again (python -m decoding.lm train --help), or choose another file"
+            ) from error
+
+    def rescale(self, alpha: float, beta: float) -> None:
+        """Change the weights of the language model."""
+        self._decoder.rescale(alpha, beta)
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Decode [U, K] arrays on `config.decode.threads` threads, outside of the interpreter's lock."""
+        found = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.cores)
+        return [
+            [self._hypothesis(told, rows) for told in candidates]
+            for rows, candidates in zip(log_probs, found, strict=True)
+        ]
+
+    def stream(self) -> "NativeStream":
+        """Begin an utterance whose frames arrive piece by piece."""
+        return NativeStream(self)
+
+    def _hypothesis(self, told: Told, log_probs: np.ndarray | None = None) -> Hypothesis:
+        """Make words of symbols; a word lies from its first symbol's surest frame to its last one's."""
+        symbols, frames, log_ps, score = told
+        words: list[Word] = []
+        begin = 0
+        for i in range(len(symbols) + 1):
+            parted = i == len(symbols) or symbols[i] == self._space
+            if parted and i > begin:
+                words.append(self._word(symbols, frames, log_ps, begin, i))
+            if parted:
+                begin = i + 1
+            elif self._space < 0:
+                words.append(self._word(symbols, frames, log_ps, i, i + 1))
+                begin = i + 1
+        text = (" " if self._space > 0 else "").join(word.text for word in words)
+        if log_ps:
+            confidence = math.exp(sum(log_ps) / len(log_ps))
+        elif log_probs is not None and len(log_probs):
+            confidence = math.exp(np.maximum(log_probs[:, BLANK], math.log(LEAST_PROBABILITY)).mean())
+        else:
+            confidence = 0.0
+        return Hypothesis(text, words, confidence, score)
+
+    def _word(self, symbols: list[int], frames: list[int], log_ps: list[float], begin: int, end: int) -> Word:
+        return Word(
+            "".join(self._symbols[symbol] for symbol in symbols[begin:end]),
+            frames[begin] * self._frame_s,
+            (frames[end - 1] + 1) * self._frame_s,
+            math.exp(sum(log_ps[begin:end]) / (end - begin)),
+        )
+
+
+class NativeStream:
+    """One utterance, fed piece by piece; the engine's weights hold while it lasts."""
+
+    def __init__(self, engine: NativeEngine):
+        self._engine = engine
+        self._stream = _extension().Stream(engine._decoder)
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Take the next frames, natural logs [n, K]."""
+        self._stream.feed(np.ascontiguousarray(log_probs, np.float32))
+
+    def partial(self) -> Hypothesis:
+        """Return the best prefix so far; its last word may be unfinished."""
+        return self._engine._hypothesis(self._stream.best(count=1, ended=False)[0])
+
+    def finish(self) -> list[Hypothesis]:
+        """Return the hypotheses of the whole utterance, best first."""
+        count = self._engine._settings.nbest
+        return [self._engine._hypothesis(told) for told in self._stream.best(count=count, ended=True)]

@@ -1,0 +1,195 @@
+// The Python face of the search: decoders that share a model, and streams of frames.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "search.hh"
+
+namespace py = pybind11;
+
+namespace ds2 {
+namespace {
+
+using Matrix = py::array_t<float, py::array::c_style | py::array::forcecast>;
+// symbols, their frames, their ln p, and the score of all
+using Told = std::tuple<std::vector<int>, std::vector<int>, std::vector<float>, float>;
+
+std::vector<Told> Tell(const std::vector<Candidate>& candidates) {
+  std::vector<Told> told;
+  for (const Candidate& candidate : candidates) {
+    auto& [symbols, frames, log_ps, score] = told.emplace_back();
+    score = candidate.score;
+    for (const PlacedSymbol& placed : candidate.symbols) {
+      symbols.push_back(placed.symbol);
+      frames.push_back(placed.frame);
+      log_ps.push_back(placed.log_p);
+    }
+  }
+  return told;
+}
+
+using SymbolOf = std::unordered_map<std::string, int>;
+
+// The network's symbol for each UTF-8 character of a word; false where it has none.
+bool SpellWord(const std::string& word, const SymbolOf& symbol_of, std::vector<int>& symbols) {
+  symbols.clear();
+  for (size_t begin = 0, end; begin < word.size(); begin = end) {
+    for (end = begin + 1; end < word.size() && (word[end] & 0xC0) == 0x80;) ++end;
+    const auto found = symbol_of.find(word.substr(begin, end - begin));
+    if (found == symbol_of.end()) return false;
+    symbols.push_back(found->second);
+  }
+  return !symbols.empty();
+}
+
+class Decoder {
+ public:
+  // symbols: the network's, blank left out, a character each; space: the one that parts words, -1 for none. words: those
+  // of a language model of words. hot_words: as written, with weights. All text is UTF-8.
+  Decoder(const std::vector<std::string>& symbols, int space, const std::string& lm, const std::vector<std::string>& words,
+          const std::vector<std::pair<std::string, float>>& hot_words, const py::dict& options)
+      : setup_(std::make_shared<Setup>()) {
+    setup_->symbols = static_cast<int>(symbols.size()) + 1;
+    setup_->space = space;
+    setup_->beam_size = options["beam_size"].cast<int>();
+    setup_->cutoff_prob = options["cutoff_prob"].cast<float>();
+    setup_->cutoff_top_n = options["cutoff_top_n"].cast<int>();
+    setup_->threshold = options["threshold"].cast<float>();
+    setup_->strict = options["strict"].cast<bool>();
+    setup_->unknown_score = options["unknown_score"].cast<float>();
+    setup_->end_of_sentence = options["end_of_sentence"].cast<bool>();
+    Rescale(options["alpha"].cast<float>(), options["beta"].cast<float>());
+    SymbolOf symbol_of;
+    for (size_t i = 0; i < symbols.size(); ++i) symbol_of[symbols[i]] = static_cast<int>(i) + 1;
+    for (const auto& [word, weight] : hot_words) {
+      HotWord hot{{}, weight};
+      if (!SpellWord(word, symbol_of, hot.symbols)) throw std::invalid_argument("a hot word cannot be spelled");
+      setup_->hot_words.push_back(hot);
+    }
+    if (!lm.empty()) Load(lm, words, symbols, symbol_of);
+  }
+
+  void Rescale(float alpha, float beta) {
+    setup_->alpha = alpha;
+    setup_->beta = beta;
+  }
+
+  // Decodes utterances [frames][symbols] on so many threads, without the interpreter's lock.
+  std::vector<std::vector<Told>> Decode(const std::vector<Matrix>& utterances, int nbest, int threads) {
+    struct View {
+      const float* data;
+      int frames;
+    };
+    std::vector<View> views;
+    for (const Matrix& matrix : utterances) {
+      if (matrix.ndim() != 2 || matrix.shape(1) != setup_->symbols) throw std::invalid_argument("log_probs must be [U, K]");
+      views.push_back({matrix.data(), static_cast<int>(matrix.shape(0))});
+    }
+    std::vector<std::vector<Candidate>> found(views.size());
+    {
+      py::gil_scoped_release release;
+      std::atomic<size_t> next{0};
+      std::exception_ptr failure;
+      std::mutex failure_lock;
+      const auto work = [&] {
+        try {
+          Search search(*setup_);
+          for (size_t i; (i = next++) < views.size();) {
+            search.Reset();
+            search.Feed(views[i].data, views[i].frames);
+            found[i] = search.Best(nbest, true);
+          }
+        } catch (...) {
+          const std::lock_guard<std::mutex> guard(failure_lock);
+          failure = std::current_exception();
+        }
+      };
+      const int helpers = std::min<int>(threads, static_cast<int>(views.size())) - 1;
+      std::vector<std::thread> pool;
+      for (int i = 0; i < helpers; ++i) pool.emplace_back(work);
+      work();
+      for (std::thread& thread : pool) thread.join();
+      if (failure) std::rethrow_exception(failure);
+    }
+    std::vector<std::vector<Told>> told;
+    for (const auto& candidates : found) told.push_back(Tell(candidates));
+    return told;
+  }
+
+  std::shared_ptr<Setup> setup() const { return setup_; }
+
+ private:
+  void Load(const std::string& lm, const std::vector<std::string>& words, const std::vector<std::string>& symbols,
+            const SymbolOf& symbol_of) {
+    py::gil_scoped_release release;
+    setup_->language_model = std::make_unique<LanguageModel>(lm);
+    const LanguageModel& model = *setup_->language_model;
+    setup_->unknown_alone = model.ScoreAlone(0);
+    if (setup_->space < 0) {
+      setup_->units.push_back(0);  // blank
+      for (const std::string& symbol : symbols) setup_->units.push_back(model.Find(symbol));
+      return;
+    }
+    std::vector<SpelledWord> spelled;
+    for (const std::string& word : words) {
+      SpelledWord entry{{}, model.Find(word), 0.0f};
+      if (!SpellWord(word, symbol_of, entry.symbols)) continue;
+      entry.score = model.ScoreAlone(entry.word) + (entry.word == 0 ? setup_->unknown_score : 0.0f);
+      spelled.push_back(std::move(entry));
+    }
+    setup_->lexicon = std::make_unique<Lexicon>(std::move(spelled), setup_->symbols);
+  }
+
+  std::shared_ptr<Setup> setup_;
+};
+
+// One utterance whose frames arrive piece by piece.
+class Stream {
+ public:
+  explicit Stream(const Decoder& decoder) : setup_(decoder.setup()), search_(*setup_) {}
+
+  void Feed(const Matrix& log_probs) {
+    if (log_probs.ndim() != 2 || log_probs.shape(1) != setup_->symbols)
+      throw std::invalid_argument("log_probs must be [n, K]");
+    const float* data = log_probs.data();
+    const int frames = static_cast<int>(log_probs.shape(0));
+    py::gil_scoped_release release;
+    search_.Feed(data, frames);
+  }
+
+  std::vector<Told> Best(int count, bool ended) const { return Tell(search_.Best(count, ended)); }
+
+ private:
+  std::shared_ptr<Setup> setup_;
+  Search search_;
+};
+
+}  // namespace
+}  // namespace ds2
+
+PYBIND11_MODULE(_native, module) {
+  using namespace ds2;
+  module.attr("max_order") = KENLM_MAX_ORDER;
+  py::class_<Decoder>(module, "Decoder")
+      .def(py::init<const std::vector<std::string>&, int, const std::string&, const std::vector<std::string>&,
+                    const std::vector<std::pair<std::string, float>>&, const py::dict&>())
+      .def("rescale", &Decoder::Rescale)
+      .def("decode", &Decoder::Decode, py::arg("utterances"), py::arg("nbest"), py::arg("threads"));
+  py::class_<Stream>(module, "Stream")
+      .def(py::init<const Decoder&>())
+      .def("feed", &Stream::Feed)
+      .def("best", &Stream::Best, py::arg("count"), py::arg("ended"));
+}

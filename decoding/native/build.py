@@ -1,0 +1,116 @@
+"""Build the native decoder: `python -m decoding.native.build [--optional] [--sanitize]`.
+
+Compiles KenLM's query sources and ours into one extension module beside this file, in parallel, and again only where a
+source has changed. --optional ends well where there is no compiler. --sanitize builds with ASan and UBSan, elsewhere.
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from decoding import kenlm_source
+
+HERE = Path(__file__).resolve().parent
+EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
+MAX_ORDER = 6  # of a language model, as the original's
+FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-w", f"-DKENLM_MAX_ORDER={MAX_ORDER}")
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer")
+COMPRESSION = {"zlib.h": ("-DHAVE_ZLIB", "-lz"), "bzlib.h": ("-DHAVE_BZLIB", "-lbz2"), "lzma.h": ("-DHAVE_XZLIB", "-llzma")}
+
+
+class BuildError(RuntimeError):
+    """The compiler's own words."""
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler to use: $CXX, or the first that is found."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def sources(kenlm: Path) -> list[Path]:
+    """List what is compiled: KenLM without its tests and programs, and ours."""
+    folders = (kenlm / "lm", kenlm / "util", kenlm / "util" / "double-conversion")
+    found = [file for folder in folders for file in sorted(folder.glob("*.cc"))]
+    return [f for f in found if not f.stem.endswith(("_test", "_main"))] + sorted(HERE.glob("*.cc"))
+
+
+def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) -> bool:
+    """Compile into `folder` and link to `output`; return whether anything was done. Raises BuildError, SourceError."""
+    import pybind11
+    from tqdm import tqdm
+
+    kenlm = kenlm_source.fetch()
+    folder.mkdir(parents=True, exist_ok=True)
+    includes = [f"-I{path}" for path in (kenlm, HERE, pybind11.get_include(), sysconfig.get_paths()["include"])]
+    present = [flags for header, flags in COMPRESSION.items() if _has_header(compiler, header)]
+    flags = [*FLAGS, *(SANITIZE if sanitize else ()), *(define for define, _ in present), *includes]
+    headers = b"".join(file.read_bytes() for file in sorted(HERE.glob("*.hh")))
+
+    def compile_one(source: Path) -> tuple[Path, bool]:
+        key = hashlib.sha256(repr((compiler, flags)).encode() + headers + source.read_bytes()).hexdigest()[:16]
+        target = folder / f"{source.stem}-{key}.o"
+        if target.is_file():
+            return target, False
+        unfinished = target.with_suffix(f".{os.getpid()}.tmp")
+        _run([compiler, *flags, "-c", str(source), "-o", str(unfinished)])
+        os.replace(unfinished, target)
+        return target, True
+
+    files = sources(kenlm)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        bar = tqdm(pool.map(compile_one, files), total=len(files), desc="native decoder", unit=" files", delay=1)
+        objects = list(bar)
+    if output.is_file() and not any(new for _, new in objects):
+        return False
+    link = ["-shared", "-pthread", *(library for _, library in present)]
+    if sys.platform == "darwin":
+        link += ["-undefined", "dynamic_lookup"]
+    elif sys.platform.startswith("linux"):
+        link.append("-lrt")
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    sanitizers = SANITIZE if sanitize else ()
+    _run([compiler, *sanitizers, *(str(target) for target, _ in objects), *link, "-o", str(unfinished)])
+    os.replace(unfinished, output)
+    return True
+
+
+def _has_header(compiler: str, header: str) -> bool:
+    command = [compiler, "-E", "-x", "c++", "-"]
+    return subprocess.run(command, input=f"#include <{header}>", capture_output=True, text=True).returncode == 0
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise BuildError(f"{' '.join(command)}\n{result.stderr[-4000:]}")
+
+
+def main() -> int:
+    """Parse, build, say what became of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--optional", action="store_true", help="no compiler or no source is no failure")
+    parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan, into build/native-sanitized")
+    a = parser.parse_args()
+    folder = kenlm_source.BUILD / ("native-sanitized" if a.sanitize else "native")
+    output = folder / EXTENSION if a.sanitize else HERE / EXTENSION
+    compiler = find_compiler()
+    try:
+        if compiler is None:
+            raise BuildError("no C++ compiler was found (Debian: apt-get install g++; macOS: xcode-select --install)")
+        done = build(folder, output, compiler, sanitize=a.sanitize)
+    except (BuildError, kenlm_source.SourceError) as error:
+        print(f"the native decoder was not built; decoding falls back to ctc_beam_decoder: {error}", file=sys.stderr)
+        return 0 if a.optional else 1
+    print(f"native decoder: {output}" + ("" if done else " (nothing changed)"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
