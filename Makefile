@@ -14,9 +14,9 @@ JAX_EXTRA_tpu := jax[tpu]
 
 .PHONY: install install-dev quickstart test test-slow test-all lint format
 
-install: $(VENV)/installed-$(ACCELERATOR)
+install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
-install-dev: $(VENV)/installed-$(ACCELERATOR) $(VENV)/installed-dev
+install-dev: install $(VENV)/installed-dev
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s; make install PYTHON=python3.12" % sys.version.split()[0])'
@@ -27,6 +27,11 @@ $(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt requirements-no
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(JAX_EXTRA_$(ACCELERATOR))' -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	$(BIN)/python -m ds2_jax.check_device $(ACCELERATOR)
+	touch $@
+
+# The native decoder; without a C++ compiler a line says so, and decoding uses a library.
+$(VENV)/built-native: $(VENV)/installed-$(ACCELERATOR) $(wildcard decoding/native/*.cc decoding/native/*.hh decoding/native/build.py)
+	$(BIN)/python -m decoding.native.build --optional
 	touch $@
 
 $(VENV)/installed-dev: $(BIN)/python requirements-dev.txt

@@ -46,7 +46,7 @@ def setup(
         lexicon=lexicon,
         threads=int(threads),
     )
-    vocabulary = Vocabulary([labels[i] for i in _state["order"][1:]])
+    vocabulary = Vocabulary(tuple(labels[i] for i in _state["order"][1:]))
     _state["engine"] = make_engine(vocabulary, settings, float(meta.get("frame_s", 0.03)))
 
 

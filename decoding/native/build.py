@@ -21,7 +21,11 @@ EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
 MAX_ORDER = 6  # of a language model, as the original's
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-w", f"-DKENLM_MAX_ORDER={MAX_ORDER}")
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer")
-COMPRESSION = {"zlib.h": ("-DHAVE_ZLIB", "-lz"), "bzlib.h": ("-DHAVE_BZLIB", "-lbz2"), "lzma.h": ("-DHAVE_XZLIB", "-llzma")}
+COMPRESSION = {
+    "zlib.h": ("-DHAVE_ZLIB", "-lz"),
+    "bzlib.h": ("-DHAVE_BZLIB", "-lbz2"),
+    "lzma.h": ("-DHAVE_XZLIB", "-llzma"),
+}
 
 
 class BuildError(RuntimeError):

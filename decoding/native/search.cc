@@ -61,7 +61,8 @@ void Search::SelectSymbols(const float* log_probs) {
 float Search::LeastScore(float blank_log_p) const {
   const float best = prefixes_[active_.front()].score + chosen_.front().log_p;
   float least = best - setup_.threshold;
-  if (static_cast<int>(active_.size()) >= setup_.beam_size)  // the worst one, staying as it is, bars what is below
+  // With a language model, as in the original, the worst prefix of a full beam, going on as it is, bars what is below.
+  if (setup_.language_model && static_cast<int>(active_.size()) >= setup_.beam_size)
     least = std::max(least, prefixes_[active_.back()].score + blank_log_p - std::max(0.0f, setup_.beta));
   return least;
 }
