@@ -6,8 +6,6 @@ Letters: B batch, U frames, K vocabulary with blank (index 0), L labels, l a lab
 blank 0, label 0, blank 1, label 1, ..., blank L. Sums over alignments are natural logarithms, IMPOSSIBLE for none.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -61,7 +59,9 @@ def _forward(logits, lengths, labels, label_lengths):
         (blank, label), scale = carry  # sums over alignments that end here: [B, L + 1], [B, L]; their scale [B]
         scores, inside = inputs
         blank_score, label_score = scores[:, 0], jnp.take_along_axis(scores, labels, axis=1)
-        before = _log_add(blank, jnp.pad(label, ((0, 0), (1, 0)), constant_values=IMPOSSIBLE))  # each blank, or its label
+        before = _log_add(
+            blank, jnp.pad(label, ((0, 0), (1, 0)), constant_values=IMPOSSIBLE)
+        )  # each blank, or its label
         into_label = _log_add(label, jnp.where(changes, before[:, :-1], blank[:, :-1]))
         new = before + blank_score[:, None], into_label + label_score
         new, scale = _rescale(new, (blank, label), scale, inside)
@@ -91,7 +91,9 @@ def _backward(residuals, gradient):
         share = jnp.exp(jnp.minimum(ended + label + (scale_before + scale - total_scale - total)[:, None], 0.0))
         shares = lax.dynamic_update_index_in_dim(shares, jnp.where(inside[:, None], share, 0.0), index, 0)
         by_blank, by_label = blank + blank_score[:, None], label + label_score
-        on = _log_add(by_blank, jnp.pad(by_label, ((0, 0), (0, 1)), constant_values=IMPOSSIBLE))  # stay, or the next label
+        on = _log_add(
+            by_blank, jnp.pad(by_label, ((0, 0), (0, 1)), constant_values=IMPOSSIBLE)
+        )  # stay, or the next label
         new = on, _log_add(by_label, jnp.where(changes, on[:, 1:], by_blank[:, 1:]))
         new, scale = _rescale(new, (blank, label), scale, inside)
         return (new, scale, shares), None
