@@ -52,9 +52,7 @@ def programs(config, vocabulary: int, shape: tuple[int, int, int], mesh: Mesh) -
     variables = jax.eval_shape(lambda: init_variables(model, size, seed=0))
     state = jax.eval_shape(lambda v: init_state(v, optimizer, average=config.optim.ema > 0), variables)
     everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-    train_step = make_train_step(
-        model, optimizer, seed=0, accumulate=config.optim.accumulate, ema=config.optim.ema
-    )
+    train_step = make_train_step(model, optimizer, seed=0, accumulate=config.optim.accumulate, ema=config.optim.ema)
     in_shardings = (everywhere, rows)
     train = jax.jit(train_step, donate_argnums=0, in_shardings=in_shardings, out_shardings=everywhere)
     evaluate = jax.jit(make_eval_step(model), in_shardings=in_shardings, out_shardings=everywhere)
@@ -111,7 +109,13 @@ def main() -> None:
     topology = topologies.get_topology_desc(platform="tpu", topology_name=a.topology)
     mesh = Mesh(np.array(topology.devices), ("data",))
     shape = (a.batch or config.batch.size, a.frames, a.labels)
-    result = {"benchmark": "compile_for", "config": a.config, "topology": a.topology, "chips": mesh.size, "batch": shape}
+    result = {
+        "benchmark": "compile_for",
+        "config": a.config,
+        "topology": a.topology,
+        "chips": mesh.size,
+        "batch": shape,
+    }
     for name, lowered in programs(config, a.vocab, shape, mesh).items():
         result[name] = describe(lowered)
     print(json.dumps(result))

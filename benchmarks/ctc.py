@@ -41,7 +41,7 @@ def main() -> None:
             seconds[name] += measure.timed(lambda function=function: function(logits), 1)
     median = {name: statistics.median(times[1:]) for name, times in seconds.items()}
     unit = 4 * a.batch * a.frames * a.labels
-    floats = {name: function.memory_analysis().temp_size_in_bytes / unit for name, function in compiled.items()}
+    floats = {name: measure.temporary_bytes(function) / unit for name, function in compiled.items()}
     result = {
         "benchmark": "ctc",
         "versions": measure.versions(),

@@ -61,3 +61,10 @@ def peak_memory_mb() -> float:
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+
+
+def temporary_bytes(compiled) -> int:
+    """Return the memory that a compiled program needs besides its arguments and results."""
+    memory = compiled.memory_analysis()
+    assert memory is not None, "this backend does not tell"
+    return memory.temp_size_in_bytes

@@ -98,12 +98,17 @@ def _backward(residuals, gradient):
         new, scale = _rescale(new, (blank, label), scale, inside)
         return (new, scale, shares), None
 
-    ends = jnp.where(jnp.arange(width + 1) == label_lengths[:, None], 0.0, IMPOSSIBLE)  # in the last blank,
-    ends = ends, jnp.where(jnp.arange(1, width + 1) == label_lengths[:, None], 0.0, IMPOSSIBLE)  # or the last label
+    labels_before = jnp.arange(width + 1)[None]  # of each blank
+    ends_in_blank = jnp.where(labels_before == label_lengths[:, None], 0.0, IMPOSSIBLE)
+    ends_in_label = jnp.where(labels_before[:, 1:] == label_lengths[:, None], 0.0, IMPOSSIBLE)
     frames = jnp.arange(len(log_probs))
     inside = frames[:, None] < lengths
     inputs = frames, log_probs, scales, inside
-    start = ends, jnp.zeros(len(labels)), passed  # the shares [U, B, L] take its place, frame by frame
+    start = (
+        (ends_in_blank, ends_in_label),
+        jnp.zeros(len(labels)),
+        passed,
+    )  # the shares [U, B, L] take its place, frame by frame
     (_, _, shares), _ = lax.scan(frame, start, inputs, reverse=True)
     one_hot = jax.nn.one_hot(labels, logits.shape[2])
     of_symbols = jnp.einsum("ubl,blk->buk", shares, one_hot, precision=lax.Precision.HIGHEST)
