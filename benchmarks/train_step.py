@@ -2,20 +2,19 @@
 
     python -m benchmarks.train_step --batch 8 --frames 500 --hidden 512 --layers 3 --labels 60 --cell gru
 
-Prints one JSON line: the least and the median of the timed steps after two warm-ups, audio seconds a second, and one forward pass.
+Prints one JSON line: the least and the median of the timed steps after two warm-ups, audio seconds a second, one forward pass, and the
+most memory that was resident during the timed steps (of the whole process).
 """
 
 import argparse
-import importlib.metadata
 import json
 import statistics
-import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 
+from benchmarks import measure
 from ds2_jax.export import count
 from ds2_jax.model import DeepSpeech2, ModelSettings, parse_conv
 from ds2_jax.rnn import CELLS
@@ -25,17 +24,6 @@ from ds2_jax.steps import make_train_step
 FRAME_S = 0.01
 CONV = "11x41/3x2:32, 11x21/1x2:32"
 WARM_UPS = 2
-VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-def timed(call: Callable, times: int) -> list[float]:
-    """Return the seconds of each of so many calls."""
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def make_batch(batch: int, frames: int, bins: int, labels: int, vocab: int) -> dict[str, np.ndarray]:
@@ -85,21 +73,24 @@ def main() -> None:
         return metrics
 
     parameters = count(state.parameters)
-    timed(one_step, WARM_UPS)
-    steps = timed(one_step, a.steps)
+    measure.timed(one_step, WARM_UPS)
+    measure.forget_peak_memory()
+    steps = measure.timed(one_step, a.steps)
+    peak_mb = measure.peak_memory_mb()
     forward = jax.jit(lambda v, x: model.apply(v, x["spectrogram"], x["frames"], train=False))
     variables = {"params": state.parameters, "batch_stats": state.batch_stats}
-    timed(lambda: forward(variables, batch), 1)
+    measure.timed(lambda: forward(variables, batch), 1)
     median = statistics.median(steps)
     result = {
         "benchmark": "train_step",
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": measure.versions(),
+        "devices": measure.devices(),
         "parameters": parameters,
         "step_min_s": round(min(steps), 4),
         "step_median_s": round(median, 4),
         "audio_s_per_s": round(a.batch * a.frames * FRAME_S / median, 2),
-        "forward_s": round(min(timed(lambda: forward(variables, batch), 3)), 4),
+        "peak_memory_mb": round(peak_mb),
+        "forward_s": round(min(measure.timed(lambda: forward(variables, batch), 3)), 4),
     }
     print(json.dumps(result | {"sizes": vars(a)}))
 

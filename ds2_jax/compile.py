@@ -35,7 +35,7 @@ def compile_steps(
     shapes = sorted({(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets}, key=_size, reverse=True)
 
     def compile_one(shape: Shape) -> Callable:
-        return jitted.lower(abstract_state, _abstract_batch(shape, feature_size)).compile()
+        return jitted.lower(abstract_state, abstract_batch(shape, feature_size)).compile()
 
     with tqdm(total=len(shapes), desc="compile", unit=" shapes", leave=False) as bar:
         compiled = {shapes[0]: compile_one(shapes[0])}
@@ -52,7 +52,8 @@ def _size(shape: Shape) -> tuple[int, int]:
     return shape[0] * shape[1], shape[2]
 
 
-def _abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Describe a batch of this shape without its data."""
     rows, frames, labels = shape
     return {
         "spectrogram": jax.ShapeDtypeStruct((rows, frames, feature_size), jnp.float32),
@@ -65,7 +66,7 @@ def _abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtype
 
 
 def _probe(compiled: Callable, state: TrainState, shape: Shape, feature_size: int, by_row) -> None:
-    abstract = _abstract_batch(shape, feature_size)
+    abstract = abstract_batch(shape, feature_size)
     try:
         batch = {name: jnp.zeros(x.shape, x.dtype, device=by_row) for name, x in abstract.items()}
         jax.block_until_ready(compiled(jax.tree.map(jnp.copy, state), batch))

@@ -1,9 +1,12 @@
-"""2-D convolution over time and frequency; on CPU its backward is made of large matrix products.
+"""2-D convolution over time and frequency; on CPU it is made of large matrix products, forward and backward.
 
-XLA's CPU convolution is good forward and slow backward. The products below give the same gradients several times
-faster: time strides become channels, frequency taps are gathered into columns, and all time taps stand side by side
-in one product. Elsewhere (GPU, TPU) XLA's own gradient is used. Letters: B batch, T time, F frequency, C channels in, O
-channels out, k taps.
+XLA's CPU convolution runs at half the speed of its matrix products, and its gradient slower still. Here time strides
+become channels, the frequency taps of an output bin are gathered into columns, all time taps stand side by side in one
+product, and their shifted results are added up: bin after bin, so that what is gathered stays in the cache. Elsewhere
+(GPU, TPU) XLA's own convolution is used.
+
+Letters: B batch, T time, F frequency, C channels in, O channels out, k taps; U frames and G bins that come out, V frames
+that a product sees, S channels in with the time stride folded in.
 """
 
 import functools
@@ -23,109 +26,95 @@ def out_size(size, stride: int):
     return (size - 1) // stride + 1
 
 
-def _plain(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
-    padding = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[:2]]
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Cross-correlate x [B, T, F, C] with kernel [kt, kf, C, O] (odd kt, kf), padded by half a kernel on each side.
 
     Returns [B, floor((T-1)/st) + 1, floor((F-1)/sf) + 1, O].
     """
-    return _plain(x, kernel, strides)
+    products, plain = (functools.partial(f, strides) for f in (_product_forward, _plain))
+    return lax.platform_dependent(x, kernel, cpu=products, default=plain)
 
 
 def _forward(x, kernel, strides):
-    return _plain(x, kernel, strides), (x, kernel)
+    return conv2d(x, kernel, strides), (x, kernel)
 
 
 def _backward(strides, residuals, d_out):
-    x, kernel = residuals
-    plain = functools.partial(_plain_backward, strides)
-    products = functools.partial(_product_backward, strides)
-    return lax.platform_dependent(x, kernel, d_out, cpu=products, default=plain)
+    products, plain = (functools.partial(f, strides) for f in (_product_backward, _plain_backward))
+    return lax.platform_dependent(*residuals, d_out, cpu=products, default=plain)
 
 
 conv2d.defvjp(_forward, _backward)
 
 
+def _plain(strides: Pair, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    padding = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[:2]]
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
 def _plain_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.Array):
-    return jax.vjp(lambda a, k: _plain(a, k, strides), x, kernel)[1](d_out)
+    return jax.vjp(functools.partial(_plain, strides), x, kernel)[1](d_out)
+
+
+def _product_forward(strides: Pair, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    wide, matrix = _widen(x, kernel.shape, strides), _by_taps(kernel, strides[0])
+    (batch, length, _, _), (kf, out) = wide.shape, (kernel.shape[1], kernel.shape[3])
+    frames, bins = out_size(x.shape[1], strides[0]), out_size(x.shape[2], strides[1])
+    taps = length - frames + 1
+
+    def output_bin(_, index):
+        pieces = (_columns(wide, index * strides[1], kf) @ matrix).reshape(batch, length, taps, out)
+        return None, sum(pieces[:, a : a + frames, a] for a in range(taps))
+
+    return lax.scan(output_bin, None, jnp.arange(bins))[1].transpose(1, 2, 0, 3)  # [G, B, U, O] -> [B, U, G, O]
 
 
 def _product_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.Array):
-    """Gradients of x and kernel by two products of matrices.
+    """Gradients of x and kernel, by two products for each output bin."""
+    wide, pull_x = jax.vjp(lambda x: _widen(x, kernel.shape, strides), x)
+    matrix, pull_kernel = jax.vjp(lambda kernel: _by_taps(kernel, strides[0]), kernel)
+    (batch, length, _, channels), (_, frames, bins, out) = wide.shape, d_out.shape
+    kf, taps = kernel.shape[1], length - frames + 1
+    d_bins = jnp.pad(d_out.transpose(2, 0, 1, 3), ((0, 0), (0, 0), (taps - 1, taps - 1), (0, 0)))
 
-    With S = st*C channels after the time stride is folded away, the convolution has time stride 1 and `taps` time taps:
-    columns [B*V*G, kf*S], gradients of all time taps side by side [B*V*G, taps*O], V = U + taps - 1.
-    """
-    (st, sf), (kt, kf, channels, out) = strides, kernel.shape
-    batch, _, bins, _ = x.shape
-    _, frames_out, bins_out, _ = d_out.shape
-    taps, wide = -(-kt // st), st * channels
-    length = frames_out + taps - 1
+    def output_bin(carry, inputs):
+        (d_matrix, d_wide), (index, d_bin) = carry, inputs
+        shifted = jnp.stack([d_bin[:, taps - 1 - a :][:, :length] for a in range(taps)], axis=2)
+        shifted = shifted.reshape(batch * length, taps * out)
+        columns = _columns(wide, index * strides[1], kf)
+        d_matrix += lax.dot_general(columns, shifted, (((0,), (0,)), ((), ())), preferred_element_type=d_matrix.dtype)
+        d_columns = (shifted @ matrix.T).reshape(batch, length, kf, channels)
+        d_seen = lax.dynamic_slice_in_dim(d_wide, index * strides[1], kf, axis=2) + d_columns
+        return (d_matrix, lax.dynamic_update_slice_in_dim(d_wide, d_seen, index * strides[1], axis=2)), None
 
-    columns = _frequency_columns(_fold_time(x, kt, st, length), kf, sf, bins_out)  # [B, V, G, kf, S]
-    shifted = jnp.stack([jnp.pad(d_out, ((0, 0), (a, taps - 1 - a), (0, 0), (0, 0))) for a in range(taps)], axis=3)
-    rows = batch * length * bins_out
-    columns, shifted = columns.reshape(rows, kf * wide), shifted.reshape(rows, taps * out)
-
-    d_folded = lax.dot_general(columns, shifted, (((0,), (0,)), ((), ())))  # [kf*S, taps*O]
-    d_kernel = d_folded.reshape(kf, st, channels, taps, out).transpose(3, 1, 0, 2, 4)  # [taps, st, kf, C, O]
-    d_kernel = d_kernel.reshape(taps * st, kf, channels, out)[:kt]
-
-    folded = jnp.pad(kernel, ((0, taps * st - kt), (0, 0), (0, 0), (0, 0))).reshape(taps, st, kf, channels, out)
-    folded = folded.transpose(0, 4, 2, 1, 3).reshape(taps * out, kf * wide)
-    d_columns = (shifted @ folded).reshape(batch, length, bins_out, kf, wide)
-    d_x = _unfold_time(_add_columns(d_columns, kf, sf, bins), kt, st, x.shape)
-    return d_x, d_kernel
+    start = jnp.zeros(matrix.shape, jnp.promote_types(x.dtype, jnp.float32)), jnp.zeros_like(wide)
+    (d_matrix, d_wide), _ = lax.scan(output_bin, start, (jnp.arange(bins), d_bins))
+    return *pull_x(d_wide), *pull_kernel(d_matrix.astype(kernel.dtype))
 
 
-def _fold_time(x: jax.Array, kt: int, st: int, length: int) -> jax.Array:
-    """[B, T, F, C] -> [B, V, F, st*C]: pad time by half a kernel and move each stride's frames into channels."""
+def _widen(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair) -> jax.Array:
+    """[B, T, F, C] -> [B, V, F', S]: padded for every tap, and each stride's frames moved into channels."""
+    (kt, kf, *_), (st, sf) = kernel_shape, strides
     batch, frames, bins, channels = x.shape
-    before = (kt - 1) // 2
-    after = length * st - before - frames
-    x = jnp.pad(x, ((0, 0), (before, max(after, 0)), (0, 0), (0, 0)))[:, : length * st]
-    x = x.reshape(batch, length, st, bins, channels).transpose(0, 1, 3, 2, 4)
-    return x.reshape(batch, length, bins, st * channels)
+    length = out_size(frames, st) + -(-kt // st) - 1
+    before, half = (kt - 1) // 2, (kf - 1) // 2
+    after = max(length * st - before - frames, 0)
+    room = max((out_size(bins, sf) - 1) * sf + kf, half + bins)
+    x = jnp.pad(x, ((0, 0), (before, after), (half, room - half - bins), (0, 0)))[:, : length * st]
+    x = x.reshape(batch, length, st, room, channels).transpose(0, 1, 3, 2, 4)
+    return x.reshape(batch, length, room, st * channels)
 
 
-def _unfold_time(x: jax.Array, kt: int, st: int, shape: tuple[int, ...]) -> jax.Array:
-    """Undo `_fold_time`: [B, V, F, st*C] -> [B, T, F, C]."""
-    batch, frames, bins, channels = shape
-    length, before = x.shape[1], (kt - 1) // 2
-    x = x.reshape(batch, length, bins, st, channels).transpose(0, 1, 3, 2, 4)
-    x = x.reshape(batch, length * st, bins, channels)
-    x = jnp.pad(x, ((0, 0), (0, max(before + frames - length * st, 0)), (0, 0), (0, 0)))
-    return x[:, before : before + frames]
+def _by_taps(kernel: jax.Array, st: int) -> jax.Array:
+    """[kt, kf, C, O] -> [kf*S, taps*O], taps = ceil(kt / st)."""
+    kt, kf, channels, out = kernel.shape
+    taps = -(-kt // st)
+    kernel = jnp.pad(kernel, ((0, taps * st - kt), (0, 0), (0, 0), (0, 0))).reshape(taps, st, kf, channels, out)
+    return kernel.transpose(2, 1, 3, 0, 4).reshape(kf * st * channels, taps * out)
 
 
-def _frequency_columns(x: jax.Array, kf: int, sf: int, bins_out: int) -> jax.Array:
-    """[B, V, F, S] -> [B, V, G, kf, S]: the taps that each output bin sees."""
-    half = (kf - 1) // 2
-    after = (bins_out - 1) * sf + kf - half - x.shape[2]
-    x = jnp.pad(x, ((0, 0), (0, 0), (half, max(after, 0)), (0, 0)))
-    return jnp.stack([x[:, :, k : k + (bins_out - 1) * sf + 1 : sf] for k in range(kf)], axis=3)
-
-
-def _add_columns(columns: jax.Array, kf: int, sf: int, bins: int) -> jax.Array:
-    """Undo `_frequency_columns` by adding: [B, V, G, kf, S] -> [B, V, F, S].
-
-    Taps that fall on the same phase of the stride are added with plain shifts; the phases are then interleaved.
-    """
-    batch, length, bins_out, _, wide = columns.shape
-    half = (kf - 1) // 2
-    steps = -(-max(bins + 2 * half, (bins_out - 1) * sf + kf) // sf)
-    phases = []
-    for phase in range(sf):
-        taps = range(phase, kf, sf)
-        pieces = [
-            jnp.pad(columns[:, :, :, k], ((0, 0), (0, 0), (k // sf, steps - bins_out - k // sf), (0, 0))) for k in taps
-        ]
-        zero = jnp.zeros((batch, length, steps, wide), columns.dtype)
-        phases.append(functools.reduce(jnp.add, pieces, zero))
-    x = jnp.stack(phases, axis=3).reshape(batch, length, steps * sf, wide)
-    return x[:, :, half : half + bins]
+def _columns(wide: jax.Array, first: jax.Array, kf: int) -> jax.Array:
+    """[B, V, F', S] -> [B*V, kf*S]: what the taps of one output bin see."""
+    batch, length, _, channels = wide.shape
+    return lax.dynamic_slice_in_dim(wide, first, kf, axis=2).reshape(batch * length, kf * channels)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmarks.report import MARKER, power, step_gflop, write
 from input_pipeline import manifest
 from tests.runs import ROOT
 
@@ -43,3 +44,43 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert result["audio_s"] == pytest.approx(utterances.duration[:5].sum(), abs=5 * utterances.duration_unit_s)
     assert min(result[part] for part in ("decode", "features", "end_to_end", "audio_s_per_s")) > 0
     assert 0 <= result["padding"] < 1
+
+
+def test_ctc():
+    result = run("benchmarks.ctc", "--batch=2", "--frames=30", "--labels=8", "--vocab=7", "--runs=2")
+    assert result["speed_against_optax"] == pytest.approx(result["optax_median_s"] / result["median_s"], rel=0.1)
+    assert result["temporary_floats"] < result["optax_temporary_floats"]
+
+
+def test_recurrent():
+    result = run(
+        "benchmarks.recurrent", "--batch=2", "--frames=9", "--width=5", "--hidden=4", "--runs=2", "--cell=lstm"
+    )
+    assert 0 < result["min_s"] <= result["median_s"]
+
+
+def test_transcribe(clips):
+    result = run("benchmarks.transcribe", f"--manifest={clips}", "--runs=1", "--batch=12")
+    assert result["cores"] == 1
+    assert result["audio_s_per_s"] > 1
+    assert result["wer"] < 0.2  # the released model knows these clips
+
+
+def test_end_to_end_and_start_up(clips):
+    result = run("benchmarks.end_to_end", f"--manifest={clips}", "--batches=1", "--rounds=1", "--rnn_size=4")
+    assert result["share_of_step_speed"] > 0
+    assert 0 <= result["waiting_share"] < 1
+    result = run("benchmarks.start_up", f"--manifest={clips}", "--runs=1")
+    assert result["again_s"] > 0
+
+
+def test_report_fits_growth_counts_products_and_keeps_the_words(tmp_path):
+    assert power([[1, 9.0], [2, 3.0], [4, 12.0], [8, 48.0]]) == pytest.approx(2)
+    assert step_gflop() == pytest.approx(180, rel=0.05)  # docs/design.md, Measured
+    found = json.loads((ROOT / "docs" / "performance.json").read_text())
+    write(found, tmp_path, "a command")
+    page = tmp_path / "performance.md"
+    page.write_text(page.read_text() + "words by hand")
+    write(found, tmp_path, "a command")
+    assert page.read_text().endswith(MARKER + "\nwords by hand")
+    assert (tmp_path / "performance.png").stat().st_size > 1000

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.measure import temporary_bytes
 from ds2_jax.ctc import ctc_loss, feasible
 
 U, K, L = 5, 3, 4
@@ -96,7 +97,7 @@ def test_sum_equals_optax_where_alignments_exist():
     expected = optax.ctc_loss(logits, padding[0], labels, padding[1])
     loss, counted, _ = loss_of(logits, lengths, labels, label_lengths, np.ones(8, bool))
     assert counted.all()
-    assert float(loss) == pytest.approx(float(expected.sum()), rel=1e-6)  # the same program, summed once more
+    assert float(loss) == pytest.approx(float(expected.sum()), rel=1e-6)
 
 
 def test_what_cannot_be_aligned_or_is_not_valid_has_no_loss_and_no_gradient():
@@ -119,6 +120,39 @@ def test_bfloat16_logits_are_summed_in_float32():
     loss, _, _ = loss_of(narrow, *batch[1:], valid)
     assert loss.dtype == jnp.float32
     assert float(loss) == float(loss_of(narrow.astype(jnp.float32), *batch[1:], valid)[0])
+
+
+def long_batch(batch, frames, width, vocabulary):
+    """Random logits and labels of many lengths, as large as in training."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, (batch, frames, vocabulary)).astype(np.float32)
+    labels = rng.integers(1, vocabulary, (batch, width)).astype(np.int32)
+    lengths = rng.integers(frames * 3 // 4, frames + 1, batch).astype(np.int32)
+    return logits, lengths, labels, rng.integers(0, width + 1, batch).astype(np.int32)
+
+
+def test_long_utterances_lose_fewer_digits_than_in_optax():
+    logits, lengths, labels, label_lengths = batch = long_batch(4, 400, 120, 29)
+    padding = [np.float32(np.arange(n) >= k[:, None]) for n, k in ((400, lengths), (120, label_lengths))]
+
+    def optax_gradient(dtype):
+        arguments = (jnp.asarray(p, dtype) for p in padding)
+        return jax.grad(lambda x: optax.ctc_loss(x, next(arguments), labels, next(arguments)).sum())(
+            jnp.asarray(logits, dtype)
+        )
+
+    with jax.enable_x64(True):
+        exact = optax_gradient(jnp.float64)
+    of_optax = np.abs(optax_gradient(jnp.float32) - exact).max()
+    ours = np.abs(gradient_of(*batch, np.ones(4, bool)) - exact).max()
+    assert ours < 1e-4
+    assert ours < of_optax / 2
+
+
+def test_loss_and_gradient_need_less_than_three_floats_a_frame_and_label():
+    batch = long_batch(32, 400, 200, 29)
+    compiled = gradient_of.lower(*batch, np.ones(32, bool)).compile()
+    assert temporary_bytes(compiled) < 3 * 4 * 32 * 400 * 200
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def plain_scan(cell, projected, weights, bias, initial, mask):
 
     def frame(state, inputs):
         x, valid = inputs
-        new = cell(state, x, state[0] @ weights + bias[:, None])
+        new = cell(state, x, tuple(jnp.split(state[0] @ weights + bias[:, None], len(x), axis=-1)))
         state = tuple(jnp.where(valid[..., None], n, o) for n, o in zip(new, state, strict=True))
         return state, state[0]
 
@@ -110,7 +110,8 @@ def scan_arguments(gates, state_size):
     """Random float64 arguments of scan_cell; in the second direction padding comes first."""
     columns = gates * H
     mask = mask_of(LENGTHS)
-    arguments = (draw(T, 2, B, columns), draw(2, H, columns), draw(2, columns), (draw(2, B, H),) * state_size)
+    projected = tuple(draw(T, 2, B, H, seed=gate) for gate in range(gates))
+    arguments = (projected, draw(2, H, columns), draw(2, columns), (draw(2, B, H),) * state_size)
     return jax.tree.map(jnp.asarray, arguments), jnp.stack([mask, mask[::-1]], axis=1)
 
 

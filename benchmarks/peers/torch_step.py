@@ -9,13 +9,14 @@ Network: conv 11x41 (time x frequency), stride 3x2, 32 channels; conv 11x21, str
 each with batch norm and a rectifier clipped at 20; `layers` bidirectional recurrent layers whose two
 directions are summed, batch norm between layers; linear layer; CTC; Adam; global-norm clipping at 400.
 Prints one JSON line: seconds per step (minimum and median of 7 after 2 warm-ups), audio seconds per second,
-and seconds for one forward pass.
+and seconds for one forward pass, and the most memory that was resident during the timed steps (of the whole process; Linux).
 """
 
 import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,9 @@ def main():
         return seconds
 
     timed(step, 2)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     steps = timed(step, 7)
+    peak_mb = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     model.eval()
     with torch.no_grad():
         timed(lambda: model(spectrogram), 1)
@@ -101,6 +104,7 @@ def main():
                 "step_min_s": round(min(steps), 4),
                 "step_median_s": round(statistics.median(steps), 4),
                 "audio_s_per_s": round(a.batch * a.frames * 0.01 / statistics.median(steps), 2),
+                "peak_memory_mb": round(peak_mb),
                 "forward_s": round(forward, 4),
             }
         )

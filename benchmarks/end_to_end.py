@@ -1,0 +1,88 @@
+"""Time training with its input pipeline against the same steps on batches that lie ready.
+
+    python -m benchmarks.end_to_end --manifest=data/an4/train.jsonl [--augment=configs/augmentation_an4.json]
+
+Prints one JSON line: the speed of the loop as a share of the steps alone, and the share of time that it waited for data.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+
+import jax
+from absl import flags
+
+from benchmarks import measure
+from configs import an4
+from ds2_jax import sharding
+from ds2_jax.compile import batch_shape, compile_steps
+from ds2_jax.optim import make_optimizer, make_schedule
+from ds2_jax.state import init_state, init_variables
+from ds2_jax.steps import make_train_step
+from ds2_jax.training_data import describe_model, make_corpus, read_training_manifest
+
+
+def main() -> None:
+    """Parse, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--augment", default="", help="JSON file of augmentors")
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rnn_size", type=int, default=0, help="units; 0: the recipe's")
+    a = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()
+    logging.disable(logging.WARNING)
+    config = an4.get_config()
+    config.data.train, config.augment.file = a.manifest, a.augment
+    config.model.rnn_size = a.rnn_size or config.model.rnn_size
+    manifest, mesh = read_training_manifest(config), sharding.make_mesh()
+    with tempfile.TemporaryDirectory() as folder:
+        meta = describe_model(config, manifest, folder)
+    corpus = make_corpus(config, manifest, meta, mesh)
+    optimizer = make_optimizer(config.optim, make_schedule(config.optim, 1000, 100))
+    state = init_state(init_variables(meta.network, meta.feature_size, 0), optimizer, average=True)
+    state = jax.device_put(state, sharding.replicated(mesh))
+    step = make_train_step(meta.network, optimizer, seed=0, ema=config.optim.ema)
+    compiled = compile_steps(step, state, corpus.buckets, meta.feature_size, mesh, corpus.loading.multiple)
+    specs = corpus.epoch(1)[: a.batches]
+
+    def run(batches) -> tuple[float, float]:
+        """Train on batches; return the seconds in all, and of them those spent waiting for data."""
+        nonlocal state
+        begin, waited = time.perf_counter(), 0.0
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            batch.pop("problem", None)
+            arrays = sharding.put_batch(batch, mesh)
+            state, metrics = compiled[batch_shape(arrays)](state, arrays)
+            jax.block_until_ready(metrics)  # on CPUs the cores are shared, and the loop's steps wait for each other
+        return time.perf_counter() - begin, waited
+
+    ready = [dict(batch) for batch in corpus.batches(specs)]
+    alone, loop, waits = [], [], []
+    for _ in range(a.rounds):
+        alone.append(run(iter([dict(batch) for batch in ready]))[0])
+        total, waited = run(corpus.batches(specs))
+        loop.append(total)
+        waits.append(waited / total)
+    result = {
+        "benchmark": "end_to_end",
+        "versions": measure.versions(),
+        "devices": measure.devices(),
+        "steps_alone_s": round(min(alone), 3),
+        "loop_s": round(min(loop), 3),
+        "share_of_step_speed": round(min(alone) / min(loop), 3),
+        "waiting_share": round(min(waits), 4),
+    }
+    print(json.dumps(result | {"options": vars(a)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Run all benchmarks, beside PyTorch where it is, and write docs/performance.md with its picture.
+
+    python -m benchmarks.report --manifest=data/an4/train.jsonl --test=data/an4/test.jsonl --torch=/path/to/torch/bin/python
+
+About 15 minutes on two cores that do nothing else. --torch is the Python of an environment with PyTorch; without it the
+rows against PyTorch have no ratio. Ours and the peer take turns (--turns), medians are compared.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import measure
+
+ROOT = Path(__file__).resolve().parents[1]
+STEP = ["--batch=8", "--frames=500", "--hidden=512", "--layers=3", "--labels=60"]
+PEER_STEPS = [("gru", 512), ("rnn", 512), ("lstm", 512), ("gru", 256), ("gru", 1024)]
+GROWTH = {
+    "frames": (250, 500, 1000, 2000),
+    "batch": (2, 4, 8, 16),
+    "hidden": (128, 256, 512, 1024),
+    "vocab": (29, 300, 4300),
+}
+PRODUCT = (
+    "import time,jax,jax.numpy as jnp; a=jnp.ones((2048,2048)); f=jax.jit(lambda a:a@a); f(a).block_until_ready()\n"
+)
+PRODUCT += (
+    "ts=[]\nfor _ in range(9):\n s=time.perf_counter(); f(a).block_until_ready(); ts.append(time.perf_counter()-s)\n"
+)
+PRODUCT += "import json; print(json.dumps({'gflops': 2*2048**3/sorted(ts)[4]/1e9}))"
+
+
+def run(*command: str) -> dict:
+    """Run one benchmark and return its JSON line."""
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"error: {' '.join(command)} failed:\n{result.stderr}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def ours(name: str, *options: str) -> dict:
+    """Run a benchmark of ours."""
+    return run(sys.executable, "-m", f"benchmarks.{name}", *options)
+
+
+def in_turns(torch: str, turns: int, name: str, peer: str, options: list[str], keys: list[str]) -> dict:
+    """Run ours and the peer alternately; return the medians of both and, by key, peer / ours."""
+    results: dict[str, list[dict]] = {"ours": [], "peer": []}
+    for _ in range(turns):
+        results["ours"].append(ours(name, *options))
+        if torch:
+            results["peer"].append(run(torch, f"benchmarks/peers/{peer}.py", *options))
+    found: dict = {}
+    for key in keys:
+        found[key] = statistics.median(r[key] for r in results["ours"])
+        if torch:
+            found[f"peer_{key}"] = statistics.median(r[key] for r in results["peer"])
+            found[f"{key}_ratio"] = round(found[f"peer_{key}"] / found[key], 2)
+    found["peer"] = results["peer"][0]["peer"] if torch else "not run"
+    return found
+
+
+def step_gflop(frames: int = 500, batch: int = 8, hidden: int = 512, layers: int = 3, bins: int = 161) -> float:
+    """Count the products of one training step of the GRU network, in 10^9 floating-point operations.
+
+    Each product of the forward pass has two in the backward pass; the first convolution needs no gradient of its input.
+    """
+    frames, first_bins = math.ceil(frames / 3), (bins + 1) // 2
+    positions, second_bins = batch * frames, (first_bins + 1) // 2
+    first = positions * first_bins * 32 * 11 * 41
+    second = positions * second_bins * 32 * 11 * 21 * 32
+    widths = [32 * second_bins] + [hidden] * (layers - 1)
+    recurrent = sum(positions * 2 * 3 * hidden * (width + hidden) for width in widths)
+    return 2 * (2 * first + 3 * (second + recurrent)) / 1e9
+
+
+def measure_all(a: argparse.Namespace) -> dict:
+    """Run everything and return the figures by name."""
+    found: dict = {"machine": measure.machine(), "versions": measure.versions()}
+    found["commit"] = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    growth = [(name, size) for name, sizes in GROWTH.items() for size in sizes]
+    with tqdm(total=len(PEER_STEPS) + len(growth) + 8, desc="benchmarks") as bar:
+
+        def note(name: str, value) -> None:
+            found[name] = value
+            bar.update()
+
+        note("product_gflops", run(sys.executable, "-c", PRODUCT)["gflops"])
+        keys = ["step_median_s", "forward_s", "peak_memory_mb"]
+        for cell, hidden in PEER_STEPS:
+            options = [*STEP, f"--cell={cell}", f"--hidden={hidden}"]
+            note(f"step {cell} {hidden}", in_turns(a.torch, a.turns, "train_step", "torch_step", options, keys))
+        note("recurrent", in_turns(a.torch, a.turns, "recurrent", "torch_recurrent", [], ["median_s", "forward_s"]))
+        note("ctc", ours("ctc"))
+        note("transcribe", ours("transcribe", f"--manifest={a.test}"))
+        note("end_to_end", ours("end_to_end", f"--manifest={a.manifest}"))
+        augmented = "--augment=configs/augmentation_an4.json"
+        note("end_to_end augmented", ours("end_to_end", f"--manifest={a.manifest}", augmented))
+        note("start_up tiny", ours("start_up", "--config=configs/tiny.py", f"--manifest={a.manifest}"))
+        note("start_up an4", ours("start_up", "--config=configs/an4.py", f"--manifest={a.manifest}"))
+        found["growth"] = {name: [] for name in GROWTH}
+        for name, size in growth:
+            result = ours("train_step", *STEP, f"--{name}={size}", "--steps=3")
+            found["growth"][name].append([size, result["step_min_s"]])
+            bar.update()
+    return found
+
+
+def power(points: list[list[float]]) -> float:
+    """Fit seconds = c * size^p to the larger half of the points and return p."""
+    sizes, seconds = np.log(np.array(points[len(points) // 2 - 1 :])).T
+    return float(np.polyfit(sizes, seconds, 1)[0])
+
+
+def table(found: dict) -> list[tuple[str, str, str]]:
+    """Return rows of question, figure and goal."""
+
+    def against(row: dict, key: str, unit: str = "s") -> str:
+        if f"{key}_ratio" not in row:
+            return f"{row[key]:.3g} {unit}; PyTorch not run"
+        return f"**{row[f'{key}_ratio']:.2f}** ({row[key]:.3g} {unit} against {row[f'peer_{key}']:.3g})"
+
+    main = found["step gru 512"]
+    memory = f"{main['peak_memory_mb']:.0f} MB"
+    if "peer_peak_memory_mb" in main:
+        share = main["peak_memory_mb"] / main["peer_peak_memory_mb"]
+        memory = f"**{share:.2f}** ({memory} against {main['peer_peak_memory_mb']:.0f})"
+    ctc, plain, full = found["ctc"], found["end_to_end"], found["end_to_end augmented"]
+    rows = [("training step, batch 8, 5 s, 3 x 512 GRU: speed against PyTorch", against(main, "step_median_s"), "1.6")]
+    rows += [
+        (f"the same, {cell} {hidden}", against(found[f"step {cell} {hidden}"], "step_median_s"), "")
+        for cell, hidden in PEER_STEPS[1:]
+    ]
+    return [
+        *rows,
+        ("forward pass, 3 x 512 GRU", against(main, "forward_s"), "1.2"),
+        ("recurrent layer alone, forward and backward", against(found["recurrent"], "median_s"), "1.3"),
+        ("peak memory of the process in the training step, share of PyTorch's", memory, "1.0 or less"),
+        ("CTC loss and gradient, B32 U400 L200 K29: speed against optax", f"**{ctc['speed_against_optax']:.2f}**", "1"),
+        (
+            "its temporary memory, in floats an utterance, frame and label",
+            f"**{ctc['temporary_floats']}** (optax {ctc['optax_temporary_floats']})",
+            "3 or less",
+        ),
+        (
+            "transcribing AN4 test, one core, seconds of audio a second",
+            f"**{found['transcribe']['audio_s_per_s']:.0f}** (WER {found['transcribe']['wer']:.2%})",
+            "60",
+        ),
+        ("training loop with its pipeline against the step alone", f"**{plain['share_of_step_speed']:.2f}**", "0.95"),
+        (
+            "the same with the recipe's augmentation",
+            f"{full['share_of_step_speed']:.2f}; waits {full['waiting_share']:.1%} of the time",
+            "1 % waiting",
+        ),
+        ("start of `tiny` to the end of step 1, second time", f"**{found['start_up tiny']['again_s']} s**", "10 s"),
+        (
+            "start of `an4`, second time",
+            f"**{found['start_up an4']['again_s']} s** (first: {found['start_up an4']['first_s']} s)",
+            "20 s",
+        ),
+    ]
+
+
+def draw(found: dict, path: Path) -> None:
+    """Draw how the step's time grows with each size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(GROWTH), figsize=(12, 3), sharey=True, layout="constrained")
+    for axis, (name, points) in zip(axes, found["growth"].items(), strict=True):
+        sizes, seconds = np.array(points).T
+        axis.loglog(sizes, seconds, "o-", color="#20639b")
+        axis.set_title(f"{name}: time ~ size^{power(points):.2f}", fontsize=10)
+        axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds a training step")
+    figure.savefig(path, dpi=80)
+
+
+def write(found: dict, folder: Path, command: str) -> None:
+    """Write the figures as JSON, picture and page; words between the markers of an existing page stay."""
+    folder.mkdir(exist_ok=True)
+    draw(found, folder / "performance.png")
+    (folder / "performance.json").write_text(json.dumps(found, indent=1) + "\n")
+    page = folder / "performance.md"
+    words = page.read_text().split(MARKER, 1)[1] if page.exists() and MARKER in page.read_text() else "\n"
+    gflop, speed = step_gflop(), found["product_gflops"]
+    step = found["step gru 512"]["step_median_s"]
+    lines = [
+        "# Performance",
+        "",
+        f"Written {datetime.date.today()} by `{command}`",
+        f"on {found['machine']}, commit {found['commit']}, "
+        + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        + f"; peer: {found['step gru 512']['peer']}. Ratios above 1: ours is faster. The raw figures: performance.json.",
+        "",
+        "| question | figure | goal |",
+        "|---|---|---|",
+        *(f"| {question} | {figure} | {goal} |" for question, figure, goal in table(found)),
+        "",
+        f"The step's products are {gflop:.0f} GFLOP; a product of 2048 x 2048 matrices runs at {speed:.0f} GFLOP/s here: the "
+        f"limit is {gflop / speed:.2f} s, and the step reaches {gflop / speed / step:.0%} of it.",
+        "",
+        "![growth of a step's time](performance.png)",
+        "",
+        MARKER,
+    ]
+    page.write_text("\n".join(lines) + words)
+
+
+MARKER = "<!-- what follows is written by hand -->\n"
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", required=True, help="AN4's training manifest")
+    parser.add_argument("--test", required=True, help="AN4's test manifest")
+    parser.add_argument("--torch", default="", help="Python of an environment with PyTorch")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--output", default="docs")
+    a = parser.parse_args()
+    write(measure_all(a), ROOT / a.output, "python -m benchmarks.report " + " ".join(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

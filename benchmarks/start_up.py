@@ -1,0 +1,62 @@
+"""Time the start of a training, from the command to the end of its first step, the second time it is started.
+
+    python -m benchmarks.start_up --config=configs/an4.py --manifest=data/an4/train.jsonl
+
+Runs `main.py` for one step in a process of its own, without evaluation: once to fill the cache of compiled programs, then
+to be timed. Prints one JSON line, in seconds by the clock.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import measure
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(config: str, manifest: str, folder: str) -> float:
+    """Run one step in a new workdir and return its seconds; the program's own words where it fails."""
+    command = [
+        sys.executable,
+        "main.py",
+        f"--config={config}",
+        f"--workdir={folder}",
+        f"--config.data.train={manifest}",
+    ]
+    options = ["--config.data.dev=", "--config.data.test=", "--config.train.max_steps=1"]
+    begin = time.perf_counter()
+    result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if result.returncode:
+        raise SystemExit(result.stderr)
+    return seconds
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/tiny.py")
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--runs", type=int, default=2, help="after the first")
+    a = parser.parse_args()
+    manifest = str(Path(a.manifest).absolute())
+    seconds = []
+    for _ in range(a.runs + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds.append(start(a.config, manifest, folder))
+    result = {
+        "benchmark": "start_up",
+        "versions": measure.versions(),
+        "first_s": round(seconds[0], 1),
+        "again_s": round(min(seconds[1:]), 1),
+    }
+    print(json.dumps(result | {"options": vars(a)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Time the transcription of a manifest on one core: reading, features, network and greedy decoding.
+
+    python -m benchmarks.transcribe --model=models/an4 --manifest=data/an4/test.jsonl
+
+Prints one JSON line: seconds of audio a second, compiled shapes known, and the error rate of what was recognised.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks import measure
+from configs import base
+from decoding.error_rate import summarise
+from ds2_jax import sharding
+from ds2_jax.checkpoint import load_model
+from ds2_jax.evaluate import Evaluator
+from input_pipeline import manifest as manifests
+from input_pipeline.text import ScoringRules
+
+
+def main() -> None:
+    """Parse, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/an4")
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--batch", type=int, default=26)
+    parser.add_argument("--limit", type=int, default=0, help="utterances; 0: all")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--cores", choices=("1", "all"), default="1")
+    a = parser.parse_args()
+    if a.cores == "1" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before JAX starts its threads
+    meta, variables = load_model(a.model)
+    config = base.get_config()
+    config.batch.eval_size, config.data.threads = a.batch, measure.usable_cores()
+    manifest = manifests.read(a.manifest)
+    if a.limit:
+        manifest = manifest.select(np.arange(min(a.limit, len(manifest))))
+    evaluator = Evaluator(meta, sharding.make_mesh())
+    corpus = evaluator.corpus(manifest, config, None)
+    found = evaluator.transcribe(variables, corpus)  # compiles
+    seconds = []
+    for _ in range(a.runs):
+        start = time.perf_counter()
+        found = evaluator.transcribe(variables, corpus)
+        seconds.append(time.perf_counter() - start)
+    rows = sorted(found.hypotheses)
+    texts = [[manifest.text[row] for row in rows], [found.hypotheses[row].text for row in rows]]
+    result = {
+        "benchmark": "transcribe",
+        "versions": measure.versions(),
+        "cores": measure.usable_cores(),
+        "audio_s": round(float(manifest.duration.sum()), 1),
+        "audio_s_per_s": round(float(manifest.duration.sum()) / statistics.median(seconds), 1),
+        "wer": summarise(*texts, rules=ScoringRules.for_language(meta.language)).as_dict()["wer"],
+        "peak_memory_mb": round(measure.peak_memory_mb()),
+    }
+    print(json.dumps(result | {"options": vars(a)}))
+
+
+if __name__ == "__main__":
+    main()
