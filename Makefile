@@ -1,5 +1,6 @@
 # make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
+# make kenlm       programs that train language models
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
 
 PYTHON ?= python3
@@ -12,7 +13,8 @@ JAX_EXTRA_cpu := jax
 JAX_EXTRA_cuda := jax[cuda12]
 JAX_EXTRA_tpu := jax[tpu]
 
-.PHONY: install install-dev quickstart test test-slow test-all lint format
+# lmplz and build_binary, which train language models (docs/language_models.md names what they need)
+.PHONY: install install-dev kenlm quickstart test test-slow test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -37,6 +39,9 @@ $(VENV)/built-native: $(VENV)/installed-$(ACCELERATOR) $(wildcard decoding/nativ
 $(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+kenlm: install
+	$(BIN)/python -m decoding.kenlm_build
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)

@@ -11,7 +11,14 @@ from tests.runs import ROOT
 
 ROOMS = {"ds2_jax", "input_pipeline", "decoding", "configs", "benchmarks", "tests", "main"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "clu"}
-DECODERS = {"pybind11", "pyctcdecode", "ctc_beam_decoder", "kenlm", "matplotlib"}  # imported when they are used, by name or inside
+DECODERS = {
+    "num2words",
+    "pybind11",
+    "pyctcdecode",
+    "ctc_beam_decoder",
+    "kenlm",
+    "matplotlib",
+}  # imported when they are used, by name or inside
 USES_GRAIN = {"pipeline.py", "corpus.py"}  # pipeline itself, and what builds on it
 
 
