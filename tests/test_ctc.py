@@ -142,9 +142,9 @@ def test_long_utterances_lose_fewer_digits_than_in_optax():
         )
 
     with jax.enable_x64(True):
-        exact = optax_gradient(jnp.float64)
-    of_optax = np.abs(optax_gradient(jnp.float32) - exact).max()
-    ours = np.abs(gradient_of(*batch, np.ones(4, bool)) - exact).max()
+        exact = np.asarray(optax_gradient(jnp.float64))
+    of_optax = np.abs(np.asarray(optax_gradient(jnp.float32)) - exact).max()
+    ours = np.abs(np.asarray(gradient_of(*batch, np.ones(4, bool))) - exact).max()
     assert ours < 1e-4
     assert ours < of_optax / 2
 
