@@ -7,6 +7,7 @@
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
 """
 
+import errno
 import json
 import logging
 import os
@@ -66,7 +67,13 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if absl_logging.level_debug():
             raise
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        message = str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that any part of it writes
+            where = error.filename or _WORKDIR.value or _OUTPUT.value
+            message = (
+                f"{where} cannot be written: the disk is full; what was saved before is whole. Free the disk, run again"
+            )
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)  # all that is ours is closed; writers of libraries would complain of a full disk once more
 
