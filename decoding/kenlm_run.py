@@ -64,4 +64,4 @@ def _title(said: str) -> str:
     """Return the name of the part that a program is at: lmplz numbers them, build_binary has a line before each bar."""
     if stages := STAGE.findall(said):
         return stages[-1]
-    return said.rpartition(BANNER)[0].rstrip("\n").rpartition("\n")[2]
+    return said.rpartition(BANNER)[0].rstrip("\n").rpartition("\n")[2].partition(" /")[0]  # without a path
