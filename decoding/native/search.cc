@@ -56,6 +56,8 @@ void Search::Step(const float* log_probs) {
   newcomers_.clear();
   for (Entry& entry : beam_) Stay(entry, least);
   for (const Entry& entry : beam_) ExtendAll(entry, least);
+  const auto goes_on = [](const Entry& entry) { return std::max(entry.next_blank, entry.next_label) > kImpossible; };
+  if (newcomers_.empty() && std::none_of(beam_.begin(), beam_.end(), goes_on)) return;  // no chosen symbol may stand here
   Rank();
   Replace();
 }
