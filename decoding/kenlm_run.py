@@ -10,6 +10,8 @@ from typing import IO
 
 from tqdm import tqdm
 
+from decoding.kenlm_build import KenlmError
+
 STAGE = re.compile(r"^=== (\d/\d .*) ===$", re.MULTILINE)
 BANNER, MARK = "----5---10", "==="  # above the stars; around a stage's name
 STARS = 100  # of a part that is done
@@ -19,21 +21,23 @@ TOLD = 2000  # characters of the last words of a program that failed
 
 
 def run(command: list[str], source: Path | None = None, target: Path | None = None) -> str:
-    """Run a program from a file to a file; return its last words where it fails, else ''."""
+    """Run a program from a file to a file and return what it said. Raises KenlmError with its last words."""
+    name = Path(command[0]).name
     with contextlib.ExitStack() as stack:
         stdin = stack.enter_context(open(source, "rb")) if source else subprocess.DEVNULL
         stdout = stack.enter_context(open(target, "wb")) if target else subprocess.DEVNULL
         process = stack.enter_context(subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE))
         assert process.stderr is not None
         try:
-            said = _follow(process.stderr, Path(command[0]).name)
+            said = _follow(process.stderr, name)
         except BaseException:
             process.kill()
             raise
-    if not process.returncode:
-        return ""
-    died = f"it was ended by signal {-process.returncode}" if process.returncode < 0 else ""
-    return "\n".join(filter(None, (said[-TOLD:].strip(), died))) or f"exit code {process.returncode}"
+    if process.returncode:
+        died = f"it was ended by signal {-process.returncode}" if process.returncode < 0 else ""
+        last = "\n".join(filter(None, (said[-TOLD:].strip(), died)))
+        raise KenlmError(f"{name} failed:\n{last or f'exit code {process.returncode}'}")
+    return said
 
 
 def _follow(messages: IO[bytes], name: str) -> str:

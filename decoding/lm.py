@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from decoding import kenlm_build, kenlm_run, lm_text, published
 from decoding.kenlm_build import KenlmError
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
-FEW_COUNTS = ("discount", "Bad input")  # in lmplz's words where a corpus is too small to estimate discounts
+NO_DISCOUNTS = re.compile(r"Substituting fallback discounts for order (\d)")  # lmplz counts orders from 0 there
 
 
 def train(
@@ -33,17 +34,15 @@ def train(
     """
     made, binary = folder / "lm.arpa", folder / "lm.bin"
     shared = ["-S", memory, "-T", f"{folder}/"]
-    estimate = [kenlm_build.program("lmplz"), "-o", str(order), *shared]
-    estimate += ["--prune", *prune.split()] if prune else []
-    error = kenlm_run.run(estimate, corpus, made)
-    if error and any(words in error for words in FEW_COUNTS):
-        print("the corpus is too small to estimate discounts: KenLM's default ones are used", flush=True)
-        error = kenlm_run.run([*estimate, "--discount_fallback"], corpus, made)
-    if error:
-        raise KenlmError(f"lmplz failed:\n{error}")
-    convert = [kenlm_build.program("build_binary"), *shared, *KINDS[kind], str(made), str(binary)]
-    if error := kenlm_run.run(convert):
-        raise KenlmError(f"build_binary failed:\n{error}")
+    # where a corpus gives no discounts, KenLM's default ones; a text's own <s> and <unk> count as white space
+    estimate = [kenlm_build.program("lmplz"), "-o", str(order), *shared, "--discount_fallback", "--skip_symbols"]
+    said = kenlm_run.run([*estimate, *(["--prune", *prune.split()] if prune else [])], corpus, made)
+    if orders := NO_DISCOUNTS.findall(said):
+        listed = ", ".join(f"{int(n) + 1}-grams" for n in orders)
+        print(
+            f"the corpus is too small, or too repetitive, to estimate discounts for {listed}: KenLM's default ones are used"
+        )
+    kenlm_run.run([kenlm_build.program("build_binary"), *shared, *KINDS[kind], str(made), str(binary)])
     os.replace(binary, output)
     if arpa:
         target = Path(arpa).absolute()
