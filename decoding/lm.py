@@ -22,6 +22,8 @@ from decoding import kenlm_build, kenlm_run, lm_text, published
 from decoding.kenlm_build import KenlmError
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
+LEAST_MEMORY = 100 * 2**20  # of lmplz
+MEMORY_A_BYTE = 40  # of the corpus, from which on lmplz need not sort on disk
 NO_DISCOUNTS = re.compile(r"Substituting fallback discounts for order (\d)")  # lmplz counts orders from 0 there
 
 
@@ -94,13 +96,20 @@ def run_train(a: argparse.Namespace) -> dict:
                 f"{counted.excluded} lines are left out: they are, or hold, one of {len(excluded)} texts of --exclude",
                 flush=True,
             )
-        train(corpus, folder, a.order, a.prune, a.kind, output, arpa=a.arpa, memory=a.memory)
+        memory = a.memory or _memory_for(corpus)
+        train(corpus, folder, a.order, a.prune, a.kind, output, arpa=a.arpa, memory=memory)
     found = {"lm": a.output, "bytes": os.path.getsize(output), "lines": counted.lines, "excluded": counted.excluded}
     found |= {"words": counted.words, "tokens": counted.tokens}
     if a.held_out:
         lines = (lm_text.prepare(line, a.language) for line in lm_text.read_lines(a.held_out.split(","), "--held_out"))
         found["held_out"] = measure(a.output, lines)
     return found
+
+
+def _memory_for(corpus: Path) -> str:
+    """Choose what lmplz may use, in its words: as much as helps with a corpus of this size, and half of the machine's at most."""
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return f"{min(half, LEAST_MEMORY + MEMORY_A_BYTE * corpus.stat().st_size) // 1024}K"
 
 
 @contextlib.contextmanager
@@ -139,7 +148,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     t.add_argument("--output", required=True, help="binary to write")
     t.add_argument("--arpa", default="", help="also keep the ARPA file here")
     t.add_argument("--kind", choices=KINDS, default="trie", help="trie (default) is small, probing is fast")
-    t.add_argument("--memory", default="50%", help="for sorting, as 50%% or 2G (default 50%%); the rest is on disk")
+    t.add_argument(
+        "--memory", default="", help="for sorting, as 50%% or 2G (default: at most half); the rest is on disk"
+    )
     d = commands.add_parser("download", help="fetch a published model, resume and verify it")
     d.add_argument("name", nargs="?", choices=published.MODELS, help="which one")
     d.add_argument("--list", action="store_true", help="show them with size and checksum")
