@@ -1,6 +1,7 @@
 """Run KenLM's programs and show how far they are: they draw stars into their messages where we draw a bar."""
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -11,17 +12,22 @@ from typing import IO
 from tqdm import tqdm
 
 from decoding.kenlm_build import KenlmError
+from decoding.lm_vocabulary import kenlm_words
 
 STAGE = re.compile(r"^=== (\d/\d .*) ===$", re.MULTILINE)
 BANNER, MARK = "----5---10", "==="  # above the stars; around a stage's name
 STARS = 100  # of a part that is done
 TICK_S = 1.0
 DELAY_S = 2.0  # shorter work shows no bar
-TOLD = 2000  # characters of the last words of a program that failed
+TOLD = 1000  # characters of the last words of a program that failed
+FULL = os.strerror(errno.ENOSPC)
 
 
 def run(command: list[str], source: Path | None = None, target: Path | None = None) -> str:
-    """Run a program from a file to a file and return what it said. Raises KenlmError with its last words."""
+    """Run a program from a file to a file and return what it said.
+
+    Raises KenlmError with its last words, and OSError where the disk is full.
+    """
     name = Path(command[0]).name
     with contextlib.ExitStack() as stack:
         stdin = stack.enter_context(open(source, "rb")) if source else subprocess.DEVNULL
@@ -34,9 +40,14 @@ def run(command: list[str], source: Path | None = None, target: Path | None = No
             process.kill()
             raise
     if process.returncode:
-        died = f"it was ended by signal {-process.returncode}" if process.returncode < 0 else ""
-        last = "\n".join(filter(None, (said[-TOLD:].strip(), died)))
-        raise KenlmError(f"{name} failed:\n{last or f'exit code {process.returncode}'}")
+        if FULL in said:
+            raise OSError(errno.ENOSPC, FULL)
+        ended = f"exit code {process.returncode}"
+        if process.returncode < 0:
+            ended = f"it was ended by signal {-process.returncode}" + (
+                ", perhaps for want of memory" if process.returncode == -9 else ""
+            )
+        raise KenlmError(f"{name} failed: {'; '.join(filter(None, (kenlm_words(said)[-TOLD:], ended)))}")
     return said
 
 

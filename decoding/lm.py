@@ -77,12 +77,33 @@ def measure(lm: str, lines: Iterable[str]) -> dict:
     }
 
 
-def run_train(a: argparse.Namespace) -> dict:
-    """Do all that `train` says and return what is printed. Raises ValueError, KenlmError, OSError."""
+def check(a: argparse.Namespace) -> None:
+    """Refuse what would fail only after the text is read. Raises ValueError naming flag, value and mend."""
     if not 1 < a.order <= 6:
         raise ValueError(f"--order is {a.order}: use 2 to 6; 5 is usual, 3 for small corpora")
     if a.vocabulary < 1:
         raise ValueError(f"--vocabulary is {a.vocabulary}: use 1 or more words; 400000 is usual")
+    counts = a.prune.split()
+    if not all(map(str.isdecimal, counts)) or sorted(map(int, counts)) != [*map(int, counts)] or len(counts) > a.order:
+        raise ValueError(
+            f"--prune is {a.prune!r}: give a count for each order up to {a.order}, none below the one before"
+        )
+    if a.memory and not re.fullmatch(r"\d+(\.\d+)?[%bKMGT]?", a.memory):
+        raise ValueError(f"--memory is {a.memory!r}: write it as 50% or 2G")
+    for flag in ("text", "exclude", "held_out"):
+        for path in filter(None, getattr(a, flag).split(",")):
+            if not os.path.exists(path) or os.path.isdir(path):
+                raise ValueError(f"--{flag}: there is no file {path}; check the path")
+    if not a.text.strip(","):
+        raise ValueError("--text is empty: name files of text")
+    for flag in ("output", "arpa"):
+        if os.path.isdir(getattr(a, flag) or os.devnull):
+            raise ValueError(f"--{flag}={getattr(a, flag)} is a folder: name a file")
+
+
+def run_train(a: argparse.Namespace) -> dict:
+    """Do all that `train` says and return what is printed. Raises ValueError, KenlmError, OSError."""
+    check(a)
     for name in kenlm_build.PROGRAMS:
         kenlm_build.program(name)
     excluded = lm_text.Excluded(a.exclude.split(","), a.language) if a.exclude else None
@@ -165,9 +186,7 @@ def main() -> int:
     try:
         found = run_train(a) if a.command == "train" else run_download(a)
     except (ValueError, OSError, KenlmError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        where = f"{getattr(error, 'filename', None) or a.output}: the disk is full; free some space and run again"
-        print(f"error: {where if full else error}", file=sys.stderr)
+        print(f"error: {_describe(error, a.output)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same line again", file=sys.stderr)
@@ -175,6 +194,16 @@ def main() -> int:
     if found:
         print(json.dumps(found))
     return 0
+
+
+def _describe(error: Exception, output: str) -> str:
+    """Word an error; those of the system say only what, and sometimes where."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = error.filename or output
+    if error.errno == errno.ENOSPC:
+        return f"{where}: the disk is full; free some space and run again, or choose another --output"
+    return f"{where}: {error.strerror}; choose another --output"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ MOST_ORDER = 6  # of a model, that all engines are built for
 LONGEST_WORD = 256  # bytes a word, on average, within which the words of a binary are looked for
 # What KenLM and the libraries write before it: where in its source it gave up, and the file.
 THROWN = re.compile(
-    r".*threw \w+(?: because `[^']*')?\.\s*|^Cannot read model '.*?' \(|^could not load language model .*?: ", re.DOTALL
+    r".*threw [\w:]+(?: because `.*?')?\.\s*|^Cannot read model '.*?' \(|^could not load language model .*?: ",
+    re.DOTALL,
 )
 MOSTLY = 0.5  # share of words of several characters above which a model is no model of characters
 
@@ -104,9 +105,9 @@ def _order_of(lm: str, kind: str) -> int:
     return order
 
 
-def kenlm_words(error: Exception) -> str:
-    """Return what KenLM says of a model that it cannot load, without the place in its source and the file."""
-    return " ".join(THROWN.sub("", str(error)).strip().rstrip(")").split())
+def kenlm_words(said: object) -> str:
+    """Return what KenLM says last of what it cannot do, without the place in its source and the file."""
+    return " ".join(THROWN.sub("", str(said)).strip().rstrip(")").split())
 
 
 def _words_of_binary(lm: str) -> list[str]:

@@ -128,9 +128,9 @@ def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("echo why >&2; exit 3", "sh failed:\nwhy"),
-        ("exit 3", "sh failed:\nexit code 3"),
-        ("echo last >&2; kill -9 $$", "sh failed:\nlast\nit was ended by signal 9"),
+        ("echo why >&2; exit 3", "sh failed: why; exit code 3"),
+        ("exit 3", "sh failed: exit code 3"),
+        ("echo last >&2; kill -9 $$", "sh failed: last; it was ended by signal 9, perhaps for want of memory"),
     ],
 )
 def test_a_program_that_fails_or_is_killed_is_told(command, said):
@@ -170,8 +170,17 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
     ("options", "named"),
     [
         (["--order=9"], "--order is 9"),
-        (["--prune=5 0"], "lmplz failed"),
-        (["--text=nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--prune=5 0"], "--prune is '5 0'"),
+        (["--prune=a"], "--prune is 'a'"),
+        (["--order=2", "--prune=0 1 1"], "each order up to 2"),
+        (["--vocabulary=0"], "--vocabulary is 0"),
+        (["--memory=lots"], "--memory is 'lots'"),
+        (["--memory=1M"], "error: lmplz failed: Vocab hash size estimate 25165824 exceeds total memory 1048576;"),
+        (["--text=nowhere.txt"], "--text: there is no file nowhere.txt"),
+        (["--held_out=nowhere.txt"], "--held_out: there is no file nowhere.txt"),
+        (["--exclude=."], "--exclude: there is no file ."),
+        (["--text=,"], "--text is empty"),
+        (["--output=."], "--output=. is a folder"),
     ],
 )
 def test_what_cannot_be_trained_is_said_and_leaves_nothing(options, named, tmp_path):
@@ -181,6 +190,23 @@ def test_what_cannot_be_trained_is_said_and_leaves_nothing(options, named, tmp_p
     assert result.returncode == 1
     assert named in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    text = tmp_path / "t.txt"
+    text.write_text("\n".join(SENTENCES))
+    full = tmp_path / "lmplz"
+    full.write_text(
+        "#!/bin/sh\necho 'util/file.cc:1 threw FDException. No space left on device in /x' >&2\nkill -6 $$\n"
+    )
+    full.chmod(0o755)
+    monkeypatch.setattr(kenlm_build, "program", lambda name: str(full))
+    monkeypatch.setattr(sys, "argv", ["lm", "train", f"--text={text}", f"--output={tmp_path / 'lm.bin'}"])
+    assert lm.main() == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'lm.bin'}: the disk is full; free some space and run again, or choose another --output\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lmplz", "t.txt"]
 
 
 def test_missing_programs_are_named_with_the_command_that_builds_them(monkeypatch, tmp_path):
