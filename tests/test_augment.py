@@ -11,7 +11,9 @@ import pytest
 import soundfile
 
 from input_pipeline import audio, augment
-from input_pipeline.augment import Augmentation, AugmentationError, NoiseCache
+from input_pipeline.augment import Augmentation, AugmentationError, audio_effects, feature_effects
+from input_pipeline.augment.audio_effects import ImpulseResponse, NoiseClip
+from input_pipeline.augment.clip_cache import ClipCache
 
 RATE_HZ = 16000
 ANCHOR_TOLERANCE = 1e-6  # the original's figures have six decimals
@@ -54,13 +56,13 @@ def noise_entry(path: str | Path = "noise.jsonl", low: float = 10.0, high: float
 
 def test_speed_gives_the_figures_of_the_original():
     expected = [0.0, 0.032652, 0.045037, 0.059020, 0.087165, 0.102133, 0.093955, 0.090749]
-    np.testing.assert_allclose(augment.change_speed(tone(10), 1.25), expected, atol=ANCHOR_TOLERANCE)
+    np.testing.assert_allclose(audio_effects.change_speed(tone(10), 1.25), expected, atol=ANCHOR_TOLERANCE)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(1, 1.9), (2, 0.5), (8191, 0.93), (20000, 1.07), (8192, 2.0)])
 def test_speed_is_linear_interpolation_over_the_whole_clip(n, rate):
     samples = hiss(n)
-    changed = augment.change_speed(samples, rate)
+    changed = audio_effects.change_speed(samples, rate)
     expected = np.interp(np.linspace(0, n, len(changed)), np.arange(n), samples)
     assert changed.dtype == np.float32
     np.testing.assert_allclose(changed, expected, atol=ANCHOR_TOLERANCE)
@@ -69,22 +71,22 @@ def test_speed_is_linear_interpolation_over_the_whole_clip(n, rate):
 def test_speed_length_is_the_length_that_comes_out():
     n = np.array([1, 2, 7, 160, 16001])
     rate = np.array([1.3, 0.7, 1.0, 0.9, 1.1])
-    made = [len(augment.change_speed(hiss(count), one)) for count, one in zip(n, rate, strict=True)]
-    assert augment.speed_length(n, rate).tolist() == made
-    assert int(augment.speed_length(16000, 0.9)) == int(16000 / 0.9)
+    made = [len(audio_effects.change_speed(hiss(count), one)) for count, one in zip(n, rate, strict=True)]
+    assert audio_effects.speed_length(n, rate).tolist() == made
+    assert int(audio_effects.speed_length(16000, 0.9)) == int(16000 / 0.9)
 
 
 def test_speed_one_changes_nothing_and_absurd_rates_are_refused():
     samples = tone(100)
-    assert augment.change_speed(samples, 1.0) is samples
+    assert audio_effects.change_speed(samples, 1.0) is samples
     with pytest.raises(AugmentationError, match=r"0\.5 to 2"):
-        augment.change_speed(samples, 2.5)
+        audio_effects.change_speed(samples, 2.5)
 
 
 @pytest.mark.parametrize("noise_length", [3000, 8000, 50000])
 def test_noise_has_the_asked_ratio_to_the_speech(noise_length):
     speech = tone(8000)
-    added = augment.add_noise(speech, hiss(noise_length), 15.0) - speech
+    added = audio_effects.add_noise(speech, NoiseClip.of(hiss(noise_length)), 15.0, 0.9) - speech
     ratio_db = audio.rms_db(speech) - audio.rms_db(added)
     assert ratio_db == pytest.approx(15.0, abs=0.5)  # the level is the whole clip's, not the piece's
     assert audio.rms_db(tone(8000)) == pytest.approx(-22.967089, abs=1e-5)
@@ -92,23 +94,23 @@ def test_noise_has_the_asked_ratio_to_the_speech(noise_length):
 
 def test_repeated_noise_has_no_click_at_the_joint():
     slow = np.cos(np.linspace(0.0, 9.0, 4000, dtype=np.float32))  # ends far from where it starts
-    loop = np.tile(augment.loop_noise(slow, 800), 3)
+    loop = np.tile(audio_effects.loop_noise(slow, 800), 3)
     assert np.abs(slow[0] - slow[-1]) > 1.0
     assert np.abs(np.diff(loop)).max() < 0.01
-    assert len(augment.loop_noise(slow[:1], 800)) == 1
+    assert len(audio_effects.loop_noise(slow[:1], 800)) == 1
 
 
 def test_silent_noise_is_an_error_and_silent_speech_stays_silent():
     with pytest.raises(AugmentationError, match="silent"):
-        augment.add_noise(tone(100), np.zeros(500, np.float32), 10.0)
-    assert not augment.add_noise(np.zeros(100, np.float32), hiss(500), 10.0).any()
+        NoiseClip.of(np.zeros(500, np.float32))
+    assert not audio_effects.add_noise(np.zeros(100, np.float32), NoiseClip.of(hiss(500)), 10.0, 0.5).any()
 
 
 def test_masks_stay_within_their_widths_and_set_the_mean():
     features = hiss(200 * 30).reshape(200, 30) + 5.0
     widest_band = widest_time = 0
     for utterance in range(200):
-        masked = augment.mask_spectrogram(features, augment.rng_for(0, 0, utterance), 1, 4, 1, 50, 0.1)
+        masked = feature_effects.mask_spectrogram(features, augment.rng_for(0, 0, utterance), 1, 4, 1, 50, 0.1)
         bands, times = (masked == 0).all(axis=0), (masked == 0).all(axis=1)
         assert np.array_equal(masked[~times][:, ~bands], features[~times][:, ~bands])
         widest_band, widest_time = max(widest_band, bands.sum()), max(widest_time, times.sum())
@@ -117,7 +119,9 @@ def test_masks_stay_within_their_widths_and_set_the_mean():
 
 
 def test_masks_fit_spectrograms_smaller_than_themselves():
-    masked = augment.mask_spectrogram(np.ones((1, 2), np.float32), augment.rng_for(0, 0, 0), 3, 100, 3, 100, 1.0)
+    masked = feature_effects.mask_spectrogram(
+        np.ones((1, 2), np.float32), augment.rng_for(0, 0, 0), 3, 100, 3, 100, 1.0
+    )
     assert masked.shape == (1, 2)
 
 
@@ -144,7 +148,7 @@ def test_the_length_after_augmentation_is_the_planned_one(tmp_path):
     loaded = Augmentation.load(write_config(tmp_path, SPEED, MASKS), RATE_HZ)
     for row, rate in enumerate(loaded.speed_rates(20, 0, 0)):
         changed = loaded.apply_audio(tone(5000), RATE_HZ, rate=rate, rng=augment.rng_for(0, 0, row))
-        assert len(changed) == augment.speed_length(5000, rate)
+        assert len(changed) == audio_effects.speed_length(5000, rate)
 
 
 def test_draws_of_an_utterance_repeat_and_differ_between_epochs_and_copies(tmp_path):
@@ -178,7 +182,7 @@ def test_silent_noise_is_named_with_its_line(tmp_path):
 
 def test_cache_gives_up_the_clip_used_longest_ago(tmp_path):
     write_noise(tmp_path, {name: hiss(1000) for name in ("a.wav", "b.wav", "c.wav")})
-    cache = NoiseCache(limit_bytes=2 * 4000)
+    cache = ClipCache(NoiseClip, limit_bytes=2 * 4000)
     first = {name: cache.read(str(tmp_path / name), RATE_HZ) for name in ("a.wav", "b.wav")}
     assert cache.read(str(tmp_path / "a.wav"), RATE_HZ) is first["a.wav"]
     cache.read(str(tmp_path / "c.wav"), RATE_HZ)
@@ -208,7 +212,7 @@ def test_the_shipped_file_loads_and_masks():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({**SPEED, "type": "pitch"}, r"entry 2: unknown type 'pitch'; there are speed, noise, specaugment"),
+        ({**SPEED, "type": "pitch"}, r"entry 2: unknown type 'pitch'; there are speed, noise, impulse, specaugment"),
         ({**SPEED, "prob": 1.5}, r"entry 2 \(speed\): 'prob' is 1\.5; it must be a number from 0 to 1"),
         ({**SPEED, "probability": 1}, r"unknown 'probability'; there are type, params, prob"),
         ({**SPEED, "params": {"min_speed_rate": 0.9}}, r"'max_speed_rate' is missing; .* from 0\.5 to 2"),
@@ -250,3 +254,22 @@ def test_missing_and_overlong_noise_clips_are_named_at_the_start(tmp_path):
     manifest_path.write_text('{"audio_filepath": "b.wav", "duration": 5}')
     with pytest.raises(AugmentationError, match=r"noise\.jsonl:1 \(b\.wav\) does not exist"):
         Augmentation.load(path, RATE_HZ)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40000, 300), (40000, 9000), (500, 9000), (1, 1), (16384, 8192)])
+def test_a_room_is_convolution_cut_to_the_speech_at_its_level(n, m):
+    speech, response = hiss(n), hiss(m, 1) * np.exp(-np.arange(m) / 200).astype(np.float32)
+    response[m // 10] = 1.0  # the direct sound
+    wet = audio_effects.reverberate(speech, ImpulseResponse.of(response))
+    expected = np.convolve(speech.astype(np.float64), response)[m // 10 :][:n]
+    expected *= 10 ** ((audio.rms_db(speech) - audio.rms_db(expected)) / 20)
+    assert wet.dtype == np.float32
+    np.testing.assert_allclose(wet, expected, atol=1e-5)
+
+
+def test_silent_speech_and_silent_responses_have_no_room():
+    room = ImpulseResponse.of(hiss(100))
+    assert not audio_effects.reverberate(np.zeros(50, np.float32), room).any()
+    assert len(audio_effects.reverberate(np.zeros(0, np.float32), room)) == 0
+    with pytest.raises(AugmentationError, match="silent"):
+        ImpulseResponse.of(np.zeros(100, np.float32))

@@ -1,0 +1,145 @@
+"""What augmentation does to samples [N] float32: pure functions of (samples, drawn values).
+
+Lengths stay as they are, except for `change_speed`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from input_pipeline import audio
+from input_pipeline.augment.params import AugmentationError
+
+SLOWEST_RATE, FASTEST_RATE = 0.5, 2.0
+MAX_NOISE_GAIN_DB = 300.0  # as the original
+BLOCK = 8192  # samples of change_speed at once: temporaries that stay in the cache make it five times as fast
+SMALLEST_FFT = 16384
+
+
+def speed_length(n: int | np.ndarray, rate: float | np.ndarray) -> np.ndarray:
+    """Return how many samples [...] int64 `change_speed` makes of n samples: int(n / rate), at least one of any."""
+    return np.maximum((np.asarray(n) / rate).astype(np.int64), np.minimum(n, 1))
+
+
+def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
+    """Play samples [N] faster (rate > 1) or slower by linear interpolation, as the original; the pitch changes, too.
+
+    The new points are spread over 0..N, both included, although N is one past the last sample: those beyond it repeat
+    the last sample.
+    """
+    if not SLOWEST_RATE <= rate <= FASTEST_RATE:
+        raise AugmentationError(f"speed rate {rate}: must be from {SLOWEST_RATE:g} to {FASTEST_RATE:g}")
+    n = len(samples)
+    if rate == 1.0 or n == 0:
+        return samples
+    changed = np.empty(int(speed_length(n, rate)), dtype=samples.dtype)
+    padded = np.concatenate([samples, samples[-1:], samples[-1:]])
+    step = n / max(len(changed) - 1, 1)
+    for first in range(0, len(changed), BLOCK):
+        position = step * np.arange(first, min(first + BLOCK, len(changed)))
+        left = position.astype(np.int64)
+        before = padded.take(left)
+        changed[first : first + BLOCK] = before + (padded.take(left + 1) - before) * (position - left)
+    return changed
+
+
+@dataclass(frozen=True)
+class NoiseClip:
+    """Noise with its level, which is measured once."""
+
+    samples: np.ndarray  # [M] float32
+    level_db: float
+
+    @classmethod
+    def of(cls, samples: np.ndarray) -> "NoiseClip":
+        """Measure samples [M]. Raises AugmentationError where they are silent or there are none."""
+        if not samples.any():
+            raise AugmentationError("the noise is silent: no gain gives it a level; remove the clip from the manifest")
+        return cls(samples, audio.rms_db(samples))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        return self.samples.nbytes
+
+
+def add_noise(samples: np.ndarray, noise: NoiseClip, snr_db: float, place: float, cross_fade: int = 800) -> np.ndarray:
+    """Add noise of M samples to speech samples [N] at a signal-to-noise ratio, from `place` in [0, 1) of it on.
+
+    The gain is min(rms_db(speech) - rms_db(whole noise) - snr_db, 300) dB, as the original. Noise of N samples or more
+    is cut: it starts in 0..M-N. Shorter noise (an error in the original) is repeated with `cross_fade` samples of
+    overlap, so that the joint does not click, and may start anywhere.
+    """
+    n, m = len(samples), len(noise.samples)
+    if n == 0:
+        return samples
+    gain = 10.0 ** (min(audio.rms_db(samples) - noise.level_db - snr_db, MAX_NOISE_GAIN_DB) / 20.0)  # 0 for silence
+    if m >= n:
+        start = int(place * (m - n + 1))
+        piece = noise.samples[start : start + n]
+    else:
+        start = int(place * m)
+        piece = np.take(loop_noise(noise.samples, cross_fade), np.arange(start, start + n), mode="wrap")
+    return samples + np.float32(gain) * piece
+
+
+def loop_noise(noise: np.ndarray, cross_fade: int) -> np.ndarray:
+    """Shorten noise [M] to a loop [M - overlap] that may be repeated: its end, faded out, lies under its start.
+
+    The fades keep the power of uncorrelated noise: cos^2 + sin^2 = 1.
+    """
+    overlap = min(cross_fade, len(noise) // 2)
+    angle = (np.arange(overlap, dtype=np.float32) + 0.5) * np.float32(np.pi / 2 / max(overlap, 1))
+    loop = noise[: len(noise) - overlap].copy()
+    loop[:overlap] = noise[:overlap] * np.sin(angle) + noise[len(noise) - overlap :] * np.cos(angle)
+    return loop
+
+
+@dataclass(frozen=True)
+class ImpulseResponse:
+    """A room: its response's spectrum, made once, for convolution in blocks."""
+
+    length: int  # M
+    delay: int  # samples until the direct sound, the response's largest value
+    fft: int  # samples of one transform
+    spectrum: np.ndarray  # [fft / 2 + 1] complex64
+
+    @classmethod
+    def of(cls, response: np.ndarray) -> "ImpulseResponse":
+        """Transform a response [M]. Raises AugmentationError where it is silent or empty."""
+        if not response.any():
+            raise AugmentationError("the impulse response is silent; remove the clip from the manifest")
+        fft = max(SMALLEST_FFT, 1 << (2 * len(response) - 1).bit_length())
+        spectrum = np.fft.rfft(response.astype(np.float32), fft)
+        return cls(len(response), int(np.abs(response).argmax()), fft, spectrum)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        return self.spectrum.nbytes
+
+
+def reverberate(samples: np.ndarray, room: ImpulseResponse) -> np.ndarray:
+    """Convolve speech samples [N] with a room's response, y = x * h, and return the N of it that lie where x did.
+
+    The response's delay before the direct sound is taken away, so that speech stays where it was, and what rings on
+    after the last sample is cut off. The level of the speech is kept: y is scaled by rms(x) / rms(y). (The original
+    returns all N + M - 1 samples and the level that comes out, which its dB normalisation undoes.) By overlap-add: the
+    transforms are short enough for the cache.
+    """
+    n = len(samples)
+    level_db = audio.rms_db(samples) if n else -math.inf
+    if level_db == -math.inf:
+        return samples
+    step = room.fft - room.length + 1
+    whole = np.zeros(n + room.fft, np.float32)
+    for first in range(0, n, step):
+        spectrum = np.fft.rfft(samples[first : first + step], room.fft)
+        spectrum *= room.spectrum
+        whole[first : first + room.fft] += np.fft.irfft(spectrum, room.fft)
+    wet = whole[room.delay : room.delay + n]
+    wet_db = audio.rms_db(wet)
+    if wet_db == -math.inf:
+        return samples
+    return wet * np.float32(10.0 ** ((level_db - wet_db) / 20.0))
