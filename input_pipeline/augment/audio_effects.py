@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 
 from input_pipeline import audio
 from input_pipeline.augment.params import AugmentationError
@@ -42,6 +43,63 @@ def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
         before = padded.take(left)
         changed[first : first + BLOCK] = before + (padded.take(left + 1) - before) * (position - left)
     return changed
+
+
+def change_volume(samples: np.ndarray, gain_db: float) -> np.ndarray:
+    """Multiply samples [N] by 10^(gain / 20); nothing is clipped."""
+    return samples * np.float32(10.0 ** (gain_db / 20.0))
+
+
+def shift(samples: np.ndarray, count: int) -> np.ndarray:
+    """Move samples [N] by a count: above 0 forward in time, dropping its start, below 0 back; zeros fill the gap.
+
+    Raises AugmentationError where nothing would be left.
+    """
+    if count == 0 or len(samples) == 0:
+        return samples
+    if abs(count) >= len(samples):
+        raise AugmentationError(f"a shift of {count} samples leaves nothing of {len(samples)}; narrow its limits")
+    shifted = np.zeros_like(samples)
+    if count > 0:
+        shifted[:-count] = samples[count:]
+    else:
+        shifted[-count:] = samples[:count]
+    return shifted
+
+
+def normalise_online(
+    samples: np.ndarray, target_db: float, prior_db: float, prior_samples: float, delay: int = 0
+) -> np.ndarray:
+    """Bring samples [N] to a level as a live system would, which only knows the past and a prior estimate.
+
+    The power at sample t = 1..N is estimated as (x_1^2 + .. + x_t^2 + 10^(prior_db / 10) prior_samples) /
+    (t + prior_samples), and the gain there is target_db - 10 log10(estimate) dB. The first `delay` samples take the
+    estimate of the one after them, N at most. As the original.
+    """
+    n = len(samples)
+    if n == 0:
+        return samples
+    power = np.cumsum(np.square(samples, dtype=np.float64))
+    power += 10.0 ** (prior_db / 10.0) * prior_samples
+    power /= np.arange(1, n + 1) + prior_samples
+    delay = min(delay, n - 1)
+    power[:delay] = power[delay]
+    return (samples * (10.0 ** (target_db / 20.0) / np.sqrt(power))).astype(np.float32)
+
+
+def limit_band(samples: np.ndarray, sample_rate_hz: int, through_hz: int) -> np.ndarray:
+    """Send samples [N] through a lower sample rate and back, which leaves what lies below through_hz / 2.
+
+    A rate that is not lower changes nothing.
+    """
+    n = len(samples)
+    if through_hz >= sample_rate_hz or n == 0:
+        return samples
+    low = soxr.resample(samples, sample_rate_hz, through_hz, quality="HQ")
+    if len(low) == 0:
+        return samples
+    back = soxr.resample(low, through_hz, sample_rate_hz, quality="HQ")[:n]
+    return np.pad(back, (0, n - len(back)))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,14 @@ class Params:
             self._get(name, default, expected, lambda value: type(value) in (int, float) and value in range(high + 1))
         )
 
+    def switch(self, name: str, default: bool) -> bool:
+        """Return true or false."""
+        return bool(self._get(name, default, "true or false", lambda value: type(value) is bool))
+
+    def choice(self, name: str, values: tuple[str, ...]) -> str:
+        """Return one of these values, the first by default."""
+        return str(self._get(name, values[0], f"one of {', '.join(values)}", lambda value: value in values))
+
     def interval(self, low_name: str, high_name: str, low: float, high: float) -> tuple[float, float]:
         """Return two numbers in low..high, the first not above the second."""
         first, last = self.number(low_name, low, high), self.number(high_name, low, high)
