@@ -194,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.output.suffix or args.output.resolve() == Path(args.manifest).resolve():
             raise JoinError(f"--output={args.output}: name another manifest to write, such as joined/train.jsonl")
         clips = manifest.read(args.manifest)
+        if args.output.with_suffix("").resolve() in {Path(clip).parent.resolve() for clip in clips.audio}:
+            raise JoinError(f"--output={args.output} would put audio among the clips themselves; name another")
         groups = [plan_groups(clips, limits, args.seed, copy) for copy in range(args.copies)]
         records = write_joined(
             clips,

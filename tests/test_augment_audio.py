@@ -123,7 +123,10 @@ def test_silent_noise_is_an_error_and_silent_speech_stays_silent():
     assert not audio_effects.add_noise(np.zeros(100, np.float32), NoiseClip.of(hiss(500)), 10.0, 0.5).any()
 
 
-@pytest.mark.parametrize(("n", "m"), [(40000, 300), (40000, 9000), (500, 9000), (1, 1), (16384, 8192), (8193, 8192)])
+@pytest.mark.parametrize(
+    ("n", "m"),
+    [(40000, 300), (40000, 9000), (500, 9000), (1, 1), (16384, 8192), (8193, 8192), (8190, 20000), (30000, 30000)],
+)
 @pytest.mark.parametrize("delayed", [False, True])
 def test_a_room_is_convolution_cut_to_the_speech_at_its_level(n, m, delayed):
     delay = m // 10 if delayed else 0

@@ -15,7 +15,7 @@ from input_pipeline.augment.params import AugmentationError
 SLOWEST_RATE, FASTEST_RATE = 0.5, 2.0
 MAX_NOISE_GAIN_DB = 300.0  # as the original
 BLOCK = 8192  # samples of change_speed at once: temporaries that stay in the cache make it five times as fast
-SMALLEST_FFT = 16384
+PIECE = 8192  # samples of a response and of speech that are transformed at once, of 16,384
 
 
 def speed_length(n: int | np.ndarray, rate: float | np.ndarray) -> np.ndarray:
@@ -156,26 +156,23 @@ def loop_noise(noise: np.ndarray, cross_fade: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImpulseResponse:
-    """A room: its response's spectrum, made once, for convolution in blocks."""
+    """A room's response in pieces of PIECE samples, each transformed once; the last is filled with zeros."""
 
-    length: int  # M
     delay: int  # samples until the direct sound, the response's largest value
-    fft: int  # samples of one transform
-    spectrum: np.ndarray  # [fft / 2 + 1] complex64
+    spectra: np.ndarray  # [pieces, PIECE + 1] complex64
 
     @classmethod
     def of(cls, response: np.ndarray) -> "ImpulseResponse":
         """Transform a response [M]. Raises AugmentationError where it is silent or empty."""
         if not response.any():
             raise AugmentationError("the impulse response is silent; remove the clip from the manifest")
-        fft = max(SMALLEST_FFT, 1 << (2 * len(response) - 1).bit_length())
-        spectrum = np.fft.rfft(response.astype(np.float32), fft)
-        return cls(len(response), int(np.abs(response).argmax()), fft, spectrum)
+        filled = np.pad(response.astype(np.float32), (0, -len(response) % PIECE))
+        return cls(int(np.abs(response).argmax()), np.fft.rfft(filled.reshape(-1, PIECE), 2 * PIECE))
 
     @property
     def nbytes(self) -> int:
         """Memory that it holds."""
-        return self.spectrum.nbytes
+        return self.spectra.nbytes
 
 
 def reverberate(samples: np.ndarray, room: ImpulseResponse) -> np.ndarray:
@@ -183,21 +180,35 @@ def reverberate(samples: np.ndarray, room: ImpulseResponse) -> np.ndarray:
 
     The response's delay before the direct sound is taken away, so that speech stays where it was, and what rings on
     after the last sample is cut off. The level of the speech is kept: y is scaled by rms(x) / rms(y). (The original
-    returns all N + M - 1 samples and the level that comes out, which its dB normalisation undoes.) By overlap-add: the
-    transforms are short enough for the cache.
+    returns all N + M - 1 samples and the level that comes out, which its dB normalisation undoes.)
     """
-    n = len(samples)
-    level_db = audio.rms_db(samples) if n else -math.inf
+    level_db = audio.rms_db(samples) if len(samples) else -math.inf
     if level_db == -math.inf:
         return samples
-    step = room.fft - room.length + 1
-    whole = np.zeros(n + room.fft, np.float32)
-    for first in range(0, n, step):
-        spectrum = np.fft.rfft(samples[first : first + step], room.fft)
-        spectrum *= room.spectrum
-        whole[first : first + room.fft] += np.fft.irfft(spectrum, room.fft)
-    wet = whole[room.delay : room.delay + n]
+    wet = _convolve(samples, room.spectra, len(samples) + room.delay)[room.delay :]
     wet_db = audio.rms_db(wet)
     if wet_db == -math.inf:
         return samples
     return wet * np.float32(10.0 ** ((level_db - wet_db) / 20.0))
+
+
+def _convolve(samples: np.ndarray, spectra: np.ndarray, length: int) -> np.ndarray:
+    """Return the first `length` samples of the convolution of samples [N] with a response in pieces.
+
+    Partitioned overlap-add: each piece of speech is transformed once, and its products with the pieces of the response
+    that reach a stretch are summed before the transform back. All buffers stay below the 128 KiB from which on memory is
+    fetched anew from the kernel: more than twice as fast as one transform of everything.
+    """
+    blocks = -(-length // PIECE)
+    convolved = np.empty(blocks * PIECE, np.float32)
+    speech = [np.fft.rfft(samples[first : first + PIECE], 2 * PIECE) for first in range(0, len(samples), PIECE)]
+    tail: np.ndarray = np.zeros(PIECE, np.float32)  # what the block before left
+    for block in range(blocks):
+        reaching = range(max(0, block - len(spectra) + 1), min(block + 1, len(speech)))
+        total = np.zeros(PIECE + 1, np.complex64)
+        for piece in reaching:
+            total += speech[piece] * spectra[block - piece]
+        both = np.fft.irfft(total, 2 * PIECE)
+        np.add(both[:PIECE], tail, out=convolved[block * PIECE : (block + 1) * PIECE])
+        tail = both[PIECE:]
+    return convolved[:length]

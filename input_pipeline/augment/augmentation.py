@@ -26,6 +26,7 @@ def rng_for(seed: int, epoch: int, utterance: int, copy: int = 0) -> np.random.G
 class Entry(NamedTuple):
     """One augmentor of the file and how often it is applied."""
 
+    kind: str  # its type in the file
     augmentor: Any
     prob: float
     description: str
@@ -120,4 +121,4 @@ def _parse_entry(entry: Any, index: int, path: Path, sample_rate_hz: int) -> Ent
     augmentor = kind.parse(params)
     params.refuse_others()
     named = "".join(f", {name} {value}" for name, value in values.items())
-    return Entry(augmentor, prob, f"{entry['type']}: prob {prob:g}{named}")
+    return Entry(entry["type"], augmentor, prob, f"{entry['type']}: prob {prob:g}{named}")
