@@ -33,11 +33,11 @@ def get_config() -> ConfigDict:
     config.features.kind = "fbank"
     config.features.mel_bins = 64
     config.augment.file = "configs/augmentation_an4.json"
-    config.model.conv = "11x21/3x2:24, 7x11/1x2:24"
-    config.model.rnn_size = 256
+    config.model.conv = "11x21/3x2:24, 7x11/2x2:24"
+    config.model.rnn_size = 320
     config.model.dropout = 0.2
     config.optim.learning_rate = 1e-3
     config.optim.clip_norm = 20.0
     config.optim.ema = 0.998
-    config.train.epochs = 20
+    config.train.epochs = 16
     return config
