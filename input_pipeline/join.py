@@ -163,7 +163,7 @@ def _parse_range(text: str, number: type) -> tuple:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range such as 1..6") from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.join", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
     try:
         (fewest, most), (shortest_pause_s, longest_pause_s) = args.per, args.pause_s
