@@ -56,6 +56,8 @@ void Search::Step(const float* log_probs) {
   newcomers_.clear();
   for (Entry& entry : beam_) Stay(entry, least);
   for (const Entry& entry : beam_) ExtendAll(entry, least);
+  const auto goes_on = [](const Entry& entry) { return std::max(entry.next_blank, entry.next_label) > kImpossible; };
+  if (newcomers_.empty() && std::none_of(beam_.begin(), beam_.end(), goes_on)) return;  // no chosen symbol may stand here
   Rank();
   Replace();
 }
@@ -87,10 +89,10 @@ void Search::SelectSymbols(const float* log_probs) {
     while (kept < chosen_.size() && sum < setup_.cutoff_prob) sum += std::exp(chosen_[kept++].log_p);
     chosen_.resize(kept);
   }
-  chosen_set_ = 0;
+  first_sets_.assign(1, 0);
   for (const Scored& chosen : chosen_) {
     offered_[chosen.symbol] = chosen.log_p;
-    chosen_set_ |= uint64_t{1} << (chosen.symbol & 63);
+    first_sets_.push_back(first_sets_.back() | uint64_t{1} << (chosen.symbol & 63));
   }
 }
 
@@ -116,21 +118,20 @@ void Search::Stay(Entry& entry, float least) {
 
 // Put every chosen symbol behind a prefix.
 void Search::ExtendAll(const Entry& entry, float least) {
-  const float weakest = least - entry.score;  // ln p that a symbol needs
+  size_t probable = 0;  // so many of the chosen ones can reach what is asked
+  while (probable < chosen_.size() && entry.score + chosen_[probable].log_p >= least) ++probable;
   if (few_symbols_ && setup_.lexicon && setup_.strict) {  // only what the lexicon allows is looked at
-    uint64_t symbols = setup_.lexicon->Symbols(entry.node) & chosen_set_;
-    for (; symbols; symbols &= symbols - 1) {
-      const int symbol = __builtin_ctzll(symbols);
-      if (offered_[symbol] >= weakest) Extend(entry, symbol, offered_[symbol], least);
+    const uint64_t reachable = first_sets_[probable];
+    for (uint64_t left = setup_.lexicon->Symbols(entry.node) & reachable; left; left &= left - 1) {
+      const int symbol = __builtin_ctzll(left);
+      Extend(entry, symbol, offered_[symbol], least);
     }
-    const float space = offered_[setup_.space];
-    if (space >= weakest && setup_.lexicon->IsWord(entry.node)) Extend(entry, setup_.space, space, least);
+    if (reachable >> setup_.space & 1 && setup_.lexicon->IsWord(entry.node))
+      Extend(entry, setup_.space, offered_[setup_.space], least);
     return;
   }
-  for (const Scored& chosen : chosen_) {
-    if (chosen.log_p < weakest) break;  // the following ones are less probable still
-    if (chosen.symbol != 0) Extend(entry, chosen.symbol, chosen.log_p, least);
-  }
+  for (size_t i = 0; i < probable; ++i)
+    if (chosen_[i].symbol != 0) Extend(entry, chosen_[i].symbol, chosen_[i].log_p, least);
 }
 
 void Search::Extend(const Entry& entry, int symbol, float log_p, float least) {

@@ -142,7 +142,7 @@ class Search {
   std::vector<int> free_;           // places of the beam
   std::vector<Scored> chosen_;      // symbols of the frame, most probable first
   std::vector<float> offered_;      // [symbols] ln p of the chosen ones, kImpossible of others
-  uint64_t chosen_set_ = 0;         // their bits, where there are few symbols
+  std::vector<uint64_t> first_sets_;  // [n] bits of the first n of them, where there are few symbols
 };
 
 }  // namespace ds2
