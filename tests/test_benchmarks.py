@@ -48,6 +48,13 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert 0 <= result["padding"] < 1
 
 
+def test_augmentation_pictures(tmp_path):
+    picture = tmp_path / "augmentation.png"
+    result = run("benchmarks.augmentation_pictures", f"--output={picture}")
+    assert 10_000 < result["bytes"] == picture.stat().st_size < 200_000
+    assert [path.name for path in tmp_path.iterdir()] == [picture.name]
+
+
 def test_ctc():
     result = run("benchmarks.ctc", "--batch=2", "--frames=30", "--labels=8", "--vocab=7", "--runs=2")
     assert result["speed_against_optax"] == pytest.approx(result["optax_median_s"] / result["median_s"], rel=0.1)
