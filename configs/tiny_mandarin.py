@@ -31,5 +31,5 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1
     config.optim.learning_rate = 3e-3
     config.optim.warmup_steps = 100
-    config.train.epochs = 12
+    config.train.epochs = 8
     return config
