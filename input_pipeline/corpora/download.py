@@ -31,25 +31,33 @@ class ArchiveError(OSError):
 
 
 def fetch(
-    url: str, target: str | Path, *, md5: str | None = None, sha256: str | None = None, size: int | None = None
+    url: str,
+    target: str | Path,
+    *,
+    md5: str | None = None,
+    sha256: str | None = None,
+    size: int | None = None,
+    quiet: bool = False,
 ) -> Path:
     """Download a URL to a file, verified, and return the file.
 
     A file that is there already and fits the digest (or the size, or nothing, as far as known) is kept. Otherwise the
     download goes to `<target>.part`, continues an earlier one where the server can, and takes its name only when it is
     complete and right. Raises DownloadError; the `.part` stays for the next attempt unless its content is wrong.
+    `quiet` is for one of many: no bar, no word.
     """
     target = Path(target)
     if target.exists():
         fault = _fault(target, md5, sha256, size)
         if fault is None:
-            print(f"{target} is there already" + ("" if md5 or sha256 else " (no digest is known to verify it by)"))
+            if not quiet:
+                print(f"{target} is there already" + ("" if md5 or sha256 else " (no digest is known to verify it by)"))
             return target
         print(f"{target} is not the published file ({fault}): fetching it again")
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        announced = _download(url, part, size)
+        announced = _download(url, part, size, quiet)
         fault = _fault(part, md5, sha256, size)
         if fault is not None:
             part.unlink()
@@ -57,7 +65,7 @@ def fetch(
                 f"{url}: the downloaded file is wrong ({fault}) and was removed; run the same line again, "
                 "and if that does not help, the file on the server has changed"
             )
-        if not (md5 or sha256):
+        if not (md5 or sha256 or quiet):
             known = size if size is not None else announced
             by = "no size is announced either" if known is None else f"only the size is verified ({known:,} bytes)"
             print(f"{target.name}: no digest is known, {by}")
@@ -69,7 +77,25 @@ def fetch(
     return target
 
 
-def _download(url: str, part: Path, size: int | None) -> int | None:
+def verify(path: Path, *, md5: str | None = None, sha256: str | None = None, size: int | None = None) -> None:
+    """Compare a file with what was published of it, as far as known. Raises DownloadError that says what differs."""
+    fault = _fault(path, md5, sha256, size)
+    if fault is not None:
+        raise DownloadError(
+            f"{path} is not the published file ({fault}); fetch it again, or unpack it yourself if you trust it"
+        )
+
+
+def read_page(url: str) -> str:
+    """Fetch a page, such as a list of files, as text. Raises DownloadError."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            return response.read().decode("utf-8", errors="replace")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DownloadError(f"{url}: cannot be read ({error}); check the address and the network") from error
+
+
+def _download(url: str, part: Path, size: int | None, quiet: bool) -> int | None:
     """Stream the rest of a URL into a partial file and return the announced full size, None where there is none."""
     have = part.stat().st_size if part.exists() else 0
     try:
@@ -81,7 +107,7 @@ def _download(url: str, part: Path, size: int | None) -> int | None:
             if full == have:
                 return full
             part.unlink()
-            return _download(url, part, size)
+            return _download(url, part, size, quiet)
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}; check the address") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
@@ -99,13 +125,22 @@ def _download(url: str, part: Path, size: int | None) -> int | None:
             raise DownloadError(f"{url}: the server sends another range than asked for; remove {part} and run again")
         if size is not None and full is not None and full != size:
             raise DownloadError(f"{url}: the server offers {full:,} bytes, {size:,} were published; check the address")
-        _receive(response, part, url, have if resumes else 0, full)
+        free = shutil.disk_usage(part.parent).free
+        have = have if resumes else 0
+        if full is not None and full - have > free:
+            raise DownloadError(
+                f"{url}: {full - have:,} bytes are left to fetch, the disk of {part.parent} has {free:,} free; "
+                "free some space, or choose another folder"
+            )
+        _receive(response, part, url, have, full, quiet)
     return full
 
 
-def _receive(response: http.client.HTTPResponse, part: Path, url: str, have: int, full: int | None) -> None:
+def _receive(
+    response: http.client.HTTPResponse, part: Path, url: str, have: int, full: int | None, quiet: bool
+) -> None:
     """Append a response body to the first `have` bytes of a partial file, and insist on its announced length."""
-    bar = tqdm(total=full, initial=have, unit="B", unit_scale=True, desc=part.stem, delay=BAR_DELAY_S)
+    bar = tqdm(total=full, initial=have, unit="B", unit_scale=True, desc=part.stem, delay=BAR_DELAY_S, disable=quiet)
     broken: Exception | None = None
     with bar, part.open("ab" if have else "wb") as file:
         while True:
@@ -167,12 +202,12 @@ def _local_fault(error: OSError, where: Path) -> str:
     return f"{where}: cannot be written ({error.strerror or error}); choose a folder that can be"
 
 
-def extract(archive: str | Path, folder: str | Path) -> Path:
+def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> Path:
     """Unpack a tar (plain, gz, bz2, xz) or zip archive into a new folder and return the folder.
 
     The folder appears under its name only when everything is in it (until then it is `<folder>.part`). Raises
     ArchiveError, naming the member, for absolute paths, `..`, links out of the folder and device files, for a damaged
-    archive, and for a folder that exists.
+    archive, and for a folder that exists. `quiet` is for one of many: no bar.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -183,7 +218,9 @@ def extract(archive: str | Path, folder: str | Path) -> Path:
         if part.exists():
             shutil.rmtree(part)  # of a run that was killed
         part.mkdir(parents=True)
-        for _ in tqdm(unpack(archive, part), desc=f"unpack {archive.name}", unit=" files", delay=BAR_DELAY_S):
+        members = unpack(archive, part)
+        bar = tqdm(members, desc=f"unpack {archive.name}", unit=" files", delay=BAR_DELAY_S, disable=quiet)
+        for _ in bar:
             pass
         os.replace(part, folder)
     except ArchiveError:
@@ -192,6 +229,9 @@ def extract(archive: str | Path, folder: str | Path) -> Path:
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise ArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password or a rare compression
+        shutil.rmtree(part, ignore_errors=True)
+        raise ArchiveError(f"{archive} cannot be unpacked ({error}); unpack it by hand") from error
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         if error.errno is None:  # gzip and lzma say so when the stream is broken; the system always sets a number

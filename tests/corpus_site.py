@@ -1,0 +1,90 @@
+"""Corpora for tests: archives laid out like the published ones, of real clips, on a server of this machine."""
+
+import contextlib
+import functools
+import http.server
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import soundfile
+
+from tests.conftest import CLIPS
+
+CLIP_NAMES = sorted(path.name for path in CLIPS.glob("*.flac"))
+
+
+def clip(number: int, kind: str = "FLAC", rate: int | None = None) -> bytes:
+    """Return a real clip (others for other numbers) as a file of this kind, its samples declared to have this rate."""
+    samples, own_rate = soundfile.read(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)], dtype="int16")
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate or own_rate, format=kind)
+    return file.getvalue()
+
+
+def duration(number: int, rate: int = 16_000) -> float:
+    """Return the seconds of `clip(number, rate=rate)`, as manifests have them."""
+    return round(soundfile.info(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)]).frames / rate, 3)
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes | str]) -> Path:
+    """Write files below a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def tar(files: Mapping[str, bytes | str], bz2: bool = False) -> bytes:
+    """Pack files as a tar archive, with gzip or bzip2."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:bz2" if bz2 else "w:gz") as archive:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def zipped(files: Mapping[str, bytes | str]) -> bytes:
+    """Pack files as a zip archive."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder on this machine and yield its address."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def read_manifest(path: Path) -> list[dict]:
+    """Read the lines of a manifest."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def texts(path: Path) -> list[str]:
+    """Read the texts of a manifest."""
+    return [record["text"] for record in read_manifest(path)]
