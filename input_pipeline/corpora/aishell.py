@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from input_pipeline.corpora import assemble, download
+from input_pipeline.corpora import assemble, download, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/33/data_aishell.tgz", md5="2f494334227864a8a8fec932999db9d8")
@@ -38,7 +38,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
             raise CorpusError(f"{one.audio}: lies in none of {', '.join(splits)}; this is not AISHELL-1's layout")
         splits[split].append(one)
     records = place.write(splits, OFFICIAL_UTTERANCES)
-    return Prepared(records, assemble.train_command(RECIPE, place.folder))
+    return Prepared(records, next_step.train(RECIPE, place.folder))
 
 
 def unpack_speakers(wav: Path, place: Place) -> Path:

@@ -15,7 +15,7 @@ import soundfile
 from tqdm import tqdm
 
 from input_pipeline import manifest
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared
 
 ARCHIVE = Archive("http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz")
@@ -42,7 +42,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     finally:
         if place.source is None or not root.is_relative_to(place.source):
             shutil.rmtree(place.unpacked(ARCHIVE), ignore_errors=True)  # what is kept are the FLAC files
-    return Prepared(splits, assemble.train_command(RECIPE, place.folder))
+    return Prepared(splits, next_step.train(RECIPE, place.folder))
 
 
 def convert(source: Path, folder: Path, workers: int) -> dict[str, list[dict]]:

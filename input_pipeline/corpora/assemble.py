@@ -102,18 +102,29 @@ class Place:
             print(f"{unpacked}: unpacked already; remove the folder to unpack {archive.name} anew")
         else:
             packed = self._bring(archive, marker)
-            download.extract(packed, unpacked)
+            self.unpack(packed, unpacked)
             if find_root(unpacked, marker) is None:
                 shutil.rmtree(unpacked)
-                raise CorpusError(f"{packed} is not {archive.name} as published: no {marker} in it; remove the file")
+                if self.source is None:
+                    packed.unlink(missing_ok=True)  # another look at it would end the same
+                raise CorpusError(f"{packed} is not {archive.name} as published: no {marker} in it; check the address")
             if not archive.has_digest:
                 print(f"no digest of {archive.name} is known; its structure is checked instead")
-            if self.remove_archives and self.source is None:
-                packed.unlink()
         root = find_root(unpacked, marker)
         if root is None:
             raise CorpusError(f"{unpacked} holds no {marker}: remove the folder and run the same line again")
         return root
+
+    def unpack(self, packed: Path, folder: Path, *, quiet: bool = False) -> None:
+        """Unpack an archive; one that was fetched goes then if that was asked for, or if it turns out damaged."""
+        try:
+            download.extract(packed, folder, quiet=quiet)
+        except download.DamagedArchiveError:
+            if self.source is None:
+                packed.unlink()
+            raise
+        if self.remove_archives and self.source is None:
+            packed.unlink()
 
     def unpacked(self, archive: Archive) -> Path:
         """Return the folder that an archive is unpacked into."""
@@ -356,30 +367,3 @@ def split_off(
 def by_speaker(recording: Recording) -> str:
     """Return the group of a recording where groups are speakers."""
     return recording.speaker
-
-
-def evaluate_command(test: Path) -> str:
-    """Word the line that evaluates a model on a manifest."""
-    return f"python main.py --mode=eval --config.restore=MODEL --config.data.test={test}"
-
-
-def noise_entry(path: Path) -> str:
-    """Word an entry of the augmentation file that adds the noise of a manifest."""
-    params = f'{{"min_snr_dB": 10, "max_snr_dB": 30, "noise_manifest_path": "{path}"}}'
-    return f'in the file of --config.augment.file: {{"type": "noise", "params": {params}, "prob": 0.5}}'
-
-
-def impulse_entry(path: Path) -> str:
-    """Word an entry of the augmentation file that puts speech into the rooms of a manifest."""
-    params = f'{{"impulse_manifest_path": "{path}"}}'
-    return f'in the file of --config.augment.file: {{"type": "impulse", "params": {params}, "prob": 0.5}}'
-
-
-def train_command(
-    recipe: str, folder: Path, train: Sequence[str] = ("train",), dev: str = "dev", test: str = "test"
-) -> str:
-    """Word the line that trains with a recipe on manifests of a folder; a split without a name is left out."""
-    manifests = {"train": ",".join(f"{folder / name}.jsonl" for name in train)}
-    manifests |= {split: f"{folder / name}.jsonl" for split, name in (("dev", dev), ("test", test)) if name}
-    named = " ".join(f"--config.data.{split}={paths}" for split, paths in manifests.items())
-    return f"python main.py --config={recipe} --workdir=runs/{folder.name} {named}"

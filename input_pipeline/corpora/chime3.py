@@ -7,7 +7,7 @@ its archive (MD5: the original's), the four archives in it, or their content. On
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble, download
+from input_pipeline.corpora import assemble, download, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 
 ARCHIVE = Archive(
@@ -20,19 +20,17 @@ INNER = tuple(f"CHiME3_background_{place}" for place in ("bus", "caf", "ped", "s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
-    assemble.add_arguments(parser, "chime3", f"{ARCHIVE.name} or {INNER[0]}.zip and so on", ARCHIVE.url)
+    assemble.add_arguments(parser, "chime3", f"{ARCHIVE.name}, or {INNER[0]}.zip and so on, or their content")
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
     """Unpack, the inner archives too, and scan; write one manifest of all noises."""
     place = Place.of(args)
-    roots = [place.source] if place.source is not None else []
-    if not any(has_noise(root) for root in roots):
-        roots = [place.obtain(ARCHIVE, f"{INNER[0]}.zip")]
-    folders = {folder for root in roots for folder in unpack_inner(root, place.folder)}
-    files = sorted({path for folder in folders for path in assemble.list_files(folder, ".wav")})
+    source = Path(args.source)
+    root = source if has_noise(source) else place.obtain(ARCHIVE, f"{INNER[0]}.zip")
+    files = [path for folder in unpack_inner(root, place.folder) for path in assemble.list_files(folder, ".wav")]
     records = place.write({"background": [Recording(path) for path in files]})
-    return Prepared(records, assemble.noise_entry(place.folder / "background.jsonl"))
+    return Prepared(records, next_step.add_noise(place.folder / "background.jsonl"))
 
 
 def has_noise(source: Path) -> bool:

@@ -11,7 +11,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 
 SPLITS = ("train", "dev", "test")
@@ -37,7 +37,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     rules = assemble.text_rule(args.text, spaces=not spaceless)
     splits = {split: read_split(root, split, rules) for split in SPLITS}
     recipe = RECIPE_MANDARIN if spaceless else RECIPE
-    return Prepared(place.write(splits), assemble.train_command(recipe, place.folder))
+    return Prepared(place.write(splits), next_step.train(recipe, place.folder))
 
 
 def find_locale(place: Place, locale: str | None) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import CorpusError, Place, Prepared, Recording
 
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aif", ".aiff", ".au", ".m4a", ".aac", ".webm")
@@ -83,7 +83,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     for split in {"train", "dev", "test"} - records.keys():
         if (place.folder / f"{split}.jsonl").exists():
             print(f"note: {place.folder / split}.jsonl is there from an earlier run; remove it")
-    return Prepared(records, next_step(place.folder, records))
+    return Prepared(records, to_run_next(place.folder, records))
 
 
 def read_transcripts(source: Path, files: Sequence[str], table: str | None, names: Mapping) -> Transcripts:
@@ -165,7 +165,7 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
             if not values["path"]:
                 continue
             written = os.path.normpath(values["path"].replace("\\", "/"))
-            name = ids.get(written) or path_id(written, source)
+            name = ids.get(written) or path_id(source / written, source)
             if os.path.isabs(written) and written not in ids and os.path.isfile(written):
                 found.elsewhere.append(written)
             found.texts.append((name, values["text"]))
@@ -192,7 +192,7 @@ def _ids_by_spelling(files: Sequence[str], source: Path) -> dict[str, str]:
 
 def path_id(path: str | Path, source: Path) -> str:
     """Return a path from the source on, without its ending."""
-    return os.path.splitext(os.path.relpath(os.path.join(source, path), source))[0].replace(os.sep, "/")
+    return os.path.splitext(os.path.relpath(path, source))[0].replace(os.sep, "/")
 
 
 def divide(
@@ -209,8 +209,8 @@ def divide(
     return assemble.split_off(recordings, shares, lambda one: id_of(one.audio))
 
 
-def next_step(folder: Path, records: Mapping[str, Sequence]) -> str:
+def to_run_next(folder: Path, records: Mapping[str, Sequence]) -> str:
     """Word the lines that look at every clip, and that train."""
     held_out = {split: split if split in records else "" for split in ("dev", "test")}
-    check = f"python -m input_pipeline.manifest check {folder / 'train.jsonl'}"
-    return f"{check}\n  {assemble.train_command(RECIPE, folder, **held_out)}"
+    train = next_step.train(RECIPE, folder, **held_out)
+    return f"{next_step.check(folder / 'train.jsonl')}\n  {train}"

@@ -30,6 +30,10 @@ class ArchiveError(OSError):
     """An archive is damaged, unsafe or cannot be unpacked here."""
 
 
+class DamagedArchiveError(ArchiveError):
+    """An archive that ends early or was changed on its way: fetched again, it may be whole."""
+
+
 def fetch(
     url: str,
     target: str | Path,
@@ -228,14 +232,14 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise ArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+        raise DamagedArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
     except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password or a rare compression
         shutil.rmtree(part, ignore_errors=True)
         raise ArchiveError(f"{archive} cannot be unpacked ({error}); unpack it by hand") from error
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         if error.errno is None:  # gzip and lzma say so when the stream is broken; the system always sets a number
-            raise ArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+            raise DamagedArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
         raise ArchiveError(_local_fault(error, folder)) from error
     return folder
 
@@ -247,7 +251,7 @@ def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[None]]:
     if zipfile.is_zipfile(archive):
         return _unpack_zip
     if not tarfile.is_tarfile(archive):
-        raise ArchiveError(f"{archive} is neither a tar nor a zip archive; remove it and fetch it again")
+        raise DamagedArchiveError(f"{archive} is neither a tar nor a zip archive; remove it and fetch it again")
     if not hasattr(tarfile, "data_filter"):
         version = ".".join(map(str, sys.version_info[:3]))
         raise ArchiveError(f"Python {version} cannot unpack {archive} safely; 3.11.4 or later can")

@@ -7,7 +7,7 @@ clips 0 to 4 of each digit and speaker are test; dev is clips 5 to 9. So every s
 
 import argparse
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 
 ARCHIVE = Archive(
@@ -40,7 +40,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
         splits = {"train": [], "dev": [], "test": []}
         for one in recordings:
             splits[official_split(one)].append(one)
-    return Prepared(place.write(splits), assemble.train_command(RECIPE, place.folder))
+    return Prepared(place.write(splits), next_step.train(RECIPE, place.folder))
 
 
 def read_name(path: str) -> Recording:

@@ -7,7 +7,7 @@ tensorflow-datasets' list). The official splits are parts, too.
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 
 URL = "http://www.openslr.org/resources/12"
@@ -50,7 +50,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     for part in parts:  # one after the other, so that those done are done when the next breaks off
         root = place.obtain(archive(part), part)
         records |= place.write({part: read_part(root / part)}, OFFICIAL_UTTERANCES)
-    return Prepared(records, next_step(place.folder, parts))
+    return Prepared(records, to_run_next(place.folder, parts))
 
 
 def archive(part: str) -> Archive:
@@ -68,11 +68,11 @@ def read_part(folder: Path) -> list[Recording]:
     return assemble.match(texts, assemble.list_files(folder, ".flac"), lambda name: name.partition("-")[0])
 
 
-def next_step(folder: Path, parts: list[str]) -> str:
+def to_run_next(folder: Path, parts: list[str]) -> str:
     """Word the line that trains on the parts, or evaluates on them where none is for training."""
     by_kind = {kind: [part for part in parts if part.startswith(kind)] for kind in ("train", "dev", "test")}
     train, dev, test = by_kind.values()
     if not train:
-        return assemble.evaluate_command(folder / f"{(test or dev)[0]}.jsonl")
+        return next_step.evaluate(folder / f"{(test or dev)[0]}.jsonl")
     recipe = RECIPE_100 if train == ["train-clean-100"] else RECIPE
-    return assemble.train_command(recipe, folder, train, *(kind[0] if kind else "" for kind in (dev, test)))
+    return next_step.train(recipe, folder, train, *(kind[0] if kind else "" for kind in (dev, test)))

@@ -8,7 +8,7 @@ official splits, and one speaker: dev and test are whole chapters (LJ001 to LJ05
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 from input_pipeline.text import ScoringRules
 
@@ -36,7 +36,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     )
     assemble.compare_counts({"all": recordings}, OFFICIAL_UTTERANCES)
     records = place.write(assemble.split_off(recordings, SHARES, chapter_of))
-    return Prepared(records, assemble.train_command(RECIPE, place.folder))
+    return Prepared(records, next_step.train(RECIPE, place.folder))
 
 
 def read_metadata(path: Path) -> list[tuple[str, str]]:

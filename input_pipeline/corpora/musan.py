@@ -6,7 +6,7 @@ recipes). One manifest a kind, without texts: babble is made of several `speech`
 
 import argparse
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Place, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/17/musan.tar.gz", md5="0c472d4fc0c5141eca47ad1ffeb2a7df")
@@ -25,4 +25,4 @@ def prepare(args: argparse.Namespace) -> Prepared:
     kinds = assemble.choose(args.kinds, OFFICIAL_FILES, "--kinds")
     root = place.obtain(ARCHIVE, "noise")
     splits = {kind: [Recording(path) for path in assemble.list_files(root / kind, ".wav")] for kind in kinds}
-    return Prepared(place.write(splits, OFFICIAL_FILES), assemble.noise_entry(place.folder / f"{kinds[0]}.jsonl"))
+    return Prepared(place.write(splits, OFFICIAL_FILES), next_step.add_noise(place.folder / f"{kinds[0]}.jsonl"))

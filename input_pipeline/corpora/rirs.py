@@ -8,7 +8,7 @@ several channels, which are averaged when they are read), `smallroom`, `mediumro
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Place, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/28/rirs_noises.zip", md5="e6f48e257286e05de56413b4779d8ffb")
@@ -34,7 +34,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     for room in SIMULATED:
         files = assemble.list_files(root / "RIRS_NOISES" / "simulated_rirs" / room, ".wav")
         splits[room] = [Recording(path) for path in files]
-    return Prepared(place.write(splits, OFFICIAL_FILES), assemble.impulse_entry(place.folder / "real.jsonl"))
+    return Prepared(place.write(splits, OFFICIAL_FILES), next_step.add_rooms(place.folder / "real.jsonl"))
 
 
 def read_list(root: Path, path: Path) -> list[Recording]:

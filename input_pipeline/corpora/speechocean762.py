@@ -7,7 +7,7 @@ said. Test is the official one; dev is a tenth of train, by speaker (`assemble.s
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Place, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/101/speechocean762.tar.gz")
@@ -31,7 +31,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
         **assemble.split_off(official["train"], {"dev": DEV_SHARE}, assemble.by_speaker),
         "test": official["test"],
     }
-    return Prepared(place.write(splits), assemble.train_command(RECIPE, place.folder))
+    return Prepared(place.write(splits), next_step.train(RECIPE, place.folder))
 
 
 def read_split(root: Path, split: str) -> list[Recording]:

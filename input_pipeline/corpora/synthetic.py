@@ -23,7 +23,8 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from input_pipeline.corpora.assemble import Prepared, train_command
+from input_pipeline.corpora import next_step
+from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.manifest import write as write_manifest
 
 SAMPLE_RATE_HZ = 16_000
@@ -122,7 +123,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     _import_loader()
     splits = plan(args.language, args.utterances, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return Prepared(write_corpus(splits, folder, args.workers), train_command(RECIPE, folder))
+    return Prepared(write_corpus(splits, folder, args.workers), next_step.train(RECIPE, folder))
 
 
 def plan(language: str, train_utterances: int, seed: int) -> dict[str, list[Utterance]]:

@@ -7,7 +7,7 @@ in no other split.
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Place, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/18/data_thchs30.tgz", md5="2d2252bde5c8429929e1841d4cb95e90")
@@ -25,7 +25,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     place = Place.of(args)
     root = place.obtain(ARCHIVE, "data_thchs30/data") / "data_thchs30"
     splits = {split: read_split(root, split) for split in OFFICIAL_UTTERANCES}
-    return Prepared(place.write(splits, OFFICIAL_UTTERANCES), assemble.train_command(RECIPE, place.folder))
+    return Prepared(place.write(splits, OFFICIAL_UTTERANCES), next_step.train(RECIPE, place.folder))
 
 
 def read_split(root: Path, split: str) -> list[Recording]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from input_pipeline.corpora import assemble, download
+from input_pipeline.corpora import assemble, download, next_step
 from input_pipeline.corpora.assemble import CorpusError, Place, Prepared, Recording
 
 URL = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit"
@@ -46,8 +46,8 @@ def prepare(args: argparse.Namespace) -> Prepared:
         for group in groups[Path(one.audio).parents[1]]:
             splits[group].append(one)
     records = place.write({group: recordings for group, recordings in splits.items() if recordings} or splits)
-    line = assemble.evaluate_command(place.folder / f"{next(iter(records))}.jsonl")
-    return Prepared(records, line.replace("--mode=eval", f"--mode=eval --config={RECIPE}"))
+    first = place.folder / f"{next(iter(records))}.jsonl"
+    return Prepared(records, next_step.evaluate(first, f"--config={RECIPE}"))
 
 
 def stated(submission: Path, dialects: list[str]) -> list[str]:
@@ -131,9 +131,7 @@ def unpack_one(place: Place, name: str, address: str) -> Path:
         packed = Path(address)
         if place.source is None:
             packed = download.fetch(address, place.folder / "archives" / f"{name}.tgz", quiet=True)
-        download.extract(packed, unpacked, quiet=True)
-        if place.source is None and place.remove_archives:
-            packed.unlink()
+        place.unpack(packed, unpacked, quiet=True)
     root = assemble.find_root(unpacked, "etc")
     if root is None:
         raise download.ArchiveError(f"{name}.tgz: no folder etc in it")
