@@ -16,6 +16,7 @@ from types import ModuleType
 
 import pytest
 import soundfile
+import soxr
 
 from tests.conftest import CLIPS
 
@@ -24,17 +25,17 @@ CLIP_NAMES = sorted(path.name for path in CLIPS.glob("*.flac"))
 
 
 @functools.cache
-def clip(number: int, kind: str = "FLAC", rate: int | None = None) -> bytes:
-    """Return a real clip (others for other numbers) as a file of this kind, its samples declared to have this rate."""
+def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
+    """Return a real clip (others for other numbers) as a file of this kind and rate."""
     samples, own_rate = soundfile.read(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)], dtype="int16")
     file = io.BytesIO()
-    soundfile.write(file, samples, rate or own_rate, format=kind)
+    soundfile.write(file, samples if rate == own_rate else soxr.resample(samples, own_rate, rate), rate, format=kind)
     return file.getvalue()
 
 
-def duration(number: int, rate: int = 16_000) -> float:
-    """Return the seconds of `clip(number, rate=rate)`, as manifests have them."""
-    return round(soundfile.info(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)]).frames / rate, 3)
+def duration(number: int, kind: str = "FLAC", rate: int = 16_000) -> float:
+    """Return the seconds of `clip(number, kind, rate)`, as manifests have them."""
+    return round(soundfile.info(io.BytesIO(clip(number, kind, rate))).duration, 3)
 
 
 def write_tree(folder: Path, files: Files) -> Path:

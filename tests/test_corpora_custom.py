@@ -177,6 +177,7 @@ def test_audio_that_libsndfile_does_not_read_is_named(tmp_path, capsys):
         ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv is not UTF-8 text"),
         ({**many(1), "a.csv": "path,text,split\n00,a,eval\n"}, [], "splits eval in"),
         ({**many(1), "clips/00.txt": "text"}, [], "1 speakers or groups are too few for train, dev, test"),
+        (many(1), ["--table=b.csv"], "--table=b.csv: there is no such file"),
         (many(1), ["--dev_share=1.5"], "--dev_share=1.5 --test_share=0.1: from 0, together below 1"),
     ],
 )
@@ -204,6 +205,12 @@ def test_the_folder_itself_may_hold_the_manifests(tmp_path, capsys):
         assert run(source, source) == 0
         assert read_manifest(source / "train.jsonl")[0]["audio_filepath"].startswith("voice")
     assert f"python -m input_pipeline.manifest check {source}/train.jsonl" in capsys.readouterr().out
+
+
+def test_chinese_texts_lead_to_the_language_setting(tmp_path, capsys):
+    source = write_tree(tmp_path / "s", {**many(3), **{f"clips/{n:02d}.txt": "打开 厨房的灯" for n in range(3)}})
+    assert run(source, tmp_path / "x") == 0
+    assert capsys.readouterr().out.endswith(" --config.text.language=zh\n")
 
 
 def test_links_in_circles_end(tmp_path):

@@ -73,7 +73,7 @@ def test_ljspeech_takes_the_spelled_out_text_and_splits_by_chapter(tmp_path, mon
     records = {record["audio_filepath"][-14:-4]: record for records in splits.values() for record in records}
     assert records["LJ001-0001"] | {"audio_filepath": ""} == {
         "audio_filepath": "",
-        "duration": corpus_site.duration(0, 22_050),
+        "duration": corpus_site.duration(0, "WAV", 22_050),
         "text": "printing in the only sense",
         "speaker": "lj",
         "sample_rate": 22_050,

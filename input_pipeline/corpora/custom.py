@@ -110,6 +110,8 @@ def find_tables(source: Path, table: str | None, names: Mapping) -> dict[Path, s
     """Return the tables to read, each with the split it is, "" where its name says none."""
     if table is not None:
         path = Path(table) if Path(table).is_file() else source / table
+        if not path.is_file():
+            raise CorpusError(f"--table={table}: there is no such file, in {source} neither; check the path")
         column_names(path, names, needed=True)
         return {path: ""}
     paths = sorted(path for path in source.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
@@ -212,5 +214,7 @@ def divide(
 def to_run_next(folder: Path, records: Mapping[str, Sequence]) -> str:
     """Word the lines that look at every clip, and that train."""
     held_out = {split: split if split in records else "" for split in ("dev", "test")}
-    train = next_step.train(RECIPE, folder, **held_out)
+    text = "".join(record["text"] for record in records["train"][:100])
+    chinese = 2 * sum("\u4e00" <= character <= "\u9fff" for character in text) > len(text)
+    train = next_step.train(RECIPE, folder, **held_out) + (" --config.text.language=zh" if chinese else "")
     return f"{next_step.check(folder / 'train.jsonl')}\n  {train}"

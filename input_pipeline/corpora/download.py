@@ -222,10 +222,10 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
         if part.exists():
             shutil.rmtree(part)  # of a run that was killed
         part.mkdir(parents=True)
-        members = unpack(archive, part)
-        bar = tqdm(members, desc=f"unpack {archive.name}", unit=" files", delay=BAR_DELAY_S, disable=quiet)
-        for _ in bar:
-            pass
+        size, what = archive.stat().st_size, f"unpack {archive.name}"
+        with tqdm(total=size, unit="B", unit_scale=True, desc=what, delay=BAR_DELAY_S, disable=quiet) as bar:
+            for done in unpack(archive, part):
+                bar.update(done - bar.n)
         os.replace(part, folder)
     except ArchiveError:
         shutil.rmtree(part, ignore_errors=True)
@@ -244,8 +244,8 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
     return folder
 
 
-def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[None]]:
-    """Choose by content how an archive is read."""
+def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[int]]:
+    """Choose by content how an archive is read; the unpackers say how many of its bytes are done."""
     if not archive.is_file():
         raise ArchiveError(f"{archive}: there is no such archive; check the path")
     if zipfile.is_zipfile(archive):
@@ -258,25 +258,27 @@ def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[None]]:
     return _unpack_tar
 
 
-def _unpack_tar(archive: Path, folder: Path) -> Iterator[None]:
-    with tarfile.open(archive) as tar:
+def _unpack_tar(archive: Path, folder: Path) -> Iterator[int]:
+    with archive.open("rb") as packed, tarfile.open(fileobj=packed) as tar:
         for member in tar:
             _refuse_escape(member.name, archive)
             try:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
                 raise ArchiveError(f"{archive}: refused to unpack {member.name!r}: {error}") from error
-            yield
+            yield packed.tell()
 
 
-def _unpack_zip(archive: Path, folder: Path) -> Iterator[None]:
+def _unpack_zip(archive: Path, folder: Path) -> Iterator[int]:
+    done = 0
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             _refuse_escape(member.filename, archive)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ArchiveError(f"{archive}: refused to unpack {member.filename!r}: it is a link")
             zipped.extract(member, folder)
-            yield
+            done += member.compress_size
+            yield done
 
 
 def _refuse_escape(name: str, archive: Path) -> None:
