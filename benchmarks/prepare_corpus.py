@@ -69,7 +69,7 @@ def main() -> None:
         "scan_files_per_s": round(a.files / statistics.median(scan_s)),
         "prepare_files_per_s": round(a.files / statistics.median(prepare_s)),
         "scan_processor_us": round(1e6 * statistics.median(processor_s) / a.files),
-        "prepare_s": round(statistics.median(prepare_s), 3),
+        "prepare_s": round(statistics.median(prepare_s), 4),
         "workers": a.workers,
         "machine": measure.machine(),
     }
