@@ -18,7 +18,7 @@ from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
 from input_pipeline.text import Vocabulary
 
 if TYPE_CHECKING:
-    from decoding.beam import BeamSettings
+    from decoding.beam_settings import BeamSettings
 
 WORD_START = "\u2581"
 LEAST_SYMBOL = -5.0  # ln p below which both skip a symbol of a frame; less makes them slow, and no better

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from decoding.beam import BeamSettings, Engine, make_engine
+from decoding.beam import Engine, make_engine
+from decoding.beam_settings import BeamSettings
 from decoding.error_rate import Counts, count_utterance
 from input_pipeline.text import ScoringRules, Vocabulary
 

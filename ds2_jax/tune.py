@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from decoding import beam, tune
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from ds2_jax import decode_settings, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model

@@ -12,7 +12,8 @@ import pytest
 
 from configs import base
 from decoding import beam, greedy, lm_vocabulary
-from decoding.beam import BeamSettings, make_engine
+from decoding.beam import make_engine
+from decoding.beam_settings import BeamSettings
 from decoding.confidence import align
 from ds2_jax import sharding
 from ds2_jax.checkpoint import load_model

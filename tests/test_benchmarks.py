@@ -75,6 +75,13 @@ def test_transcribe(clips):
     assert result["wer"] < 0.2  # the released model knows these clips
 
 
+def test_decoders(clips):
+    options = ("--lm=models/an4/lm.bin", "--engines=greedy,ctc_beam_decoder", "--beams=10", "--runs=1")
+    result = run("benchmarks.decoders", f"--manifest={clips}", *options)
+    assert [(row["engine"], row["beam"]) for row in result["rows"]] == [("greedy", 1), ("ctc_beam_decoder", 10)]
+    assert all(row["utterances_per_s"] > 1 and row["wer"] < 0.2 for row in result["rows"])
+
+
 def test_end_to_end_and_start_up(clips):
     result = run("benchmarks.end_to_end", f"--manifest={clips}", "--batches=1", "--rounds=1", "--rnn_size=4")
     assert result["share_of_step_speed"] > 0

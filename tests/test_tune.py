@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from decoding import tune
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from decoding.tune import Grid, Point, PointFile, Task, TuningError, best_of, search
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.arpa import write_arpa

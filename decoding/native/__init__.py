@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from decoding import lm_vocabulary
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
 from input_pipeline.text import Vocabulary
 
