@@ -61,7 +61,7 @@ def test_a_speaker_of_most_recordings_is_left_to_train():
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(CorpusError, match="2 speakers or groups are too few for train, dev, test"):
+    with pytest.raises(CorpusError, match="2 speakers or files are too few for train, dev, test"):
         split_speakers(2, {"dev": 0.1, "test": 0.1})
 
 

@@ -62,6 +62,23 @@ def test_a_locale_is_asked_for_where_there_are_several(tmp_path, capsys):
     assert "--config=configs/aishell.py" in capsys.readouterr().out
 
 
+def test_a_locale_is_unpacked_beside_another_that_is_unpacked_already(tmp_path):
+    source = corpus_site.write_tree(tmp_path / "s", {**ENGLISH, "zh-CN.tar.gz": corpus_site.tar(MANDARIN)})
+    line = ["common_voice", f"--source={source}", f"--target_dir={tmp_path / 'x'}", "--locale=zh-CN"]
+    for _ in range(2):
+        assert prepare.main(line) == 0
+        assert corpus_site.texts(tmp_path / "x" / "dev.jsonl") == ["是的"]
+
+
+def test_a_split_without_clips_is_left_out(tmp_path, capsys):
+    source = corpus_site.write_tree(tmp_path / "s", release("ab", {"train": ["Бара"], "dev": [], "test": ["Ари"]}))
+    assert prepare.main(["common_voice", f"--source={source}", f"--target_dir={tmp_path / 'x'}"]) == 0
+    out = capsys.readouterr().out
+    assert "dev.tsv lists no clip" in out
+    assert "--config.data.dev" not in out
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["test.jsonl", "train.jsonl"]
+
+
 def test_a_listed_clip_that_is_missing_is_named_and_a_foreign_table_refused(tmp_path, capsys):
     source = corpus_site.write_tree(tmp_path / "s", ENGLISH)
     folder = source / "cv-corpus-17.0-2024-03-15" / "en"

@@ -21,6 +21,7 @@ def many(count: int, ending: str = "wav") -> dict[str, bytes | str]:
 TABLES = {
     "comma": ("a.csv", 'path,text,speaker\nclips/00.wav,"well, yes",anna\nclips/01.wav,no,ben\nclips/02.wav,maybe,cleo\n'),
     "semicolon": ("a.csv", "Audio_FilePath;Transcript\nclips/00.wav;well, yes\nclips/01.wav;no\nclips/02.wav;maybe\n"),
+    "bars": ("a.csv", "path|text\nclips/00.wav|well, yes\nclips/01.wav|no\nclips/02.wav|maybe\n"),
     "tabs": ("a.tsv", 'file\tsentence\nclips/00.wav\twell, yes\nclips/01.wav\tno\nclips/02.wav\tmaybe\n'),
     "byte order mark": ("a.csv", "\ufeffpath,text\r\nclips\\00.wav,\"well, yes\"\r\nclips\\01.wav,no\r\nclips\\02.wav,maybe\r\n"),
     "bare names": ("a.csv", 'file_name,transcription\n00.wav,"well, yes"\n01,no\nclips/02,maybe\n'),
@@ -34,6 +35,14 @@ def test_tables_are_read_whatever_parts_their_columns(tmp_path, table):
     assert run(source, tmp_path / "x") == 0
     assert all_texts(tmp_path / "x") == ["maybe", "no", "well, yes"]
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"train.jsonl", "dev.jsonl", "test.jsonl"}
+
+
+def test_quotes_between_tabs_or_bars_are_text(tmp_path):
+    for target, (name, mark) in enumerate([("a.tsv", "\t"), ("a.csv", "|")]):
+        table = f'path{mark}text\nclips/00.wav{mark}"Well," she said\n'
+        source = write_tree(tmp_path / f"s{target}", {**many(1), name: table})
+        assert run(source, tmp_path / str(target), "--dev_share=0", "--test_share=0") == 0
+        assert texts(tmp_path / str(target) / "train.jsonl") == ['"Well," she said']
 
 
 def test_columns_can_be_named_and_text_made_plain(tmp_path):
@@ -75,6 +84,19 @@ def test_a_given_test_split_is_left_and_dev_is_taken_from_train(tmp_path):
     assert texts(tmp_path / "x" / "test.jsonl") == ["held out"]
     assert len(texts(tmp_path / "x" / "dev.jsonl")) == 2
     assert len(texts(tmp_path / "x" / "train.jsonl")) == 7
+
+
+def test_a_folder_of_test_material_alone_leads_to_an_evaluation(tmp_path, capsys):
+    source = write_tree(tmp_path / "s", {**many(1), "test.csv": "path,text\nclips/00.wav,held out\n"})
+    assert run(source, tmp_path / "x") == 0
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["test.jsonl"]
+    assert f"--mode=eval --config.restore=MODEL --config.data.test={tmp_path}/x/test.jsonl" in capsys.readouterr().out
+
+
+def test_a_table_about_something_else_does_no_harm(tmp_path):
+    files = {**many(3), **{f"clips/{n:02d}.txt": f"t {n}" for n in range(3)}, "ages.csv": "who,age\nanna,30\n"}
+    assert run(write_tree(tmp_path / "s", files), tmp_path / "x") == 0
+    assert all_texts(tmp_path / "x") == ["t 0", "t 1", "t 2"]
 
 
 def test_several_tables_ask_for_one(tmp_path, capsys):
@@ -176,7 +198,13 @@ def test_audio_that_libsndfile_does_not_read_is_named(tmp_path, capsys):
         ({**many(1), "a.csv": ""}, [], "its columns (none) lack"),
         ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv is not UTF-8 text"),
         ({**many(1), "a.csv": "path,text,split\n00,a,eval\n"}, [], "splits eval in"),
-        ({**many(1), "clips/00.txt": "text"}, [], "1 speakers or groups are too few for train, dev, test"),
+        (
+            {**many(1), "clips/00.txt": "text"},
+            [],
+            "1 recordings are too few to divide; set --dev_share=0 --test_share=0",
+        ),
+        ({**many(1), "a.csv": 'path,text\n00,"open\n'}, [], "a.csv:2: unexpected end of data; mend the quotes"),
+        ({**many(1), "a.csv": "path,text\n77,a\n"}, [], "no audio file has a transcript"),
         (many(1), ["--table=b.csv"], "--table=b.csv: there is no such file"),
         (many(1), ["--dev_share=1.5"], "--dev_share=1.5 --test_share=0.1: from 0, together below 1"),
     ],

@@ -46,7 +46,7 @@ def test_listed_archives_are_fetched_and_grouped_by_dialect(site, tmp_path, caps
     with corpus_site.serve(site) as address:
         assert prepare.main(["voxforge", f"--target_dir={target}", f"--url={address}"]) == 0
     assert texts_by_manifest(target) == {
-        "american-canadian": ["author of the danger train".replace("train", "trail"), "not at this particular case"],
+        "american-canadian": ["author of the danger trail", "not at this particular case"],
         "commonwealth": ["won't you"],
         "indian": ["gad"],
     }
@@ -92,6 +92,15 @@ def test_a_page_without_archives_and_a_dead_server_are_named(tmp_path, capsys):
     assert "lists no .tgz archive" in capsys.readouterr().err
     assert prepare.main(["voxforge", f"--target_dir={tmp_path / 'x'}", f"--url={address}"]) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_server_that_has_none_of_the_listed_archives_fails(site, tmp_path, capsys):
+    for archive in site.glob("*.tgz"):
+        archive.unlink()
+    with corpus_site.serve(site) as address:
+        assert prepare.main(["voxforge", f"--target_dir={tmp_path / 'x'}", f"--url={address}"]) == 1
+    assert "the server answers 404" in capsys.readouterr().err
+    assert not list((tmp_path / "x").glob("*.jsonl"))
 
 
 def test_unpacked_submissions_of_a_source_are_used_where_they_are(site, tmp_path):

@@ -6,7 +6,9 @@ A corpus module says where its archives are, how they are laid out and which tex
 import argparse
 import collections
 import contextlib
+import csv
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -277,6 +279,23 @@ def read_keyed(path: str | Path, errors: str = "strict") -> Iterator[tuple[str, 
             yield parts[0], parts[1].strip() if len(parts) > 1 else ""
 
 
+def read_rows(path: str | Path) -> Iterator[list[str]]:
+    """Read the rows of a table, the header first; raises CorpusError that names file and line.
+
+    Columns are parted by tabs, or by the one of , ; | most frequent in the header. Between tabs or bars, quotes are
+    marks of the text.
+    """
+    content = read_text(path)
+    header = content.partition("\n")[0]
+    delimiter = "\t" if "\t" in header else max(",;|", key=header.count)
+    quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
+    rows = csv.reader(io.StringIO(content), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise CorpusError(f"{path}:{rows.line_num}: {error}; mend the quotes, or save it parted by tabs") from error
+
+
 def match(
     transcripts: Iterable[tuple[str, str]],
     files: Iterable[str | Path],
@@ -344,7 +363,7 @@ def split_off(
     """
     sizes = collections.Counter(group(one) for one in recordings)
     if len(sizes) <= len(shares):
-        raise CorpusError(f"{len(sizes)} speakers or groups are too few for {', '.join(['train', *shares])}")
+        raise CorpusError(f"{len(sizes)} speakers or files are too few for {', '.join(['train', *shares])}")
     left = sorted(sizes, key=lambda name: hashlib.md5(name.encode(), usedforsecurity=False).digest())
     split_of: dict[str, str] = {}
     for later, (split, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):

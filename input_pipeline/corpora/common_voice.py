@@ -7,7 +7,7 @@ them.
 """
 
 import argparse
-import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,40 +32,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(args: argparse.Namespace) -> Prepared:
     """Unpack and scan; write the manifests."""
     place = Place.of(args)
-    root = find_locale(place, args.locale)
-    spaceless = root.name.partition("-")[0] in WITHOUT_SPACES
-    rules = assemble.text_rule(args.text, spaces=not spaceless)
-    splits = {split: read_split(root, split, rules) for split in SPLITS}
+    root = find_locale(place, Path(args.source), args.locale)
+    spaceless = (args.locale or root.name).partition("-")[0] in WITHOUT_SPACES
+    rule = assemble.text_rule(args.text, spaces=not spaceless)
+    splits = {split: read_split(root, split, rule) for split in SPLITS}
+    filled = {split: found for split, found in splits.items() if found or split == "train"}
+    for split in splits.keys() - filled.keys():
+        print(f"  {root / split}.tsv lists no clip; there is no {split}.jsonl")
+    held_out = {split: split if split in filled else "" for split in ("dev", "test")}
     recipe = RECIPE_MANDARIN if spaceless else RECIPE
-    return Prepared(place.write(splits), next_step.train(recipe, place.folder))
+    return Prepared(place.write(filled), next_step.train(recipe, place.folder, **held_out))
 
 
-def find_locale(place: Place, locale: str | None) -> Path:
+def find_locale(place: Place, source: Path, locale: str | None) -> Path:
     """Return the folder of the language with its clips and TSV files, unpacked first if need be."""
-    assert place.source is not None
-    if locale is not None and (root := assemble.find_root(place.source, f"{locale}/train.tsv")) is not None:
-        return root / locale
-    found = [path.parent for depth in ("", "*/", "*/*/") for path in sorted(place.source.glob(f"{depth}train.tsv"))]
+    if locale is not None:
+        archives = [path.name for path in source.glob("*.tar.gz") if f"-{path.name}".endswith(f"-{locale}.tar.gz")]
+        if archives or assemble.find_root(source, f"{locale}/train.tsv") is not None:
+            name = (archives or [f"{locale}.tar.gz"])[0]
+            return place.obtain(Archive(name), f"{locale}/train.tsv") / locale
+    found = [path.parent for depth in ("", "*/", "*/*/") for path in sorted(source.glob(f"{depth}train.tsv"))]
+    archives = sorted(path.name for path in source.glob("*.tar.gz"))
     if locale is None and len(found) == 1:
         return found[0]
-    ending = "" if locale is None else locale
-    archives = sorted(path.name for path in place.source.glob(f"*{ending}.tar.gz"))
-    if len(archives) == 1 and not (locale is None and found):
-        return place.obtain(Archive(archives[0], file=archives[0]), "train.tsv")
-    there = ", ".join(sorted({path.name for path in found} | set(archives))) or "neither train.tsv nor *.tar.gz"
-    raise CorpusError(f"--source={place.source} holds {there}; choose one by --locale, or check the path")
+    if locale is None and not found and len(archives) == 1:
+        return place.obtain(Archive(archives[0]), "train.tsv")
+    there = ", ".join([*(path.name for path in found), *archives]) or "neither train.tsv nor *.tar.gz"
+    raise CorpusError(f"--source={source} holds {there}; choose one by --locale, or check the path")
 
 
-def read_split(root: Path, split: str, rules: Callable[[str], str]) -> list[Recording]:
+def read_split(root: Path, split: str, rule: Callable[[str], str]) -> list[Recording]:
     """Read SPLIT.tsv; the audio is clips/PATH. Clips in no split (invalidated, or more of a sentence) are not wanted."""
     path = root / f"{split}.tsv"
-    rows = csv.DictReader(assemble.read_text(path).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
-    missing = set(COLUMNS) - set(rows.fieldnames or [])
+    header, *rows = assemble.read_rows(path)
+    missing = [name for name in COLUMNS if name not in header]
     if missing:
-        raise CorpusError(f"{path}: no column {', '.join(sorted(missing))}; this is not a release's {split}.tsv")
-    texts, speakers = [], {}
-    for row in rows:
-        texts.append((row["path"], rules(row["sentence"] or "")))
-        speakers[row["path"]] = row["client_id"]
-    files = [root / "clips" / name for name in speakers if (root / "clips" / name).is_file()]
-    return assemble.match(texts, files, speakers.__getitem__, key=lambda clip: Path(clip).name)
+        raise CorpusError(f"{path}: no column {', '.join(missing)}; this is not a release's {split}.tsv")
+    listed = [[row[header.index(name)] for name in COLUMNS] for row in rows if len(row) >= len(header)]
+    speakers = {clip: speaker for speaker, clip, _ in listed}
+    there = set(os.listdir(root / "clips"))
+    files = [root / "clips" / clip for clip in speakers if clip in there]
+    texts = ((clip, rule(text)) for _, clip, text in listed)
+    return assemble.match(texts, files, speakers.__getitem__, key=os.path.basename)

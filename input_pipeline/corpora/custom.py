@@ -6,10 +6,8 @@ known (`assemble.split_off`).
 """
 
 import argparse
-import csv
-import io
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,14 +72,17 @@ def prepare(args: argparse.Namespace) -> Prepared:
     if args.speaker_folders:
         found.speakers = {id_of(path): Path(path).parent.name for path in files}
     recordings = assemble.match(texts, files, lambda name: found.speakers.get(name, ""), id_of)
+    if not recordings:
+        raise CorpusError(f"--source={source}: no audio file has a transcript; what was skipped is named above")
     splits: dict[str, list[Recording]] = {}
     for one in recordings:
         splits.setdefault(found.splits.get(id_of(one.audio), "train"), []).append(one)
     shares = {split: share for split, share in shares.items() if share and split not in splits}
-    splits |= divide(splits.pop("train", []), shares, id_of)
-    records = place.write(splits)
-    for split in {"train", "dev", "test"} - records.keys():
-        if (place.folder / f"{split}.jsonl").exists():
+    if "train" in splits and shares:
+        splits |= divide(splits["train"], shares, id_of)
+    records = place.write({split: splits[split] for split in ("train", "dev", "test") if split in splits})
+    for split in ("train", "dev", "test"):
+        if split not in records and (place.folder / f"{split}.jsonl").exists():
             print(f"note: {place.folder / split}.jsonl is there from an earlier run; remove it")
     return Prepared(records, to_run_next(place.folder, records))
 
@@ -98,6 +99,8 @@ def read_transcripts(source: Path, files: Sequence[str], table: str | None, name
         return Transcripts("name", texts, {name: name.partition("-")[0] for name, _ in texts if "-" in name})
     pairs = assemble.list_files(source, ".txt")
     if not pairs:
+        for path in tables_of(source):
+            column_names(path, names, needed=True)  # which says what it lacks
         raise CorpusError(
             f"--source={source}: holds {len(files):,} audio files, but no table (CSV, TSV) with a column for the path "
             f"({', '.join(COLUMNS['path'])}) and one for the text ({', '.join(COLUMNS['text'])}), and no text files"
@@ -114,8 +117,7 @@ def find_tables(source: Path, table: str | None, names: Mapping) -> dict[Path, s
             raise CorpusError(f"--table={table}: there is no such file, in {source} neither; check the path")
         column_names(path, names, needed=True)
         return {path: ""}
-    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
-    usable = [path for path in paths if column_names(path, names, needed=len(paths) == 1)]
+    usable = [path for path in tables_of(source) if column_names(path, names, needed=False)]
     splits = {path: SPLIT_NAMES.get(path.stem.lower(), "") for path in usable}
     if any(splits.values()):
         return {path: split for path, split in splits.items() if split}
@@ -124,17 +126,24 @@ def find_tables(source: Path, table: str | None, names: Mapping) -> dict[Path, s
     return splits
 
 
+def tables_of(source: Path) -> list[Path]:
+    """List the tables in a folder."""
+    return sorted(path for path in source.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
+
+
 def column_names(path: Path, names: Mapping, needed: bool) -> dict[str, str]:
     """Find a table's columns by what they hold; {} where path or text lack, an error if the table is needed."""
-    header = next(iter(_rows(path)), [])
+    header = next(assemble.read_rows(path), [])
     found = {}
     for column, known in COLUMNS.items():
         wanted = [names[column]] if names[column] else known
         matching = [name for name in wanted for own in header if own.strip().lower() == name.lower()]
         if matching:
             found[column] = matching[0].lower()
-        elif names[column]:
+        elif names[column] and needed:
             raise CorpusError(f"{path}: no column {names[column]!r}; there are {', '.join(header)}")
+        elif names[column]:
+            return {}
     lacking = {"path", "text"} - found.keys()
     if lacking and needed:
         ways = "; ".join(f"--{column}_column, or {', '.join(COLUMNS[column])}" for column in sorted(lacking))
@@ -142,25 +151,14 @@ def column_names(path: Path, names: Mapping, needed: bool) -> dict[str, str]:
     return {} if lacking else found
 
 
-def _rows(path: Path) -> Iterable[list[str]]:
-    """Read a table; columns are parted by tabs, or by the one of , ; | that is most frequent in the header."""
-    content = assemble.read_text(path)
-    header = content.partition("\n")[0]
-    delimiter = "\t" if "\t" in header else max(",;|", key=header.count)
-    file = io.StringIO(content, newline="")
-    if delimiter == "\t":  # quotes in it are marks of the text
-        return csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    return csv.reader(file, delimiter=delimiter)
-
-
 def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], names: Mapping) -> Transcripts:
-    """Read rows; a path is relative to the table or the folder, absolute, without its ending, or a unique file name."""
+    """Read rows; a path is relative to the folder, absolute, without its ending, or a unique file name."""
     found = Transcripts("path")
     ids = _ids_by_spelling(files, source)
     for table, split in tables.items():
         columns = column_names(table, names, needed=True)
         print(f"reading {table} ({', '.join(f'{column}: {name}' for column, name in columns.items())})")
-        header, *rows = _rows(table)
+        header, *rows = assemble.read_rows(table)
         places = {column: [own.strip().lower() for own in header].index(name) for column, name in columns.items()}
         for row in rows:
             values = {column: row[place].strip() if place < len(row) else "" for column, place in places.items()}
@@ -200,10 +198,10 @@ def path_id(path: str | Path, source: Path) -> str:
 def divide(
     recordings: Sequence[Recording], shares: Mapping[str, float], id_of: Callable[[str | Path], str]
 ) -> dict[str, list[Recording]]:
-    """Divide recordings into train and the splits that have a share, by speaker where there are enough speakers."""
+    """Divide recordings into train and the splits of `shares`, by speaker where there are enough speakers."""
+    if len(recordings) <= len(shares):
+        raise CorpusError(f"{len(recordings)} recordings are too few to divide; set --dev_share=0 --test_share=0")
     speakers = {one.speaker for one in recordings} - {""}
-    if not shares:
-        return {"train": list(recordings)}
     if len(speakers) > len(shares):
         print(f"dividing {len(speakers):,} speakers: none is in two of train, {', '.join(shares)}")
         return assemble.split_off(recordings, shares, lambda one: one.speaker or id_of(one.audio))
@@ -213,6 +211,8 @@ def divide(
 
 def to_run_next(folder: Path, records: Mapping[str, Sequence]) -> str:
     """Word the lines that look at every clip, and that train."""
+    if "train" not in records:
+        return next_step.evaluate(folder / f"{next(iter(records))}.jsonl")
     held_out = {split: split if split in records else "" for split in ("dev", "test")}
     text = "".join(record["text"] for record in records["train"][:100])
     chinese = 2 * sum("\u4e00" <= character <= "\u9fff" for character in text) > len(text)

@@ -59,7 +59,7 @@ def stated(submission: Path, dialects: list[str]) -> list[str]:
 
 def read_submissions(folders: list[Path]) -> list[Recording]:
     """Read etc/PROMPTS (lines of `SUBMISSION/mfc/a0001 THE TEXT`) and the files of wav/ or flac/ of submissions."""
-    texts, files, unfit = [], [], []
+    texts, files, unfit = [], [], set()
     for folder in folders:
         prompts = folder / "etc" / "PROMPTS"
         for path, text in assemble.read_keyed(prompts, errors="replace") if prompts.is_file() else ():
@@ -68,11 +68,11 @@ def read_submissions(folders: list[Path]) -> list[Recording]:
             if text.isupper() and text.replace(" ", "").replace("'", "").isalpha():
                 texts.append((key, " ".join(text.lower().split())))
             else:
-                unfit.append(key)
+                unfit.add(key)
         files += [path for kind in ("wav", "flac") for path in assemble.list_files(folder / kind, ".wav", ".flac")]
-    assemble.name_skipped("have a prompt that is not of capital letters", unfit)
-    wanted = [path for path in files if key_of(path) not in set(unfit)]
-    return assemble.match(texts, wanted, lambda key: speaker_of(key.partition("/")[0]), key_of)
+    assemble.name_skipped("have a prompt that is not of capital letters", sorted(unfit))
+    files = [path for path in files if key_of(path) not in unfit]
+    return assemble.match(texts, files, lambda key: speaker_of(key.partition("/")[0]), key_of)
 
 
 def key_of(path: str | Path) -> str:
