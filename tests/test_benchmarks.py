@@ -48,6 +48,15 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert 0 <= result["padding"] < 1
 
 
+def test_prepare_corpus(tmp_path):
+    result = run("benchmarks.prepare_corpus", "--files=120", "--runs=2", f"--folder={tmp_path}")
+    assert result["files"] == 120
+    # both numbers are rounded
+    assert result["prepare_files_per_s"] * result["prepare_s"] == pytest.approx(120, rel=0.05)
+    assert 0 < result["scan_processor_us"] < 1e5
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctc():
     result = run("benchmarks.ctc", "--batch=2", "--frames=30", "--labels=8", "--vocab=7", "--runs=2")
     assert result["speed_against_optax"] == pytest.approx(result["optax_median_s"] / result["median_s"], rel=0.1)
