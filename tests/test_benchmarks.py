@@ -39,12 +39,14 @@ def test_train_step():
 def test_input_pipeline(clips, workers, tmp_path):
     augment = tmp_path / "augment.json"
     params = {"min_speed_rate": 0.9, "max_speed_rate": 1.1}
-    augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}]))
-    options = [f"--manifest={clips}", "--limit=5", f"--augment={augment}", f"--workers={workers}"]
+    augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 0.5}]))
+    options = [f"--manifest={clips}", "--limit=5", f"--augment={augment}", "--always", f"--workers={workers}"]
     result = run("benchmarks.input_pipeline", *options)
     utterances = manifest.read(clips)
     assert result["audio_s"] == pytest.approx(utterances.duration[:5].sum(), abs=5 * utterances.duration_unit_s)
-    assert min(result[part] for part in ("decode", "features", "end_to_end", "audio_s_per_s")) > 0
+    assert min(result["end_to_end"], result["audio_s_per_s"], *result["parts"].values()) > 0
+    assert result["parts"].keys() == {"decode", "speed", "features", "masks"}
+    assert sum(result["share"].values()) == pytest.approx(1, abs=0.01)
     assert 0 <= result["padding"] < 1
 
 
@@ -55,6 +57,13 @@ def test_prepare_corpus(tmp_path):
     assert result["prepare_files_per_s"] * result["prepare_s"] == pytest.approx(120, rel=0.05)
     assert 0 < result["scan_processor_us"] < 1e5
     assert not list(tmp_path.iterdir())
+
+
+def test_augmentation_pictures(tmp_path):
+    picture = tmp_path / "augmentation.png"
+    result = run("benchmarks.augmentation_pictures", f"--output={picture}")
+    assert 10_000 < result["bytes"] == picture.stat().st_size < 200_000
+    assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
 def test_ctc():
