@@ -5,6 +5,7 @@
 
 A bidirectional GRU network of 2.6 million parameters, sized so that a run takes about 40 minutes on two idle cores. The
 transcripts are the prompts, also where a speaker said something else: expect high error rates.
+Not measured yet: docs/augmentation.md has the place for it.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@
     python main.py --mode=eval --config.restore=runs/tiny_mandarin --config.data.test=data/synthetic_zh/test_voices.jsonl
 
 dev and test hold sentences that are not in train; the last line measures voices that are not in it either.
+Measured (2 cores of an AMD EPYC, shared with much other work): CER 1.17 % (95 % interval 0.6 to 1.9) on test.
 """
 
 from ml_collections import ConfigDict

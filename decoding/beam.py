@@ -19,7 +19,7 @@ import numpy as np
 from decoding import greedy, lm_vocabulary
 from decoding.beam_settings import BeamSettings
 from decoding.greedy import Hypothesis
-from input_pipeline.text import UnknownCharacters, Vocabulary
+from input_pipeline.text import UnknownCharacters, Vocabulary, describe_character
 
 logger = logging.getLogger("decoding")
 
@@ -97,7 +97,8 @@ def _check_hot_words(settings: BeamSettings, vocabulary: Vocabulary) -> None:
             vocabulary.encode(word)
         except UnknownCharacters as error:
             raise ValueError(
-                f"config.decode.hot_words: {word!r} has characters that the model does not write, {error}; spell it with: "
+                f"config.decode.hot_words: {word!r} has characters that the network does not write, "
+                f"{', '.join(map(describe_character, error.characters))}; spell it with: "
                 f"{''.join(vocabulary.symbols[:60])}"
             ) from error
 

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.report import MARKER, power, step_gflop, write
+from decoding import beam
 from input_pipeline import manifest
 from tests.runs import ROOT
 
@@ -46,6 +48,15 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert result["parts"].keys() == {"decode", "speed", "features", "masks"}
     assert sum(result["share"].values()) == pytest.approx(1, abs=0.01)
     assert 0 <= result["padding"] < 1
+
+
+def test_prepare_corpus(tmp_path):
+    result = run("benchmarks.prepare_corpus", "--files=120", "--runs=2", f"--folder={tmp_path}")
+    assert result["files"] == 120
+    # both numbers are rounded
+    assert result["prepare_files_per_s"] * result["prepare_s"] == pytest.approx(120, rel=0.05)
+    assert 0 < result["scan_processor_us"] < 1e5
+    assert not list(tmp_path.iterdir())
 
 
 def test_augmentation_pictures(tmp_path):
@@ -100,3 +111,14 @@ def test_report_fits_growth_counts_products_and_keeps_the_words(tmp_path):
     write(found, tmp_path, "a command")
     assert page.read_text().endswith(MARKER + "\nwords by hand")
     assert (tmp_path / "performance.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc of Linux")
+@pytest.mark.skipif(not beam.native_available(), reason="the native decoder is not built (no compiler)")
+def test_mapped_model_is_shared_by_processes():
+    result = run("benchmarks.mapped_model", "--processes=2", "--threads=1", "--utterances=3")
+    assert result["words"] > 50
+    first, second = result["processes"]
+    for memory in (first, second):
+        assert 0 < memory["model"]["pss"] < memory["model"]["rss"] < memory["all"]["rss"]
+        assert memory["model"]["private_dirty"] == 0
