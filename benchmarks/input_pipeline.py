@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
@@ -32,7 +33,7 @@ def processor_s() -> float:
     )
 
 
-def time_parts(paths: list[str], settings: FeatureSettings) -> tuple[float, float, float]:
+def time_parts(paths: Sequence[str], settings: FeatureSettings) -> tuple[float, float, float]:
     """Decode and transform clip by clip, so that memory does not grow with the corpus.
 
     Returns the audio's seconds and the processor's for decoding and for features.

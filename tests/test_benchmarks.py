@@ -46,6 +46,14 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert 0 <= result["padding"] < 1
 
 
+def test_batch_plan():
+    result = run("benchmarks.batch_plan", "--utterances=3000", "--batch=7", "--speed")
+    assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few are not full
+    assert result["to_worker_mb"] < 2 * result["manifest_mb"]
+    assert 0 <= result["plan_s"] < 5
+    assert result["process_peak_mb"] > result["plan_mb"]
+
+
 def test_ctc():
     result = run("benchmarks.ctc", "--batch=2", "--frames=30", "--labels=8", "--vocab=7", "--runs=2")
     assert result["speed_against_optax"] == pytest.approx(result["optax_median_s"] / result["median_s"], rel=0.1)
