@@ -243,7 +243,7 @@ class Noise:
             raise AugmentationError(f"{params.where}: noise_manifest_path: {error}") from error
         longest_s = NOISE_CACHE_BYTES / 4 / params.sample_rate_hz  # a longer one would be decoded for each utterance
         for row, clip in enumerate(clips.audio):
-            if not Path(clip).is_file():
+            if not audio.is_there(clip):
                 raise AugmentationError(f"{params.where}: {clips.where(row)} does not exist; mend or remove the line")
             if clips.duration[row] > longest_s:
                 raise AugmentationError(

@@ -41,6 +41,10 @@ class Strings(Sequence[str]):
         self._content += value.encode(ENCODING, ERRORS)
         self._ends.append(len(self._content))
 
+    def holds(self, text: str) -> bool:
+        """Tell whether any row has this text in it (or two neighbours have, together)."""
+        return text.encode(ENCODING, ERRORS) in self._content
+
     def offsets(self) -> np.ndarray:
         """Byte where each row starts, and the end of the last: [N + 1] int64."""
         offsets = np.zeros(len(self._ends) + 1, np.int64)

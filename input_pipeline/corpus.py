@@ -1,13 +1,13 @@
 """A corpus as batches: a manifest with its labels, planned and loaded for training or for evaluation."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import audio
+from input_pipeline import audio, shard_source
 from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import (
     BatchSettings,
@@ -83,9 +83,17 @@ class Corpus:
         return padding_share(plan, frames)
 
     def batches(self, specs: Sequence[BatchSpec]) -> Generator[dict[str, Any]]:
-        """Load these batches in order, ahead of their use."""
+        """Load these batches in order, ahead of their use; shards of a store are brought here meanwhile."""
         how = self.loading
-        return iterate(specs, self.loader(), workers=how.workers, threads=how.threads, prefetch=how.prefetch)
+        with shard_source.filling(self.manifest.audio, self._read_by(specs)):
+            yield from iterate(specs, self.loader(), workers=how.workers, threads=how.threads, prefetch=how.prefetch)
+
+    def _read_by(self, specs: Sequence[BatchSpec]) -> Iterator[int]:
+        """Yield the rows of the manifest that this host reads, in order."""
+        for spec in specs:
+            share = spec.rows // self.loading.processes
+            first = self.loading.process * share
+            yield from spec.utterances[first : first + share].tolist()
 
     def loader(self) -> BatchLoader:
         """Return what loads a batch: all that worker processes are sent, besides the plan."""

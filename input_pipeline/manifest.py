@@ -10,14 +10,16 @@ import math
 import os
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from input_pipeline import object_store
 from input_pipeline.columns import Objects, Strings, json_list_chunks
+from input_pipeline.shards import ORIGINAL_KEY, SUFFIX, parse_reference
 
 KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
@@ -51,7 +53,13 @@ class Manifest:
     def where(self, row: int) -> str:
         """Name a row for a message: `train.jsonl:17 (audio/fash/an251.flac)`."""
         place = f"{self.sources[self.source[row]]}:{self.line[row]}"
-        return f"{place} ({self.path_as_written(row)})" if self.audio[row] else place
+        return f"{place} ({self.name(row)})" if self.audio[row] else place
+
+    def name(self, row: int) -> str:
+        """Return the path of a row's clip as it was written, before the manifest was packed into shards."""
+        packed = parse_reference(self.audio[row])
+        original = self.extra[row].get(ORIGINAL_KEY) if packed else None
+        return str(original or self.path_as_written(row))
 
     def path_as_written(self, row: int) -> str:
         """Return the audio path relative to the manifest's folder where it lies inside, else as it is."""
@@ -84,16 +92,22 @@ class Manifest:
         return max(units, default=FINEST_UNIT_S)
 
     def digest(self) -> str:
-        """Return the SHA-256 of paths, durations and texts; the same wherever the corpus is stored."""
+        """Return the SHA-256 of paths, durations and texts; the same wherever the corpus is stored, packed or not."""
         digest = hashlib.sha256()
         prefixes = [_prefixes(source) for source in self.sources]
         paths = (_relative(path, prefixes[source]) for path, source in zip(self.audio, self.source, strict=True))
-        for piece in json_list_chunks(paths):
+        packed = self.audio.holds(SUFFIX + "#")
+        for piece in json_list_chunks(map(self.name, range(len(self))) if packed else paths):
             digest.update(piece)
         digest.update(np.ascontiguousarray(self.duration, dtype="<f8").tobytes())
         for piece in json_list_chunks(self.text):
             digest.update(piece)
         return digest.hexdigest()
+
+
+def absolute_path(path: str) -> str:
+    """Make a path absolute; an object's address is."""
+    return path if object_store.is_remote(path) else os.path.abspath(path)
 
 
 def _prefixes(source: str) -> list[str]:
@@ -128,7 +142,8 @@ def read(
     name = os.fspath(path)
     folder = os.path.dirname(name)
     audio, duration, text, line_numbers, extra = Strings(), array("d"), Strings(), array("i"), Objects()
-    for number, raw in _lines(name):
+    lines = tqdm(_raw_lines(name), desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
+    for number, raw in _numbered(lines):
         where = f"{name}:{number}"
         try:
             record = _parse_line(raw, where)
@@ -159,21 +174,34 @@ def read(
     )
 
 
-def _lines(name: str) -> Iterable[tuple[int, bytes]]:
+def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield number and content of each line that is not blank."""
+    for number, raw in enumerate(lines, start=1):
+        # Editors on Windows start a file with a byte order mark; json.loads refuses it.
+        raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
+        if raw:
+            yield number, raw
+
+
+def _raw_lines(name: str) -> Iterator[bytes]:
     try:
-        file = open(name, "rb")  # noqa: SIM115 - closed below; opening alone may fail with these errors
+        if object_store.is_remote(name):
+            yield from object_store.lines(name)
+            return
+        with open(name, "rb") as file:
+            yield from file
+    except object_store.ObjectStoreError as error:
+        raise ManifestError(f"manifest {error}") from error
     except FileNotFoundError as error:
         raise ManifestError(f"manifest {name} does not exist; check the path") from error
     except OSError as error:
         raise ManifestError(f"manifest {name} cannot be read: {error.strerror}; name a file you may read") from error
-    with file:
-        lines = tqdm(file, desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
-        for number, raw in enumerate(lines, start=1):
-            # Editors on Windows start a file with a byte order mark; json.loads refuses it.
-            raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
-            if raw:
-                yield number, raw
+
+
+def records(path: str | os.PathLike) -> Iterator[dict]:
+    """Yield the lines of a manifest as they are, row by row. Raises ManifestError."""
+    for number, raw in _numbered(_raw_lines(os.fspath(path))):
+        yield _parse_line(raw, f"{os.fspath(path)}:{number}")
 
 
 def _parse_line(raw: bytes, where: str) -> dict:
@@ -194,7 +222,7 @@ def _read_audio_path(record: Mapping, where: str, folder: str, needed: bool) -> 
         return ""
     if not isinstance(value, str) or not value or "\0" in value:
         raise _bad_key(record, where, "audio_filepath", "a path, absolute or relative to the manifest's folder")
-    return os.path.join(folder, value)
+    return value if object_store.is_remote(value) else os.path.join(folder, value)
 
 
 def _read_duration(record: Mapping, where: str, needed: bool) -> float:

@@ -5,7 +5,7 @@ workers. It never fails for a bad clip: the row becomes one with `valid` false, 
 with it.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -13,7 +13,7 @@ import grain
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import audio
+from input_pipeline import audio, shard_source
 from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batch_plan import Plan
 from input_pipeline.features import FeatureSettings, FeatureStats, extract, feature_size, frame_count, normalise
@@ -153,7 +153,7 @@ class BatchLoader:
     Picklable, and without state that an order could change.
     """
 
-    audio: Sequence[str]  # [N] paths
+    paths: Sequence[str]  # [N]
     duration: np.ndarray  # [N] float64, seconds
     labels: Labels | None  # None where there is no text to learn from or to compare with
     features: FeatureSettings
@@ -179,17 +179,22 @@ class BatchLoader:
         share = spec.rows // self.processes
         local = slice(self.process * share, (self.process + 1) * share)
         mine = range(spec.rows)[local]
-        for row in mine[: max(0, len(spec.utterances) - mine.start)]:
+        mine = mine[: max(0, len(spec.utterances) - mine.start)]
+        fetched = shard_source.fetched(self.paths[spec.utterances[row]] for row in mine)
+        for row in mine:
             batch["utterance"][row] = spec.utterances[row]
             try:
-                self._load_row(batch, row, spec)
+                self._load_row(batch, row, spec, fetched)
             except (ValueError, OSError) as error:  # every reader's own errors are one of these
                 batch["problem"][row] = str(error)[:PROBLEM_WIDTH]
         return {name: array[local] for name, array in batch.items()}
 
-    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec) -> None:
+    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec, fetched: Mapping) -> None:
         utterance = int(spec.utterances[row])
-        features = self.spectrogram(utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
+        source = fetched.get(self.paths[utterance])
+        if isinstance(source, Exception):
+            raise source
+        features = self.spectrogram(utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]), source)
         if len(features) > spec.frames:
             raise ValueError(
                 f"{len(features)} frames where its duration of {self.duration[utterance]} s promised at most "
@@ -205,9 +210,11 @@ class BatchLoader:
         batch["frames"][row] = len(features)
         batch["valid"][row] = True
 
-    def spectrogram(self, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
-        """Make the normalised, augmented features [T, F] of one utterance."""
-        samples, _ = audio.read(self.audio[utterance], self.features.sample_rate_hz)
+    def spectrogram(
+        self, utterance: int, epoch: int, copy: int, rate: float, source: audio.Source | None = None
+    ) -> np.ndarray:
+        """Make the normalised, augmented features [T, F] of one utterance, whose audio may be here already."""
+        samples, _ = audio.read(self.paths[utterance] if source is None else source, self.features.sample_rate_hz)
         rng = rng_for(self.seed, epoch, utterance, copy)
         samples = self.augmentation.apply_audio(samples, self.features.sample_rate_hz, rate=rate, rng=rng)
         features = normalise(extract(samples, self.features), self.normalisation, self.stats)

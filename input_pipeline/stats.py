@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import audio, manifest
+from input_pipeline import audio, manifest, shard_source
 from input_pipeline.columns import Strings
 from input_pipeline.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
 
@@ -82,7 +82,8 @@ def compute(
         chosen = np.random.default_rng(seed).choice(len(all_clips), num_samples, replace=False)
         all_clips = all_clips.take(np.sort(chosen))
     clips = list(all_clips)
-    total = _measure_all(clips, settings, workers or _cores(), progress)
+    with shard_source.filling(all_clips):
+        total = _measure_all(clips, settings, workers or _cores(), progress)
     _report(total, len(clips), settings, max_bad_share)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
