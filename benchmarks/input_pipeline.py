@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import soxr
@@ -62,7 +63,7 @@ class Laps:
 
 
 def time_parts(
-    paths: list[str], settings: FeatureSettings, augmentation: Augmentation
+    paths: Sequence[str], settings: FeatureSettings, augmentation: Augmentation
 ) -> tuple[float, dict[str, float]]:
     """Take clip after clip through the parts of the pipeline, so that memory does not grow with the corpus.
 

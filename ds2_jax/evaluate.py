@@ -166,7 +166,7 @@ def evaluate(
         raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
     references = [normalise(manifest.text[row], meta.language) for row in rows]
     hypotheses = [best[row].text for row in rows]
-    names = [manifest.path_as_written(row) for row in rows]
+    names = [manifest.name(row) for row in rows]
     speakers = [manifest.speaker(row) for row in rows]
     rules = ScoringRules.for_language(meta.language)
     result = summarise(references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names)

@@ -50,6 +50,14 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert 0 <= result["padding"] < 1
 
 
+def test_batch_plan():
+    result = run("benchmarks.batch_plan", "--utterances=3000", "--batch=7", "--speed")
+    assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few are not full
+    assert result["to_worker_mb"] < 2 * result["manifest_mb"]
+    assert 0 <= result["plan_s"] < 5
+    assert result["process_peak_mb"] > result["plan_mb"]
+
+
 def test_prepare_corpus(tmp_path):
     result = run("benchmarks.prepare_corpus", "--files=120", "--runs=2", f"--folder={tmp_path}")
     assert result["files"] == 120
