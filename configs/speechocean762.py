@@ -34,4 +34,5 @@ def get_config() -> ConfigDict:
     config.optim.clip_norm = 20.0
     config.optim.ema = 0.998
     config.train.epochs = 22
+    config.train.eval_every = 450  # two epochs: dev takes a while
     return config
