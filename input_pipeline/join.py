@@ -131,7 +131,7 @@ def write_joined(
             "text": join_texts([clips.text[row] for row in rows], language),
             "speaker": clips.speaker(rows[0]),
             "sample_rate": sample_rate_hz,
-            "clips": [clips.path_as_written(row) for row in rows],
+            "clips": [clips.name(row) for row in rows],
         }
 
     with ThreadPoolExecutor(workers) as threads:
