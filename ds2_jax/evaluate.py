@@ -203,6 +203,7 @@ def run_eval(config: Mapping, workdir: str) -> dict:
         "loss": _finite(evaluation.loss),
         "unusable": len(evaluation.problems),
         "engine": engine.name if engine else "greedy",
+        "decoding": decode_settings.describe_of(config, engine),
     }
     if workdir and jax.process_index() == 0:
         write_reports(evaluation, Path(workdir), "eval", f"{', '.join(manifest.sources)} ({summary['engine']})")
