@@ -6,6 +6,7 @@ from ds2_jax import decode_settings
 from ds2_jax.model import ModelSettings
 from ds2_jax.optim import make_optimizer, make_schedule
 from ds2_jax.training_data import feature_settings
+from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.text import normalise
 
@@ -15,7 +16,9 @@ FROM_MODEL = ("model.", "features.", "text.")  # settings that a restored model 
 def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) -> None:
     """Raise ValueError naming field, value and mend for what cannot work in this mode."""
     _check_restore(config, overrides, mode, workdir)
-    feature_settings(config)
+    features, _ = feature_settings(config)
+    if mode == "train":
+        Augmentation.load(config["augment"]["file"], features.sample_rate_hz)
     normalise("", config["text"]["language"])
     ModelSettings.from_config(config["model"])
     batch = config["batch"]
@@ -28,6 +31,8 @@ def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) ->
     _require(config["train"]["epochs"] >= 1, "train.epochs", config, "train for at least 1")
     _require(config["train"]["log_every"] >= 1, "train.log_every", config, "use 1 or more")
     _require(config["optim"]["accumulate"] >= 1, "optim.accumulate", config, "use 1 for no accumulation")
+    _require(config["mesh"]["fsdp"] >= 1, "mesh.fsdp", config, "use 1 for none, or a divisor of the number of devices")
+    _require(config["train"]["stall_s"] >= 0, "train.stall_s", config, "use 0 for never, or seconds")
     _require(0 <= config["optim"]["ema"] < 1, "optim.ema", config, "use 0 for none, or a decay such as 0.999")
     _require(0 <= config["data"]["max_bad_share"] <= 1, "data.max_bad_share", config, "use a share from 0 to 1")
     _require(config["data"]["threads"] >= 1, "data.threads", config, "use 1 or more")

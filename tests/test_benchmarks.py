@@ -44,8 +44,34 @@ def test_input_pipeline(clips, workers, tmp_path):
     result = run("benchmarks.input_pipeline", *options)
     utterances = manifest.read(clips)
     assert result["audio_s"] == pytest.approx(utterances.duration[:5].sum(), abs=5 * utterances.duration_unit_s)
-    assert min(result[part] for part in ("decode", "features", "end_to_end", "audio_s_per_s")) > 0
+    assert min(result["end_to_end"], result["audio_s_per_s"], *result["parts"].values()) > 0
+    assert result["parts"].keys() == {"decode", "speed", "features", "masks"}
+    assert sum(result["share"].values()) == pytest.approx(1, abs=0.01)
     assert 0 <= result["padding"] < 1
+
+
+def test_batch_plan():
+    result = run("benchmarks.batch_plan", "--utterances=3000", "--batch=7", "--speed")
+    assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few are not full
+    assert result["to_worker_mb"] < 2 * result["manifest_mb"]
+    assert 0 <= result["plan_s"] < 5
+    assert result["process_peak_mb"] > result["plan_mb"]
+
+
+def test_prepare_corpus(tmp_path):
+    result = run("benchmarks.prepare_corpus", "--files=120", "--runs=2", f"--folder={tmp_path}")
+    assert result["files"] == 120
+    # both numbers are rounded
+    assert result["prepare_files_per_s"] * result["prepare_s"] == pytest.approx(120, rel=0.05)
+    assert 0 < result["scan_processor_us"] < 1e5
+    assert not list(tmp_path.iterdir())
+
+
+def test_augmentation_pictures(tmp_path):
+    picture = tmp_path / "augmentation.png"
+    result = run("benchmarks.augmentation_pictures", f"--output={picture}")
+    assert 10_000 < result["bytes"] == picture.stat().st_size < 200_000
+    assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
 def test_ctc():
