@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from decoding import beam, lm_vocabulary
-from decoding.beam import BeamSettings, Engine
+from decoding.beam import Engine
+from decoding.beam_settings import BeamSettings
 from ds2_jax.bundle import ModelFileError, ModelMeta, is_bundle
 
 logger = logging.getLogger("ds2_jax")
@@ -53,6 +54,11 @@ def describe(settings: BeamSettings, engine: str) -> str:
     """Say in one line how is decoded."""
     model = f"{settings.lm}, alpha {settings.alpha:g}, beta {settings.beta:g}" if settings.lm else "no language model"
     return f"{engine}, {model}, beam {settings.beam_size}"
+
+
+def describe_of(config: Mapping, engine: Engine | None) -> str:
+    """Say in one line how `make_engine`'s engine decodes, for results: a number stands beside what made it."""
+    return describe(read_settings(config), engine.name) if engine else "greedy"
 
 
 def card_section(config: Mapping) -> str:

@@ -15,6 +15,7 @@ from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import audio
 from input_pipeline import manifest as manifests
+from input_pipeline.columns import Objects, Strings
 from input_pipeline.corpus import describe_upsampling
 from input_pipeline.manifest import Manifest
 from input_pipeline.text import ScoringRules
@@ -90,12 +91,12 @@ def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
     return (
         Manifest(
             sources=("--audio",),
-            audio=list(files),
+            audio=Strings(files),
             duration=np.array(durations),
-            text=[""] * rows,
+            text=Strings([""] * rows),
             source=np.zeros(rows, np.int32),
             line=np.arange(1, rows + 1, dtype=np.int32),
-            extra=[{}] * rows,
+            extra=Objects([{}] * rows),
             weights=(1.0,),
         ),
         problems,
@@ -141,8 +142,10 @@ def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
     print(f"  hypothesis: {record['text']}")
     if words and record["words"]:
         print(f"  words:      {', '.join(map(_describe_word, record['words']))}")
+    if "nbest" in record:
+        print(f"  {'n-best':>6}  {'score, ln':>10}  {'sure':>4}")
     for rank, other in enumerate(record.get("nbest", ()), start=1):
-        print(f"  {rank:3d}. {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
+        print(f"  {rank:6d}  {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
     if "reference" in record:
         errors, characters = count_utterance(record["reference"], record["text"], rules)
         print(
