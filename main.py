@@ -5,9 +5,12 @@
 --mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and picture go to --workdir
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
+
+On several machines the launcher starts one process each (docs/distributed.md). Exit codes: 0 done, or stopped by Ctrl-C;
+1 an error, said in the last line; 2 a wrong command line; 75 stopped by SIGTERM after a checkpoint, or another process was
+lost or stood still: run the same line again.
 """
 
-import errno
 import json
 import logging
 import os
@@ -31,51 +34,49 @@ _AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
 _OUTPUT = flags.DEFINE_string(
     "output", "", "JSON lines to write (--mode=infer), or folder of the bundle (--mode=export)."
 )
+CLUSTER = {  # what no launcher tells, or DS2_COORDINATOR and so on
+    "coordinator": "HOST:PORT where process 0 listens.",
+    "num_processes": "Number of processes.",
+    "process_id": "Which of them this one is, from 0.",
+    "expect_processes": "Refuse to start with any other number of processes.",
+    "expect_devices": "Refuse to start with any other number of devices.",
+}
+for _name, _help in CLUSTER.items():
+    flags.DEFINE_string(_name, "", _help)
 
 
 def main(argv: list[str]) -> None:
-    """Check the flags and hand over to the mode."""
+    """Check the flags, join the other processes if there are any, and hand over to the mode."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    from ds2_jax import (
-        config_check,
-        evaluate,
-        export,
-        infer,
-        train,
-        tune,
-    )  # after the flags: a misspelt one fails at once
+    from ds2_jax import distributed, ending  # after the flags: a misspelt one fails at once
 
-    for name in ("ds2_jax", "input_pipeline", "decoding"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
-    if not flags.FLAGS["verbosity"].present:  # orbax tells much, and prints what it raises as well
-        absl_logging.set_verbosity(absl_logging.FATAL)
-    config = _CONFIG.value
-    try:
-        config_check.check(config, config_flags.get_override_values(flags.FLAGS["config"]), _MODE.value, _WORKDIR.value)
-        if _MODE.value == "train":
-            print(json.dumps(train.train(config, _WORKDIR.value)))
-        elif _MODE.value == "eval":
-            print(json.dumps(evaluate.run_eval(config, _WORKDIR.value)))
-        elif _MODE.value == "infer":
-            infer.run_infer(config, _WORKDIR.value, _AUDIO.value, _OUTPUT.value)
-        elif _MODE.value == "tune":
-            print(json.dumps(tune.run_tune(config, _WORKDIR.value)))
-        else:
-            print(json.dumps(export.run_export(config, _WORKDIR.value, _OUTPUT.value)))
-    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
-        if absl_logging.level_debug():
-            raise
-        message = str(error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that any part of it writes
-            where = error.filename or _WORKDIR.value or _OUTPUT.value
-            message = (
-                f"{where} cannot be written: the disk is full; what was saved before is whole. Free the disk, run again"
-            )
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(1)  # all that is ours is closed; writers of libraries would complain of a full disk once more
+    with ending.readable(_WORKDIR.value or _OUTPUT.value):
+        if not flags.FLAGS["verbosity"].present:  # libraries tell much, and print what they raise as well
+            absl_logging.set_verbosity(absl_logging.FATAL)
+        distributed.start({name: str(flags.FLAGS[name].value) for name in CLUSTER})
+        first = distributed.rank() == 0
+        for name in ("ds2_jax", "input_pipeline", "decoding"):
+            logging.getLogger(name).setLevel(logging.INFO if first else logging.WARNING)
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter(f"{distributed.prefix()}%(message)s"))
+        results = run()
+        if results is not None and first:
+            print(json.dumps(results))
+
+
+def run() -> dict | None:
+    """Check the config and do what --mode says; return what is printed."""
+    from ds2_jax import config_check, distributed, evaluate, export, infer, train, tune
+
+    config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
+    distributed.introduce(config.to_dict() | {"--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value})
+    config_check.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
+    if mode == "infer":
+        infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)
+        return None
+    if mode == "export":
+        return export.run_export(config, workdir, _OUTPUT.value)
+    return {"train": train.train, "eval": evaluate.run_eval, "tune": tune.run_tune}[mode](config, workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

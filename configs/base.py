@@ -80,6 +80,9 @@ def get_config() -> ConfigDict:
     config.optim.accumulate = 1  # parts that a batch is computed in, one after the other
     config.optim.ema = 0.0  # decay of the averaged parameters that are evaluated; 0: none
 
+    config.mesh = ConfigDict()
+    config.mesh.fsdp = 1  # devices that share parameters and optimiser state; 1: each device has all of it
+
     config.train = ConfigDict()
     config.train.epochs = 20
     config.train.max_steps = 0  # stop earlier, after so many steps; 0: no
@@ -91,6 +94,12 @@ def get_config() -> ConfigDict:
     config.train.max_nonfinite = 20  # skipped steps before the run stops all the same
     config.train.log_every = 10  # steps between lines of metrics.jsonl
     config.train.profile_step = 0  # write a profiler trace of 3 steps from this one on; 0: no
+    config.train.remat = (
+        False  # compute what is inside recurrent layers twice instead of keeping it: less memory, more time
+    )
+    config.train.stall_s = (
+        600  # without a step, after which a run of several processes ends and names who is behind; 0: never
+    )
     config.train.allow_changed_data = False  # resume although the training manifest is another one
 
     # Of --mode=eval, infer and tune; while training, dev and test are always measured greedily, which is fast. What is

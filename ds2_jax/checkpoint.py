@@ -16,10 +16,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ds2_jax import distributed
 from ds2_jax.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle
 from ds2_jax.state import TrainState
 
 FOLDER = "checkpoints"
+METRICS = "metrics"  # as orbax names the item, and the file in it
 
 
 @dataclasses.dataclass
@@ -38,6 +40,7 @@ class Progress:
     trained_s: float = 0.0  # wall time of training, over all starts
     bad_utterances: list[int] = dataclasses.field(default_factory=list)
     finished: bool = False
+    evaluation_due: bool = False  # dev is to be measured with these parameters: a stop came first
 
 
 class Checkpoints:
@@ -133,9 +136,22 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
 
-    def restore(self, step: int, state: TrainState, sharding: Any) -> tuple[TrainState, Progress]:
-        """Read a checkpoint into the shapes of `state`, onto devices as `sharding` says."""
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+    def add_error_rate(self, step: int, error_rate: float) -> None:
+        """Give a complete checkpoint the dev error rate that was measured after it was written."""
+        item = self._folder / str(step) / METRICS
+        if distributed.rank() == 0 and not item.exists():
+            unfinished = item.with_name(f".{METRICS}")
+            unfinished.mkdir(exist_ok=True)
+            (unfinished / METRICS).write_text(json.dumps({"error_rate": error_rate, "step": step}))
+            unfinished.rename(item)
+        distributed.barrier()
+        self._manager.reload()
+
+    def restore(self, step: int, state: TrainState, shardings: Any) -> tuple[TrainState, Progress]:
+        """Read a checkpoint into the shapes of `state`, onto devices as the tree `shardings` says."""
+        abstract = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, shardings
+        )
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(

@@ -1,6 +1,7 @@
 """Compile the training step for every batch shape before the first step, the largest first, as a probe of memory."""
 
 import concurrent.futures
+import logging
 import os
 from collections.abc import Callable
 
@@ -8,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from ds2_jax import sharding
+from ds2_jax import memory, sharding
+from ds2_jax.memory import Shape
 from ds2_jax.state import TrainState
 from input_pipeline.batch_plan import Bucket
 
-Shape = tuple[int, int, int]  # rows, frames, labels
+logger = logging.getLogger("ds2_jax")
 
 
 def batch_shape(batch: dict[str, jax.Array]) -> Shape:
@@ -27,10 +29,11 @@ def compile_steps(
     """Return the compiled step for each bucket: (state, batch) -> (state, metrics), the state's buffers used again.
 
     The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows
-    now.
+    now. What it takes is logged. Raises MemoryError naming the largest bucket that would fit.
     """
     everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
-    jitted = jax.jit(step, donate_argnums=0, in_shardings=(everywhere, by_row), out_shardings=(everywhere, everywhere))
+    of_state = sharding.of_state(state, mesh)
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=(of_state, by_row), out_shardings=(of_state, everywhere))
     abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     shapes = sorted({(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets}, key=_size, reverse=True)
 
@@ -38,14 +41,49 @@ def compile_steps(
         return jitted.lower(abstract_state, abstract_batch(shape, feature_size)).compile()
 
     with tqdm(total=len(shapes), desc="compile", unit=" shapes", leave=False) as bar:
-        compiled = {shapes[0]: compile_one(shapes[0])}
+        compiled = {shapes[0]: _compile_largest(compile_one, shapes)}
         bar.update()
+        logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[shapes[0]], shapes[0]))
         _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
         with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             for shape, function in zip(shapes[1:], pool.map(compile_one, shapes[1:]), strict=True):
                 compiled[shape] = function
                 bar.update()
     return compiled
+
+
+def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shape]) -> Callable:
+    """Compile the first shape; where it does not fit, look for the first one that does, to name it."""
+    refused = ""
+    for shape in shapes:
+        try:
+            compiled = compile_one(shape)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_of_memory(error):
+                raise
+            refused = refused or str(error).splitlines()[0]
+            continue
+        if memory.fits(compiled):
+            if shape == shapes[0]:
+                return compiled
+            raise _does_not_fit(
+                shapes[0], f"the largest that fits is {shape[0]} utterances of {shape[1]} frames", refused
+            )
+        refused = refused or f"it needs {memory.needed_bytes(compiled)} bytes of {memory.limit_bytes()}"
+    raise _does_not_fit(shapes[0], "nor does any smaller one", refused)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error) or "memory" in str(error)
+
+
+def _does_not_fit(shape: Shape, what_fits: str, reason: str) -> MemoryError:
+    rows, frames, _ = shape
+    return MemoryError(
+        f"the largest batch, {rows} utterances of {frames} frames, does not fit into the device's memory ({reason}); "
+        f"{what_fits}. Raise config.optim.accumulate, set config.train.remat=true, raise config.mesh.fsdp, or lower "
+        "config.batch.size (or .seconds) or config.data.max_duration_s"
+    )
 
 
 def _size(shape: Shape) -> tuple[int, int]:
@@ -71,10 +109,6 @@ def _probe(compiled: Callable, state: TrainState, shape: Shape, feature_size: in
         batch = {name: jnp.zeros(x.shape, x.dtype, device=by_row) for name, x in abstract.items()}
         jax.block_until_ready(compiled(jax.tree.map(jnp.copy, state), batch))
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "memory" not in str(error):
+        if not _is_of_memory(error):
             raise
-        rows, frames, _ = shape
-        raise MemoryError(
-            f"the largest batch, {rows} utterances of {frames} frames, does not fit into the device's memory: lower "
-            "config.batch.size (or .seconds) or config.data.max_duration_s, or raise config.optim.accumulate"
-        ) from error
+        raise _does_not_fit(shape, "whether a smaller one fits is not known", str(error).splitlines()[0]) from error

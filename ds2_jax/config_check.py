@@ -28,6 +28,8 @@ def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) ->
     _require(config["train"]["epochs"] >= 1, "train.epochs", config, "train for at least 1")
     _require(config["train"]["log_every"] >= 1, "train.log_every", config, "use 1 or more")
     _require(config["optim"]["accumulate"] >= 1, "optim.accumulate", config, "use 1 for no accumulation")
+    _require(config["mesh"]["fsdp"] >= 1, "mesh.fsdp", config, "use 1 for none, or a divisor of the number of devices")
+    _require(config["train"]["stall_s"] >= 0, "train.stall_s", config, "use 0 for never, or seconds")
     _require(0 <= config["optim"]["ema"] < 1, "optim.ema", config, "use 0 for none, or a decay such as 0.999")
     _require(0 <= config["data"]["max_bad_share"] <= 1, "data.max_bad_share", config, "use a share from 0 to 1")
     _require(config["data"]["threads"] >= 1, "data.threads", config, "use 1 or more")

@@ -1,9 +1,10 @@
 """Evaluate a model on a manifest: the network on the device, decoding and error rates on the host."""
 
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from decoding import greedy, report
 from decoding.beam import Engine
 from decoding.error_rate import Result, summarise
-from ds2_jax import decode_settings, sharding
+from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model
 from ds2_jax.steps import make_eval_step
@@ -55,8 +56,11 @@ class Evaluator:
         self._mesh = mesh
         self._engine = engine
         everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-        step = make_eval_step(meta.network, all_symbols=all_symbols or engine is not None)
-        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere)
+        all_symbols = all_symbols or engine is not None
+        step = make_eval_step(meta.network, all_symbols=all_symbols)
+        of_rows = ("log_probs", "lengths") if all_symbols else ("ids", "probabilities", "lengths")
+        outputs = dict.fromkeys(of_rows, rows) | dict.fromkeys(("loss", "count", "infeasible"), everywhere)
+        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
 
     def corpus(self, manifest: Manifest, config: Mapping, labels: Labels | None) -> Corpus:
         """Plan a manifest for evaluation: by length, nothing augmented."""
@@ -73,17 +77,27 @@ class Evaluator:
             loading=loading(config, self._mesh),
         )
 
-    def transcribe(self, variables: dict, corpus: Corpus, *, progress: str = "") -> Transcripts:
-        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one."""
+    def transcribe(
+        self, variables: dict, corpus: Corpus, *, progress: str = "", between: Callable[[], None] = lambda: None
+    ) -> Transcripts:
+        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one.
+
+        Each process decodes its rows of every batch; all of them return what all have found. `between` is called after
+        each batch, and may raise.
+        """
         found = Transcripts()
         decoding: Future | None = None
         with ThreadPoolExecutor(1, "decode") as host:
             for output, rows in self._outputs(variables, corpus, found, progress or "recognise"):
+                between()
                 if decoding is not None:
                     found.nbest |= decoding.result()
                 decoding = host.submit(self._decode, output, rows)
             if decoding is not None:
                 found.nbest |= decoding.result()
+        for nbest, problems in distributed.gather((found.nbest, found.problems)):
+            found.nbest |= nbest
+            found.problems |= problems
         return found
 
     def log_probs(
@@ -97,6 +111,9 @@ class Evaluator:
         for output, rows in self._outputs(variables, corpus, problems, progress or "recognise"):
             for place, utterance in rows.items():
                 found[utterance] = output["log_probs"][place, : output["lengths"][place]].copy()
+        for more, named in distributed.gather((found, problems.problems)):
+            found |= more
+            problems.problems |= named
         return found, problems
 
     def _outputs(
@@ -104,20 +121,25 @@ class Evaluator:
     ) -> Iterator[tuple[dict, dict[int, int]]]:
         """Run the step on every batch -> its output on the host, and which row of it is which row of the manifest.
 
-        Problems and sums go into `found`.
+        Both for the rows that this process loads. Its problems, and the sums of all, go into `found`.
         """
-        variables = jax.device_put(variables, sharding.replicated(self._mesh))
+        variables = sharding.place(variables, sharding.replicated(self._mesh))
         specs = corpus.epoch(0)
-        with tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar:
-            for batch in corpus.batches(specs):
+        with (
+            tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
+            contextlib.closing(corpus.batches(specs)) as batches,
+        ):
+            for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
+                distributed.note(f"{progress}: batch {number} of {len(specs)}")
                 problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
-                output = jax.device_get(self._step(variables, sharding.put_batch(batch, self._mesh)))
+                output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
                 found.loss += float(output["loss"])
                 found.count += int(output["count"])
                 present = np.flatnonzero(utterances >= 0)
                 found.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
                 yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
-                bar.update(len(present))
+                bar.update(len(spec.utterances))
+                distributed.note(f"{progress}: waiting for the data of batch {number + 1}")
 
     def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[greedy.Hypothesis]]:
         lengths = output["lengths"]
@@ -145,15 +167,26 @@ class Evaluation:
 
 
 def evaluate(
-    evaluator: Evaluator, meta: ModelMeta, variables: dict, manifest: Manifest, config: Mapping, *, progress: str = ""
+    evaluator: Evaluator,
+    meta: ModelMeta,
+    variables: dict,
+    manifest: Manifest,
+    config: Mapping,
+    *,
+    progress: str = "",
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Measure a model on a manifest with text. Unreadable clips are left out, named and counted in `problems`."""
+    """Measure a model on a manifest with text. Unreadable clips are left out, named and counted in `problems`.
+
+    `between` is called after each batch, and may raise.
+    """
     labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)  # what it cannot write counts as errors
     warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
-    if warning:
+    if warning and distributed.rank() == 0:
         logger.warning("%s", warning)
-    found = evaluator.transcribe(variables, evaluator.corpus(manifest, config, labels), progress=progress)
-    if found.problems:
+    corpus = evaluator.corpus(manifest, config, labels)
+    found = evaluator.transcribe(variables, corpus, progress=progress, between=between)
+    if found.problems and distributed.rank() == 0:
         logger.warning(
             "%d of %d utterances could not be used:\n%s",
             len(found.problems),
@@ -181,8 +214,8 @@ def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading
         threads=data["threads"],
         prefetch=data["prefetch"],
         multiple=mesh.size * parts,
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        process=distributed.rank(),
+        processes=distributed.count(),
     )
 
 
@@ -195,16 +228,18 @@ def run_eval(config: Mapping, workdir: str) -> dict:
         raise ValueError("config.data.test is empty: name the manifest to evaluate, --config.data.test=test.jsonl")
     meta, variables = load_model(config["restore"] or workdir)
     manifest = manifests.read_many(config["data"]["test"])
+    distributed.require_same(lambda: {"config.data.test (digest)": manifest.digest()})
     engine = decode_settings.make_engine(config, meta)
     evaluator = Evaluator(meta, sharding.make_mesh(), engine)
-    evaluation = evaluate(evaluator, meta, variables, manifest, config, progress="evaluate")
+    with distributed.moving(config["train"]["stall_s"]):
+        evaluation = evaluate(evaluator, meta, variables, manifest, config, progress="evaluate")
     summary = {
         **evaluation.result.as_dict(),
         "loss": _finite(evaluation.loss),
         "unusable": len(evaluation.problems),
         "engine": engine.name if engine else "greedy",
     }
-    if workdir and jax.process_index() == 0:
+    if workdir and distributed.rank() == 0:
         write_reports(evaluation, Path(workdir), "eval", f"{', '.join(manifest.sources)} ({summary['engine']})")
     return summary
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ds2_jax import decode_settings
+from ds2_jax import decode_settings, distributed
 from ds2_jax.bundle import ModelMeta, save_bundle
 from ds2_jax.checkpoint import FOLDER, find_checkpoint, load_model
 from ds2_jax.run_record import commit
@@ -22,6 +22,8 @@ def run_export(config: Mapping, workdir: str, output: str) -> dict:
     A language model, that of config.decode.lm or of the bundle restored, goes with it, and how to decode with it. Return
     what was written.
     """
+    if distributed.count() > 1:
+        raise ValueError("--mode=export is the work of one process; start it without the launcher")
     if not output:
         raise ValueError("--output is empty: name the folder of the bundle, --output=models/mine")
     source = config["restore"] or workdir

@@ -10,7 +10,7 @@ import numpy as np
 
 from decoding.error_rate import count_utterance
 from decoding.greedy import Hypothesis
-from ds2_jax import decode_settings, sharding
+from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import audio
@@ -29,28 +29,42 @@ def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) 
     where none could be.
     """
     manifest, problems = _requests(config, files)
+    distributed.require_same(lambda: {"--audio or config.data.test (digest)": manifest.digest()})
     meta, variables = load_model(config["restore"] or workdir)
     evaluator = Evaluator(meta, sharding.make_mesh(), decode_settings.make_engine(config, meta))
     nbest: dict[int, list[Hypothesis]] = {}
     usable = np.array([row for row in range(len(manifest)) if row not in problems], np.int64)
     if len(usable):
         warning = describe_upsampling(manifest.select(usable), meta.features.sample_rate_hz)
-        if warning:
+        if warning and distributed.rank() == 0:
             logger.warning("%s", warning)
         corpus = evaluator.corpus(manifest.select(usable), config, None)
-        found = evaluator.transcribe(variables, corpus, progress="transcribe")
+        with distributed.moving(config["train"]["stall_s"]):
+            found = evaluator.transcribe(variables, corpus, progress="transcribe")
         nbest = {int(usable[row]): hypotheses for row, hypotheses in found.nbest.items()}
         problems |= {int(usable[row]): problem for row, problem in found.problems.items()}
+    if distributed.rank() == 0:
+        _report(manifest, nbest, problems, config, output, ScoringRules.for_language(meta.language))
+    if not nbest:
+        raise ValueError(f"none of {len(manifest)} utterances could be transcribed; the messages above say why")
+
+
+def _report(
+    manifest: Manifest,
+    nbest: Mapping[int, Sequence[Hypothesis]],
+    problems: Mapping[int, str],
+    config: Mapping,
+    output: str,
+    rules: ScoringRules,
+) -> None:
+    """Write all transcripts and problems to `output`, or print them."""
     records = list(_records(manifest, nbest, problems))
     if output:
         _write_lines(output, records)
         print(f"{len(nbest)} transcripts, {len(problems)} problems: {output}")
     else:
-        rules = ScoringRules.for_language(meta.language)
         for record in records:
             _print(record, rules, words=config["infer"]["words"])
-    if not nbest:
-        raise ValueError(f"none of {len(manifest)} utterances could be transcribed; the messages above say why")
 
 
 def _requests(config: Mapping, files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:

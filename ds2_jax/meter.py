@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from ds2_jax import distributed
 from ds2_jax.checkpoint import Progress
 from ds2_jax.metrics_log import MetricsLog
 from input_pipeline.corpus import Corpus
@@ -62,6 +63,7 @@ class Meter:
     def waiting_for(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Pass batches on and measure how long each was waited for."""
         while True:
+            distributed.note(f"waiting for the data of step {self._progress.step + 1}")
             start = time.monotonic()
             batch = next(batches, None)
             self._waited += time.monotonic() - start
@@ -71,8 +73,9 @@ class Meter:
 
     def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
         """Take the numbers of the step just started; read those of the step LAG steps ago."""
+        distributed.note(f"step {self._progress.step}")
         self._name_problems(batch["utterance"], problems)
-        room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1]
+        room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * distributed.count()
         self._pending.append((self._progress.step, metrics, batch["utterance"], room))
         if len(self._pending) > LAG:
             self._read(*self._pending.popleft())
@@ -138,7 +141,7 @@ class Meter:
             "grad_norm": sums["grad_norm"] / steps,
             "learning_rate": float(self._schedule(step - 1)),
             "infeasible": int(sums["infeasible"]),
-            "skipped_utterances": len(self._bad),
+            "skipped_utterances": len(self._progress.bad_utterances),
             "audio_s_per_s": audio_s_per_s,
             "padding": padding,
             "waiting_for_data": waiting,

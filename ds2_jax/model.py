@@ -106,6 +106,7 @@ class DeepSpeech2(nn.Module):
 
     settings: ModelSettings
     vocabulary_size: int
+    remat: bool = False  # compute recurrent layers again going back, instead of keeping what is inside them
 
     @nn.compact
     def __call__(self, spectrogram: jax.Array, frames: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -124,10 +125,11 @@ class DeepSpeech2(nn.Module):
         batch, length, bins, channels = x.shape
         x = x.transpose(1, 0, 2, 3).reshape(length, batch, bins * channels)  # time first: the recurrence slices it
         mask = jnp.arange(length)[:, None] < lengths  # [U, B]
+        recurrent = nn.remat(Recurrent) if self.remat else Recurrent
         for i in range(s.rnn_layers):
             x = MaskedBatchNorm(s.norm_momentum, name=f"rnn_norm_{i}")(x, mask[..., None], train)
             x = nn.Dropout(s.dropout, broadcast_dims=(0,), deterministic=not train)(x)
-            x, _ = Recurrent(
+            x, _ = recurrent(
                 s.cell, s.rnn_size, s.bidirectional, s.merge, s.share_input, s.activation_clip, dtype, name=f"rnn_{i}"
             )(x, mask)
         x = nn.Dropout(s.dropout, broadcast_dims=(0,), deterministic=not train)(x)

@@ -1,13 +1,28 @@
-"""Where arrays live: a mesh of all devices, batches split over it, everything else on each device."""
+"""Where arrays live: a mesh of all devices; batches split over it, the state on each device, or split over some of them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+DATA, FSDP = "data", "fsdp"
+SMALL = 1 << 14  # numbers; smaller arrays are whole on each device: a message costs more than their memory
 
-def make_mesh() -> Mesh:
-    """Put all devices of all hosts on one axis, 'data'."""
-    return Mesh(np.array(jax.devices()), ("data",))
+T = TypeVar("T")
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """Put all devices of all hosts on two axes; the parameters are split over the second one, the batch over both.
+
+    Devices of a host lie side by side, so that its rows of a batch do, and so that parameters are gathered within a host
+    where `fsdp` divides its devices. Raises ValueError where it does not divide all devices.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(f"config.mesh.fsdp is {fsdp}: use a divisor of the {len(devices)} devices there are")
+    return Mesh(np.array(devices).reshape(-1, fsdp), (DATA, FSDP))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -17,10 +32,72 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def by_row(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def of_state(state: Any, mesh: Mesh) -> Any:
+    """Say for each array of a state where it lives: on every device, or its longest axis that allows it split over fsdp."""
+    return jax.tree.map(lambda array: NamedSharding(mesh, _split(array.shape, mesh.shape.get(FSDP, 1))), state)
+
+
+def _split(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
+    if parts == 1 or not axes or np.prod(shape) < SMALL:
+        return PartitionSpec()
+    longest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*[FSDP if axis == longest else None for axis in range(len(shape))])
+
+
+def gatherer(mesh: Mesh) -> Callable[[T], T]:
+    """Return a function that makes whole parameters of split ones, inside jit; their gradient is split again.
+
+    Said outright, or the compiler may as well split activations, which are larger. (ZeRO, arXiv:1910.02054, stage 3.)
+    """
+    if mesh.shape.get(FSDP, 1) == 1:
+        return lambda tree: tree
+
+    @jax.custom_vjp
+    def gather(tree: T) -> T:
+        return jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda _: replicated(mesh), tree))
+
+    def backward(_, gradient):
+        return (jax.lax.with_sharding_constraint(gradient, of_state(gradient, mesh)),)
+
+    gather.defvjp(lambda tree: (gather(tree), None), backward)
+    return gather
+
+
+def place(tree: T, shardings: Any) -> T:
+    """Put arrays that all processes hold alike where `shardings` (a tree like it, or one for all) says.
+
+    Without comparing them between the processes, as jax.device_put would.
+    """
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+
+    def put(array, sharding):
+        if sharding.is_fully_addressable or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+            return jax.device_put(array, sharding)
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree, shardings)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Make global arrays of this process's rows of a batch; row counts are multiples of its devices."""
     sharding = by_row(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def to_host(arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Fetch arrays; of those that are split by row, this process's rows."""
+    if all(array.is_fully_addressable for array in arrays.values()):
+        return jax.device_get(arrays)
+    return {name: np.asarray(array) if array.is_fully_replicated else own_rows(array) for name, array in arrays.items()}
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """Return this process's rows of an array that is split by row, in order."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax.struct import PyTreeNode
 
+from ds2_jax import sharding
 from ds2_jax.model import DeepSpeech2
 
 
@@ -31,6 +32,18 @@ def init_variables(model: DeepSpeech2, feature_size: int, seed: int) -> dict:
     spectrogram = jnp.zeros((1, frames, feature_size))
     init = jax.jit(lambda key: model.init(key, spectrogram, jnp.array([frames]), train=False))
     return init(jax.random.key(seed))
+
+
+def start_state(
+    variables: dict, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, average: bool
+) -> TrainState:
+    """Start training from these variables, each array where sharding.of_state says; none is whole anywhere but these."""
+
+    def start(variables: dict) -> TrainState:
+        return init_state(variables, optimizer, average)
+
+    shardings = sharding.of_state(jax.eval_shape(start, variables), mesh)
+    return jax.jit(start, out_shardings=shardings)(sharding.place(variables, sharding.of_state(variables, mesh)))
 
 
 def init_state(variables: dict, optimizer: optax.GradientTransformation, average: bool) -> TrainState:

@@ -15,19 +15,25 @@ Batch = dict[str, jax.Array]  # docs/design.md, Contracts: spectrogram, frames, 
 
 
 def make_train_step(
-    model: DeepSpeech2, optimizer: optax.GradientTransformation, *, seed: int, accumulate: int = 1, ema: float = 0.0
+    model: DeepSpeech2,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    accumulate: int = 1,
+    ema: float = 0.0,
+    gather: Callable[[Any], Any] = lambda parameters: parameters,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Build (state, batch) -> (state, metrics).
 
     Metrics are sums and counts over the batch: loss (sum of -ln p over utterances that count), count, infeasible,
     frames (valid input frames), grad_norm (of the mean utterance), skipped (1 where loss or gradient was not finite:
     then the state keeps parameters and moments). The gradient is that of the mean utterance. Randomness is
-    fold_in(seed, step): a resumed run repeats it.
+    fold_in(seed, step): a resumed run repeats it. gather makes whole parameters of split ones (sharding.gatherer).
     """
 
     def loss_sum(parameters, batch_stats, batch: Batch, key):
         (logits, lengths), updated = model.apply(
-            {"params": parameters, "batch_stats": batch_stats},
+            {"params": gather(parameters), "batch_stats": batch_stats},
             batch["spectrogram"],
             jnp.where(batch["valid"], batch["frames"], 0),
             train=True,

@@ -2,20 +2,19 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import os
-import signal
 import time
 from pathlib import Path
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from ds2_jax import sharding
+from ds2_jax import distributed, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import Checkpoints, Progress, load_model
 from ds2_jax.compile import batch_shape, compile_steps
@@ -24,8 +23,9 @@ from ds2_jax.meter import Meter
 from ds2_jax.metrics_log import MetricsLog
 from ds2_jax.optim import make_optimizer, make_schedule
 from ds2_jax.run_record import make_workdir, write_run_record
-from ds2_jax.state import TrainState, init_state
+from ds2_jax.state import TrainState, start_state
 from ds2_jax.steps import make_train_step
+from ds2_jax.stopping import Stopped, Stopping
 from ds2_jax.training_data import make_corpus, read_training_manifest, refuse_too_many, start_model
 from input_pipeline import manifest as manifests
 from input_pipeline.corpus import Corpus, name_problems
@@ -38,7 +38,8 @@ PROFILED_STEPS = 3
 def train(config: ConfigDict, workdir: str) -> dict:
     """Train as `config` says in `workdir`, from its last checkpoint on if it has one; return the final results.
 
-    Raises ValueError, OSError or MemoryError with what to do; what was saved before is whole.
+    Raises ValueError, OSError or MemoryError with what to do; what was saved before is whole. Raises Stopped after a
+    checkpoint that a signal asked for.
     """
     make_workdir(workdir)
     with contextlib.ExitStack() as stack:
@@ -47,40 +48,51 @@ def train(config: ConfigDict, workdir: str) -> dict:
         manifest = read_training_manifest(config)
         dev = manifests.read_many(config["data"]["dev"]) if config["data"]["dev"] else None
         test = manifests.read_many(config["data"]["test"]) if config["data"]["test"] else None
+        digests = {"train": manifest.digest()} | {n: m.digest() for n, m in (("dev", dev), ("test", test)) if m}
+        same = {f"config.data.{n} (digest)": d for n, d in digests.items()} | {"checkpoint": str(checkpoints.latest())}
+        distributed.require_same(lambda: same)
         meta, variables = start_model(config, manifest, workdir, checkpoints)
-        mesh = sharding.make_mesh()
+        mesh = sharding.make_mesh(config["mesh"]["fsdp"])
         corpus = make_corpus(config, manifest, meta, mesh)
         steps_per_epoch = len(corpus.epoch(1))
         schedule = make_schedule(config["optim"], _total_steps(config, steps_per_epoch), steps_per_epoch)
         optimizer = make_optimizer(config["optim"], schedule)
-        state = init_state(variables, optimizer, average=config["optim"]["ema"] > 0)
-        state = jax.device_put(state, sharding.replicated(mesh))
+        state = start_state(variables, optimizer, mesh, average=config["optim"]["ema"] > 0)
         progress = Progress(data_digest=corpus.manifest.digest(), plan_digest=_plan_digest(config))
         if checkpoints.latest() is not None:
             state, progress = _resume(checkpoints, state, progress, mesh, config, workdir)
-        digests = {"train": manifest.digest()} | {n: m.digest() for n, m in (("dev", dev), ("test", test)) if m}
         _introduce(state, corpus, config, workdir, mesh, progress, steps_per_epoch, digests)
 
         # Compiled steps and helpers.
         evaluator = Evaluator(meta, mesh)
-        if progress.finished:
+        stopping = stack.enter_context(Stopping(mesh))
+        stack.enter_context(distributed.moving(config["train"]["stall_s"]))
+        if progress.finished and not progress.evaluation_due:
             logger.info("the training in %s is finished", workdir)
-            return _results(config, workdir, checkpoints, evaluator, meta, state, test)
-        log = stack.enter_context(MetricsLog(workdir, progress.step, active=jax.process_index() == 0))
+            return _results(config, workdir, checkpoints, evaluator, meta, stopping, test)
+        log = stack.enter_context(MetricsLog(workdir, progress.step, active=distributed.rank() == 0))
         step_function = make_train_step(
-            meta.network,
+            meta.network.clone(remat=config["train"]["remat"]),
             optimizer,
             seed=config["seed"],
             accumulate=config["optim"]["accumulate"],
             ema=config["optim"]["ema"],
+            gather=sharding.gatherer(mesh),
         )
-        compiled = compile_steps(step_function, state, corpus.buckets, meta.feature_size, mesh, corpus.loading.multiple)
+        with distributed.moving(0):  # however long it takes
+            compiled = compile_steps(
+                step_function, state, corpus.buckets, meta.feature_size, mesh, corpus.loading.multiple
+            )
         meter = stack.enter_context(Meter(config, corpus, log, schedule, progress, steps_per_epoch))
-        stopping = stack.enter_context(_stop_on_signals())
+        measure = functools.partial(_measure_dev, evaluator, meta, dev, config, progress, meter, stopping, log)
         saved_at = time.monotonic()
 
         # The loop.
-        while not _is_finished(progress, config):
+        if progress.evaluation_due:  # the last start was stopped before it
+            rate = measure(state)
+            if rate is not None:
+                checkpoints.add_error_rate(progress.step, rate)
+        while not (stopping.stop or _is_finished(progress, config)):
             specs = corpus.epoch(progress.epoch)
             with contextlib.closing(corpus.batches(specs[progress.batch :])) as batches:
                 for batch in meter.waiting_for(batches):
@@ -91,28 +103,27 @@ def train(config: ConfigDict, workdir: str) -> dict:
                     progress.step += 1
                     progress.batch += 1
                     meter.add(batch, problems, metrics)
+                    save = stopping.agree(save=_checkpoint_due(saved_at, config))
                     _stop_at_bad_utterances(progress, corpus, config)
                     end = progress.batch == len(specs)
                     if end:
                         progress.epoch, progress.batch = progress.epoch + 1, 0
                     progress.finished = _is_finished(progress, config)
-                    rate = None
-                    if dev is not None and _evaluation_due(progress, config, end):
-                        with meter.interrupted():
-                            evaluation = evaluate(evaluator, meta, _evaluated(state), dev, config, progress="dev")
-                        rate = _note_evaluation(progress, evaluation, meta, log, config)
-                    if rate is not None or progress.finished or stopping() or _checkpoint_due(saved_at, config):
+                    progress.evaluation_due = dev is not None and _evaluation_due(progress, config, end)
+                    rate = measure(state) if progress.evaluation_due and not stopping.stop else None
+                    if save or rate is not None or progress.finished or stopping.stop:
                         meter.flush()
+                        _join_bad_utterances(progress, corpus, config)
                         progress.trained_s = meter.trained_s
                         checkpoints.save(state, progress, meta, rate)
                         saved_at = time.monotonic()
-                    if stopping() or progress.finished:
+                    if stopping.stop or progress.finished:
                         break
-            if stopping():
-                logger.info("stopped at step %d; run the same line again to go on", progress.step)
-                return {"stopped_at_step": progress.step}
+        if stopping.stop:
+            logger.info("stopped at step %d; run the same line again to go on", progress.step)
+            raise Stopped(stopping.stop, progress.step)
         checkpoints.wait()
-        return _results(config, workdir, checkpoints, evaluator, meta, state, test)
+        return _results(config, workdir, checkpoints, evaluator, meta, stopping, test)
 
 
 def _evaluated(state: TrainState) -> dict:
@@ -144,7 +155,7 @@ def _resume(
     """Restore the last checkpoint; refuse other data or another order of it, unless told to accept it."""
     latest = checkpoints.latest()
     assert latest is not None
-    state, progress = checkpoints.restore(latest, state, sharding.replicated(mesh))
+    state, progress = checkpoints.restore(latest, state, sharding.of_state(state, mesh))
     changed = [
         what
         for what, before, now in (
@@ -178,13 +189,32 @@ def _evaluation_due(progress: Progress, config: ConfigDict, epoch_ended: bool) -
 
 
 def _checkpoint_due(saved_at: float, config: ConfigDict) -> bool:
-    """Tell whether it is time for a checkpoint between evaluations (by process 0's clock where there are several)."""
-    due = time.monotonic() - saved_at >= config["train"]["checkpoint_every_s"]
-    if jax.process_count() == 1:
-        return due
-    from jax.experimental import multihost_utils
+    """Tell whether it is time for a checkpoint between evaluations, by this process's clock."""
+    return time.monotonic() - saved_at >= config["train"]["checkpoint_every_s"]
 
-    return bool(multihost_utils.broadcast_one_to_all(np.array(due)))
+
+def _measure_dev(
+    evaluator: Evaluator,
+    meta: ModelMeta,
+    dev: manifests.Manifest | None,
+    config: ConfigDict,
+    progress: Progress,
+    meter: Meter,
+    stopping: Stopping,
+    log: MetricsLog,
+    state: TrainState,
+) -> float | None:
+    """Measure dev and note it; None where a signal came first: then it is due at the next start."""
+    assert dev is not None
+    try:
+        with meter.interrupted():
+            evaluation = evaluate(
+                evaluator, meta, _evaluated(state), dev, config, progress="dev", between=stopping.check
+            )
+    except Stopped:
+        return None
+    progress.evaluation_due = False
+    return _note_evaluation(progress, evaluation, meta, log, config)
 
 
 def _note_evaluation(
@@ -222,24 +252,10 @@ def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, config: ConfigDi
     )
 
 
-@contextlib.contextmanager
-def _stop_on_signals():
-    """Yield a function that tells whether SIGTERM or SIGINT came; a second one ends the program at once."""
-    received: list[int] = []
-
-    def note(number, frame):
-        del frame
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        logger.warning("%s: a checkpoint follows, then the end", signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _join_bad_utterances(progress: Progress, corpus: Corpus, config: ConfigDict) -> None:
+    """Put together what all processes found, so that all of it is saved and counted."""
+    progress.bad_utterances = sorted(set().union(*distributed.gather(progress.bad_utterances)))
+    _stop_at_bad_utterances(progress, corpus, config)
 
 
 def _profile(config: ConfigDict, workdir: str, step: int) -> None:
@@ -262,7 +278,7 @@ def _introduce(
     digests: dict[str, str],
 ) -> None:
     """Print what is about to happen, and record it in the workdir."""
-    if jax.process_index() != 0:
+    if distributed.rank() != 0:
         return
     write_run_record(workdir, config, progress.step, digests)
     table = parameter_overview.get_parameter_overview(state.parameters, include_stats=False)
@@ -287,7 +303,7 @@ def _results(
     checkpoints: Checkpoints,
     evaluator: Evaluator,
     meta: ModelMeta,
-    state: TrainState,
+    stopping: Stopping,
     test: manifests.Manifest | None,
 ) -> dict:
     """Measure the best checkpoint by dev, else the last weights, on the test manifest, once."""
@@ -296,7 +312,7 @@ def _results(
     if test is None:
         return results
     _, variables = load_model(os.path.join(workdir, "checkpoints", str(best)))
-    evaluation = evaluate(evaluator, meta, variables, test, config, progress="test")
-    if jax.process_index() == 0:
+    evaluation = evaluate(evaluator, meta, variables, test, config, progress="test", between=stopping.check)
+    if distributed.rank() == 0:
         write_reports(evaluation, Path(workdir), "test", config["data"]["test"])
     return {**results, **evaluation.result.as_dict()}

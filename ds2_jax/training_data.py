@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds2_jax import distributed
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import Checkpoints, load_model
 from ds2_jax.evaluate import loading
@@ -71,10 +72,9 @@ def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMe
                 seed=config["seed"],
                 max_bad_share=config["data"]["max_bad_share"],
             )
-    if jax.process_index() == 0:
-        vocabulary.save(Path(workdir, "vocabulary.txt"))
-        if stats is not None:
-            stats.save(Path(workdir, "feature_stats.npz"))
+    vocabulary.save(Path(workdir, "vocabulary.txt"))
+    if stats is not None:
+        stats.save(Path(workdir, "feature_stats.npz"))
     return ModelMeta(config["model"].to_dict(), features, normalisation, stats, vocabulary, language)
 
 
@@ -106,7 +106,7 @@ def start_model(config: Mapping, manifest: Manifest, workdir: str, checkpoints: 
         if config["vocabulary"]:
             meta, variables = extend_vocabulary(meta, variables, Vocabulary.load(config["vocabulary"]), config["seed"])
         return meta, variables
-    meta = describe_model(config, manifest, workdir)
+    meta = distributed.from_first(lambda: describe_model(config, manifest, workdir))
     return meta, _new_variables(meta, config["seed"])
 
 
@@ -166,14 +166,14 @@ def make_corpus(config: Mapping, manifest: Manifest, meta: ModelMeta, mesh: jax.
         refuse_too_many(
             len(problems), len(manifest), config["data"]["max_bad_share"], name_problems(manifest, problems)
         )
-        logger.warning(
-            "%d of %d utterances are left out:\n%s", len(problems), len(manifest), name_problems(manifest, problems)
-        )
+        if distributed.rank() == 0:
+            named = name_problems(manifest, problems)
+            logger.warning("%d of %d utterances are left out:\n%s", len(problems), len(manifest), named)
         usable = np.array([row for row in range(len(manifest)) if row not in problems])
         manifest = manifest.select(usable)
         labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
     warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
-    if warning:
+    if warning and distributed.rank() == 0:
         logger.warning("%s", warning)
     batch = config["batch"]
     augmentation = Augmentation.load(config["augment"]["file"], meta.features.sample_rate_hz)

@@ -14,7 +14,7 @@ import numpy as np
 
 from decoding import beam, tune
 from decoding.beam import BeamSettings
-from ds2_jax import decode_settings, sharding
+from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
@@ -55,6 +55,7 @@ def run_tune(config: Mapping, workdir: str) -> dict:
     manifest = manifests.read_many(config["data"]["dev"])
     folder = Path(workdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
+    distributed.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})
     inputs = _digest(_digest_model(meta, variables), manifest.digest())
     rows, log_probs = _log_probs(config, meta, variables, manifest, folder / LOG_PROBS, inputs)
     task = tune.Task(
@@ -70,7 +71,8 @@ def run_tune(config: Mapping, workdir: str) -> dict:
         len(rows),
         decode_settings.describe(settings, settings.engine).split(", alpha")[0],
     )
-    found = tune.search(task, grid, folder, _digest(inputs, _digest_settings(settings)))
+    digest = _digest(inputs, _digest_settings(settings))
+    found = distributed.from_first(lambda: tune.search(task, grid, folder, digest))  # on the cores of one machine
     return {**found, "engine": settings.engine, "picture": str(folder / tune.PICTURE)}
 
 
@@ -87,20 +89,23 @@ def _log_probs(
     config: Mapping, meta: ModelMeta, variables: dict, manifest: Manifest, path: Path, digest: str
 ) -> tuple[list[int], list[np.ndarray]]:
     """Return the usable rows of the manifest and their probabilities [U, K]: those in the file, if they are of these inputs."""
-    kept = _read_log_probs(path, digest)
+    kept = distributed.from_first(lambda: _read_log_probs(path, digest))
     if kept is not None:
         logger.info("the network's probabilities are read from %s", path)
         return kept
     labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
     evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
-    found, state = evaluator.log_probs(variables, evaluator.corpus(manifest, config, labels), progress="network")
-    if state.problems:
+    with distributed.moving(config["train"]["stall_s"]):
+        found, state = evaluator.log_probs(variables, evaluator.corpus(manifest, config, labels), progress="network")
+    if state.problems and distributed.rank() == 0:
         named = name_problems(manifest, state.problems)
         logger.warning("%d of %d utterances could not be used:\n%s", len(state.problems), len(manifest), named)
     rows = sorted(found)
     if not rows:
         raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
     arrays = [found[row] for row in rows]
+    if distributed.rank() != 0:
+        return rows, arrays
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
     np.savez_compressed(
         unfinished,

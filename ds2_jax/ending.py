@@ -1,0 +1,58 @@
+"""How main.py ends: exit codes, and errors as one line for people.
+
+0  done, or stopped by Ctrl-C after a checkpoint
+1  an error that will come again: the last line says what to do
+2  a wrong command line
+75 (EX_TEMPFAIL) stopped by SIGTERM after a checkpoint, or another process was lost or stood still: run the same line again
+"""
+
+import contextlib
+import errno
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+
+from absl import logging as absl_logging
+
+from ds2_jax import distributed
+from ds2_jax.stopping import Stopped
+from ds2_jax.watch import RETRY
+
+FOR_PEOPLE = (ValueError, OSError, MemoryError, FloatingPointError)
+
+
+@contextlib.contextmanager
+def readable(output: str) -> Iterator[None]:
+    """End the program with a readable line where what is inside fails, and tell the other processes.
+
+    output: folder or file that is written, for a full disk.
+    """
+    try:
+        yield
+        distributed.finish()
+    except Stopped as stopped:
+        if stopped.step is not None and distributed.rank() == 0:
+            print(json.dumps({"stopped_at_step": stopped.step}))
+        distributed.finish()
+        sys.exit(RETRY if stopped.signal == signal.SIGTERM else 0)
+    except KeyboardInterrupt:
+        if distributed.count() == 1:
+            raise
+        distributed.leave(128 + signal.SIGINT, "interrupted by Ctrl-C")
+    except Exception as error:
+        distributed.blame(error)
+        expected = isinstance(error, FOR_PEOPLE) and not absl_logging.level_debug()
+        if not expected and distributed.count() == 1:
+            raise
+        if not expected:  # Python would wait for the others, which wait for this one
+            traceback.print_exc()
+        distributed.leave(1, _describe(error, output))
+
+
+def _describe(error: Exception, output: str) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that any part of it writes
+        where = error.filename or output
+        return f"{where} cannot be written: the disk is full; what was saved before is whole. Free the disk, run again"
+    return str(error) or type(error).__name__
