@@ -32,7 +32,7 @@ run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export DS2_COORDINATOR=127.0.0.1:$port DS2_NUM_PROCESSES=$processes PYTHONUNBUFFERED=1
+export DS2_COORDINATOR=127.0.0.1:$port DS2_NUM_PROCESSES=$processes PYTHONUNBUFFERED=1 TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}
 gpus=$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)
 
 # One process: its number and exit code go to files, since a pipeline hides them.
@@ -49,9 +49,9 @@ start() {
   [ -e "$run/code-$k" ] || echo 0 > "$run/code-$k"
 }
 
-# Put the process's number before lines that lack it.
+# Put the process's number before lines that lack it; a bar's states become lines.
 label() {
-  awk -v k="$1" -v n="$processes" '{ print (index($0, "[" k "/" n "]") == 1 ? "" : "[" k "/" n "] ") $0; fflush() }'
+  awk -v RS='[\r\n]+' -v k="$1" -v n="$processes" '/[^ ]/ { print (index($0, "[" k "/" n "]") == 1 ? "" : "[" k "/" n "] ") $0; fflush() }'
 }
 
 pass_on() {

@@ -56,14 +56,14 @@ case "$command" in
     trap 'rm -f "$archive"' EXIT
     git -C "$root" archive --format=tar.gz --output="$archive" HEAD
     vm scp "$archive" "$TPU:ds2.tar.gz" --worker=all
-    bucket=${BUCKET#gs://} prefix=''
-    [ "$bucket" = "${bucket%%/*}" ] || prefix=${bucket#*/}
+    path=${BUCKET#gs://} prefix=''
+    [ "$path" = "${path%%/*}" ] || prefix=${path#*/}
     on all "set -e; mkdir -p ~/ds2; tar -xzf ~/ds2.tar.gz -C ~/ds2; sudo mkdir -p /bucket; sudo chown \$(id -u) /bucket
       sudo apt-get install -y -qq gcsfuse python3-venv make g++ || (curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg \
         | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
         echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" \
         | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get update -qq; sudo apt-get install -y -qq gcsfuse python3-venv make g++)
-      mountpoint -q /bucket || gcsfuse --implicit-dirs ${prefix:+--only-dir=$prefix }${bucket%%/*} /bucket
+      mountpoint -q /bucket || gcsfuse --implicit-dirs ${prefix:+--only-dir=$prefix }${path%%/*} /bucket
       cd ~/ds2; make install ACCELERATOR=tpu"
     ;;
   upload)

@@ -5,8 +5,6 @@ long as it runs. A job of partition `high` preempts one of `low`, which is told 
 """
 
 import contextlib
-import getpass
-import json
 import os
 import shutil
 import socket
@@ -14,6 +12,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.runs import ROOT
 
 HOSTS = Path("/etc/hosts")
 MARK = "  # of a test of DS2-JAX, which takes it away"
@@ -41,7 +41,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SchedulerParameters=sched_interval=2,bf_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 MinJobAge=600
 KillWait=10
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2
@@ -53,7 +53,7 @@ PartitionName=high Nodes=n1,n2 PriorityTier=2 PreemptMode=OFF State=UP
 
 def why_not() -> str:
     """Say what such a cluster lacks here; nothing where it can run."""
-    if getpass.getuser() != "root" or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return "a Slurm of one's own needs root"
     missing = [name for name in PROGRAMS if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
     return f"not installed: {', '.join(missing)} (apt-get install slurm-wlm munge)" if missing else ""
@@ -64,14 +64,13 @@ class SlurmCluster:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
-        self.environment |= {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "XLA"))}
+        self.environment = ours | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
-        """Run a command of Slurm; return what it prints."""
-        result = subprocess.run(
-            command, env=self.environment | environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        """Run a command in the repository's folder; return what it prints."""
+        everything = self.environment | environment
+        result = subprocess.run(command, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=60)
         if check and result.returncode:
             raise RuntimeError(f"{' '.join(command)}: {result.stderr or result.stdout}")
         return result.stdout.strip()
@@ -101,11 +100,15 @@ class SlurmCluster:
         self._start(stack, "slurmctld", "-D", "-c")
         for node in ("n1", "n2"):
             self._start(stack, "slurmd", "-D", "-N", node)
-        _wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-p", "low", "-o", "%D", check=False) == "2", "both nodes", self.folder)
+        _wait_for(
+            lambda: self.run("sinfo", "-h", "-t", "idle", "-p", "low", "-o", "%D", check=False) == "2",
+            "both nodes",
+            self.folder,
+        )
 
     def _start(self, stack: contextlib.ExitStack, *command: str) -> None:
         number = len(list(self.folder.glob("*.out")))
-        log = stack.enter_context(open(self.folder / f"{number}-{command[0]}.out", "w"))
+        log = stack.enter_context((self.folder / f"{number}-{command[0]}.out").open("w"))
         process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         stack.callback(_end, process)
 
