@@ -1,27 +1,32 @@
-"""Time the input pipeline on a manifest, part by part.
+"""Time the input pipeline on a manifest, and each of its parts.
 
-    python -m benchmarks.input_pipeline --manifest data/an4/train.jsonl [--augment configs/augmentation.json] [--workers 2]
+    taskset -c 0 python -m benchmarks.input_pipeline --manifest data/an4/train.jsonl --threads 1 \
+        --augment configs/augmentation_noise.json --always
 
-Prints one JSON line, in seconds of audio a second and core (a second of the processor's time): `decode` (read and resample),
-`features` (spectrogram), `end_to_end` (batches through grain, augmented if asked for; with --workers, their start included).
-`audio_s_per_s` is end to end by the clock.
+Prints one JSON line, in seconds of audio a second of the processor's time: `end_to_end` (batches through grain, augmented if
+asked for; with --workers, their start included) and `parts` alone, each as often as the file of augmentors applies it. `share`
+is what each part takes of end to end, `rest` what is left: padding, batches, grain. `audio_s_per_s` is end to end by the clock.
 """
 
 import argparse
+import collections
 import json
 import os
 import resource
 import time
 
 import numpy as np
+import soxr
 from absl import flags
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
-from input_pipeline.augment import Augmentation
+from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.corpus import Corpus, Loading
-from input_pipeline.features import KINDS, FeatureSettings, FeatureStats, extract, feature_size
+from input_pipeline.features import KINDS, FeatureSettings, FeatureStats, extract, feature_size, normalise
+
+WARM_UP = 50  # clips that are taken through all parts before it counts
 
 
 def processor_s() -> float:
@@ -32,21 +37,62 @@ def processor_s() -> float:
     )
 
 
-def time_parts(paths: list[str], settings: FeatureSettings) -> tuple[float, float, float]:
-    """Decode and transform clip by clip, so that memory does not grow with the corpus.
+def flat_stats(settings: FeatureSettings) -> FeatureStats:
+    """Return statistics that change nothing, at the cost of real ones."""
+    size = feature_size(settings)
+    return FeatureStats(np.zeros(size, np.float32), np.ones(size, np.float32))
 
-    Returns the audio's seconds and the processor's for decoding and for features.
+
+class Laps:
+    """The processor's time of named parts."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = collections.defaultdict(float)
+        self.start()
+
+    def start(self) -> None:
+        """Begin a part; what came before counts in none."""
+        self._start = time.thread_time()
+
+    def end(self, part: str) -> None:
+        """Count the time since the last call in a part, and begin the next."""
+        now = time.thread_time()
+        self.parts[part] += now - self._start
+        self._start = now
+
+
+def time_parts(
+    paths: list[str], settings: FeatureSettings, augmentation: Augmentation
+) -> tuple[float, dict[str, float]]:
+    """Take clip after clip through the parts of the pipeline, so that memory does not grow with the corpus.
+
+    Returns the audio's seconds, before augmentation, and the processor's for each part.
     """
-    audio_s = decode_s = features_s = 0.0
-    for path in tqdm(paths, desc="decode, features", delay=2):
-        start = time.process_time()
-        samples, _ = audio.read(path, settings.sample_rate_hz)
-        decoded = time.process_time()
-        extract(samples, settings)
-        features_s += time.process_time() - decoded
-        decode_s += decoded - start
+    stats, laps = flat_stats(settings), Laps()
+    rates = augmentation.speed_rates(len(paths), 0, 0)
+    audio_s = 0.0
+    for row, path in enumerate(tqdm(paths, desc="part by part", delay=2)):
+        laps.start()
+        samples, own_rate_hz = audio.read(path)
+        laps.end("decode")
+        if own_rate_hz != settings.sample_rate_hz:
+            samples = soxr.resample(samples, own_rate_hz, settings.sample_rate_hz, quality="HQ")
+            laps.end("resample")
         audio_s += len(samples) / settings.sample_rate_hz
-    return audio_s, decode_s, features_s
+        rate, rng = float(rates[row]), rng_for(0, 0, row)
+        for entry in augmentation.entries:
+            if hasattr(entry.augmentor, "apply_features"):
+                continue  # comes after the features
+            laps.start()
+            samples = Augmentation((entry,)).apply_audio(samples, settings.sample_rate_hz, rate=rate, rng=rng)
+            if entry.kind == "speed":
+                rate = 1.0
+            laps.end(entry.kind)
+        features = normalise(extract(samples, settings), "corpus", stats)
+        laps.end("features")
+        augmentation.apply_features(features, rng)
+        laps.end("masks")
+    return audio_s, dict(laps.parts)
 
 
 def main() -> None:
@@ -55,6 +101,7 @@ def main() -> None:
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--kind", choices=KINDS, default="linear")
     parser.add_argument("--augment", default="", help="JSON file of augmentors")
+    parser.add_argument("--always", action="store_true", help="apply every augmentor to every clip, whatever its prob")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--buckets", type=int, default=12)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: threads")
@@ -67,25 +114,28 @@ def main() -> None:
         clips = clips.select(np.arange(min(a.limit, len(clips))))
     settings = FeatureSettings(kind=a.kind)
 
-    seconds, decode_s, features_s = time_parts(clips.audio, settings)
-    size = feature_size(settings)
-    stats = FeatureStats(np.zeros(size, np.float32), np.ones(size, np.float32))
-    plan = BatchSettings(size=a.batch, buckets=a.buckets, sortagrad=False)
     augmentation = Augmentation.load(a.augment, settings.sample_rate_hz)
+    if a.always:
+        augmentation = Augmentation(tuple(entry._replace(prob=1.0) for entry in augmentation.entries))
+    time_parts(clips.audio[:WARM_UP], settings, augmentation)
+    seconds, parts = time_parts(clips.audio, settings, augmentation)
+    plan = BatchSettings(size=a.batch, buckets=a.buckets, sortagrad=False)
     loading = Loading(workers=a.workers, threads=a.threads)
-    corpus = Corpus(clips, None, settings, "corpus", stats, plan, augmentation, loading=loading)
+    corpus = Corpus(clips, None, settings, "corpus", flat_stats(settings), plan, augmentation, loading=loading)
     specs = corpus.epoch(0)
     start, clock = processor_s(), time.perf_counter()
     for _ in tqdm(corpus.batches(specs), total=len(specs), desc="end to end", delay=2):
         pass
     end_to_end_s, wall_s = processor_s() - start, time.perf_counter() - clock
+    share = {part: part_s / end_to_end_s for part, part_s in parts.items()}
+    share["rest"] = 1 - sum(share.values())
     result = {
         "benchmark": "input_pipeline",
         "audio_s": round(seconds, 1),
-        "decode": round(seconds / decode_s),
-        "features": round(seconds / features_s),
         "end_to_end": round(seconds / end_to_end_s),
         "audio_s_per_s": round(seconds / wall_s),
+        "parts": {part: round(seconds / max(part_s, 1e-9)) for part, part_s in parts.items()},
+        "share": {part: round(value, 3) for part, value in share.items()},
         "padding": round(corpus.padding(0), 4),
         "cores": os.cpu_count(),
     }

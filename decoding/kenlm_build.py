@@ -3,11 +3,15 @@
 They are needed to train a language model; ready-made ones are read without them.
 """
 
+import collections
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 from decoding import kenlm_source
 
@@ -17,6 +21,8 @@ HEADERS = ("boost/program_options.hpp", "boost/thread.hpp", "zlib.h", "bzlib.h",
 BOOST = " ".join(f"libboost-{part}-dev" for part in ("program-options", "system", "thread", "test"))
 DEBIAN = f"g++ cmake {BOOST} zlib1g-dev libbz2-dev liblzma-dev"
 BREW = "cmake boost xz"
+SHARE = re.compile(r"\[ *(\d+)%\]")  # of the build, in cmake's words
+LINES_TOLD = 40
 
 
 class KenlmError(RuntimeError):
@@ -71,10 +77,23 @@ def build() -> None:
         "-DCMAKE_POLICY_VERSION_MINIMUM=3.5",
     ]
     for command in (configure, ["cmake", "--build", str(folder), "--parallel", jobs, "--target", *PROGRAMS]):
-        print(" ".join(command), flush=True)
-        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if result.returncode:
-            raise KenlmError(f"{' '.join(command)} failed:\n{result.stdout[-3000:]}")
+        _run(command)
+
+
+def _run(command: list[str]) -> None:
+    """Run cmake, with a bar where it tells how far it is. Raises KenlmError with its last words."""
+    print(" ".join(command), flush=True)
+    last: collections.deque[str] = collections.deque(maxlen=LINES_TOLD)
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        tqdm(total=100, desc="KenLM", unit="%", delay=2, leave=False) as bar,
+    ):
+        for line in process.stdout or ():
+            last.append(line)
+            if share := SHARE.match(line):
+                bar.update(int(share[1]) - bar.n)
+    if process.returncode:
+        raise KenlmError(f"{' '.join(command)} failed:\n{''.join(last)}")
 
 
 def main() -> int:

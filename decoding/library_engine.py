@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decoding import lm_vocabulary
 from decoding.confidence import align
 from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
 from input_pipeline.text import Vocabulary
 
 if TYPE_CHECKING:
-    from decoding.beam import BeamSettings
+    from decoding.beam_settings import BeamSettings
 
 WORD_START = "\u2581"
 LEAST_SYMBOL = -5.0  # ln p below which both skip a symbol of a frame; less makes them slow, and no better
@@ -107,7 +108,7 @@ class LibraryEngine:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{self.name} cannot load config.decode.lm={self._settings.lm!r}: {error}; make it again "
+                f"{self.name} cannot load config.decode.lm={self._settings.lm!r}: {lm_vocabulary.kenlm_words(error)}; make it again "
                 "(python -m decoding.lm train --help), or choose another file"
             ) from error
 

@@ -1,138 +1,57 @@
-"""Train a language model from text: `python -m decoding.lm train --language=en --text=corpus.txt.gz --output=lm.bin`.
+"""Language models: train one from text, or download one that the original published.
 
-Text is prepared as the original's was: English keeps letters, digits and apostrophes, writes numbers as words and is lower
-case; Mandarin loses punctuation and becomes a model of characters. KenLM's programs (make kenlm) do the rest.
+    python -m decoding.lm train --language=en --text=corpus.txt.gz --output=lm.bin
+    python -m decoding.lm download --list
+
+Text is prepared as the original's was (decoding/lm_text.py); KenLM's programs (make kenlm) do the rest.
 """
 
 import argparse
-import bz2
-import collections
 import contextlib
-import gzip
+import errno
 import json
-import lzma
 import math
 import os
 import re
-import subprocess
+import shutil
 import sys
-import tempfile
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
 
-from tqdm import tqdm
-
-from decoding import kenlm_build
+from decoding import kenlm_build, kenlm_run, lm_text, published
 from decoding.kenlm_build import KenlmError
 
-LANGUAGES = ("en", "zh", "none")
-UNKNOWN = "UNKNOWNWORD"  # stands for words that are not among the most frequent ones, as in the original
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
-NOT_ENGLISH = re.compile(r"[^A-Za-z0-9\s']")
-NUMBER = re.compile(r"\d+")
-LONGEST_NUMBER = 15  # digits; longer ones are spelled digit by digit
-FEW_COUNTS = ("discount", "Bad input")  # in lmplz's words where a corpus is too small to estimate discounts
+LEAST_MEMORY = 100 * 2**20  # of lmplz
+MEMORY_A_BYTE = 40  # of the corpus, from which on lmplz need not sort on disk
+NO_DISCOUNTS = re.compile(r"Substituting fallback discounts for order (\d)")  # lmplz counts orders from 0 there
 
 
-def prepare(line: str, language: str) -> str:
-    """Prepare a line of text as training transcripts are written; '' where nothing is left."""
-    if language == "none":
-        return " ".join(line.split())
-    if language == "zh":
-        kept = (c for c in line if not c.isspace() and unicodedata.category(c)[0] not in "PSC")
-        return " ".join(kept)
-    line = NOT_ENGLISH.sub("", line.replace("\u2019", "'"))
-    return " ".join(NUMBER.sub(_in_words, line).lower().split())
+def train(
+    corpus: Path, folder: Path, order: int, prune: str, kind: str, output: Path, *, arpa: str, memory: str
+) -> None:
+    """Make an ARPA model of prepared text and of it a binary, by way of a folder; both appear whole or not at all.
 
-
-def _in_words(match: re.Match) -> str:
-    from num2words import num2words
-
-    digits = match[0]
-    parts = [digits] if len(digits) <= LONGEST_NUMBER else list(digits)
-    words = " ".join(num2words(int(part)) for part in parts)
-    return f" {words.replace('-', ' ').replace(',', '')} "
-
-
-def read_lines(paths: Iterable[str]) -> Iterator[str]:
-    """Read lines of text files, plain or compressed (gz, bz2, xz), or the texts of manifests (.jsonl). Raises ValueError."""
-    for path in paths:
-        opener: Callable[..., Any] = OPENERS.get(Path(path).suffix, open)
-        manifest = ".jsonl" in Path(path).suffixes
-        number = 0
-        try:
-            with opener(path, "rt", encoding="utf-8") as file:
-                for line in file:
-                    number += 1
-                    yield json.loads(line)["text"] if manifest else line
-        except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-            raise ValueError(f"--text: {path} cannot be read after line {number}: {error}") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"--text: {path}, line {number} is no line of a manifest with a text: {error}") from error
-
-
-def write_corpus(paths: list[str], language: str, vocabulary: int, output: Path) -> collections.Counter:
-    """Write the prepared lines, all but the most frequent words replaced; return the words' counts. Raises ValueError.
-
-    Reads the text once and, where words are replaced, the prepared file once more; only the counts are in memory.
+    Raises KenlmError.
     """
-    counts: collections.Counter = collections.Counter()
-    with open(output, "w", encoding="utf-8") as file:
-        for line in tqdm(read_lines(paths), desc="prepare", unit=" lines", delay=2):
-            prepared = prepare(line, language)
-            if prepared:
-                counts.update(prepared.split())
-                file.write(prepared + "\n")
-    if not counts:
-        raise ValueError(f"--text: nothing is left of {', '.join(paths)} after preparation for --language={language}")
-    if len(counts) > vocabulary:
-        kept = {word for word, _ in counts.most_common(vocabulary)}
-        replaced = output.with_suffix(".replaced")
-        with open(output, encoding="utf-8") as source, open(replaced, "w", encoding="utf-8") as file:
-            for line in tqdm(source, desc="rare words", unit=" lines", delay=2):
-                file.write(" ".join(word if word in kept else UNKNOWN for word in line.split()) + "\n")
-        os.replace(replaced, output)
-    return counts
-
-
-def train(corpus: Path, order: int, prune: str, kind: str, output: str, *, arpa: str = "", memory: str = "50%") -> None:
-    """Make an ARPA model of prepared text and of it a binary; both appear whole or not at all. Raises KenlmError."""
-    folder = Path(output).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".lm-") as temporary:
-        made, binary = Path(temporary, "lm.arpa"), Path(temporary, "lm.bin")
-        estimate = [kenlm_build.program("lmplz"), "-o", str(order), "-S", memory, "-T", temporary]
-        estimate += ["--prune", *prune.split()] if prune else []
-        error = _run(estimate, corpus, made)
-        if error and any(words in error for words in FEW_COUNTS):
-            print("the corpus is too small to estimate discounts: KenLM's default ones are used", flush=True)
-            error = _run([*estimate, "--discount_fallback"], corpus, made)
-        if error:
-            raise KenlmError(f"lmplz failed:\n{error}")
-        convert = [kenlm_build.program("build_binary"), *KINDS[kind], str(made), str(binary)]
-        if error := _run(convert):
-            raise KenlmError(f"build_binary failed:\n{error}")
-        os.replace(binary, output)
-        if arpa:
-            Path(arpa).absolute().parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):
-                os.replace(made, arpa)
-            if made.exists():  # another file system
-                raise KenlmError(f"--arpa={arpa} must lie on the file system of --output")
-
-
-def _run(command: list[str], source: Path | None = None, target: Path | None = None) -> str:
-    """Run a program of KenLM; return its last words where it fails, else ''."""
-    with contextlib.ExitStack() as stack:
-        stdin: TextIO | int = stack.enter_context(open(source, encoding="utf-8")) if source else subprocess.DEVNULL
-        stdout: TextIO | int = (
-            stack.enter_context(open(target, "w", encoding="utf-8")) if target else subprocess.DEVNULL
+    made, binary = folder / "lm.arpa", folder / "lm.bin"
+    shared = ["-S", memory, "-T", f"{folder}/"]
+    # where a corpus gives no discounts, KenLM's default ones; a text's own <s> and <unk> count as white space
+    estimate = [kenlm_build.program("lmplz"), "-o", str(order), *shared, "--discount_fallback", "--skip_symbols"]
+    said = kenlm_run.run([*estimate, *(["--prune", *prune.split()] if prune else [])], corpus, made)
+    if orders := NO_DISCOUNTS.findall(said):
+        listed = ", ".join(f"{int(n) + 1}-grams" for n in orders)
+        print(
+            f"the corpus is too small, or too repetitive, to estimate discounts for {listed}: KenLM's default ones are used"
         )
-        result = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True)
-    return result.stderr[-2000:] or f"exit code {result.returncode}" if result.returncode else ""
+    kenlm_run.run([kenlm_build.program("build_binary"), *shared, *KINDS[kind], str(made), str(binary)])
+    os.replace(binary, output)
+    if arpa:
+        target = Path(arpa).absolute()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        shutil.move(made, unfinished)  # which copies where it is another file system
+        os.replace(unfinished, target)
 
 
 def measure(lm: str, lines: Iterable[str]) -> dict:
@@ -158,47 +77,133 @@ def measure(lm: str, lines: Iterable[str]) -> dict:
     }
 
 
-def run_train(a: argparse.Namespace) -> dict:
-    """Do all that `train` says and return what is printed. Raises ValueError, KenlmError, OSError."""
+def check(a: argparse.Namespace) -> None:
+    """Refuse what would fail only after the text is read. Raises ValueError naming flag, value and mend."""
     if not 1 < a.order <= 6:
         raise ValueError(f"--order is {a.order}: use 2 to 6; 5 is usual, 3 for small corpora")
-    for name in ("lmplz", "build_binary"):
+    if a.vocabulary < 1:
+        raise ValueError(f"--vocabulary is {a.vocabulary}: use 1 or more words; 400000 is usual")
+    counts = a.prune.split()
+    if not all(map(str.isdecimal, counts)) or sorted(map(int, counts)) != [*map(int, counts)] or len(counts) > a.order:
+        raise ValueError(
+            f"--prune is {a.prune!r}: give a count for each order up to {a.order}, none below the one before"
+        )
+    if a.memory and not re.fullmatch(r"\d+(\.\d+)?[%bKMGT]?", a.memory):
+        raise ValueError(f"--memory is {a.memory!r}: write it as 50% or 2G")
+    for flag in ("text", "exclude", "held_out"):
+        for path in filter(None, getattr(a, flag).split(",")):
+            if not os.path.exists(path) or os.path.isdir(path):
+                raise ValueError(f"--{flag}: there is no file {path}; check the path")
+    if not a.text.strip(","):
+        raise ValueError("--text is empty: name files of text")
+    for flag in ("output", "arpa"):
+        if os.path.isdir(getattr(a, flag) or os.devnull):
+            raise ValueError(f"--{flag}={getattr(a, flag)} is a folder: name a file")
+
+
+def run_train(a: argparse.Namespace) -> dict:
+    """Do all that `train` says and return what is printed. Raises ValueError, KenlmError, OSError."""
+    check(a)
+    for name in kenlm_build.PROGRAMS:
         kenlm_build.program(name)
-    folder = Path(a.output).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".text-") as temporary:
-        corpus = Path(temporary, "corpus.txt")
-        counts = write_corpus(a.text.split(","), a.language, a.vocabulary, corpus)
-        train(corpus, a.order, a.prune, a.kind, a.output, arpa=a.arpa, memory=a.memory)
-    found = {"lm": a.output, "bytes": os.path.getsize(a.output), "words": len(counts), "tokens": counts.total()}
+    excluded = lm_text.Excluded(a.exclude.split(","), a.language) if a.exclude else None
+    output = Path(a.output).absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
+        corpus = folder / "corpus.txt"
+        counted = lm_text.write_corpus(a.text.split(","), a.language, a.vocabulary, corpus, excluded)
+        if excluded is not None:
+            print(
+                f"{counted.excluded} lines are left out: they are, or hold, one of {len(excluded)} texts of --exclude",
+                flush=True,
+            )
+        memory = a.memory or _memory_for(corpus)
+        train(corpus, folder, a.order, a.prune, a.kind, output, arpa=a.arpa, memory=memory)
+    found = {"lm": a.output, "bytes": os.path.getsize(output), "lines": counted.lines, "excluded": counted.excluded}
+    found |= {"words": counted.words, "tokens": counted.tokens}
     if a.held_out:
-        lines = (prepare(line, a.language) for line in read_lines(a.held_out.split(",")))
+        lines = (lm_text.prepare(line, a.language) for line in lm_text.read_lines(a.held_out.split(","), "--held_out"))
         found["held_out"] = measure(a.output, lines)
     return found
 
 
-def main() -> int:
-    """Parse, train, print a JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _memory_for(corpus: Path) -> str:
+    """Choose what lmplz may use, in its words: as much as helps with a corpus of this size, and half of the machine's at most."""
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return f"{min(half, LEAST_MEMORY + MEMORY_A_BYTE * corpus.stat().st_size) // 1024}K"
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path):
+    """Make a folder for what is unfinished, empty, and remove it in the end."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_download(a: argparse.Namespace) -> dict | None:
+    """Download and verify a published model, or list them. Raises ValueError, OSError."""
+    if a.list or not a.name:
+        print(published.table())
+        return None
+    return published.download(a.name, a.output, a.url)
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m decoding.lm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     t = commands.add_parser("train", help="prepare text, estimate a model, write a binary")
-    t.add_argument("--language", choices=LANGUAGES, default="en", help="how text is prepared; none: as it is")
-    t.add_argument("--order", type=int, default=5)
+    t.add_argument("--language", choices=lm_text.LANGUAGES, default="en", help="how text is prepared; none: as it is")
+    t.add_argument("--order", type=int, default=5, help="n of the n-grams, 2 to 6 (default 5)")
     t.add_argument("--prune", default="", help='counts to leave out by order, as lmplz takes them: "0 1 1 1 1"')
-    t.add_argument("--vocabulary", type=int, default=400_000, help="most frequent words that are kept")
+    t.add_argument("--vocabulary", type=int, default=400_000, help="most frequent words that are kept (default 400000)")
     t.add_argument("--text", required=True, help="files, comma-separated: text, .gz, .bz2, .xz, or manifests (.jsonl)")
-    t.add_argument("--held_out", default="", help="the same, to measure perplexity on")
+    t.add_argument("--exclude", default="", help="the same: texts not to train on, those of dev and test sets")
+    t.add_argument("--held_out", default="", help="the same: texts to measure perplexity on")
     t.add_argument("--output", required=True, help="binary to write")
     t.add_argument("--arpa", default="", help="also keep the ARPA file here")
-    t.add_argument("--kind", choices=KINDS, default="trie", help="trie is small, probing is fast")
-    t.add_argument("--memory", default="50%", help="that lmplz may use; it sorts on disk beyond")
-    a = parser.parse_args()
+    t.add_argument("--kind", choices=KINDS, default="trie", help="trie (default) is small, probing is fast")
+    t.add_argument(
+        "--memory", default="", help="for sorting, as 50%% or 2G (default: at most half); the rest is on disk"
+    )
+    d = commands.add_parser("download", help="fetch a published model, resume and verify it")
+    d.add_argument("name", nargs="?", choices=published.MODELS, help="which one")
+    d.add_argument("--list", action="store_true", help="show them with size and checksum")
+    d.add_argument("--output", default="", help="file to write (default: data/lm/ and its own name)")
+    d.add_argument("--url", default="", help="address of the same file on a mirror")
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    """Parse, do, print a JSON line."""
+    a = parse()
     try:
-        print(json.dumps(run_train(a)))
+        found = run_train(a) if a.command == "train" else run_download(a)
     except (ValueError, OSError, KenlmError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_describe(error, a.output)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same line again", file=sys.stderr)
+        return 130
+    if found:
+        print(json.dumps(found))
     return 0
+
+
+def _describe(error: Exception, output: str) -> str:
+    """Word an error; those of the system say only what, and sometimes where."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = error.filename or output
+    if error.errno == errno.ENOSPC:
+        return f"{where}: the disk is full; free some space and run again, or choose another --output"
+    return f"{where}: {error.strerror}; choose another --output"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """The words of a KenLM model, read from its binary or ARPA file, and whether they fit a network's vocabulary."""
 
+import contextlib
 import functools
 import gzip
-import io
+import itertools
 import logging
 import mmap
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from input_pipeline.text import Vocabulary
 
@@ -23,6 +26,13 @@ SPECIAL = frozenset(("<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
 SHOWN = 5
 MAKE = "make one: python -m decoding.lm train --help"
 LETTERS = 100  # words of one character above which they are no alphabet that is spelled
+MOST_ORDER = 6  # of a model, that all engines are built for
+LONGEST_WORD = 256  # bytes a word, on average, within which the words of a binary are looked for
+# What KenLM and the libraries write before it: where in its source it gave up, and the file.
+THROWN = re.compile(
+    r".*threw [\w:]+(?: because `.*?')?\.\s*|^Cannot read model '.*?' \(|^could not load language model .*?: ",
+    re.DOTALL,
+)
 MOSTLY = 0.5  # share of words of several characters above which a model is no model of characters
 
 
@@ -42,6 +52,12 @@ def read_words(lm: str, unigrams: str = "") -> list[str]:
     if not os.path.isfile(lm) or not size:
         raise LanguageModelError(f"config.decode.lm is {lm!r}, no file with content; name the model's file, or {MAKE}")
     kind = kind_of(lm)  # also where the words are read elsewhere: a foreign file is refused here
+    order = _order_of(lm, kind)
+    if order > MOST_ORDER:
+        raise LanguageModelError(
+            f"config.decode.lm={lm!r} is of order {order}, the decoders take models up to order {MOST_ORDER}: name another "
+            f"one, or train it again with a smaller --order, python -m decoding.lm train --help"
+        )
     if unigrams:
         try:
             words = Path(unigrams).read_text(encoding="utf-8").split()
@@ -76,6 +92,24 @@ def kind_of(lm: str | os.PathLike) -> str:
     )
 
 
+def _order_of(lm: str, kind: str) -> int:
+    """Return the order of a model, 0 where its head does not tell."""
+    if kind == "binary":
+        with open(lm, "rb") as file:
+            head = file.read(HEADER_AT + HEADER.size)
+        return HEADER.unpack_from(head, HEADER_AT)[1] if len(head) == HEADER_AT + HEADER.size else 0
+    order = 0
+    with contextlib.suppress(OSError, EOFError, UnicodeDecodeError), _open_arpa(lm, kind) as lines:
+        for line in itertools.takewhile(lambda line: not line.startswith("\\1-grams"), lines):
+            order += line.startswith("ngram ")
+    return order
+
+
+def kenlm_words(said: object) -> str:
+    """Return what KenLM says last of what it cannot do, without the place in its source and the file."""
+    return " ".join(THROWN.sub("", str(said)).strip().rstrip(")").split())
+
+
 def _words_of_binary(lm: str) -> list[str]:
     """Read the words that KenLM keeps at the end of its binary files, each ended by a zero byte, <unk> first."""
     with open(lm, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -83,7 +117,7 @@ def _words_of_binary(lm: str) -> list[str]:
             one, _, _, _, has_words, _, count = HEADER.unpack_from(data, HEADER_AT)
         except struct.error:
             one, has_words, count = 0, False, 0
-        start = data.rfind(b"<unk>\0")
+        start = data.rfind(b"<unk>\0", max(0, len(data) - LONGEST_WORD * (count + 1)))
         words = data[start:].split(b"\0")[:-1] if one == 1 and has_words and start >= 0 else []
     if len(words) != count or not words:
         raise LanguageModelError(
@@ -93,10 +127,13 @@ def _words_of_binary(lm: str) -> list[str]:
     return [word.decode("utf-8", "replace") for word in words]
 
 
+def _open_arpa(lm: str, kind: str) -> TextIO:
+    return gzip.open(lm, "rt", encoding="utf-8") if kind == "gzip" else open(lm, encoding="utf-8")
+
+
 def _words_of_arpa(lm: str, kind: str) -> Iterator[str]:
-    opened = gzip.open(lm, "rb") if kind == "gzip" else open(lm, "rb")  # noqa: SIM115
     try:
-        with opened, io.TextIOWrapper(opened, encoding="utf-8") as lines:
+        with _open_arpa(lm, kind) as lines:
             inside = False
             for line in lines:
                 if line.startswith("\\"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from input_pipeline.text import Vocabulary
 
 LN10 = math.log(10)  # KenLM counts in log10

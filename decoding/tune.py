@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from decoding.beam import BeamSettings, Engine, make_engine
+from decoding.beam import Engine, make_engine
+from decoding.beam_settings import BeamSettings
 from decoding.error_rate import Counts, count_utterance
 from input_pipeline.text import ScoringRules, Vocabulary
 
@@ -333,8 +334,10 @@ def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) 
     if max(rates) > min(rates):
         surface = axes.tricontourf(alphas, betas, rates, levels=20, cmap="viridis_r")
         figure.colorbar(surface, label=f"{'character' if characters else 'word'} error rate, %")
-    axes.plot(alphas, betas, ".", color="white", markersize=2)
-    axes.plot(best.alpha, best.beta, "*", color="red", markersize=16, markeredgecolor="white")
+    axes.plot(
+        alphas, betas, ".", color="white", markeredgecolor="gray", markeredgewidth=0.3, markersize=4, clip_on=False
+    )
+    axes.plot(best.alpha, best.beta, "*", color="red", markersize=16, markeredgecolor="white", clip_on=False)
     axes.set_xlabel("alpha, weight of the language model (natural logarithms)")
     axes.set_ylabel("beta, for each word or character")
     axes.set_title(f"{len(points)} points, least {min(rates):.2f} % at alpha {best.alpha:g}, beta {best.beta:g}")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from decoding import beam, lm_vocabulary
-from decoding.beam import BeamSettings, Engine
+from decoding.beam import Engine
+from decoding.beam_settings import BeamSettings
 from ds2_jax.bundle import ModelFileError, ModelMeta, is_bundle
 
 logger = logging.getLogger("ds2_jax")

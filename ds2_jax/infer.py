@@ -141,8 +141,10 @@ def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
     print(f"  hypothesis: {record['text']}")
     if words and record["words"]:
         print(f"  words:      {', '.join(map(_describe_word, record['words']))}")
+    if "nbest" in record:
+        print(f"  {'n-best':>6}  {'score, ln':>10}  {'sure':>4}")
     for rank, other in enumerate(record.get("nbest", ()), start=1):
-        print(f"  {rank:3d}. {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
+        print(f"  {rank:6d}  {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
     if "reference" in record:
         errors, characters = count_utterance(record["reference"], record["text"], rules)
         print(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from decoding import beam, tune
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model
@@ -28,6 +28,7 @@ logger = logging.getLogger("ds2_jax")
 
 FOLDER = "tune"  # of the workdir
 LOG_PROBS = "log_probs.npz"
+SAMPLES, SAMPLE_BYTES = 64, 1 << 18  # of a file that is digested
 
 
 def run_tune(config: Mapping, workdir: str) -> dict:
@@ -143,9 +144,19 @@ def _digest_settings(settings: BeamSettings) -> str:
         del values[name]
     for name in ("lm", "unigrams"):
         if values[name]:
-            with open(values[name], "rb") as file:
-                values[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            values[name] = digest_file(values[name])
     return json.dumps(values, sort_keys=True)
+
+
+def digest_file(path: str) -> str:
+    """Digest a file: its size and SAMPLES blocks spread over it, which is all of a small one; a model may have many GB."""
+    size = os.path.getsize(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for block in range(SAMPLES):
+            file.seek(max(0, size - SAMPLE_BYTES) * block // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _digest(*parts: str) -> str:

@@ -5,29 +5,26 @@ import errno
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
+from input_pipeline.corpora.assemble import Prepared
 
-@dataclass(frozen=True)
-class Corpus:
-    """Where a corpus is prepared and which recipe trains on it.
-
-    Its module has `add_arguments(parser)` and `prepare(args)`, which writes the manifests and returns their folder and
-    their records by split.
-    """
-
-    module: str
-    recipe: str
-    summary: str
-
-
+# A corpus's module has `add_arguments(parser)` and `prepare(args)`, which writes the manifests (assemble.Prepared).
 CORPORA = {
-    "an4": Corpus("input_pipeline.corpora.an4", "configs/an4.py", "English letters, numbers, commands; 50 minutes"),
-    "synthetic": Corpus(
-        "input_pipeline.corpora.synthetic", "configs/tiny.py", "English or Mandarin commands, spoken by espeak-ng"
-    ),
+    "aishell": "AISHELL-1: Mandarin, 178 hours",
+    "an4": "AN4: English letters, numbers, commands, 50 minutes",
+    "chime3": "background noise of CHiME-3, from a local copy",
+    "common_voice": "a local release of Common Voice: any of its languages",
+    "custom": "a folder of your own, with a table or text files beside the audio",
+    "fsdd": "Free Spoken Digit Dataset: English digits at 8 kHz, 20 minutes",
+    "librispeech": "LibriSpeech: English, 982 hours in seven parts",
+    "ljspeech": "LJ Speech: English, one speaker, 24 hours",
+    "musan": "MUSAN: noise, music and speech to augment with, 109 hours",
+    "rirs": "RIRS_NOISES: impulse responses of rooms, and noises",
+    "speechocean762": "speechocean762: English of Mandarin speakers, 6 hours",
+    "synthetic": "English or Mandarin commands, spoken by espeak-ng",
+    "thchs30": "THCHS-30: Mandarin, 35 hours",
+    "voxforge": "VoxForge: English by dialect, 130 hours",
 }
 
 
@@ -37,22 +34,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m input_pipeline.prepare", description="Prepare a speech corpus.")
     commands = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     modules: dict[str, ModuleType] = {}
-    for name, corpus in CORPORA.items():
-        command = commands.add_parser(name, help=corpus.summary, description=corpus.summary)
+    for name, summary in CORPORA.items():
+        command = commands.add_parser(name, help=summary)
         if name in argv:  # importing all of them for the help of one would need what all of them need
-            modules[name] = importlib.import_module(corpus.module)
+            modules[name] = importlib.import_module(f"input_pipeline.corpora.{name}")
+            command.description = modules[name].__doc__
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
             modules[name].add_arguments(command)
     args = parser.parse_args(argv)
     try:
-        folder, splits = modules[args.corpus].prepare(args)
+        prepared: Prepared = modules[args.corpus].prepare(args)
     except (ValueError, OSError) as error:
         print(f"{parser.prog} {args.corpus}: {error}{_advice(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog} {args.corpus}: interrupted; run the same line again", file=sys.stderr)
         return 130
-    print(describe(splits))
-    print(f"\nNext:\n  {next_command(args.corpus, folder)}")
+    print(describe(prepared.splits))
+    print(f"\nNext:\n  {prepared.next_step}")
     return 0
 
 
@@ -68,19 +67,14 @@ def _advice(error: Exception) -> str:
 
 def describe(splits: Mapping[str, Sequence[Mapping]]) -> str:
     """Lay out utterances, hours, speakers and distinct characters of each split as a table."""
-    lines = [f"{'split':<12} {'utterances':>10} {'hours':>8} {'speakers':>9} {'characters':>11}"]
+    width = max(12, *map(len, splits))
+    lines = [f"{'split':<{width}} {'utterances':>10} {'hours':>8} {'speakers':>9} {'characters':>11}"]
     for name, records in splits.items():
         hours = sum(record["duration"] for record in records) / 3600
-        speakers = len({record["speaker"] for record in records})
-        characters = len(set().union(*(record["text"] for record in records)))
-        lines.append(f"{name:<12} {len(records):>10,} {hours:>8.3f} {speakers:>9} {characters:>11}")
+        speakers = len({record.get("speaker") for record in records} - {None}) or "-"
+        characters = len(set().union(*(record["text"] for record in records))) or "-"
+        lines.append(f"{name:<{width}} {len(records):>10,} {hours:>8.3f} {speakers:>9} {characters:>11}")
     return "\n".join(lines)
-
-
-def next_command(corpus: str, folder: Path) -> str:
-    """Word the line that trains on a prepared corpus."""
-    splits = " ".join(f"--config.data.{split}={folder / split}.jsonl" for split in ("train", "dev", "test"))
-    return f"python main.py --config={CORPORA[corpus].recipe} --workdir=runs/{folder.name} {splits}"
 
 
 if __name__ == "__main__":

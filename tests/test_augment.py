@@ -1,4 +1,4 @@
-"""Speed, noise and SpecAugment against the original's figures, and the draws and errors of the JSON file."""
+"""The JSON file of augmentors: what is applied, when, with which draws, and its errors."""
 
 import json
 import os
@@ -10,25 +10,35 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import audio, augment
-from input_pipeline.augment import Augmentation, AugmentationError, NoiseCache
+from input_pipeline.augment import Augmentation, AugmentationError, audio_effects, rng_for
+from input_pipeline.augment.audio_effects import NoiseClip
+from input_pipeline.augment.augmentors import AUGMENTORS
+from input_pipeline.augment.clip_cache import ClipCache
+from tests.runs import ROOT
+from tests.signals import RATE_HZ, hiss, response, tone
 
-RATE_HZ = 16000
-ANCHOR_TOLERANCE = 1e-6  # the original's figures have six decimals
 SPEED: dict[str, Any] = {"type": "speed", "params": {"min_speed_rate": 0.8, "max_speed_rate": 1.25}, "prob": 1.0}
+KNOWN = ", ".join(AUGMENTORS)
 MASK_PARAMS = {"n_freq_masks": 2, "F": 4, "n_time_masks": 1, "T": 9, "p": 0.1}
 MASKS: dict[str, Any] = {"type": "specaugment", "params": MASK_PARAMS, "prob": 1.0}
-DEFAULT_FILE = Path(__file__).parents[1] / "configs" / "augmentation.json"
-
-
-def tone(n: int) -> np.ndarray:
-    """The signal of which the original's figures are known."""
-    time = np.arange(n) / RATE_HZ
-    return (0.1 * np.sin(2 * np.pi * 440 * time) + 0.01 * np.sin(2 * np.pi * 3000 * time)).astype(np.float32)
-
-
-def hiss(n: int, seed: int = 0, level: float = 0.1) -> np.ndarray:
-    return (level * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
+DEFAULT_FILE = ROOT / "configs" / "augmentation.json"
+# conf/augmentation.config.example of the original; with each prob 1, all are applied
+ORIGINAL_EXAMPLE = [
+    {
+        "type": "noise",
+        "params": {"min_snr_dB": 40, "max_snr_dB": 50, "noise_manifest_path": "datasets/manifest.noise"},
+        "prob": 0.6,
+    },
+    {"type": "impulse", "params": {"impulse_manifest_path": "datasets/manifest.impulse"}, "prob": 0.5},
+    {"type": "speed", "params": {"min_speed_rate": 0.95, "max_speed_rate": 1.05}, "prob": 0.5},
+    {"type": "shift", "params": {"min_shift_ms": -5, "max_shift_ms": 5}, "prob": 1.0},
+    {"type": "volume", "params": {"min_gain_dBFS": -10, "max_gain_dBFS": 10}, "prob": 0.0},
+    {
+        "type": "bayesian_normal",
+        "params": {"target_db": -20, "prior_db": -20, "prior_samples": 100},
+        "prob": 0.0,
+    },
+]
 
 
 def write_config(folder: Path, *entries: dict, name: str = "augmentation.json") -> Path:
@@ -37,12 +47,12 @@ def write_config(folder: Path, *entries: dict, name: str = "augmentation.json") 
     return path
 
 
-def write_noise(folder: Path, clips: dict[str, np.ndarray]) -> Path:
+def write_noise(folder: Path, clips: dict[str, np.ndarray], manifest_name: str = "noise.jsonl") -> Path:
     lines = []
     for name, samples in clips.items():
         soundfile.write(folder / name, samples, RATE_HZ, subtype="FLOAT")
         lines.append(json.dumps({"audio_filepath": name, "duration": len(samples) / RATE_HZ}))
-    path = folder / "noise.jsonl"
+    path = folder / manifest_name
     path.write_text("\n".join(lines))
     return path
 
@@ -52,73 +62,8 @@ def noise_entry(path: str | Path = "noise.jsonl", low: float = 10.0, high: float
     return {"type": "noise", "params": params, "prob": 1.0}
 
 
-def test_speed_gives_the_figures_of_the_original():
-    expected = [0.0, 0.032652, 0.045037, 0.059020, 0.087165, 0.102133, 0.093955, 0.090749]
-    np.testing.assert_allclose(augment.change_speed(tone(10), 1.25), expected, atol=ANCHOR_TOLERANCE)
-
-
-@pytest.mark.parametrize(("n", "rate"), [(1, 1.9), (2, 0.5), (8191, 0.93), (20000, 1.07), (8192, 2.0)])
-def test_speed_is_linear_interpolation_over_the_whole_clip(n, rate):
-    samples = hiss(n)
-    changed = augment.change_speed(samples, rate)
-    expected = np.interp(np.linspace(0, n, len(changed)), np.arange(n), samples)
-    assert changed.dtype == np.float32
-    np.testing.assert_allclose(changed, expected, atol=ANCHOR_TOLERANCE)
-
-
-def test_speed_length_is_the_length_that_comes_out():
-    n = np.array([1, 2, 7, 160, 16001])
-    rate = np.array([1.3, 0.7, 1.0, 0.9, 1.1])
-    made = [len(augment.change_speed(hiss(count), one)) for count, one in zip(n, rate, strict=True)]
-    assert augment.speed_length(n, rate).tolist() == made
-    assert int(augment.speed_length(16000, 0.9)) == int(16000 / 0.9)
-
-
-def test_speed_one_changes_nothing_and_absurd_rates_are_refused():
-    samples = tone(100)
-    assert augment.change_speed(samples, 1.0) is samples
-    with pytest.raises(AugmentationError, match=r"0\.5 to 2"):
-        augment.change_speed(samples, 2.5)
-
-
-@pytest.mark.parametrize("noise_length", [3000, 8000, 50000])
-def test_noise_has_the_asked_ratio_to_the_speech(noise_length):
-    speech = tone(8000)
-    added = augment.add_noise(speech, hiss(noise_length), 15.0) - speech
-    ratio_db = audio.rms_db(speech) - audio.rms_db(added)
-    assert ratio_db == pytest.approx(15.0, abs=0.5)  # the level is the whole clip's, not the piece's
-    assert audio.rms_db(tone(8000)) == pytest.approx(-22.967089, abs=1e-5)
-
-
-def test_repeated_noise_has_no_click_at_the_joint():
-    slow = np.cos(np.linspace(0.0, 9.0, 4000, dtype=np.float32))  # ends far from where it starts
-    loop = np.tile(augment.loop_noise(slow, 800), 3)
-    assert np.abs(slow[0] - slow[-1]) > 1.0
-    assert np.abs(np.diff(loop)).max() < 0.01
-    assert len(augment.loop_noise(slow[:1], 800)) == 1
-
-
-def test_silent_noise_is_an_error_and_silent_speech_stays_silent():
-    with pytest.raises(AugmentationError, match="silent"):
-        augment.add_noise(tone(100), np.zeros(500, np.float32), 10.0)
-    assert not augment.add_noise(np.zeros(100, np.float32), hiss(500), 10.0).any()
-
-
-def test_masks_stay_within_their_widths_and_set_the_mean():
-    features = hiss(200 * 30).reshape(200, 30) + 5.0
-    widest_band = widest_time = 0
-    for utterance in range(200):
-        masked = augment.mask_spectrogram(features, augment.rng_for(0, 0, utterance), 1, 4, 1, 50, 0.1)
-        bands, times = (masked == 0).all(axis=0), (masked == 0).all(axis=1)
-        assert np.array_equal(masked[~times][:, ~bands], features[~times][:, ~bands])
-        widest_band, widest_time = max(widest_band, bands.sum()), max(widest_time, times.sum())
-    assert (widest_band, widest_time) == (4, 20)  # 20 = a tenth of the frames, below T = 50
-    assert features.min() > 0.0  # the input is not written to
-
-
-def test_masks_fit_spectrograms_smaller_than_themselves():
-    masked = augment.mask_spectrogram(np.ones((1, 2), np.float32), augment.rng_for(0, 0, 0), 3, 100, 3, 100, 1.0)
-    assert masked.shape == (1, 2)
+def one(kind: str, **params: Any) -> dict:
+    return {"type": kind, "params": params, "prob": 1.0}
 
 
 def test_speed_rates_do_not_depend_on_anything_but_seed_epoch_and_copy(tmp_path):
@@ -143,8 +88,8 @@ def test_speed_is_skipped_as_often_as_prob_says_and_several_multiply(tmp_path):
 def test_the_length_after_augmentation_is_the_planned_one(tmp_path):
     loaded = Augmentation.load(write_config(tmp_path, SPEED, MASKS), RATE_HZ)
     for row, rate in enumerate(loaded.speed_rates(20, 0, 0)):
-        changed = loaded.apply_audio(tone(5000), RATE_HZ, rate=rate, rng=augment.rng_for(0, 0, row))
-        assert len(changed) == augment.speed_length(5000, rate)
+        changed = loaded.apply_audio(tone(5000), RATE_HZ, rate=rate, rng=rng_for(0, 0, row))
+        assert len(changed) == audio_effects.speed_length(5000, rate)
 
 
 def test_draws_of_an_utterance_repeat_and_differ_between_epochs_and_copies(tmp_path):
@@ -152,7 +97,7 @@ def test_draws_of_an_utterance_repeat_and_differ_between_epochs_and_copies(tmp_p
     loaded = Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
 
     def run(*key: int) -> np.ndarray:
-        return loaded.apply_audio(tone(8000), RATE_HZ, rate=1.0, rng=augment.rng_for(*key))
+        return loaded.apply_audio(tone(8000), RATE_HZ, rate=1.0, rng=rng_for(*key))
 
     assert np.array_equal(run(1, 2, 3), run(1, 2, 3))
     assert not any(np.array_equal(run(1, 2, 3), run(*key)) for key in [(1, 2, 4), (1, 3, 3), (1, 2, 3, 1)])
@@ -169,16 +114,132 @@ def test_noise_is_found_beside_the_json_file_then_in_the_working_directory(tmp_p
     assert os.path.samefile(from_here.entries[0].augmentor.clips.audio[0], tmp_path / "elsewhere" / "a.wav")
 
 
+def apply(loaded: Augmentation, samples: np.ndarray, row: int = 0, rate: float = 1.0) -> np.ndarray:
+    return loaded.apply_audio(samples, RATE_HZ, rate=rate, rng=rng_for(0, 0, row))
+
+
+@pytest.fixture
+def originals_folder(tmp_path, monkeypatch) -> Path:
+    """A working directory with the manifests that the original's example names."""
+    (tmp_path / "datasets").mkdir()
+    clips = {"long.wav": hiss(90000, 3), "short.wav": hiss(700, 4)}
+    write_noise(tmp_path / "datasets", clips, "manifest.noise")
+    write_noise(
+        tmp_path / "datasets", {"hall.wav": response(9000, 40), "room.wav": response(800, 3)}, "manifest.impulse"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_the_example_of_the_original_works_as_it_is(originals_folder, always):
+    entries = [entry | {"prob": 1.0} for entry in ORIGINAL_EXAMPLE] if always else ORIGINAL_EXAMPLE
+    loaded = Augmentation.load(write_config(originals_folder, *entries), RATE_HZ)
+    assert [line.split(":")[0] for line in loaded.describe().splitlines()] == [entry["type"] for entry in entries]
+    different = set()
+    for row, rate in enumerate(loaded.speed_rates(12, 0, 0)):
+        changed = apply(loaded, tone(6000), row, rate)
+        assert len(changed) == audio_effects.speed_length(6000, rate)
+        assert np.isfinite(changed).all()
+        assert np.array_equal(changed, apply(loaded, tone(6000), row, rate))
+        different.add(changed.tobytes())
+    assert len(different) == 12
+
+
+def test_entries_are_applied_in_the_order_of_the_file(tmp_path):
+    louder = {"type": "volume", "params": {"min_gain_dBFS": 6, "max_gain_dBFS": 6}, "prob": 1}
+    level = {"type": "bayesian_normal", "params": {"target_db": -20, "prior_db": -20, "prior_samples": 1}, "prob": 1.0}
+    first = apply(Augmentation.load(write_config(tmp_path, louder, level), RATE_HZ), tone(3000))
+    last = apply(Augmentation.load(write_config(tmp_path, level, louder), RATE_HZ), tone(3000))
+    normalised = audio_effects.normalise_online(tone(3000) * 10 ** np.float32(0.3), -20, -20, 1)
+    np.testing.assert_allclose(first, normalised, atol=1e-6)
+    np.testing.assert_allclose(last, audio_effects.normalise_online(tone(3000), -20, -20, 1) * 10**0.3, atol=1e-6)
+
+
+def test_shift_and_startup_delay_are_milliseconds_and_seconds(tmp_path):
+    shift = {"type": "shift", "params": {"min_shift_ms": 5.0, "max_shift_ms": 5.0}, "prob": 1.0}
+    moved = apply(Augmentation.load(write_config(tmp_path, shift), RATE_HZ), tone(1000))
+    assert np.array_equal(moved, np.append(tone(1000)[80:], np.zeros(80, np.float32)))
+    params = {"target_db": -23, "prior_db": -30, "prior_samples": 100, "startup_delay": 0.01}
+    delayed = {"type": "bayesian_normal", "params": params, "prob": 1.0}
+    changed = apply(Augmentation.load(write_config(tmp_path, delayed), RATE_HZ), tone(1000))
+    assert np.array_equal(changed, audio_effects.normalise_online(tone(1000), -23, -30, 100, 160))
+
+
+def test_a_shift_beyond_the_clip_is_an_error_of_that_clip(tmp_path):
+    shift = {"type": "shift", "params": {"min_shift_ms": 300, "max_shift_ms": 300}, "prob": 1.0}
+    loaded = Augmentation.load(write_config(tmp_path, shift), RATE_HZ)
+    with pytest.raises(AugmentationError, match="a shift of 4800 samples leaves nothing of 4000"):
+        apply(loaded, tone(4000))
+
+
+def test_resample_goes_through_the_named_rate(tmp_path):
+    entry = {"type": "resample", "params": {"new_sample_rate": 8000}, "prob": 1.0}
+    changed = apply(Augmentation.load(write_config(tmp_path, entry), RATE_HZ), hiss(16001))
+    power = np.square(np.abs(np.fft.rfft(changed)))
+    assert len(changed) == 16001
+    assert power[4100:].sum() < 1e-4 * power[:3900].sum()
+
+
+def test_speed_draws_from_a_number_of_rates(tmp_path):
+    params = {"min_speed_rate": 0.9, "max_speed_rate": 1.1, "num_rates": 3}
+    loaded = Augmentation.load(write_config(tmp_path, {"type": "speed", "params": params, "prob": 1.0}), RATE_HZ)
+    rates, counts = np.unique(loaded.speed_rates(3000, 0, 0), return_counts=True)
+    np.testing.assert_allclose(rates, [0.9, 1.0, 1.1])
+    assert counts.min() > 900
+
+
+def test_specaugment_has_the_name_and_parameters_of_paddlespeech_too(tmp_path):
+    params = {"W": 0, "warp_mode": "PIL", "F": 10, "n_freq_masks": 2, "T": 50, "n_time_masks": 2, "p": 1.0}
+    params |= {"adaptive_number_ratio": 0, "adaptive_size_ratio": 0, "max_n_time_masks": 20, "replace_with_zero": True}
+    features, results = np.ones((300, 64), np.float32), []
+    for name in ("specaug", "specaugment"):
+        loaded = Augmentation.load(write_config(tmp_path, {"type": name, "params": params, "prob": 1.0}), RATE_HZ)
+        results.append(loaded.apply_features(features, rng_for(0, 0, 2)))
+    assert np.array_equal(results[0], results[1])
+    assert 0 < (results[0] == 0).mean() < 1
+
+
+def test_every_shipped_file_loads(tmp_path, monkeypatch):
+    files = sorted((ROOT / "configs").glob("*.json"))
+    monkeypatch.chdir(tmp_path)
+    assert DEFAULT_FILE in files
+    for file in files:
+        for entry in json.loads(file.read_text()):
+            for name, value in entry["params"].items():
+                if name.endswith("manifest_path"):
+                    (tmp_path / value).parent.mkdir(parents=True, exist_ok=True)
+                    write_noise(tmp_path / Path(value).parent, {"a.wav": hiss(900)}, Path(value).name)
+        assert len(apply(Augmentation.load(file, RATE_HZ), tone(9000))) == 9000
+
+
+def test_a_response_longer_than_the_clip_is_cut_to_it(tmp_path):
+    write_noise(tmp_path, {"hall.wav": response(30000, 5)}, "rooms.jsonl")
+    entry = {"type": "impulse", "params": {"impulse_manifest_path": "rooms.jsonl"}, "prob": 1.0}
+    loaded = Augmentation.load(write_config(tmp_path, entry), RATE_HZ)
+    wet = apply(loaded, tone(2000))
+    assert wet.shape == (2000,)
+    assert not np.array_equal(wet, tone(2000))
+
+
+def test_silent_responses_are_named_with_their_line(tmp_path):
+    write_noise(tmp_path, {"dead.wav": np.zeros(400, np.float32)}, "rooms.jsonl")
+    entry = {"type": "impulse", "params": {"impulse_manifest_path": "rooms.jsonl"}, "prob": 1.0}
+    loaded = Augmentation.load(write_config(tmp_path, entry), RATE_HZ)
+    with pytest.raises(AugmentationError, match=r"impulse response .*rooms\.jsonl:1 \(dead\.wav\).*silent"):
+        apply(loaded, tone(100))
+
+
 def test_silent_noise_is_named_with_its_line(tmp_path):
     write_noise(tmp_path, {"quiet.wav": np.zeros(4000, np.float32)})
     loaded = Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
     with pytest.raises(AugmentationError, match=r"noise\.jsonl:1 \(quiet\.wav\).*silent"):
-        loaded.apply_audio(tone(100), RATE_HZ, rate=1.0, rng=augment.rng_for(0, 0, 0))
+        loaded.apply_audio(tone(100), RATE_HZ, rate=1.0, rng=rng_for(0, 0, 0))
 
 
 def test_cache_gives_up_the_clip_used_longest_ago(tmp_path):
     write_noise(tmp_path, {name: hiss(1000) for name in ("a.wav", "b.wav", "c.wav")})
-    cache = NoiseCache(limit_bytes=2 * 4000)
+    cache = ClipCache(NoiseClip, limit_bytes=2 * 4000)
     first = {name: cache.read(str(tmp_path / name), RATE_HZ) for name in ("a.wav", "b.wav")}
     assert cache.read(str(tmp_path / "a.wav"), RATE_HZ) is first["a.wav"]
     cache.read(str(tmp_path / "c.wav"), RATE_HZ)
@@ -191,7 +252,7 @@ def test_nothing_is_changed_without_augmentors(tmp_path, content):
     path = tmp_path / "none.json"
     path.write_text(content)
     loaded = Augmentation.load(path if content else "", RATE_HZ)
-    samples, rng = tone(100), augment.rng_for(0, 0, 0)
+    samples, rng = tone(100), rng_for(0, 0, 0)
     assert loaded.apply_audio(samples, RATE_HZ, rate=1.0, rng=rng) is samples
     assert loaded.apply_features(samples[None], rng).base is samples
     assert (loaded.speed_rates(3, 0, 0) == 1.0).all()
@@ -200,7 +261,7 @@ def test_nothing_is_changed_without_augmentors(tmp_path, content):
 
 def test_the_shipped_file_loads_and_masks():
     loaded = Augmentation.load(DEFAULT_FILE, RATE_HZ)
-    masked = loaded.apply_features(np.ones((300, 161), np.float32), augment.rng_for(0, 0, 1))
+    masked = loaded.apply_features(np.ones((300, 161), np.float32), rng_for(0, 0, 1))
     assert 0.0 < (masked == 0.0).mean() < 0.6
     assert [line.split(":")[0] for line in loaded.describe().splitlines()] == ["speed", "specaugment"]
 
@@ -208,16 +269,22 @@ def test_the_shipped_file_loads_and_masks():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({**SPEED, "type": "pitch"}, r"entry 2: unknown type 'pitch'; there are speed, noise, specaugment"),
+        ({**SPEED, "type": "pitch"}, rf"entry 2: unknown type 'pitch'; there are {KNOWN}"),
         ({**SPEED, "prob": 1.5}, r"entry 2 \(speed\): 'prob' is 1\.5; it must be a number from 0 to 1"),
         ({**SPEED, "probability": 1}, r"unknown 'probability'; there are type, params, prob"),
         ({**SPEED, "params": {"min_speed_rate": 0.9}}, r"'max_speed_rate' is missing; .* from 0\.5 to 2"),
         ({**SPEED, "params": {"min_speed_rate": 0.1, "max_speed_rate": 1}}, r"'min_speed_rate' is 0\.1; .* 0\.5 to 2"),
         ({**SPEED, "params": {"min_speed_rate": 1.1, "max_speed_rate": 1}}, r"min_speed_rate 1\.1 is above"),
-        (
-            {**MASKS, "params": {**MASK_PARAMS, "W": 5}},
-            r"unknown 'W'; there are n_freq_masks, F, n_time_masks, T, p",
-        ),
+        ({**MASKS, "params": {**MASK_PARAMS, "N": 5}}, r"unknown 'N'; there are n_freq_masks, F, n_time_m"),
+        ({**MASKS, "params": {**MASK_PARAMS, "W": -1}}, r"'W' is -1; it must be a whole number from 0 to 1000"),
+        ({**MASKS, "params": {**MASK_PARAMS, "warp_mode": "x"}}, r"'warp_mode' is 'x'; it must be one of PIL"),
+        ({**MASKS, "params": {**MASK_PARAMS, "replace_with_zero": 1}}, r"it must be true or false"),
+        (one("volume", min_gain_dBFS=0, max_gain_dBFS=101), r"'max_gain_dBFS' is 101; it must be .* from -100 to 100"),
+        (one("shift", min_shift_ms=-5, max_shift_ms=10001), r"'max_shift_ms' is 10001; .* from -10000 to 10000"),
+        (one("resample", new_sample_rate=8), r"'new_sample_rate' is 8; it must be a number from 1000 to 1e\+06"),
+        (one("bayesian_normal", target_db=-20, prior_db=-20, prior_samples=0), r"'prior_samples' is 0; .* from 1 to"),
+        (one("bayesian_normal", target_db=-20, prior_db=-20), r"'prior_samples' is missing"),
+        (one("impulse", impulse_manifest_path=3), r"'impulse_manifest_path' is 3; it must be the path of a file"),
         ({**MASKS, "params": {**MASK_PARAMS, "F": 2.5}}, r"'F' is 2\.5; it must be a whole number"),
         ({**MASKS, "params": [1]}, r"'params' is \[1\]"),
         ({"params": {}}, r"is not \{\"type\""),

@@ -12,7 +12,8 @@ import pytest
 
 from configs import base
 from decoding import beam, greedy, lm_vocabulary
-from decoding.beam import BeamSettings, make_engine
+from decoding.beam import make_engine
+from decoding.beam_settings import BeamSettings
 from decoding.confidence import align
 from ds2_jax import sharding
 from ds2_jax.checkpoint import load_model
@@ -278,6 +279,37 @@ def test_a_cut_off_arpa_file_is_named(tmp_path):
         engine_with(tmp_path / "cut.arpa")
 
 
+def arpa_of_order(order: int) -> str:
+    """Write a model that knows one word, and all n-grams of it up to an order."""
+    counts = "".join(f"ngram {n}={3 if n == 1 else 1}\n" for n in range(1, order + 1))
+    parts = ["-1\t<unk>\n-1\t<s>\t0\n-1\tab\t0", *(f"-1\t{' '.join(['ab'] * n)}" for n in range(2, order + 1))]
+    grams = "\n\n".join(f"\\{n}-grams:\n{part}" for n, part in enumerate(parts, start=1))
+    return f"\\data\\\n{counts}\n{grams}\n\n\\end\\\n"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_model_of_a_higher_order_is_refused(name, tmp_path):
+    (tmp_path / "lm.arpa").write_text(arpa_of_order(7))
+    with pytest.raises(ValueError, match=r"lm\.arpa' is of order 7, .* up to order 6: .* a smaller --order"):
+        make_engine(LETTERS, BeamSettings(engine=name, lm=str(tmp_path / "lm.arpa")), FRAME_S)
+    with gzip.open(tmp_path / "lm.arpa.gz", "wt") as file:
+        file.write(arpa_of_order(7))
+    with pytest.raises(ValueError, match="is of order 7"):
+        make_engine(LETTERS, BeamSettings(engine=name, lm=str(tmp_path / "lm.arpa.gz")), FRAME_S)
+    (tmp_path / "lm.bin").write_bytes(binary_of(["<unk>", "ab"], order=7))
+    with pytest.raises(ValueError, match="is of order 7"):
+        make_engine(LETTERS, BeamSettings(engine=name, lm=str(tmp_path / "lm.bin")), FRAME_S)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_model_with_a_hole_is_told_in_the_words_of_kenlm_alone(name, tmp_path):
+    whole = (ROOT / "models" / "an4" / "lm.bin").read_bytes()
+    (tmp_path / "hole.bin").write_bytes(whole[:10000] + whole[20000:])
+    vocabulary = Vocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
+    with pytest.raises(ValueError, match=r"hole\.bin': Binary file has size .* should be at least \d+[.;] "):
+        make_engine(vocabulary, BeamSettings(engine=name, lm=str(tmp_path / "hole.bin")), FRAME_S)
+
+
 def test_models_of_words_and_of_characters_are_told_apart(tmp_path):
     words = write_arpa(tmp_path / "words.arpa", ["你好 世界"])
     with pytest.raises(ValueError, match=r"model of words \(你好, 世界\).*no space"):
@@ -315,9 +347,9 @@ def test_words_are_read_from_arpa_gzip_and_a_file_of_their_own(tmp_path):
         lm_vocabulary.read_words(str(arpa), "nowhere.txt")
 
 
-def binary_of(words: list[str], *, has_words: bool = True, count: int | None = None) -> bytes:
+def binary_of(words: list[str], *, has_words: bool = True, count: int | None = None, order: int = 5) -> bytes:
     """Make what KenLM writes around a model: its header, some numbers, and the words at the end."""
-    header = lm_vocabulary.HEADER.pack(1, 5, 1.5, 5, has_words, 1, len(words) if count is None else count)
+    header = lm_vocabulary.HEADER.pack(1, order, 1.5, 5, has_words, 1, len(words) if count is None else count)
     start = (lm_vocabulary.BINARY + b" version 5\n\0").ljust(lm_vocabulary.HEADER_AT, b"\0")
     return start + header + bytes(range(256)) * 9 + b"".join(word.encode() + b"\0" for word in words)
 
@@ -341,6 +373,16 @@ def test_a_binary_without_its_words_asks_for_them(broken, tmp_path):
 def test_a_hot_word_that_cannot_be_spelled_is_refused():
     with pytest.raises(ValueError, match=r"'añb' .*U\+00F1.*spell it with"):
         make_engine(LETTERS, BeamSettings(engine="ctc_beam_decoder", hot_words="añb:2"), FRAME_S)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_hot_phrase_of_words_that_the_model_lacks_can_be_written(name, tmp_path):
+    lm = str(write_arpa(tmp_path / "lm.arpa", ["cab", "ab cab"]))
+    rows = spelled("ba_ _ac", LETTERS)
+    settings = BeamSettings(engine=name, lm=lm, alpha=0.2, hot_words="ba ac:20", lexicon="open")
+    if name == "native":
+        settings = dataclasses.replace(settings, lexicon="strict")
+    assert make_engine(LETTERS, settings, FRAME_S).decode_batch([rows])[0][0].text == "ba ac"
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.report import MARKER, power, step_gflop, write
+from decoding import beam
 from input_pipeline import manifest
 from tests.runs import ROOT
 
@@ -37,13 +39,31 @@ def test_train_step():
 def test_input_pipeline(clips, workers, tmp_path):
     augment = tmp_path / "augment.json"
     params = {"min_speed_rate": 0.9, "max_speed_rate": 1.1}
-    augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}]))
-    options = [f"--manifest={clips}", "--limit=5", f"--augment={augment}", f"--workers={workers}"]
+    augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 0.5}]))
+    options = [f"--manifest={clips}", "--limit=5", f"--augment={augment}", "--always", f"--workers={workers}"]
     result = run("benchmarks.input_pipeline", *options)
     utterances = manifest.read(clips)
     assert result["audio_s"] == pytest.approx(utterances.duration[:5].sum(), abs=5 * utterances.duration_unit_s)
-    assert min(result[part] for part in ("decode", "features", "end_to_end", "audio_s_per_s")) > 0
+    assert min(result["end_to_end"], result["audio_s_per_s"], *result["parts"].values()) > 0
+    assert result["parts"].keys() == {"decode", "speed", "features", "masks"}
+    assert sum(result["share"].values()) == pytest.approx(1, abs=0.01)
     assert 0 <= result["padding"] < 1
+
+
+def test_prepare_corpus(tmp_path):
+    result = run("benchmarks.prepare_corpus", "--files=120", "--runs=2", f"--folder={tmp_path}")
+    assert result["files"] == 120
+    # both numbers are rounded
+    assert result["prepare_files_per_s"] * result["prepare_s"] == pytest.approx(120, rel=0.05)
+    assert 0 < result["scan_processor_us"] < 1e5
+    assert not list(tmp_path.iterdir())
+
+
+def test_augmentation_pictures(tmp_path):
+    picture = tmp_path / "augmentation.png"
+    result = run("benchmarks.augmentation_pictures", f"--output={picture}")
+    assert 10_000 < result["bytes"] == picture.stat().st_size < 200_000
+    assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
 def test_ctc():
@@ -66,6 +86,13 @@ def test_transcribe(clips):
     assert result["wer"] < 0.2  # the released model knows these clips
 
 
+def test_decoders(clips):
+    options = ("--lm=models/an4/lm.bin", "--engines=greedy,ctc_beam_decoder", "--beams=10", "--runs=1")
+    result = run("benchmarks.decoders", f"--manifest={clips}", *options)
+    assert [(row["engine"], row["beam"]) for row in result["rows"]] == [("greedy", 1), ("ctc_beam_decoder", 10)]
+    assert all(row["utterances_per_s"] > 1 and row["wer"] < 0.2 for row in result["rows"])
+
+
 def test_end_to_end_and_start_up(clips):
     result = run("benchmarks.end_to_end", f"--manifest={clips}", "--batches=1", "--rounds=1", "--rnn_size=4")
     assert result["share_of_step_speed"] > 0
@@ -84,3 +111,14 @@ def test_report_fits_growth_counts_products_and_keeps_the_words(tmp_path):
     write(found, tmp_path, "a command")
     assert page.read_text().endswith(MARKER + "\nwords by hand")
     assert (tmp_path / "performance.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc of Linux")
+@pytest.mark.skipif(not beam.native_available(), reason="the native decoder is not built (no compiler)")
+def test_mapped_model_is_shared_by_processes():
+    result = run("benchmarks.mapped_model", "--processes=2", "--threads=1", "--utterances=3")
+    assert result["words"] > 50
+    first, second = result["processes"]
+    for memory in (first, second):
+        assert 0 < memory["model"]["pss"] < memory["model"]["rss"] < memory["all"]["rss"]
+        assert memory["model"]["private_dirty"] == 0

@@ -1,11 +1,7 @@
 """AN4 from an archive laid out like the published one, with speech-shaped noise in real SPHERE files."""
 
-import functools
-import http.server
-import json
 import os
 import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,7 @@ import soundfile
 
 from input_pipeline import prepare
 from input_pipeline.corpora import an4
+from tests import corpus_site
 
 SPEECH_DATA = os.environ.get("DS2_SPEECH_DATA")
 
@@ -54,19 +51,10 @@ def distribution(tmp_path) -> Path:
 def url(distribution):
     """Pack the distribution and serve it on this machine."""
     site = distribution.parent
-    with tarfile.open(site / an4.ARCHIVE, "w:gz") as tar:
+    with tarfile.open(site / an4.ARCHIVE.name, "w:gz") as tar:
         tar.add(distribution, "an4")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/{an4.ARCHIVE}"
-        server.shutdown()
-        thread.join()
-
-
-def read_manifest(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with corpus_site.serve(site) as address:
+        yield f"{address}/{an4.ARCHIVE.name}"
 
 
 def test_the_command_downloads_converts_and_names_the_next_step(url, tmp_path, capsys):
@@ -75,7 +63,7 @@ def test_the_command_downloads_converts_and_names_the_next_step(url, tmp_path, c
     assert sorted(path.name for path in target.iterdir()) == [
         "an4_sphere.tar.gz", "audio", "dev.jsonl", "test.jsonl", "train.jsonl"
     ]  # fmt: skip
-    assert read_manifest(target / "test.jsonl")[0] == {
+    assert corpus_site.read_manifest(target / "test.jsonl")[0] == {
         "audio_filepath": "audio/fcaw/an406-fcaw-b.flac",
         "duration": round(len(sound("an406-fcaw-b")) / 16_000, 3),
         "text": "rubout g m e f three nine",
@@ -111,16 +99,16 @@ def test_source_takes_an_unpacked_distribution_and_leaves_it(distribution, tmp_p
     source = distribution.parent / below
     target = tmp_path / "target"
     assert prepare.main(["an4", f"--source={source}", f"--target_dir={target}"]) == 0
-    assert len(read_manifest(target / "train.jsonl")) == 2
+    assert len(corpus_site.read_manifest(target / "train.jsonl")) == 2
     assert (distribution / "wav").is_dir()
 
 
 def test_source_takes_a_folder_with_the_archive(url, distribution, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
-    (distribution.parent / an4.ARCHIVE).rename(alone / an4.ARCHIVE)
+    (distribution.parent / an4.ARCHIVE.name).rename(alone / an4.ARCHIVE.name)
     assert prepare.main(["an4", f"--source={alone}", f"--target_dir={tmp_path / 'target'}"]) == 0
-    assert [path.name for path in alone.iterdir()] == [an4.ARCHIVE]
+    assert [path.name for path in alone.iterdir()] == [an4.ARCHIVE.name]
 
 
 def test_missing_and_broken_utterances_are_named_and_skipped(distribution, tmp_path, capsys):
@@ -151,7 +139,7 @@ def test_a_source_without_an4_is_refused_in_one_line(tmp_path, capsys):
     assert prepare.main(["an4", f"--source={tmp_path}", f"--target_dir={tmp_path / 'x'}"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "holds neither an4_sphere.tar.gz nor its folders etc and wav" in error
+    assert "holds neither an4_sphere.tar.gz nor etc/an4_train.fileids" in error
 
 
 def test_a_target_that_is_a_file_is_refused_in_one_line(distribution, tmp_path, capsys):
@@ -164,5 +152,5 @@ def test_a_target_that_is_a_file_is_refused_in_one_line(distribution, tmp_path, 
 
 @pytest.mark.skipif(SPEECH_DATA is None, reason="needs AN4 in DS2_SPEECH_DATA")
 def test_dev_speakers_are_those_of_the_shared_split():
-    records = read_manifest(Path(str(SPEECH_DATA)) / "an4" / "dev.jsonl")
+    records = corpus_site.read_manifest(Path(str(SPEECH_DATA)) / "an4" / "dev.jsonl")
     assert {record["speaker"] for record in records} == an4.DEV_SPEAKERS

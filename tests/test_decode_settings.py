@@ -131,7 +131,7 @@ def test_infer_writes_and_prints_hypotheses_with_scores_times_and_confidences(bu
     printed = run_main(*common)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.count("hypothesis:") == printed.stdout.count("words:") == 2
-    assert "    1. " in printed.stdout
+    assert re.search(r"n-best +score, ln +sure\n +1 +-\d+\.\d+ +\d+%  \w", printed.stdout)
     assert re.search(r"words: +\w+ \d\.\d\d-\d\.\d\d s \d+%", printed.stdout)
     written = run_main(*common, f"--output={tmp_path / 'out.jsonl'}")
     assert written.returncode == 0, written.stderr

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,6 +157,15 @@ def test_a_full_disk_is_named_and_the_part_stays(server, tmp_path):
     assert part.is_symlink()
 
 
+def test_a_disk_too_small_is_told_before_anything_is_fetched(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=500_000))
+    with pytest.raises(DownloadError, match=r"1,024,000 bytes are left to fetch, the disk of .* has 500,000 free"):
+        fetch(server.url, tmp_path / "corpus.tar.gz", md5=MD5)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "corpus.tar.gz.part").write_bytes(CONTENT[:600_000])
+    fetch(server.url, tmp_path / "corpus.tar.gz", md5=MD5)  # the rest has room
+
+
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DownloadError, match="cannot be written"):
@@ -232,6 +242,18 @@ def test_a_truncated_archive_leaves_nothing_behind(tmp_path):
     with pytest.raises(ArchiveError, match=r"a\.tar\.gz is damaged"):
         extract(whole, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+def test_a_locked_zip_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("x", "text")
+    locked = bytearray((tmp_path / "a.zip").read_bytes())
+    for header in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag that says so, in both headers of the member
+        locked[locked.index(header) + (6 if header == b"PK\x03\x04" else 8)] |= 1
+    (tmp_path / "a.zip").write_bytes(locked)
+    with pytest.raises(ArchiveError, match=r"cannot be unpacked .*password"):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_what_is_no_archive_is_said_to_be_none(tmp_path):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from decoding import kenlm_build, lm, lm_vocabulary
+from decoding import kenlm_build, kenlm_run, lm, lm_text, lm_vocabulary
 from tests.runs import ROOT
 
 BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
@@ -30,12 +30,14 @@ SENTENCES = ["the cat sat", "the dog sat on the cat", "a dog and a cat", "the ca
             "one two three four five six seven eight nine zero one two three four five six seven",
         ),
         ("en", "--- !!!", ""),
+        ("en", "a \uff26\uff55\uff4c\uff4c\u3000width", "a full width"),
         ("zh", "你好，世界。 (abc)", "你 好 世 界 a b c"),
+        ("zh", "３Ｄ 电影", "3 d 电 影"),
         ("none", " As  It is\n", "As It is"),
     ],
 )
 def test_text_is_prepared_as_the_original_did(language, line, prepared):
-    assert lm.prepare(line, language) == prepared
+    assert lm_text.prepare(line, language) == prepared
 
 
 def test_texts_are_read_from_plain_and_compressed_files_and_manifests(tmp_path):
@@ -44,7 +46,7 @@ def test_texts_are_read_from_plain_and_compressed_files_and_manifests(tmp_path):
     paths[1].write_bytes(gzip.compress(b"two\n"))
     paths[2].write_bytes(bz2.compress(b"three\n"))
     paths[3].write_text(json.dumps({"audio_filepath": "x.wav", "duration": 1, "text": "four"}))
-    assert [line.strip() for line in lm.read_lines(map(str, paths))] == ["one", "two", "three", "four"]
+    assert [line.strip() for line in lm_text.read_lines(map(str, paths))] == ["one", "two", "three", "four"]
 
 
 @pytest.mark.parametrize(
@@ -60,18 +62,85 @@ def test_text_that_cannot_be_read_is_named_with_its_line(content, name, named, t
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=named):
-        list(lm.read_lines([str(tmp_path / name)]))
+        list(lm_text.read_lines([str(tmp_path / name)]))
 
 
 def test_rare_words_are_replaced(tmp_path):
     (tmp_path / "t.txt").write_text("b a b\nb c a\n")
-    counts = lm.write_corpus([str(tmp_path / "t.txt")], "en", 2, tmp_path / "corpus")
-    assert counts == {"b": 3, "a": 2, "c": 1}
-    assert (tmp_path / "corpus").read_text() == f"b a b\nb {lm.UNKNOWN} a\n"
+    counts = lm_text.write_corpus([str(tmp_path / "t.txt")], "en", 2, tmp_path / "corpus")
+    assert counts == lm_text.Counted(lines=2, excluded=0, tokens=6, words=3)
+    assert (tmp_path / "corpus").read_text() == f"b a b\nb {lm_text.UNKNOWN} a\n"
+
+
+def test_rare_words_are_forgotten_when_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(lm_text, "MOST_COUNTED", 12)
+    lines = [f"often w{i} seldom" if i % 9 == 0 else f"often w{i} often" for i in range(90)]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    counted = lm_text.write_corpus([str(tmp_path / "t.txt")], "none", 2, tmp_path / "corpus")
+    assert (counted.lines, counted.tokens) == (90, 270)
+    assert set((tmp_path / "corpus").read_text().split()) == {"often", "seldom", lm_text.UNKNOWN}
+
+
+def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
+    records = [{"audio_filepath": "x.wav", "duration": 1, "text": text} for text in ("It's no good at all!", "yes")]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, records)))
+    kept = ["it's no good at alloa", "yes or no", "no good at all", "its no good at all"]
+    dropped = [
+        "Its no good \u2013 oh, it\u2019s no good at all, she said",
+        "it's no good at all",
+        "Yes.",
+        "It's no, good at all",
+    ]
+    (tmp_path / "t.txt").write_text("\n".join(dropped + kept))
+    excluded = lm_text.Excluded([str(tmp_path / "test.jsonl")], "en")
+    assert len(excluded) == 2
+    counted = lm_text.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
+    assert (tmp_path / "corpus").read_text().splitlines() == kept
+    assert counted.excluded == len(dropped)
+    (tmp_path / "t.txt").write_text("yes\n")
+    with pytest.raises(ValueError, match=r"nothing is left of .* without the 1 lines of --exclude"):
+        lm_text.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
+    with pytest.raises(ValueError, match="--exclude: nowhere"):
+        lm_text.Excluded(["nowhere.jsonl"], "en")
+
+
+def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
+    (tmp_path / "test.txt").write_text("无可奉告\n今天的天气非常好\n")
+    excluded = lm_text.Excluded([str(tmp_path / "test.txt")], "zh")
+    assert excluded.holds(lm_text.prepare("无可奉告。", "zh"))
+    assert not excluded.holds(lm_text.prepare("他无可奉告", "zh"))
+    assert excluded.holds(lm_text.prepare("你看，今天的天气非常好啊", "zh"))
+
+
+def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd):
+    monkeypatch.setattr(kenlm_run, "TICK_S", 0.1)
+    monkeypatch.setattr(kenlm_run, "DELAY_S", 0.15)
+    banner = "----5---10---15"
+    said = rf"echo '=== 1/5 Counting ===\nReading it\n{banner}' >&2; printf '%040d' 0 | tr 0 '*' >&2; sleep 0.5"
+    assert kenlm_run.run(["sh", "-c", f"{said}; echo '\n=== 2/5 Sorting ===' >&2; sleep 0.4; exit 0"]).endswith(
+        "2/5 Sorting ===\n"
+    )
+    shown = capfd.readouterr().err
+    assert "sh 1/5 Counting:  40%" in shown
+    assert "sh 2/5 Sorting:   0%" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo why >&2; exit 3", "sh failed: why; exit code 3"),
+        ("exit 3", "sh failed: exit code 3"),
+        ("echo last >&2; kill -9 $$", "sh failed: last; it was ended by signal 9, perhaps for want of memory"),
+    ],
+)
+def test_a_program_that_fails_or_is_killed_is_told(command, said):
+    with pytest.raises(kenlm_build.KenlmError) as raised:
+        kenlm_run.run(["sh", "-c", command])
+    assert str(raised.value) == said
 
 
 def run_lm(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "decoding.lm", "train", *arguments]
+    command = [sys.executable, "-m", "decoding.lm", "train", "--memory=50M", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
@@ -81,10 +150,12 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
     text, held_out, output = tmp_path / "t.txt", tmp_path / "h.txt", tmp_path / "lm.bin"
     text.write_text("\n".join(SENTENCES))
     held_out.write_text("the cat sat\nthe zebra sat")
+    (tmp_path / ".lm.bin.unfinished").mkdir()  # of a run that was killed
+    (tmp_path / ".lm.bin.unfinished" / "corpus.txt").write_text("a zebra")
     options = [f"--text={text}", f"--held_out={held_out}", f"--output={output}", f"--kind={kind}", "--order=3"]
     result = run_lm(*options, f"--arpa={tmp_path / 'lm.arpa'}")
     assert result.returncode == 0, result.stderr
-    assert "default ones are used" in result.stdout  # five sentences give no discounts
+    assert "discounts for 3-grams: KenLM's default ones are used" in result.stdout  # five sentences
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["words"] == len(set(" ".join(SENTENCES).split()))
     assert found["held_out"]["unknown"] == round(1 / 8, 4)  # zebra, of six words and two ends
@@ -99,8 +170,17 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
     ("options", "named"),
     [
         (["--order=9"], "--order is 9"),
-        (["--prune=5 0"], "lmplz failed"),
-        (["--text=nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--prune=5 0"], "--prune is '5 0'"),
+        (["--prune=a"], "--prune is 'a'"),
+        (["--order=2", "--prune=0 1 1"], "each order up to 2"),
+        (["--vocabulary=0"], "--vocabulary is 0"),
+        (["--memory=lots"], "--memory is 'lots'"),
+        (["--memory=1M"], "error: lmplz failed: Vocab hash size estimate 25165824 exceeds total memory 1048576;"),
+        (["--text=nowhere.txt"], "--text: there is no file nowhere.txt"),
+        (["--held_out=nowhere.txt"], "--held_out: there is no file nowhere.txt"),
+        (["--exclude=."], "--exclude: there is no file ."),
+        (["--text=,"], "--text is empty"),
+        (["--output=."], "--output=. is a folder"),
     ],
 )
 def test_what_cannot_be_trained_is_said_and_leaves_nothing(options, named, tmp_path):
@@ -110,6 +190,23 @@ def test_what_cannot_be_trained_is_said_and_leaves_nothing(options, named, tmp_p
     assert result.returncode == 1
     assert named in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    text = tmp_path / "t.txt"
+    text.write_text("\n".join(SENTENCES))
+    full = tmp_path / "lmplz"
+    full.write_text(
+        "#!/bin/sh\necho 'util/file.cc:1 threw FDException. No space left on device in /x' >&2\nkill -6 $$\n"
+    )
+    full.chmod(0o755)
+    monkeypatch.setattr(kenlm_build, "program", lambda name: str(full))
+    monkeypatch.setattr(sys, "argv", ["lm", "train", f"--text={text}", f"--output={tmp_path / 'lm.bin'}"])
+    assert lm.main() == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'lm.bin'}: the disk is full; free some space and run again, or choose another --output\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lmplz", "t.txt"]
 
 
 def test_missing_programs_are_named_with_the_command_that_builds_them(monkeypatch, tmp_path):

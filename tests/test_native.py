@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from decoding import beam
-from decoding.beam import BeamSettings, make_engine
+from decoding.beam import make_engine
+from decoding.beam_settings import BeamSettings
 from decoding.reference import LanguageScorer, search
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
@@ -220,6 +221,12 @@ def test_pruning_keeps_the_best_text(words_lm):
     pruned = native(LETTERS, lm=words_lm, cutoff_prob=0.999, beam_size=50).decode_batch([rows])[0][0]
     assert pruned.text == wide.text
     assert pruned.score == pytest.approx(wide.score, abs=0.05)
+
+
+def test_a_frame_whose_symbols_may_not_stand_here_is_passed_over(words_lm):
+    rows = np.full((3, LETTERS.size), np.log(1e-3), np.float32)
+    rows[0, 1] = rows[1, 2] = rows[2, 0] = np.log(0.997)  # a space, where no word has been; a; blank
+    assert native(LETTERS, lm=words_lm, cutoff_top_n=1).decode_batch([rows])[0][0].text == "a"
 
 
 def test_large_vocabularies_search_children_in_order(tmp_path):

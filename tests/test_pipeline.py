@@ -30,7 +30,8 @@ CONTRACT = {
 
 
 @pytest.fixture(scope="module")
-def augmentation(tmp_path_factory) -> Augmentation:
+def augmentation(tmp_path_factory, clips) -> Augmentation:
+    """Speed, masks, and the clips themselves as noise and as rooms."""
     path = tmp_path_factory.mktemp("augment") / "a.json"
     speed = {"type": "speed", "params": {"min_speed_rate": 0.9, "max_speed_rate": 1.1}, "prob": 0.8}
     masks = {
@@ -38,7 +39,10 @@ def augmentation(tmp_path_factory) -> Augmentation:
         "params": {"n_freq_masks": 1, "F": 5, "n_time_masks": 1, "T": 9, "p": 0.2},
         "prob": 1,
     }
-    path.write_text(json.dumps([speed, masks]))
+    noise_params = {"min_snr_dB": 5, "max_snr_dB": 20, "noise_manifest_path": str(clips)}
+    noise = {"type": "noise", "params": noise_params, "prob": 0.7}
+    room = {"type": "impulse", "params": {"impulse_manifest_path": str(clips)}, "prob": 0.5}
+    path.write_text(json.dumps([room, speed, noise, masks]))
     return Augmentation.load(path, 16000)
 
 

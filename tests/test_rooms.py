@@ -19,6 +19,7 @@ DECODERS = {
     "kenlm",
     "matplotlib",
 }  # imported when they are used, by name or inside
+DOWNLOADS = "input_pipeline.corpora.download"  # needs nothing else of its room; decoding/published.py alone uses it
 USES_GRAIN = {"pipeline.py", "corpus.py"}  # pipeline itself, and what builds on it
 
 
@@ -83,7 +84,13 @@ def test_decoding_needs_numpy_and_the_text_rules_only(path):
     known = {"numpy", "rapidfuzz", "tqdm", "decoding", "input_pipeline"} | DECODERS
     assert top(used) - set(sys.stdlib_module_names) <= known
     for name in used:
-        assert not name.startswith("input_pipeline") or name.split(".")[1:2] == ["text"], name
+        downloads = path.name == "published.py" and name.startswith(DOWNLOADS)
+        assert not name.startswith("input_pipeline") or name.split(".")[1:2] == ["text"] or downloads, name
+
+
+def test_downloading_needs_no_other_part_of_the_input_pipeline():
+    used = used_by(ROOT / f"{DOWNLOADS.replace('.', '/')}.py")
+    assert top(used) - set(sys.stdlib_module_names) <= {"tqdm"}
 
 
 def test_settings_load_no_decoder_library():

@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from ds2_jax.checkpoint import Checkpoints, load_model
 from ds2_jax.train import train
+from input_pipeline import prepare
+from tests import corpus_site
 from tests.runs import run_main, small_config, small_flags, start_main
 
 
@@ -181,6 +183,24 @@ def test_too_many_bad_utterances_stop_the_run(clips, tmp_path):
     config.features.normalisation = "utterance"
     with pytest.raises(ValueError, match="max_bad_share"):
         train(config, str(tmp_path / "run"))
+
+
+def test_corpora_of_8_and_16_khz_train_together(clips, tmp_path, caplog):
+    recordings = {
+        f"recordings/{digit}_{speaker}_{number}.wav": corpus_site.clip(number, "WAV", 8_000)
+        for digit, speaker in enumerate(("george", "jackson"))
+        for number in (0, 5, 10, 11)
+    }
+    source = corpus_site.write_tree(tmp_path / "source", recordings)
+    assert prepare.main(["fsdd", f"--source={source}", f"--target_dir={tmp_path / 'fsdd'}"]) == 0
+    config = small_config(f"{tmp_path / 'fsdd' / 'train.jsonl'},{clips}")
+    config.batch.buckets = 1
+    config.train.epochs = 1
+    train(config, str(tmp_path / "run"))
+    losses = [loss for _, loss in loss_curve(tmp_path / "run")]
+    assert len(losses) == 4  # all of 4 and 12 utterances, 4 a step
+    assert np.isfinite(losses).all()
+    assert "4 of 16 clips looked at were recorded at less than the model's 16000 Hz and are upsampled" in caplog.text
 
 
 @pytest.mark.slow

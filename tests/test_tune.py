@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from decoding import tune
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from decoding.tune import Grid, Point, PointFile, Task, TuningError, best_of, search
+from ds2_jax import tune as main_tune
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.arpa import write_arpa
 from tests.runs import ROOT, run_main, start_main
@@ -195,6 +196,17 @@ def test_nothing_to_tune_on_is_said(make_task, tmp_path):
 def test_a_single_value_of_beta_gives_no_picture(make_task, tmp_path):
     assert search(make_task(), Grid.regular((0.0, 1.0, 0.5), (1.0, 1.0, 0.5)), tmp_path, "d")["points"] == 3
     assert not (tmp_path / tune.PICTURE).exists()
+
+
+def test_a_change_in_a_file_changes_its_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(main_tune, "SAMPLE_BYTES", 8)
+    path = tmp_path / "lm.bin"
+    digests = set()
+    for content in (b"a" * 600, b"a" * 599, b"a" * 599 + b"b", b"b" + b"a" * 599, b"a" * 300 + b"b" * 20 + b"a" * 280):
+        path.write_bytes(content)
+        digests.add(main_tune.digest_file(str(path)))
+    path.write_bytes(b"short")
+    assert len(digests | {main_tune.digest_file(str(path))}) == 6
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from decoding import lm_vocabulary
-from decoding.beam import BeamSettings
+from decoding.beam_settings import BeamSettings
 from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
 from input_pipeline.text import Vocabulary
 
@@ -45,7 +45,8 @@ class NativeEngine:
         words: list[str] = []
         if settings.lm and self._space > 0:
             known = lm_vocabulary.read_words(settings.lm, settings.unigrams)
-            words = [*known, *hot_words]  # a hot word that the model lacks is written, as an unknown word
+            hot = [word for phrase in hot_words for word in phrase.split()]
+            words = [*known, *hot]  # a hot word that the model lacks is written, as an unknown word
         options = {
             "alpha": settings.alpha,
             "beta": settings.beta,
@@ -63,9 +64,8 @@ class NativeEngine:
             )
         except (RuntimeError, OSError) as error:
             raise ValueError(
-                f"KenLM cannot load config.decode.lm={settings.lm!r}: {str(error).strip().splitlines()[-1]}. The native decoder "
-                f"reads binaries of this machine's byte order and ARPA files up to order {_extension().max_order}; make it "
-                "again (python -m decoding.lm train --help), or choose another file"
+                f"KenLM cannot load config.decode.lm={settings.lm!r}: {lm_vocabulary.kenlm_words(error)}. It may be cut "
+                "off, or made on a machine of another kind; make it again (python -m decoding.lm train --help), or choose another file"
             ) from error
 
     def rescale(self, alpha: float, beta: float) -> None:

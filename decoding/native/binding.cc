@@ -170,7 +170,7 @@ class Stream {
     search_.Feed(data, frames);
   }
 
-  std::vector<Told> Best(int count, bool ended) const { return Tell(search_.Best(count, ended)); }
+  std::vector<Told> Best(int count, bool ended) { return Tell(search_.Best(count, ended)); }
 
  private:
   std::shared_ptr<Setup> setup_;

@@ -26,6 +26,9 @@ class Lexicon {
   // The node reached from `node` by a symbol, or kOutside.
   int Child(int node, int symbol) const;
 
+  // The bits of the symbols that lead on from a node (vocabularies of up to 64 symbols).
+  uint64_t Symbols(int node) const { return nodes_[node].children; }
+
   bool IsWord(int node) const { return nodes_[node].is_word; }
   lm::WordIndex Word(int node) const { return nodes_[node].word; }
   float LookAhead(int node) const { return nodes_[node].look_ahead; }  // 0 at the root

@@ -6,10 +6,6 @@
 namespace ds2 {
 namespace {
 
-constexpr float kNegligible = 25.0f;   // symbols so far below a frame's best are never looked at
-constexpr size_t kFirstSlots = 1 << 14;
-constexpr int kSymbolBits = 20;  // of a key
-
 // ln(exp a + exp b).
 inline float LogAdd(float a, float b) {
   if (a < b) std::swap(a, b);
@@ -17,174 +13,271 @@ inline float LogAdd(float a, float b) {
   return difference < -16.0f ? a : a + std::log1p(std::exp(difference));
 }
 
-inline size_t Slot(uint64_t key, size_t mask) { return ((key * 0x9E3779B97F4A7C15ull) >> 20) & mask; }
+// The largest of some values; several at a time, which the compiler makes one instruction of.
+inline float Highest(const float* values, int count) {
+  constexpr int kLanes = 8;
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, values[0]);
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+  float highest = *std::max_element(lanes, lanes + kLanes);
+  for (; i < count; ++i) highest = std::max(highest, values[i]);
+  return highest;
+}
 
 }  // namespace
 
+Search::Search(const Setup& setup)
+    : setup_(setup),
+      few_symbols_(setup.symbols <= 64),
+      transitions_(setup.language_model.get()),
+      offered_(setup.symbols, kImpossible) {
+  Reset();
+}
+
 void Search::Reset() {
   time_ = 0;
-  prefixes_.clear();
-  contexts_.clear();
-  if (keys_.empty()) Rehash(kFirstSlots);
-  std::fill(keys_.begin(), keys_.end(), 0);
-  Prefix root;
-  root.blank = root.score = 0.0f;  // ln 1: nothing was said yet
-  prefixes_.push_back(root);
-  contexts_.emplace_back();
-  if (setup_.language_model) contexts_[0] = setup_.language_model->Begin();
-  active_.assign(1, 0);
+  transitions_.Trim();
+  prefixes_.assign(1, Prefix());
+  prefixes_[0].place = 0;
+  const float certain = 0.0f;  // ln 1: nothing was said yet
+  beam_.assign(1, MakeEntry(0, certain, kImpossible, certain));
+  best_ = worst_ = certain;
 }
 
 void Search::Feed(const float* log_probs, int frames) {
   for (int frame = 0; frame < frames; ++frame, ++time_) Step(log_probs + static_cast<size_t>(frame) * setup_.symbols);
 }
 
+void Search::Step(const float* log_probs) {
+  SelectSymbols(log_probs);
+  const float least = LeastScore(log_probs[0]);
+  newcomers_.clear();
+  for (Entry& entry : beam_) Stay(entry, least);
+  for (const Entry& entry : beam_) ExtendAll(entry, least);
+  const auto goes_on = [](const Entry& entry) { return std::max(entry.next_blank, entry.next_label) > kImpossible; };
+  if (newcomers_.empty() && std::none_of(beam_.begin(), beam_.end(), goes_on)) return;  // no chosen symbol may stand here
+  Rank();
+  Replace();
+}
+
 // Choose the symbols of a frame: the most probable cutoff_top_n, up to a sum of cutoff_prob.
 void Search::SelectSymbols(const float* log_probs) {
   const auto more = [](const Scored& a, const Scored& b) { return a.log_p > b.log_p; };
-  const float least = *std::max_element(log_probs, log_probs + setup_.symbols) - kNegligible;
+  const size_t most = setup_.cutoff_top_n;
+  for (const Scored& before : chosen_) offered_[before.symbol] = kImpossible;
   chosen_.clear();
-  for (int symbol = 0; symbol < setup_.symbols; ++symbol)
-    if (log_probs[symbol] >= least) chosen_.push_back({log_probs[symbol], symbol});
-  const size_t count = std::min<size_t>(chosen_.size(), setup_.cutoff_top_n);
-  std::partial_sort(chosen_.begin(), chosen_.begin() + count, chosen_.end(), more);
-  chosen_.resize(count);
+  // Further below the frame's best one, no symbol leads anywhere (LeastScore).
+  float least = Highest(log_probs, setup_.symbols) - setup_.threshold;
+  for (int symbol = 0; symbol < setup_.symbols; ++symbol) {
+    if (log_probs[symbol] < least) continue;
+    chosen_.push_back({log_probs[symbol], symbol});
+    if (chosen_.size() < 4 * most) continue;  // now and then the best of those so far raise what is asked
+    std::nth_element(chosen_.begin(), chosen_.begin() + most - 1, chosen_.end(), more);
+    chosen_.resize(most);
+    least = chosen_.back().log_p;
+  }
+  if (chosen_.size() > most) {
+    std::nth_element(chosen_.begin(), chosen_.begin() + most, chosen_.end(), more);
+    chosen_.resize(most);
+  }
+  std::sort(chosen_.begin(), chosen_.end(), more);
   if (setup_.cutoff_prob < 1.0f) {
     float sum = 0.0f;
     size_t kept = 0;
     while (kept < chosen_.size() && sum < setup_.cutoff_prob) sum += std::exp(chosen_[kept++].log_p);
     chosen_.resize(kept);
   }
+  first_sets_.assign(1, 0);
+  for (const Scored& chosen : chosen_) {
+    offered_[chosen.symbol] = chosen.log_p;
+    first_sets_.push_back(first_sets_.back() | uint64_t{1} << (chosen.symbol & 63));
+  }
 }
 
 // What a prefix must reach in this frame to have a chance of staying in the beam.
 float Search::LeastScore(float blank_log_p) const {
-  const float best = prefixes_[active_.front()].score + chosen_.front().log_p;
-  float least = best - setup_.threshold;
+  float least = best_ + chosen_.front().log_p - setup_.threshold;
   // With a language model, as in the original, the worst prefix of a full beam, going on as it is, bars what is below.
-  if (setup_.language_model && static_cast<int>(active_.size()) >= setup_.beam_size)
-    least = std::max(least, prefixes_[active_.back()].score + blank_log_p - std::max(0.0f, setup_.beta));
+  if (setup_.language_model && static_cast<int>(beam_.size()) >= setup_.beam_size)
+    least = std::max(least, worst_ + blank_log_p - std::max(0.0f, setup_.beta));
   return least;
 }
 
-void Search::Step(const float* log_probs) {
-  SelectSymbols(log_probs);
-  const float least = LeastScore(log_probs[0]);
-  next_.clear();
-  for (const Scored& chosen : chosen_) {
-    const float log_p = chosen.log_p;
-    for (const int index : active_) {
-      const float score = prefixes_[index].score;
-      if (score + log_p < least) break;  // the following ones score even less
-      if (chosen.symbol == 0) {
-        Touch(index);
-        prefixes_[index].next_blank = LogAdd(prefixes_[index].next_blank, score + log_p);
-        continue;
-      }
-      float from = score;
-      if (chosen.symbol == prefixes_[index].symbol) {  // the same symbol goes on, or a new one follows a blank
-        Touch(index);
-        Prefix& prefix = prefixes_[index];
-        prefix.next_label = LogAdd(prefix.next_label, prefix.label + log_p);
-        if (log_p > prefix.log_p) prefix.frame = time_, prefix.log_p = log_p;
-        from = prefix.blank;
-        if (from + log_p < least) continue;
-      }
-      const int child = Extend(index, chosen.symbol);
-      if (child < 0) continue;
-      const float reached = from + log_p + prefixes_[child].extension;
-      if (reached < least) continue;
-      Touch(child);
-      Prefix& prefix = prefixes_[child];
-      if (prefix.score <= kImpossible || log_p > prefix.log_p) prefix.frame = time_, prefix.log_p = log_p;
-      prefix.next_label = LogAdd(prefix.next_label, reached);
+// Go on with a prefix as it is: a blank, or its last symbol held.
+void Search::Stay(Entry& entry, float least) {
+  const float blank = offered_[0], held = entry.symbol < 0 ? kImpossible : offered_[entry.symbol];
+  entry.next_blank = entry.score + blank >= least ? entry.score + blank : kImpossible;
+  entry.next_label = kImpossible;
+  if (entry.score + held < least) return;
+  entry.next_label = entry.label + held;
+  Prefix& prefix = prefixes_[entry.prefix];
+  if (held > prefix.log_p) prefix.frame = time_, prefix.log_p = held;
+}
+
+// Put every chosen symbol behind a prefix.
+void Search::ExtendAll(const Entry& entry, float least) {
+  size_t probable = 0;  // so many of the chosen ones can reach what is asked
+  while (probable < chosen_.size() && entry.score + chosen_[probable].log_p >= least) ++probable;
+  if (few_symbols_ && setup_.lexicon && setup_.strict) {  // only what the lexicon allows is looked at
+    const uint64_t reachable = first_sets_[probable];
+    for (uint64_t left = setup_.lexicon->Symbols(entry.node) & reachable; left; left &= left - 1) {
+      const int symbol = __builtin_ctzll(left);
+      Extend(entry, symbol, offered_[symbol], least);
     }
+    if (reachable >> setup_.space & 1 && setup_.lexicon->IsWord(entry.node))
+      Extend(entry, setup_.space, offered_[setup_.space], least);
+    return;
   }
-  Prune();
+  for (size_t i = 0; i < probable; ++i)
+    if (chosen_[i].symbol != 0) Extend(entry, chosen_[i].symbol, chosen_[i].log_p, least);
 }
 
-// Begin to collect what reaches a prefix in this frame.
-void Search::Touch(int index) {
+void Search::Extend(const Entry& entry, int symbol, float log_p, float least) {
+  const float from = symbol == entry.symbol ? entry.blank : entry.score;  // a symbol twice needs a blank between
+  if (from + log_p < least) return;
+  const int child = entry.children >> (symbol & 63) & 1 ? FindChild(entry.prefix, symbol) : -1;
+  if (child >= 0) {
+    Arrive(child, log_p, from + log_p + prefixes_[child].extension, least);
+    return;
+  }
+  int node;
+  if (!IsAllowed(entry.node, symbol, node)) return;
+  const float extension = ScoreExtension(entry, symbol, node);
+  const float reached = from + log_p + extension;
+  if (reached >= least) newcomers_.push_back({entry.prefix, -1, symbol, node, extension, log_p, reached});
+}
+
+// Reach a prefix that is known: in the beam, or one that left it.
+void Search::Arrive(int index, float log_p, float reached, float least) {
+  if (reached < least) return;
   Prefix& prefix = prefixes_[index];
-  if (prefix.stamp == time_) return;
-  prefix.stamp = time_;
-  prefix.next_blank = prefix.next_label = kImpossible;
-  next_.push_back(index);
+  if (prefix.place < 0) {
+    newcomers_.push_back({prefix.parent, index, prefix.symbol, prefix.node, prefix.extension, log_p, reached});
+    return;
+  }
+  if (log_p > prefix.log_p) prefix.frame = time_, prefix.log_p = log_p;
+  float& label = beam_[prefix.place].next_label;
+  label = LogAdd(label, reached);
 }
 
-// Make the collected scores those of the prefixes, and keep the best beam_size of them.
-void Search::Prune() {
-  const auto better = [this](int a, int b) { return prefixes_[a].score > prefixes_[b].score; };
-  const auto leave = [this](int index) {
-    prefixes_[index].blank = prefixes_[index].label = prefixes_[index].score = kImpossible;
-  };
-  std::for_each(active_.begin(), active_.end(), leave);
-  for (const int index : next_) {
-    Prefix& prefix = prefixes_[index];
-    prefix.blank = prefix.next_blank;
-    prefix.label = prefix.next_label;
-    prefix.score = LogAdd(prefix.blank, prefix.label);
+// Find the best beam_size of the beam and of the newcomers.
+void Search::Rank() {
+  ranked_.clear();
+  const int places = static_cast<int>(beam_.size());
+  for (int place = 0; place < places; ++place) {
+    Entry& entry = beam_[place];
+    entry.blank = entry.next_blank, entry.label = entry.next_label;
+    entry.score = LogAdd(entry.blank, entry.label);
+    entry.stays = false;
+    if (entry.score > kImpossible) ranked_.push_back({entry.score, place});
   }
-  if (static_cast<int>(next_.size()) > setup_.beam_size) {
-    std::nth_element(next_.begin(), next_.begin() + setup_.beam_size, next_.end(), better);
-    std::for_each(next_.begin() + setup_.beam_size, next_.end(), leave);
-    next_.resize(setup_.beam_size);
+  for (size_t i = 0; i < newcomers_.size(); ++i) ranked_.push_back({newcomers_[i].score, places + static_cast<int>(i)});
+  if (static_cast<int>(ranked_.size()) > setup_.beam_size) {
+    std::nth_element(ranked_.begin(), ranked_.begin() + setup_.beam_size, ranked_.end(),
+                     [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+    ranked_.resize(setup_.beam_size);
   }
-  std::sort(next_.begin(), next_.end(), better);
-  active_.swap(next_);
 }
 
-// The prefix that a symbol makes of another one, or -1 where it may not follow.
-int Search::Extend(int parent, int symbol) {
-  const uint64_t key = (static_cast<uint64_t>(parent + 1) << kSymbolBits) | static_cast<uint64_t>(symbol);
-  size_t slot = Slot(key, keys_.size() - 1);
-  for (; keys_[slot]; slot = (slot + 1) & (keys_.size() - 1))
-    if (keys_[slot] == key) return children_[slot];
-  Prefix child;
-  child.parent = parent;
-  child.symbol = symbol;
-  child.frame = time_;
-  if (!IsAllowed(parent, symbol, child.node)) return -1;
-  if (2 * (prefixes_.size() + 1) > keys_.size()) {
-    Rehash(2 * keys_.size());
-    slot = Slot(key, keys_.size() - 1);
-    while (keys_[slot]) slot = (slot + 1) & (keys_.size() - 1);
+// Make the ranked the beam. Who stays keeps its place; newcomers take those of others.
+void Search::Replace() {
+  const size_t places = beam_.size();
+  best_ = kImpossible, worst_ = -kImpossible;
+  for (const Ranked& ranked : ranked_) {
+    best_ = std::max(best_, ranked.score), worst_ = std::min(worst_, ranked.score);
+    if (static_cast<size_t>(ranked.index) < places) beam_[ranked.index].stays = true;
   }
-  const int index = static_cast<int>(prefixes_.size());
-  keys_[slot] = key;
-  children_[slot] = index;
-  prefixes_.push_back(child);
-  contexts_.push_back(contexts_[parent]);
-  ScoreExtension(parent, prefixes_[index], contexts_[index]);
-  if (setup_.space < 0 || symbol == setup_.space) prefixes_[index].extension += HotWordWeight(setup_.space < 0 ? index : parent);
+  free_.clear();
+  for (size_t place = 0; place < places; ++place) {
+    if (beam_[place].stays) continue;
+    prefixes_[beam_[place].prefix].place = -1;
+    free_.push_back(static_cast<int>(place));
+  }
+  for (const Ranked& ranked : ranked_) {
+    if (static_cast<size_t>(ranked.index) < places) continue;
+    const int prefix = Grow(newcomers_[ranked.index - places]);
+    if (free_.empty()) {
+      free_.push_back(static_cast<int>(beam_.size()));
+      beam_.emplace_back();
+    }
+    prefixes_[prefix].place = free_.back();
+    beam_[free_.back()] = MakeEntry(prefix, kImpossible, ranked.score, ranked.score);
+    free_.pop_back();
+  }
+  for (; !free_.empty(); free_.pop_back()) {  // the last place of all is free, or who has it moves
+    const int place = free_.back();
+    if (place + 1 < static_cast<int>(beam_.size())) {
+      beam_[place] = beam_.back();
+      prefixes_[beam_[place].prefix].place = place;
+    }
+    beam_.pop_back();
+  }
+}
+
+// Give a newcomer its place in the tree, if it has none yet.
+int Search::Grow(const Newcomer& newcomer) {
+  int index = newcomer.prefix;
+  if (index < 0) {
+    index = static_cast<int>(prefixes_.size());
+    prefixes_.emplace_back();
+    Prefix& prefix = prefixes_.back();
+    Prefix& parent = prefixes_[newcomer.parent];
+    prefix.parent = newcomer.parent;
+    prefix.symbol = newcomer.symbol;
+    prefix.node = newcomer.node;
+    prefix.extension = newcomer.extension;
+    prefix.context = parent.context;
+    if (setup_.lexicon && prefix.symbol == setup_.space)
+      prefix.context = transitions_.Next(parent.context, WordAt(parent.node));
+    else if (setup_.language_model && !setup_.lexicon)
+      prefix.context = transitions_.Next(parent.context, setup_.units[prefix.symbol]);
+    prefix.next_sibling = parent.first_child;
+    parent.first_child = index;
+    parent.children |= uint64_t{1} << (newcomer.symbol & 63);
+    if (parent.place >= 0) beam_[parent.place].children = parent.children;
+  }
+  prefixes_[index].frame = time_;
+  prefixes_[index].log_p = newcomer.log_p;
   return index;
 }
 
-// Tell whether a symbol may follow a prefix, and which node of the lexicon it leads to.
-bool Search::IsAllowed(int parent, int symbol, int& node) const {
-  node = Lexicon::kRoot;
-  if (!setup_.lexicon) return true;
-  const Prefix& before = prefixes_[parent];
-  if (symbol == setup_.space) {
-    if (before.node == Lexicon::kRoot) return false;  // at the start, or after another space
-    return !setup_.strict || setup_.lexicon->IsWord(before.node);
-  }
-  node = before.node == Lexicon::kOutside ? Lexicon::kOutside : setup_.lexicon->Child(before.node, symbol);
-  return !setup_.strict || node != Lexicon::kOutside;
+Search::Entry Search::MakeEntry(int index, float blank, float label, float score) const {
+  const Prefix& prefix = prefixes_[index];
+  const float ahead = setup_.lexicon ? Ahead(prefix.node) : 0.0f;
+  return {index,       prefix.symbol, prefix.node, prefix.context,  ahead, blank, label, score,
+          kImpossible, kImpossible,   prefix.children, true};
 }
 
-// Set what the language model adds where a prefix is extended, and the context after it.
-void Search::ScoreExtension(int parent, Prefix& child, Context& context) const {
-  if (!setup_.language_model) return;
-  const Prefix& before = prefixes_[parent];
-  if (!setup_.lexicon) {
-    const float score = setup_.language_model->Score(contexts_[parent], setup_.units[child.symbol], context);
-    child.extension = setup_.alpha * score + setup_.beta;
-  } else if (child.symbol == setup_.space) {
-    child.extension = FinishWord(before, contexts_[parent], context);
-  } else {
-    child.extension = setup_.alpha * (Ahead(child.node) - Ahead(before.node));
+int Search::FindChild(int parent, int symbol) const {
+  int child = prefixes_[parent].first_child;
+  while (child >= 0 && prefixes_[child].symbol != symbol) child = prefixes_[child].next_sibling;
+  return child;
+}
+
+// Tell whether a symbol may follow at a node of the lexicon, and which node it leads to.
+bool Search::IsAllowed(int node, int symbol, int& next) const {
+  next = Lexicon::kRoot;
+  if (!setup_.lexicon) return true;
+  if (symbol == setup_.space) {
+    if (node == Lexicon::kRoot) return false;  // at the start, or after another space
+    return !setup_.strict || setup_.lexicon->IsWord(node);
   }
+  next = node == Lexicon::kOutside ? Lexicon::kOutside : setup_.lexicon->Child(node, symbol);
+  return !setup_.strict || next != Lexicon::kOutside;
+}
+
+// What language model and hot words add where a symbol is put behind a prefix.
+float Search::ScoreExtension(const Entry& before, int symbol, int next_node) {
+  const bool unit = setup_.space < 0 || symbol == setup_.space;
+  float score = 0.0f;
+  if (setup_.lexicon)
+    score = unit ? FinishWord(before.node, before.context) : setup_.alpha * (Ahead(next_node) - before.ahead);
+  else if (setup_.language_model)
+    score = setup_.alpha * transitions_.Score(before.context, setup_.units[symbol]) + setup_.beta;
+  if (unit && !setup_.hot_words.empty()) score += HotWordWeight(before.prefix, setup_.space < 0 ? symbol : -1);
+  return score;
 }
 
 // ln p of the best word that can come of a node of the lexicon, an unknown one outside of it.
@@ -192,65 +285,70 @@ float Search::Ahead(int node) const {
   return node == Lexicon::kOutside ? setup_.unknown_alone + setup_.unknown_score : setup_.lexicon->LookAhead(node);
 }
 
-// What the language model adds for the word that a prefix ends with, less what was anticipated.
-float Search::FinishWord(const Prefix& prefix, const Context& before, Context& after) const {
-  const LanguageModel& model = *setup_.language_model;
-  const int node = prefix.node;
-  const bool known = node != Lexicon::kOutside && setup_.lexicon->IsWord(node) && setup_.lexicon->Word(node) != 0;
-  float score = model.Score(before, known ? setup_.lexicon->Word(node) : 0, after);
-  if (!known) score += setup_.unknown_score;
+// The word that ends at a node of the lexicon; 0 for an unknown one.
+WordIndex Search::WordAt(int node) const {
+  return node != Lexicon::kOutside && setup_.lexicon->IsWord(node) ? setup_.lexicon->Word(node) : 0;
+}
+
+// What the language model adds for the word that ends at a node, less what was anticipated.
+float Search::FinishWord(int node, int context) {
+  const WordIndex word = WordAt(node);
+  const float score = transitions_.Score(context, word) + (word ? 0.0f : setup_.unknown_score);
   return setup_.alpha * (score - Ahead(node)) + setup_.beta;
 }
 
-// The weights of the hot words that end with this prefix: whole words, or the last characters where there are no spaces.
-float Search::HotWordWeight(int last) const {
+// The weights of the hot words that end with this prefix and, unless it is -1, the symbol behind it: whole words, or the
+// last characters where there are no spaces.
+float Search::HotWordWeight(int last, int symbol) const {
   float weight = 0.0f;
   for (const HotWord& hot : setup_.hot_words) {
+    auto next = hot.symbols.rbegin();
+    if (symbol >= 0 && *next++ != symbol) continue;
     int at = last;
-    auto symbol = hot.symbols.rbegin();
-    for (; symbol != hot.symbols.rend() && at > 0 && prefixes_[at].symbol == *symbol; ++symbol) at = prefixes_[at].parent;
+    for (; next != hot.symbols.rend() && at > 0 && prefixes_[at].symbol == *next; ++next) at = prefixes_[at].parent;
     const bool whole = setup_.space < 0 || at == 0 || prefixes_[at].symbol == setup_.space;
-    if (symbol == hot.symbols.rend() && whole) weight += hot.weight;
+    if (next == hot.symbols.rend() && whole) weight += hot.weight;
   }
   return weight;
 }
 
-std::vector<Candidate> Search::Best(int count, bool ended) const {
-  struct Ranked {
+std::vector<Candidate> Search::Best(int count, bool ended) {
+  struct Final {
     bool whole;  // the last word may stand alone
     float score;
     int prefix;
   };
-  std::vector<Ranked> ranked;
-  for (const int index : active_) {
-    const Prefix& prefix = prefixes_[index];
-    Ranked entry{true, prefix.score, index};
+  std::vector<Final> finals;
+  for (const Entry& entry : beam_) {
+    const Prefix& prefix = prefixes_[entry.prefix];
+    Final final{true, entry.score, entry.prefix};
     if (ended) {
-      Context after = contexts_[index];
-      if (index > 0 && setup_.space >= 0 && prefix.symbol != setup_.space) {  // as if a space followed
+      int context = prefix.context;
+      if (entry.prefix > 0 && setup_.space >= 0 && prefix.symbol != setup_.space) {  // as if a space followed
         if (setup_.lexicon) {
-          entry.whole = !setup_.strict || (prefix.node != Lexicon::kOutside && setup_.lexicon->IsWord(prefix.node));
-          entry.score += FinishWord(prefix, contexts_[index], after);
+          final.whole = !setup_.strict || (prefix.node != Lexicon::kOutside && setup_.lexicon->IsWord(prefix.node));
+          final.score += FinishWord(prefix.node, context);
+          context = transitions_.Next(context, WordAt(prefix.node));
         }
-        entry.score += HotWordWeight(index);
+        final.score += HotWordWeight(entry.prefix, -1);
       }
       if (setup_.end_of_sentence && setup_.language_model)
-        entry.score += setup_.alpha * setup_.language_model->ScoreEnd(after);
+        final.score += setup_.alpha * setup_.language_model->ScoreEnd(transitions_.At(context));
     }
-    ranked.push_back(entry);
+    finals.push_back(final);
   }
-  std::sort(ranked.begin(), ranked.end(), [](const Ranked& a, const Ranked& b) {
-    return a.whole != b.whole ? a.whole : a.score > b.score;
+  std::sort(finals.begin(), finals.end(), [](const Final& a, const Final& b) {
+    return a.whole != b.whole ? a.whole : a.score != b.score ? a.score > b.score : a.prefix < b.prefix;
   });
   std::vector<Candidate> best;
   std::vector<int> told;  // texts without a last space, which says nothing
-  for (const Ranked& entry : ranked) {
+  for (const Final& final : finals) {
     if (static_cast<int>(best.size()) == count) break;
-    const Prefix& prefix = prefixes_[entry.prefix];
-    const int text = prefix.symbol == setup_.space && entry.prefix > 0 ? prefix.parent : entry.prefix;
+    const Prefix& prefix = prefixes_[final.prefix];
+    const int text = prefix.symbol == setup_.space && final.prefix > 0 ? prefix.parent : final.prefix;
     if (ended && std::find(told.begin(), told.end(), text) != told.end()) continue;
     told.push_back(text);
-    best.push_back({Spell(entry.prefix), entry.score});
+    best.push_back({Spell(final.prefix), final.score});
   }
   return best;
 }
@@ -265,20 +363,6 @@ std::vector<PlacedSymbol> Search::Spell(int index) const {
   }
   std::reverse(symbols.begin(), symbols.end());
   return symbols;
-}
-
-void Search::Rehash(size_t slots) {
-  std::vector<uint64_t> keys(slots, 0);
-  std::vector<int> children(slots);
-  for (size_t old = 0; old < keys_.size(); ++old) {
-    if (!keys_[old]) continue;
-    size_t slot = Slot(keys_[old], slots - 1);
-    while (keys[slot]) slot = (slot + 1) & (slots - 1);
-    keys[slot] = keys_[old];
-    children[slot] = children_[old];
-  }
-  keys_.swap(keys);
-  children_.swap(children);
 }
 
 }  // namespace ds2

@@ -11,6 +11,7 @@
 
 #include "language_model.hh"
 #include "lexicon.hh"
+#include "transitions.hh"
 
 namespace ds2 {
 
@@ -52,7 +53,7 @@ struct Candidate {
 
 class Search {
  public:
-  explicit Search(const Setup& setup) : setup_(setup) { Reset(); }
+  explicit Search(const Setup& setup);
 
   // Forget the utterance.
   void Reset();
@@ -61,51 +62,87 @@ class Search {
   void Feed(const float* log_probs, int frames);
 
   // The best prefixes, best first. `ended`: the last word is finished, and </s> scored if asked for.
-  std::vector<Candidate> Best(int count, bool ended) const;
+  std::vector<Candidate> Best(int count, bool ended);
 
  private:
   static constexpr float kImpossible = -1e30f;  // ln 0, finite so that differences are never NaN
 
+  // A node of the tree of all prefixes that were ever in the beam. It is its index in the arena.
   struct Prefix {
     int parent = -1;
     int symbol = -1;
-    int node = Lexicon::kRoot;   // of the lexicon; kOutside in an unknown word
-    float extension = 0.0f;      // what the language model and hot words add to the parent's score
-    float blank = kImpossible;   // ln of the sum over alignments that end in blank, all scores included,
-    float label = kImpossible;   // or in the last symbol
-    float score = kImpossible;   // of both
-    float next_blank = kImpossible, next_label = kImpossible;
-    int stamp = -1;              // the frame that next_blank and next_label are of
-    int frame = 0;               // where the last symbol was surest
-    float log_p = kImpossible;   // its ln p there
+    int node = Lexicon::kRoot;          // of the lexicon; kOutside in an unknown word
+    int context = Transitions::kBegin;  // of the language model, after the last finished unit
+    float extension = 0.0f;             // what the language model and hot words add to the parent's score
+    int first_child = -1, next_sibling = -1;
+    int place = -1;                     // in the beam, if it is there
+    int frame = 0;                      // where the last symbol was surest
+    float log_p = kImpossible;          // its ln p there
+    uint64_t children = 0;              // bit (symbol mod 64) of each child
   };
+
+  // A prefix of the beam, with ln of the sums over its alignments, all scores included.
+  struct Entry {
+    int prefix;
+    int symbol, node, context;  // of the prefix, as are `children`: at hand, since every frame looks at them
+    float ahead;                // what is anticipated at the node
+    float blank, label;         // alignments that end in blank, or in the last symbol
+    float score;                // both
+    float next_blank, next_label;
+    uint64_t children;
+    bool stays;
+  };
+
+  // A prefix that this frame may bring into the beam.
+  struct Newcomer {
+    int parent;  // a prefix
+    int prefix;  // itself, where it was in the beam before; else -1
+    int symbol, node;
+    float extension, log_p, score;
+  };
+
   struct Scored {
     float log_p;
     int symbol;
+  };
+  struct Ranked {
+    float score;
+    int index;  // a place of the beam, or, after these, a newcomer
   };
 
   void SelectSymbols(const float* log_probs);
   float LeastScore(float blank_log_p) const;
   void Step(const float* log_probs);
-  void Touch(int prefix);
-  void Prune();
-  int Extend(int parent, int symbol);
-  void ScoreExtension(int parent, Prefix& child, Context& context) const;
+  void Stay(Entry& entry, float least);
+  void ExtendAll(const Entry& entry, float least);
+  void Extend(const Entry& entry, int symbol, float log_p, float least);
+  void Arrive(int prefix, float log_p, float reached, float least);
+  void Rank();
+  void Replace();
+  int Grow(const Newcomer& newcomer);
+  Entry MakeEntry(int prefix, float blank, float label, float score) const;
+  int FindChild(int parent, int symbol) const;
+  bool IsAllowed(int node, int symbol, int& next) const;
+  float ScoreExtension(const Entry& before, int symbol, int next_node);
   float Ahead(int node) const;
-  float FinishWord(const Prefix& prefix, const Context& before, Context& after) const;
-  float HotWordWeight(int last) const;
-  bool IsAllowed(int parent, int symbol, int& node) const;
+  WordIndex WordAt(int node) const;
+  float FinishWord(int node, int context);
+  float HotWordWeight(int last, int symbol) const;
   std::vector<PlacedSymbol> Spell(int prefix) const;
-  void Rehash(size_t slots);
 
   const Setup& setup_;
+  const bool few_symbols_;          // a set of symbols fits 64 bits
   int time_ = 0;
-  std::vector<Prefix> prefixes_;   // arena: a prefix is its index
-  std::vector<Context> contexts_;  // of the language model, one a prefix
-  std::vector<uint64_t> keys_;     // open addressing: (parent, symbol) -> child; 0 is empty
-  std::vector<int> children_;
-  std::vector<int> active_, next_;  // prefixes of the beam, best first
+  Transitions transitions_;         // outlives the utterance
+  std::vector<Prefix> prefixes_;    // arena
+  std::vector<Entry> beam_;         // in no order
+  float best_ = 0.0f, worst_ = 0.0f;  // scores of the beam
+  std::vector<Newcomer> newcomers_;
+  std::vector<Ranked> ranked_;
+  std::vector<int> free_;           // places of the beam
   std::vector<Scored> chosen_;      // symbols of the frame, most probable first
+  std::vector<float> offered_;      // [symbols] ln p of the chosen ones, kImpossible of others
+  std::vector<uint64_t> first_sets_;  // [n] bits of the first n of them, where there are few symbols
 };
 
 }  // namespace ds2

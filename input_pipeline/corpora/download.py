@@ -30,26 +30,38 @@ class ArchiveError(OSError):
     """An archive is damaged, unsafe or cannot be unpacked here."""
 
 
+class DamagedArchiveError(ArchiveError):
+    """An archive that ends early or was changed on its way: fetched again, it may be whole."""
+
+
 def fetch(
-    url: str, target: str | Path, *, md5: str | None = None, sha256: str | None = None, size: int | None = None
+    url: str,
+    target: str | Path,
+    *,
+    md5: str | None = None,
+    sha256: str | None = None,
+    size: int | None = None,
+    quiet: bool = False,
 ) -> Path:
     """Download a URL to a file, verified, and return the file.
 
     A file that is there already and fits the digest (or the size, or nothing, as far as known) is kept. Otherwise the
     download goes to `<target>.part`, continues an earlier one where the server can, and takes its name only when it is
     complete and right. Raises DownloadError; the `.part` stays for the next attempt unless its content is wrong.
+    `quiet` is for one of many: no bar, no word.
     """
     target = Path(target)
     if target.exists():
         fault = _fault(target, md5, sha256, size)
         if fault is None:
-            print(f"{target} is there already" + ("" if md5 or sha256 else " (no digest is known to verify it by)"))
+            if not quiet:
+                print(f"{target} is there already" + ("" if md5 or sha256 else " (no digest is known to verify it by)"))
             return target
         print(f"{target} is not the published file ({fault}): fetching it again")
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        announced = _download(url, part, size)
+        announced = _download(url, part, size, quiet)
         fault = _fault(part, md5, sha256, size)
         if fault is not None:
             part.unlink()
@@ -57,7 +69,7 @@ def fetch(
                 f"{url}: the downloaded file is wrong ({fault}) and was removed; run the same line again, "
                 "and if that does not help, the file on the server has changed"
             )
-        if not (md5 or sha256):
+        if not (md5 or sha256 or quiet):
             known = size if size is not None else announced
             by = "no size is announced either" if known is None else f"only the size is verified ({known:,} bytes)"
             print(f"{target.name}: no digest is known, {by}")
@@ -69,7 +81,25 @@ def fetch(
     return target
 
 
-def _download(url: str, part: Path, size: int | None) -> int | None:
+def verify(path: Path, *, md5: str | None = None, sha256: str | None = None, size: int | None = None) -> None:
+    """Compare a file with what was published of it, as far as known. Raises DownloadError that says what differs."""
+    fault = _fault(path, md5, sha256, size)
+    if fault is not None:
+        raise DownloadError(
+            f"{path} is not the published file ({fault}); fetch it again, or unpack it yourself if you trust it"
+        )
+
+
+def read_page(url: str) -> str:
+    """Fetch a page, such as a list of files, as text. Raises DownloadError."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            return response.read().decode("utf-8", errors="replace")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DownloadError(f"{url}: cannot be read ({error}); check the address and the network") from error
+
+
+def _download(url: str, part: Path, size: int | None, quiet: bool) -> int | None:
     """Stream the rest of a URL into a partial file and return the announced full size, None where there is none."""
     have = part.stat().st_size if part.exists() else 0
     try:
@@ -81,7 +111,7 @@ def _download(url: str, part: Path, size: int | None) -> int | None:
             if full == have:
                 return full
             part.unlink()
-            return _download(url, part, size)
+            return _download(url, part, size, quiet)
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}; check the address") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
@@ -99,13 +129,22 @@ def _download(url: str, part: Path, size: int | None) -> int | None:
             raise DownloadError(f"{url}: the server sends another range than asked for; remove {part} and run again")
         if size is not None and full is not None and full != size:
             raise DownloadError(f"{url}: the server offers {full:,} bytes, {size:,} were published; check the address")
-        _receive(response, part, url, have if resumes else 0, full)
+        free = shutil.disk_usage(part.parent).free
+        have = have if resumes else 0
+        if full is not None and full - have > free:
+            raise DownloadError(
+                f"{url}: {full - have:,} bytes are left to fetch, the disk of {part.parent} has {free:,} free; "
+                "free some space, or choose another folder"
+            )
+        _receive(response, part, url, have, full, quiet)
     return full
 
 
-def _receive(response: http.client.HTTPResponse, part: Path, url: str, have: int, full: int | None) -> None:
+def _receive(
+    response: http.client.HTTPResponse, part: Path, url: str, have: int, full: int | None, quiet: bool
+) -> None:
     """Append a response body to the first `have` bytes of a partial file, and insist on its announced length."""
-    bar = tqdm(total=full, initial=have, unit="B", unit_scale=True, desc=part.stem, delay=BAR_DELAY_S)
+    bar = tqdm(total=full, initial=have, unit="B", unit_scale=True, desc=part.stem, delay=BAR_DELAY_S, disable=quiet)
     broken: Exception | None = None
     with bar, part.open("ab" if have else "wb") as file:
         while True:
@@ -167,12 +206,12 @@ def _local_fault(error: OSError, where: Path) -> str:
     return f"{where}: cannot be written ({error.strerror or error}); choose a folder that can be"
 
 
-def extract(archive: str | Path, folder: str | Path) -> Path:
+def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> Path:
     """Unpack a tar (plain, gz, bz2, xz) or zip archive into a new folder and return the folder.
 
     The folder appears under its name only when everything is in it (until then it is `<folder>.part`). Raises
     ArchiveError, naming the member, for absolute paths, `..`, links out of the folder and device files, for a damaged
-    archive, and for a folder that exists.
+    archive, and for a folder that exists. `quiet` is for one of many: no bar.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -183,56 +222,63 @@ def extract(archive: str | Path, folder: str | Path) -> Path:
         if part.exists():
             shutil.rmtree(part)  # of a run that was killed
         part.mkdir(parents=True)
-        for _ in tqdm(unpack(archive, part), desc=f"unpack {archive.name}", unit=" files", delay=BAR_DELAY_S):
-            pass
+        size, what = archive.stat().st_size, f"unpack {archive.name}"
+        with tqdm(total=size, unit="B", unit_scale=True, desc=what, delay=BAR_DELAY_S, disable=quiet) as bar:
+            for done in unpack(archive, part):
+                bar.update(done - bar.n)
         os.replace(part, folder)
     except ArchiveError:
         shutil.rmtree(part, ignore_errors=True)
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise ArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+        raise DamagedArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password or a rare compression
+        shutil.rmtree(part, ignore_errors=True)
+        raise ArchiveError(f"{archive} cannot be unpacked ({error}); unpack it by hand") from error
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         if error.errno is None:  # gzip and lzma say so when the stream is broken; the system always sets a number
-            raise ArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+            raise DamagedArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
         raise ArchiveError(_local_fault(error, folder)) from error
     return folder
 
 
-def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[None]]:
-    """Choose by content how an archive is read."""
+def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[int]]:
+    """Choose by content how an archive is read; the unpackers say how many of its bytes are done."""
     if not archive.is_file():
         raise ArchiveError(f"{archive}: there is no such archive; check the path")
     if zipfile.is_zipfile(archive):
         return _unpack_zip
     if not tarfile.is_tarfile(archive):
-        raise ArchiveError(f"{archive} is neither a tar nor a zip archive; remove it and fetch it again")
+        raise DamagedArchiveError(f"{archive} is neither a tar nor a zip archive; remove it and fetch it again")
     if not hasattr(tarfile, "data_filter"):
         version = ".".join(map(str, sys.version_info[:3]))
         raise ArchiveError(f"Python {version} cannot unpack {archive} safely; 3.11.4 or later can")
     return _unpack_tar
 
 
-def _unpack_tar(archive: Path, folder: Path) -> Iterator[None]:
-    with tarfile.open(archive) as tar:
+def _unpack_tar(archive: Path, folder: Path) -> Iterator[int]:
+    with archive.open("rb") as packed, tarfile.open(fileobj=packed) as tar:
         for member in tar:
             _refuse_escape(member.name, archive)
             try:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
                 raise ArchiveError(f"{archive}: refused to unpack {member.name!r}: {error}") from error
-            yield
+            yield packed.tell()
 
 
-def _unpack_zip(archive: Path, folder: Path) -> Iterator[None]:
+def _unpack_zip(archive: Path, folder: Path) -> Iterator[int]:
+    done = 0
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             _refuse_escape(member.filename, archive)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ArchiveError(f"{archive}: refused to unpack {member.filename!r}: it is a link")
             zipped.extract(member, folder)
-            yield
+            done += member.compress_size
+            yield done
 
 
 def _refuse_escape(name: str, archive: Path) -> None:

@@ -23,9 +23,12 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from input_pipeline.corpora import next_step
+from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.manifest import write as write_manifest
 
 SAMPLE_RATE_HZ = 16_000
+RECIPE = "configs/tiny.py"
 HELD_OUT = {"dev": 60, "test": 100, "test_voices": 60}  # utterances
 CHUNK = 100  # utterances that one process speaks
 
@@ -110,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
 
 
-def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, list[dict]]]:
-    """Make the corpus, and return its folder and the manifest records of each split."""
+def prepare(args: argparse.Namespace) -> Prepared:
+    """Make the corpus, and write the manifests."""
     folder = Path(args.target_dir or f"data/synthetic_{args.language}")
     if args.utterances < 1 or args.workers < 1:
         raise SyntheticCorpusError(
@@ -120,7 +123,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, list[dict]]]:
     _import_loader()
     splits = plan(args.language, args.utterances, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder, write_corpus(splits, folder, args.workers)
+    return Prepared(write_corpus(splits, folder, args.workers), next_step.train(RECIPE, folder))
 
 
 def plan(language: str, train_utterances: int, seed: int) -> dict[str, list[Utterance]]:

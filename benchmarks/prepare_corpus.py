@@ -1,0 +1,80 @@
+"""Time how fast a corpus is prepared once it is unpacked: a tree shaped like LibriSpeech, of hard links to one short clip.
+
+Prints one JSON line: `scan_files_per_s` is reading all headers, `prepare_files_per_s` the whole command (list folders, read
+transcripts, join, read headers, write the manifest), by the clock, medians of the runs; `scan_processor_us` is the
+processor's time for a file. The files are in the disk's cache, as they are after unpacking.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import measure
+from input_pipeline import prepare
+from input_pipeline.corpora import librispeech
+from input_pipeline.corpora.assemble import Place
+
+CLIP = Path(__file__).parents[1] / "tests" / "clips" / "cen2-fash-b.flac"
+PER_CHAPTER = 50
+
+
+def make_tree(folder: Path, files: int) -> None:
+    """Lay out a part: speaker / chapter / utterances and their `.trans.txt`."""
+    first = folder / "first.flac"
+    shutil.copy(CLIP, first)
+    for start in range(0, files, PER_CHAPTER):
+        speaker, chapter = str(100 + start // (2 * PER_CHAPTER)), str(1000 + start)
+        place = folder / "LibriSpeech" / "dev-clean" / speaker / chapter
+        place.mkdir(parents=True)
+        names = [f"{speaker}-{chapter}-{number:04d}" for number in range(min(PER_CHAPTER, files - start))]
+        for name in names:
+            os.link(first, place / f"{name}.flac")
+        lines = "".join(f"{name} MISTER QUILTER IS THE APOSTLE\n" for name in names)
+        (place / f"{speaker}-{chapter}.trans.txt").write_text(lines, encoding="utf-8")
+
+
+def main() -> None:
+    """Parse, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--folder", help="where the tree is made (default: the system's folder for temporary files)")
+    a = parser.parse_args()
+    scan_s, processor_s, prepare_s = [], [], []
+    with tempfile.TemporaryDirectory(dir=a.folder) as name, contextlib.redirect_stdout(sys.stderr):
+        folder = Path(name)
+        make_tree(folder, a.files)
+        recordings = librispeech.read_part(folder / "LibriSpeech" / "dev-clean")
+        line = ["librispeech", f"--source={folder}", f"--target_dir={folder / 'out'}", "--parts=dev-clean"]
+        for _ in range(a.runs):
+            start, used = time.perf_counter(), time.process_time()
+            found = Place(folder, workers=a.workers).scan(recordings, "dev-clean")
+            scan_s.append(time.perf_counter() - start)
+            processor_s.append(time.process_time() - used)
+            start = time.perf_counter()
+            if prepare.main([*line, f"--workers={a.workers}"]) or len(found) != a.files:
+                raise SystemExit("error: the tree was not prepared; what was wrong stands above")
+            prepare_s.append(time.perf_counter() - start)
+    result = {
+        "benchmark": "prepare_corpus",
+        "files": a.files,
+        "scan_files_per_s": round(a.files / statistics.median(scan_s)),
+        "prepare_files_per_s": round(a.files / statistics.median(prepare_s)),
+        "scan_processor_us": round(1e6 * statistics.median(processor_s) / a.files),
+        "prepare_s": round(statistics.median(prepare_s), 4),
+        "workers": a.workers,
+        "machine": measure.machine(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

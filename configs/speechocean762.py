@@ -1,0 +1,36 @@
+"""speechocean762: English sentences read by Mandarin speakers, half of them children; 4 hours of training speech.
+
+    python -m input_pipeline.prepare speechocean762 --target_dir=data/speechocean762
+    python main.py --config=configs/speechocean762.py --workdir=runs/speechocean762
+
+A bidirectional GRU network of 2.6 million parameters, sized so that a run takes about 40 minutes on two idle cores. The
+transcripts are the prompts, also where a speaker said something else: expect high error rates.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Return the settings of this recipe."""
+    config = base.get_config()
+    config.data.train = "data/speechocean762/train.jsonl"
+    config.data.dev = "data/speechocean762/dev.jsonl"
+    config.data.test = "data/speechocean762/test.jsonl"
+    config.data.max_duration_s = 16.0
+    config.batch.size = 16
+    config.batch.buckets = 10
+    config.batch.shuffle = "batch_shuffle_clipped"
+    config.batch.eval_size = 32
+    config.features.kind = "fbank"
+    config.features.mel_bins = 64
+    config.augment.file = "configs/augmentation_an4.json"
+    config.model.conv = "11x21/3x2:24, 7x11/1x2:24"
+    config.model.rnn_size = 256
+    config.model.dropout = 0.15
+    config.optim.learning_rate = 1e-3
+    config.optim.clip_norm = 20.0
+    config.optim.ema = 0.998
+    config.train.epochs = 22
+    return config

@@ -1,0 +1,177 @@
+"""Text that a language model is trained on: read from many kinds of files, prepared as the original's was, streamed.
+
+English keeps letters, digits and apostrophes, writes numbers as words and is lower case; Mandarin loses punctuation and
+is parted into characters.
+"""
+
+import bz2
+import collections
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from input_pipeline.text import LANGUAGES, normalise
+
+__all__ = ["LANGUAGES", "UNKNOWN", "Counted", "Excluded", "prepare", "read_lines", "write_corpus"]
+
+UNKNOWN = "UNKNOWNWORD"  # stands for words that are not among the most frequent ones, as in the original
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+NOT_ENGLISH = re.compile(r"[^a-z0-9\s']")
+NUMBER = re.compile(r"\d+")
+LONGEST_NUMBER = 15  # digits; longer ones are spelled digit by digit
+LINES_A_TICK = 500  # between two looks at how far a file is read
+MOST_COUNTED = 10_000_000  # different words that are counted at once, about a gigabyte
+# Tokens from which on a text counts as excluded wherever it stands; shorter ones are common phrases.
+WITHIN = {"en": 4, "none": 4, "zh": 8}
+
+
+def prepare(line: str, language: str) -> str:
+    """Prepare a line of text as training transcripts are written; '' where nothing is left."""
+    if language == "none":
+        return normalise(line, language)
+    if language == "zh":
+        return " ".join(c for c in normalise(line, language) if unicodedata.category(c)[0] not in "PSC")
+    line = NOT_ENGLISH.sub("", normalise(line, language))
+    return " ".join(NUMBER.sub(_in_words, line).split())
+
+
+def _in_words(match: re.Match) -> str:
+    from num2words import num2words
+
+    digits = match[0]
+    parts = [digits] if len(digits) <= LONGEST_NUMBER else list(digits)
+    words = " ".join(num2words(int(part)) for part in parts)
+    return f" {words.replace('-', ' ').replace(',', '')} "
+
+
+def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = None) -> Iterator[str]:
+    """Read lines of text files, plain or compressed (gz, bz2, xz), or the texts of manifests (.jsonl). Raises ValueError.
+
+    `bar` counts the bytes read, of compressed files as they lie on the disk.
+    """
+    for path in paths:
+        opener: Callable[..., Any] = OPENERS.get(Path(path).suffix, io.TextIOWrapper)
+        mode = {} if opener is io.TextIOWrapper else {"mode": "rt"}
+        manifest = ".jsonl" in Path(path).suffixes
+        number = place = 0
+        try:
+            with open(path, "rb") as raw, opener(raw, encoding="utf-8", **mode) as file:
+                for line in file:
+                    number += 1
+                    if bar is not None and number % LINES_A_TICK == 0 and raw.seekable():
+                        bar.update(raw.tell() - place)
+                        place = raw.tell()
+                    yield json.loads(line)["text"] if manifest else line
+        except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+            raise ValueError(f"{flag}: {path} cannot be read after line {number}: {error}") from error
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{flag}: {path}, line {number} is no line of a manifest with a text: {error}") from error
+
+
+class Excluded:
+    """Texts that must not be trained on, those of a test set: prepared as the corpus is.
+
+    A line is dropped that is one of them, or holds one of at least WITHIN tokens somewhere.
+    """
+
+    def __init__(self, paths: Sequence[str], language: str):
+        self._whole = {prepare(line, language) for line in read_lines(paths, "--exclude")} - {""}
+        self._least = WITHIN[language]
+        self._starting: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
+        for text in self._whole:
+            tokens = text.split()
+            if len(tokens) >= self._least:
+                self._starting[tuple(tokens[: self._least])].append(f" {text} ")
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def holds(self, prepared: str) -> bool:
+        """Tell whether a prepared line must be dropped."""
+        if prepared in self._whole:
+            return True
+        if not self._starting:
+            return False
+        tokens, padded = prepared.split(), f" {prepared} "
+        starts = zip(*(tokens[i:] for i in range(self._least)), strict=False)
+        return any(text in padded for start in starts for text in self._starting.get(start, ()))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a corpus holds: lines written and dropped, tokens, different words (at least so many if some were forgotten)."""
+
+    lines: int
+    excluded: int
+    tokens: int
+    words: int
+
+
+class _WordCounts:
+    """Counts of words in bounded memory: the rarest are forgotten when there are too many (lossy counting).
+
+    Manku and Motwani, Approximate frequency counts over data streams, 2002. A count is too low by at most `forgotten`.
+    """
+
+    def __init__(self, most: int):
+        self._most, self.forgotten = most, 0
+        self.counts: collections.Counter = collections.Counter()
+
+    def add(self, words: Sequence[str]) -> None:
+        """Count words."""
+        self.counts.update(words)
+        while len(self.counts) > self._most:
+            self.forgotten += 1
+            self.counts = collections.Counter({w: n - 1 for w, n in self.counts.items() if n > 1})
+
+
+def write_corpus(
+    paths: Sequence[str], language: str, vocabulary: int, output: Path, excluded: Excluded | None = None
+) -> Counted:
+    """Write the prepared lines but excluded ones, all but the most frequent words replaced. Raises ValueError.
+
+    Reads the text once and, where words are replaced, the prepared file once more; only the counts are in memory.
+    """
+    counter = _WordCounts(max(MOST_COUNTED, 4 * vocabulary))
+    lines = dropped = tokens = 0
+    size = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+    bar = tqdm(desc="prepare", total=size or None, unit="B", unit_scale=True, delay=2)
+    with bar, open(output, "w", encoding="utf-8") as file:
+        for line in read_lines(paths, bar=bar):
+            prepared = prepare(line, language)
+            if not prepared:
+                continue
+            if excluded is not None and excluded.holds(prepared):
+                dropped += 1
+                continue
+            words = prepared.split()
+            counter.add(words)
+            file.write(prepared + "\n")
+            lines, tokens = lines + 1, tokens + len(words)
+    if not lines:
+        raise ValueError(
+            f"--text: nothing is left of {', '.join(paths)} after preparation for --language={language}"
+            + (f" without the {dropped} lines of --exclude" if dropped else "")
+        )
+    if len(counter.counts) > vocabulary or counter.forgotten:
+        _replace_rare({word for word, _ in counter.counts.most_common(vocabulary)}, output, lines)
+    return Counted(lines, dropped, tokens, len(counter.counts))
+
+
+def _replace_rare(kept: set[str], corpus: Path, lines: int) -> None:
+    """Write a corpus anew, with UNKNOWN for each word that is not kept."""
+    replaced = corpus.with_suffix(".replaced")
+    with open(corpus, encoding="utf-8") as source, open(replaced, "w", encoding="utf-8") as file:
+        for line in tqdm(source, total=lines, desc="rare words", unit=" lines", delay=2):
+            file.write(" ".join(word if word in kept else UNKNOWN for word in line.split()) + "\n")
+    os.replace(replaced, corpus)

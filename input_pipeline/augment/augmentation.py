@@ -1,0 +1,124 @@
+"""Read an augmentation file and apply it.
+
+The file is a list of `{"type": ..., "params": {...}, "prob": ...}`, applied in this order, each when a uniform draw is
+below its `prob`. All draws are pure functions of (seed, epoch, utterance, copy), whatever the workers, hosts and order.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from input_pipeline.augment.audio_effects import FASTEST_RATE, SLOWEST_RATE, change_speed
+from input_pipeline.augment.augmentors import AUGMENTORS, Speed
+from input_pipeline.augment.params import AugmentationError, Params
+
+SPEED_STREAM = 0x5350454544  # keeps the speed draws of an epoch apart from those of rng_for
+
+
+def rng_for(seed: int, epoch: int, utterance: int, copy: int = 0) -> np.random.Generator:
+    """Return the generator of one utterance in one epoch; `copy` counts its appearances there."""
+    return np.random.default_rng([seed, epoch, utterance, copy])
+
+
+class Entry(NamedTuple):
+    """One augmentor of the file and how often it is applied."""
+
+    kind: str  # its type in the file
+    augmentor: Any
+    prob: float
+    description: str
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The augmentors of one file, in its order. Empty: nothing is changed."""
+
+    entries: tuple[Entry, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path, sample_rate_hz: int) -> "Augmentation":
+        """Read a JSON file ('' for no augmentation); sample_rate_hz is the speech's; raises AugmentationError."""
+        if not str(path):
+            return cls()
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise AugmentationError(f"augmentation file {path} cannot be read as JSON: {error}; mend it") from error
+        if content in ([], {}):
+            return cls()
+        if not isinstance(content, list):
+            raise AugmentationError(f'{path}: must be a list of {{"type", "params", "prob"}}, [] for no augmentation')
+        parsed = [_parse_entry(entry, index, Path(path), sample_rate_hz) for index, entry in enumerate(content)]
+        loaded = cls(tuple(parsed))
+        shortest, longest = loaded.stretch_limits
+        if shortest < 1 / FASTEST_RATE or longest > 1 / SLOWEST_RATE:
+            reached = f"{1 / longest:g}..{1 / shortest:g}; narrow them to {SLOWEST_RATE:g}..{FASTEST_RATE:g}"
+            raise AugmentationError(f"{path}: all speed entries together reach rates of {reached}")
+        return loaded
+
+    def describe(self) -> str:
+        """Return a line for each augmentor."""
+        return "\n".join(entry.description for entry in self.entries) or "no augmentation"
+
+    @property
+    def stretch_limits(self) -> tuple[float, float]:
+        """Smallest and largest factor by which a clip's length can change."""
+        shortest = longest = 1.0
+        for entry in self.entries:
+            if isinstance(entry.augmentor, Speed) and entry.prob > 0:
+                rates = [entry.augmentor.min_rate, entry.augmentor.max_rate, *([1.0] if entry.prob < 1 else [])]
+                shortest /= max(rates)
+                longest /= min(rates)
+        return shortest, longest
+
+    def speed_rates(self, n_utterances: int, seed: int, epoch: int, copy: int = 0) -> np.ndarray:
+        """Draw the speed rates of an epoch, [N] float64, all at once: batches are planned with them."""
+        rates = np.ones(n_utterances)
+        for position, entry in enumerate(self.entries):
+            if isinstance(entry.augmentor, Speed):
+                rng = np.random.default_rng([seed, epoch, copy, position, SPEED_STREAM])
+                chance, uniform = rng.random((2, n_utterances))
+                rates *= np.where(chance < entry.prob, entry.augmentor.draw_rates(uniform), 1.0)
+        return rates
+
+    def apply_audio(
+        self, samples: np.ndarray, sample_rate_hz: int, *, rate: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Change samples [N] float32; `rate`, from `speed_rates`, is applied where the first speed entry stands."""
+        for entry in self.entries:
+            if isinstance(entry.augmentor, Speed):
+                samples, rate = change_speed(samples, rate), 1.0
+            elif hasattr(entry.augmentor, "apply_audio") and rng.random() < entry.prob:
+                samples = entry.augmentor.apply_audio(samples, sample_rate_hz, rng)
+        return samples
+
+    def apply_features(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Change normalised features [T, F] float32, of which the mean is 0."""
+        for entry in self.entries:
+            if hasattr(entry.augmentor, "apply_features") and rng.random() < entry.prob:
+                features = entry.augmentor.apply_features(features, rng)
+        return features
+
+
+def _parse_entry(entry: Any, index: int, path: Path, sample_rate_hz: int) -> Entry:
+    where = f"{path}: entry {index + 1}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+        raise AugmentationError(f'{where}: {entry!r} is not {{"type": ..., "params": {{...}}, "prob": ...}}')
+    kind = AUGMENTORS.get(entry["type"])
+    if kind is None:
+        raise AugmentationError(f"{where}: unknown type {entry['type']!r}; there are {', '.join(AUGMENTORS)}")
+    where = f"{where} ({entry['type']})"
+    outer = Params(entry, where, path.parent, sample_rate_hz, known=["type", "params"])
+    prob = outer.number("prob", 0.0, 1.0)
+    outer.refuse_others()
+    values = entry.get("params", {})
+    if not isinstance(values, dict):
+        raise AugmentationError(f"{where}: 'params' is {values!r}; it must be an object with named values")
+    params = Params(values, where, path.parent, sample_rate_hz)
+    augmentor = kind.parse(params)
+    params.refuse_others()
+    named = "".join(f", {name} {value}" for name, value in values.items())
+    return Entry(entry["type"], augmentor, prob, f"{entry['type']}: prob {prob:g}{named}")

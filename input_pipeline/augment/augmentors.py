@@ -1,0 +1,241 @@
+"""The augmentors of the JSON file: one class a type, with its parameters and their ranges.
+
+A new one is a class with `parse(params)` and one of `draw_rates` (changes the length; drawn for a whole epoch at once),
+`apply_audio` or `apply_features`, and a line in AUGMENTORS.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import audio, manifest
+from input_pipeline.augment.audio_effects import (
+    FASTEST_RATE,
+    SLOWEST_RATE,
+    ImpulseResponse,
+    NoiseClip,
+    add_noise,
+    change_volume,
+    limit_band,
+    normalise_online,
+    reverberate,
+    shift,
+)
+from input_pipeline.augment.clip_cache import ClipCache
+from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
+from input_pipeline.augment.params import AugmentationError, Params
+
+CROSS_FADE_S = 0.05
+CACHE_BYTES = 128 * 2**20  # of noise, and again of impulse responses, in each worker process
+LONGEST_RESPONSE_S = 30.0
+LOUDEST_DB = 100.0  # and, with a minus, the most quiet: beyond it a number is a slip
+LONGEST_SHIFT_MS = 10_000.0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Louder or softer: gain ~ U(min_gain_db, max_gain_db). The features' own normalisation of the level undoes it."""
+
+    min_gain_db: float
+    max_gain_db: float
+
+    @classmethod
+    def parse(cls, params: Params) -> "Volume":
+        return cls(*params.interval("min_gain_dBFS", "max_gain_dBFS", -LOUDEST_DB, LOUDEST_DB))
+
+    def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+        """Change the level of samples [N] float32."""
+        return change_volume(samples, rng.uniform(self.min_gain_db, self.max_gain_db))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Faster or slower, with the pitch: rate ~ U(min_rate, max_rate), the new length int(N / rate).
+
+    With num_rates, which PaddleSpeech added, one of so many rates from min_rate to max_rate.
+    """
+
+    min_rate: float
+    max_rate: float
+    num_rates: int
+
+    @classmethod
+    def parse(cls, params: Params) -> "Speed":
+        rates = params.interval("min_speed_rate", "max_speed_rate", SLOWEST_RATE, FASTEST_RATE)
+        return cls(*rates, params.count("num_rates", 1000, default=0))
+
+    def draw_rates(self, uniform: np.ndarray) -> np.ndarray:
+        """Turn uniform draws [N] into rates [N]."""
+        if self.num_rates:
+            return np.linspace(self.min_rate, self.max_rate, self.num_rates)[(uniform * self.num_rates).astype(int)]
+        return self.min_rate + (self.max_rate - self.min_rate) * uniform
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Earlier or later by s ~ U(min_shift_ms, max_shift_ms): above 0, the start is dropped and the end is silent."""
+
+    min_shift_ms: float
+    max_shift_ms: float
+
+    @classmethod
+    def parse(cls, params: Params) -> "Shift":
+        return cls(*params.interval("min_shift_ms", "max_shift_ms", -LONGEST_SHIFT_MS, LONGEST_SHIFT_MS))
+
+    def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+        """Move samples [N] float32 in time."""
+        return shift(samples, int(rng.uniform(self.min_shift_ms, self.max_shift_ms) * sample_rate_hz / 1000))
+
+
+@dataclass(frozen=True)
+class BayesianNormal:
+    """The level brought to target_db as a live system does, which knows the past and a prior estimate only."""
+
+    target_db: float
+    prior_db: float
+    prior_samples: float
+    startup_delay_s: float
+
+    @classmethod
+    def parse(cls, params: Params) -> "BayesianNormal":
+        return cls(
+            target_db=params.number("target_db", -LOUDEST_DB, LOUDEST_DB),
+            prior_db=params.number("prior_db", -LOUDEST_DB, LOUDEST_DB),
+            prior_samples=params.number("prior_samples", 1, 1e9),
+            startup_delay_s=params.number("startup_delay", 0.0, 3600.0, default=0.0),
+        )
+
+    def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+        """Normalise samples [N] float32; nothing is drawn."""
+        delay = round(self.startup_delay_s * sample_rate_hz)
+        return normalise_online(samples, self.target_db, self.prior_db, self.prior_samples, delay)
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Through a lower sample rate and back, as a telephone: what lies above half that rate is lost."""
+
+    new_sample_rate_hz: int
+
+    @classmethod
+    def parse(cls, params: Params) -> "Resample":
+        return cls(int(params.number("new_sample_rate", 1000, 1_000_000)))
+
+    def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+        """Limit the band of samples [N] float32; nothing is drawn."""
+        return limit_band(samples, sample_rate_hz, self.new_sample_rate_hz)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A random piece of a random clip of a noise manifest, added at snr ~ U(min_snr_db, max_snr_db)."""
+
+    min_snr_db: float
+    max_snr_db: float
+    clips: manifest.Manifest
+    cache: ClipCache[NoiseClip] = field(
+        default_factory=lambda: ClipCache(NoiseClip, CACHE_BYTES), compare=False, repr=False
+    )
+
+    @classmethod
+    def parse(cls, params: Params) -> "Noise":
+        min_snr_db, max_snr_db = params.interval("min_snr_dB", "max_snr_dB", -100.0, 100.0)
+        longest_s = CACHE_BYTES / 4 / params.sample_rate_hz  # a longer one would be decoded for each utterance
+        return cls(min_snr_db, max_snr_db, params.clips("noise_manifest_path", longest_s))
+
+    def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+        """Add noise to samples [N] float32."""
+        row = int(rng.integers(len(self.clips)))
+        snr_db = rng.uniform(self.min_snr_db, self.max_snr_db)
+        place = rng.random()
+        try:
+            noise = self.cache.read(self.clips.audio[row], sample_rate_hz)
+        except (audio.AudioError, AugmentationError) as error:
+            raise AugmentationError(f"noise {self.clips.where(row)}: {error}") from error
+        return add_noise(samples, noise, snr_db, place, int(CROSS_FADE_S * sample_rate_hz))
+
+
+@dataclass(frozen=True)
+class Impulse:
+    """The sound of a random room: convolution with a clip of a manifest of impulse responses."""
+
+    clips: manifest.Manifest
+    cache: ClipCache[ImpulseResponse] = field(
+        default_factory=lambda: ClipCache(ImpulseResponse, CACHE_BYTES), compare=False, repr=False
+    )
+
+    @classmethod
+    def parse(cls, params: Params) -> "Impulse":
+        return cls(params.clips("impulse_manifest_path", LONGEST_RESPONSE_S))
+
+    def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+        """Put samples [N] float32 into a room."""
+        row = int(rng.integers(len(self.clips)))
+        try:
+            room = self.cache.read(self.clips.audio[row], sample_rate_hz)
+        except (audio.AudioError, AugmentationError) as error:
+            raise AugmentationError(f"impulse response {self.clips.where(row)}: {error}") from error
+        return reverberate(samples, room)
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Time warped, bands of frequency and time set to the mean (Park et al. 2019), with PaddleSpeech's parameters.
+
+    Adaptive (Park et al. 2020): the number of time masks, and their width, as a share of the frames instead.
+    """
+
+    freq_masks: int
+    freq_width: int
+    time_masks: int
+    time_width: int
+    max_time_share: float
+    warp: int
+    replace_with_zero: bool
+    adaptive_number: float
+    adaptive_size: float
+    most_time_masks: int
+
+    @classmethod
+    def parse(cls, params: Params) -> "SpecAugment":
+        parsed = cls(
+            freq_masks=params.count("n_freq_masks", 100),
+            freq_width=params.count("F", 10_000),
+            time_masks=params.count("n_time_masks", 100),
+            time_width=params.count("T", 1_000_000),
+            max_time_share=params.number("p", 0.0, 1.0, default=1.0),
+            warp=params.count("W", 1000, default=0),
+            replace_with_zero=params.switch("replace_with_zero", True),
+            adaptive_number=params.number("adaptive_number_ratio", 0.0, 1.0, default=0.0),
+            adaptive_size=params.number("adaptive_size_ratio", 0.0, 1.0, default=0.0),
+            most_time_masks=params.count("max_n_time_masks", 100, default=20),
+        )
+        params.choice("warp_mode", ("PIL",))  # PaddleSpeech's name of what W does
+        return parsed
+
+    def apply_features(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Warp and mask features [T, F] float32."""
+        frames, masks, width = len(features), self.time_masks, self.time_width
+        if self.adaptive_number:
+            masks = min(int(self.adaptive_number * frames), self.most_time_masks)
+        if self.adaptive_size:
+            width = int(self.adaptive_size * frames)
+        fill = 0.0 if self.replace_with_zero else float(features.mean())
+        features = warp_time(features, rng, self.warp)
+        features = mask_bands(features, rng, self.freq_masks, self.freq_width, fill)
+        return mask_times(features, rng, masks, width, self.max_time_share, fill)
+
+
+AUGMENTORS: Mapping[str, Any] = {
+    "volume": Volume,
+    "speed": Speed,
+    "shift": Shift,
+    "bayesian_normal": BayesianNormal,
+    "noise": Noise,
+    "impulse": Impulse,
+    "resample": Resample,
+    "specaugment": SpecAugment,
+    "specaug": SpecAugment,
+}

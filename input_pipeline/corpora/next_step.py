@@ -1,0 +1,41 @@
+"""What to run after a corpus is prepared, in words that can be copied."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: str = "dev", test: str = "test") -> str:
+    """Word the line that trains with a recipe on manifests of a folder; a split without a name is left out."""
+    manifests = {"train": ",".join(f"{folder / name}.jsonl" for name in splits)}
+    manifests |= {split: f"{folder / name}.jsonl" for split, name in (("dev", dev), ("test", test)) if name}
+    options = [f"--config.data.{split}={paths}" for split, paths in manifests.items()]
+    return shlex.join(["python", "main.py", f"--config={recipe}", f"--workdir=runs/{folder.name}", *options])
+
+
+def evaluate(test: Path, *options: str) -> str:
+    """Word the line that evaluates a model on a manifest."""
+    return shlex.join(
+        ["python", "main.py", "--mode=eval", *options, "--config.restore=MODEL", f"--config.data.test={test}"]
+    )
+
+
+def check(path: Path) -> str:
+    """Word the line that listens to every clip of a manifest and says what is wrong."""
+    return shlex.join(["python", "-m", "input_pipeline.manifest", "check", str(path)])
+
+
+def add_noise(path: Path) -> str:
+    """Word an entry of the augmentation file that adds the noise of a manifest."""
+    return _entry("noise", {"min_snr_dB": 10, "max_snr_dB": 30, "noise_manifest_path": str(path)})
+
+
+def add_rooms(path: Path) -> str:
+    """Word an entry of the augmentation file that puts speech into the rooms of a manifest."""
+    return _entry("impulse", {"impulse_manifest_path": str(path)})
+
+
+def _entry(kind: str, params: dict) -> str:
+    entry = json.dumps({"type": kind, "params": params, "prob": 0.5}, ensure_ascii=False)
+    return f"add to the file of --config.augment.file: {entry}"
