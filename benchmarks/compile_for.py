@@ -18,8 +18,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no TPU is looked for
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -83,8 +83,8 @@ def make_mesh(topology: str, fsdp: int) -> Mesh:
     return Mesh(np.array(found.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
 
 
-def make_lowering(config, vocabulary: int, mesh: Mesh) -> dict[str, Callable[[Shape], jax.stages.Lowered]]:
-    """Return what lowers the training step and the evaluation step of a recipe for a batch of some shape."""
+def make_steps(config, vocabulary: int, mesh: Mesh) -> dict[str, tuple[Any, Any, int]]:
+    """Return a recipe's training and evaluation step, each with its first argument's shapes, and the features' size."""
     features = FeatureSettings(**{name: config.features[name] for name in FeatureSettings.__dataclass_fields__})
     model, size = DeepSpeech2(ModelSettings.from_config(config.model), vocabulary), feature_size(features)
     schedule = make_schedule(config.optim, config.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
@@ -104,10 +104,7 @@ def make_lowering(config, vocabulary: int, mesh: Mesh) -> dict[str, Callable[[Sh
     of_eval |= dict.fromkeys(("loss", "count", "infeasible"), everywhere)
     train = jax.jit(train_step, donate_argnums=0, in_shardings=(of_state, rows), out_shardings=(of_state, everywhere))
     evaluate = jax.jit(make_eval_step(model), in_shardings=(everywhere, rows), out_shardings=of_eval)
-    return {
-        "train": lambda shape: train.lower(state, abstract_batch(shape, size)),
-        "eval": lambda shape: evaluate.lower(variables, abstract_batch(shape, size)),
-    }
+    return {"train": (train, state, size), "eval": (evaluate, variables, size)}
 
 
 def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape]]:
@@ -206,7 +203,7 @@ def main() -> None:
     config = recipe_shapes.read_config(a.config)
     chip = CHIPS.get(a.topology.partition(":")[0], CHIPS["v5e"])
     mesh = make_mesh(a.topology, config.mesh.fsdp)
-    lower = make_lowering(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)
+    jitted = make_steps(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)
     steps = steps_of(config, mesh, a)
     lengths = a.manifest or ("as given" if a.frames else f"like {recipe_shapes.corpus_of(config)}")
     about = {"config": a.config, "topology": a.topology, "chips": mesh.size, "accumulate": config.optim.accumulate}
@@ -218,13 +215,15 @@ def main() -> None:
 
     def one(step: tuple[str, Shape]) -> dict:
         name, shape = step
+        function, first, size = jitted[name]
+        lowered = function.lower(first, abstract_batch(shape, size))
         parts = mesh.size * (config.optim.accumulate if name == "train" else 1)
         return {
             **about,
             "step": name,
             "shape": shape,
             "rows_of_a_chip": shape[0] / parts,
-            **describe(lower[name](shape), chip),
+            **describe(lowered, chip),
         }
 
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
