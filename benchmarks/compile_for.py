@@ -19,7 +19,6 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no TPU is looked for
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -32,18 +31,13 @@ from tqdm import tqdm
 
 from benchmarks import recipe_shapes
 from benchmarks.hlo import Program
+from benchmarks.recipe_steps import make_steps
 from ds2_jax import memory, sharding
 from ds2_jax.compile import abstract_batch
-from ds2_jax.model import DeepSpeech2, ModelSettings
-from ds2_jax.optim import make_optimizer, make_schedule
-from ds2_jax.state import init_state, init_variables
-from ds2_jax.steps import make_eval_step, make_train_step
-from input_pipeline.features import FeatureSettings, feature_size
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
 INSTALL = "python -m pip install --target build/libtpu --no-deps 'libtpu==0.0.42.*'"
-STEPS_PER_EPOCH = 1000  # of the schedule, which does not change the program's shape
 GIB = 2**30
 CHIPS = {  # memory, GiB; dense bfloat16 operations a second; clock, Hz (peak = matrix units x 2 x their cells x clock)
     "v4": (32, 275e12, 1.05e9),
@@ -81,30 +75,6 @@ def make_mesh(topology: str, fsdp: int) -> Mesh:
     except RuntimeError as error:
         raise SystemExit(f"error: {error}; install the compiler: {INSTALL}") from error
     return Mesh(np.array(found.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
-
-
-def make_steps(config, vocabulary: int, mesh: Mesh) -> dict[str, tuple[Any, Any, int]]:
-    """Return a recipe's training and evaluation step, each with its first argument's shapes, and the features' size."""
-    features = FeatureSettings(**{name: config.features[name] for name in FeatureSettings.__dataclass_fields__})
-    model, size = DeepSpeech2(ModelSettings.from_config(config.model), vocabulary), feature_size(features)
-    schedule = make_schedule(config.optim, config.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
-    optimizer = make_optimizer(config.optim, schedule)
-    variables = jax.eval_shape(lambda: init_variables(model, size, seed=0))
-    state = jax.eval_shape(lambda v: init_state(v, optimizer, average=config.optim.ema > 0), variables)
-    everywhere, rows, of_state = sharding.replicated(mesh), sharding.by_row(mesh), sharding.of_state(state, mesh)
-    train_step = make_train_step(
-        model.clone(remat=config.train.remat),
-        optimizer,
-        seed=0,
-        accumulate=config.optim.accumulate,
-        ema=config.optim.ema,
-        gather=sharding.gatherer(mesh),
-    )
-    of_eval = dict.fromkeys(("ids", "probabilities", "lengths"), rows)
-    of_eval |= dict.fromkeys(("loss", "count", "infeasible"), everywhere)
-    train = jax.jit(train_step, donate_argnums=0, in_shardings=(of_state, rows), out_shardings=(of_state, everywhere))
-    evaluate = jax.jit(make_eval_step(model), in_shardings=(everywhere, rows), out_shardings=of_eval)
-    return {"train": (train, state, size), "eval": (evaluate, variables, size)}
 
 
 def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape]]:

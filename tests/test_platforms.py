@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import Mesh
 
 from benchmarks import recipe_shapes
-from benchmarks.compile_for import LIBTPU, make_steps
+from benchmarks.compile_for import LIBTPU
+from benchmarks.recipe_steps import make_steps
 from ds2_jax import sharding
 from ds2_jax.compile import abstract_batch
 from tests.runs import ROOT
@@ -66,7 +67,8 @@ def tpu_compiler() -> dict[str, str]:
         import importlib.metadata
 
         wanted = next(r for r in importlib.metadata.requires("jax") or [] if r.startswith("libtpu"))
-        command = [
+        wanted = wanted.partition(";")[0].strip()
+        install = [
             sys.executable,
             "-m",
             "pip",
@@ -74,9 +76,9 @@ def tpu_compiler() -> dict[str, str]:
             "--quiet",
             "--no-deps",
             "--target",
-            ROOT / LIBTPU.parent.parent,
+            str(ROOT / LIBTPU.parent.parent),
         ]
-        result = subprocess.run([*command, wanted.partition(";")[0].strip()], capture_output=True, text=True)
+        result = subprocess.run([*install, wanted], capture_output=True, text=True)
         if result.returncode:
             pytest.skip(f"libtpu cannot be installed here: {result.stderr.strip().splitlines()[-1]}")
     return {k: v for k, v in os.environ.items() if not k.startswith("XLA")} | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
