@@ -1,7 +1,7 @@
 """Time the input pipeline on a manifest, and each of its parts.
 
     taskset -c 0 python -m benchmarks.input_pipeline --manifest data/an4/train.jsonl --threads 1 \
-        --augment configs/augmentation_noise.json --always
+        --augment benchmarks/augmentation.json
 
 Prints one JSON line, in seconds of audio a second of the processor's time: `end_to_end` (batches through grain, augmented if
 asked for; with --workers, their start included) and `parts` alone, each as often as the file of augmentors applies it. `share`
@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import soxr
@@ -62,7 +63,7 @@ class Laps:
 
 
 def time_parts(
-    paths: list[str], settings: FeatureSettings, augmentation: Augmentation
+    paths: Sequence[str], settings: FeatureSettings, augmentation: Augmentation
 ) -> tuple[float, dict[str, float]]:
     """Take clip after clip through the parts of the pipeline, so that memory does not grow with the corpus.
 
@@ -101,7 +102,6 @@ def main() -> None:
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--kind", choices=KINDS, default="linear")
     parser.add_argument("--augment", default="", help="JSON file of augmentors")
-    parser.add_argument("--always", action="store_true", help="apply every augmentor to every clip, whatever its prob")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--buckets", type=int, default=12)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: threads")
@@ -115,8 +115,6 @@ def main() -> None:
     settings = FeatureSettings(kind=a.kind)
 
     augmentation = Augmentation.load(a.augment, settings.sample_rate_hz)
-    if a.always:
-        augmentation = Augmentation(tuple(entry._replace(prob=1.0) for entry in augmentation.entries))
     time_parts(clips.audio[:WARM_UP], settings, augmentation)
     seconds, parts = time_parts(clips.audio, settings, augmentation)
     plan = BatchSettings(size=a.batch, buckets=a.buckets, sortagrad=False)

@@ -57,9 +57,18 @@ def forget_peak_memory() -> None:
 
 def peak_memory_mb() -> float:
     """Return the most memory, in MB, that was resident since `forget_peak_memory`, or since the start."""
+    return _memory_mb("VmHWM:")
+
+
+def resident_memory_mb() -> float:
+    """Return the memory, in MB, that is resident now (where the system does not tell: that was, at most)."""
+    return _memory_mb("VmRSS:")
+
+
+def _memory_mb(field: str) -> float:
     status = Path("/proc/self/status")
     if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+        return int(status.read_text().split(field)[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 

@@ -10,7 +10,8 @@ make 5,800 utterances of 5 s, and 123 and 122 of dev and test, in which each cli
     python main.py --config=configs/mandarin_words.py --workdir=runs/mandarin_words
     python main.py --mode=eval --config.restore=runs/mandarin_words --config.data.test=data/audio_cmn_hsk/test.jsonl
 
-The last line evaluates the words one by one. Expect a high CER: 12,500 characters are few for 2,600 different ones, a
+The last line evaluates the words one by one. 4.7 million parameters, 16 epochs in about 50 minutes on two idle cores.
+Not measured yet. Expect a high CER: 12,500 characters are few for 2,600 different ones, a
 tenth of those of test are in no training word, and nothing but a language model tells characters of one sound apart.
 """
 

@@ -1,7 +1,12 @@
-"""A small network on synthetic speech: the whole path in minutes on two CPU cores.
+"""A small network on synthetic English commands: the whole path in minutes on two CPU cores; `make quickstart` runs it all.
 
-python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
-python main.py --config=configs/tiny.py --workdir=runs/tiny
+    python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
+    python main.py --config=configs/tiny.py --workdir=runs/tiny
+    python main.py --mode=eval --config.restore=runs/tiny --config.data.test=data/synthetic_en/test_voices.jsonl
+
+0.4 million parameters. dev and test hold sentences that are not in train, test_voices also voices that are not. Measured
+(2 cores of an AMD EPYC, about 4 minutes with everything): WER 0.58 % (95 % interval 0.1 to 1.2) on test, 4.87 % (2.5 to
+7.3) on test_voices.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,8 @@
     python main.py --mode=eval --config.restore=runs/tiny_mandarin --config.data.test=data/synthetic_zh/test_voices.jsonl
 
 dev and test hold sentences that are not in train; the last line measures voices that are not in it either.
+Measured (2 cores of an AMD EPYC of family 25, load 11): CER 1.46 % (95 % interval 0.8 to 2.3) on test, 2.13 % (0.9 to
+3.7) on test_voices, after 368 s with compilation, of which the processor worked 150.
 """
 
 from ml_collections import ConfigDict
@@ -31,5 +33,5 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1
     config.optim.learning_rate = 3e-3
     config.optim.warmup_steps = 100
-    config.train.epochs = 12
+    config.train.epochs = 8
     return config

@@ -6,6 +6,7 @@ from ds2_jax import decode_settings
 from ds2_jax.model import ModelSettings
 from ds2_jax.optim import make_optimizer, make_schedule
 from ds2_jax.training_data import feature_settings
+from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.text import normalise
 
@@ -15,7 +16,9 @@ FROM_MODEL = ("model.", "features.", "text.")  # settings that a restored model 
 def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) -> None:
     """Raise ValueError naming field, value and mend for what cannot work in this mode."""
     _check_restore(config, overrides, mode, workdir)
-    feature_settings(config)
+    features, _ = feature_settings(config)
+    if mode == "train":
+        Augmentation.load(config["augment"]["file"], features.sample_rate_hz)
     normalise("", config["text"]["language"])
     ModelSettings.from_config(config["model"])
     batch = config["batch"]

@@ -56,6 +56,11 @@ def describe(settings: BeamSettings, engine: str) -> str:
     return f"{engine}, {model}, beam {settings.beam_size}"
 
 
+def describe_of(config: Mapping, engine: Engine | None) -> str:
+    """Say in one line how `make_engine`'s engine decodes, for results: a number stands beside what made it."""
+    return describe(read_settings(config), engine.name) if engine else "greedy"
+
+
 def card_section(config: Mapping) -> str:
     """Describe the language model of a bundle for its card; empty without one."""
     settings = read_settings(config)

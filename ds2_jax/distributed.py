@@ -12,7 +12,6 @@ import os
 import pickle
 import socket
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -142,6 +141,7 @@ def _connect(place: Place) -> None:
         return
     _Run.names = tuple(f"process {r} ({host})" for r, host in enumerate(exchange(socket.gethostname())))
     _Run.watch = Watch(_client(), rank(), list(_Run.names), str(runtime.global_state.coordinator_address))
+    jax.devices()  # makes the processes' devices known to each other: all wait for all, so it is done here
 
 
 def _refuse_taken_port(coordinator: str) -> None:
@@ -294,7 +294,8 @@ def leave(code: int, message: str) -> NoReturn:
 def blame(error: BaseException) -> None:
     """Find out who is gone where an error says that a connection broke: then end, naming it; else return."""
     if _Run.watch is not None and any(word in str(error) for word in BROKEN):
-        traceback.print_exception(error)
+        line = str(error).splitlines()[0]
+        print(f"{prefix()}a connection broke ({line}): finding out who is gone", file=sys.stderr, flush=True)
         _Run.watch.wait_for_verdict()
 
 

@@ -199,7 +199,7 @@ def evaluate(
         raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
     references = [normalise(manifest.text[row], meta.language) for row in rows]
     hypotheses = [best[row].text for row in rows]
-    names = [manifest.path_as_written(row) for row in rows]
+    names = [manifest.name(row) for row in rows]
     speakers = [manifest.speaker(row) for row in rows]
     rules = ScoringRules.for_language(meta.language)
     result = summarise(references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names)
@@ -238,6 +238,7 @@ def run_eval(config: Mapping, workdir: str) -> dict:
         "loss": _finite(evaluation.loss),
         "unusable": len(evaluation.problems),
         "engine": engine.name if engine else "greedy",
+        "decoding": decode_settings.describe_of(config, engine),
     }
     if workdir and distributed.rank() == 0:
         write_reports(evaluation, Path(workdir), "eval", f"{', '.join(manifest.sources)} ({summary['engine']})")

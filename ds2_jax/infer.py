@@ -15,6 +15,7 @@ from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import audio
 from input_pipeline import manifest as manifests
+from input_pipeline.columns import Objects, Strings
 from input_pipeline.corpus import describe_upsampling
 from input_pipeline.manifest import Manifest
 from input_pipeline.text import ScoringRules
@@ -90,12 +91,12 @@ def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
     return (
         Manifest(
             sources=("--audio",),
-            audio=list(files),
+            audio=Strings(files),
             duration=np.array(durations),
-            text=[""] * rows,
+            text=Strings([""] * rows),
             source=np.zeros(rows, np.int32),
             line=np.arange(1, rows + 1, dtype=np.int32),
-            extra=[{}] * rows,
+            extra=Objects([{}] * rows),
             weights=(1.0,),
         ),
         problems,

@@ -54,7 +54,7 @@ def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMe
     if config["vocabulary"]:
         vocabulary = Vocabulary.load(config["vocabulary"])
     else:
-        vocabulary = Vocabulary.build([normalise(text, language) for text in manifest.text])
+        vocabulary = Vocabulary.build(normalise(text, language) for text in manifest.text)
         logger.info(
             "vocabulary: %d symbols of the training transcripts: %s",
             vocabulary.size - 1,
@@ -171,7 +171,7 @@ def make_corpus(config: Mapping, manifest: Manifest, meta: ModelMeta, mesh: jax.
             logger.warning("%d of %d utterances are left out:\n%s", len(problems), len(manifest), named)
         usable = np.array([row for row in range(len(manifest)) if row not in problems])
         manifest = manifest.select(usable)
-        labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
+        labels = labels.select(usable)
     warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
     if warning and distributed.rank() == 0:
         logger.warning("%s", warning)

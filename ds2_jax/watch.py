@@ -152,6 +152,7 @@ class Watch:
 
     def _end_here(self, code: int, message: str) -> None:
         again = "; run the same line again to go on from the last checkpoint" if code == RETRY else ""
+        print(file=sys.stderr)  # a progress bar may stand there
         end_at_once(code, f"{message}{again}", self._rank, len(self._names))
 
     def judge_abort(self) -> None:

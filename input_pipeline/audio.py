@@ -1,6 +1,7 @@
 """Read audio: any format of libsndfile, any rate and number of channels, as mono float32.
 
-WAV, FLAC, Ogg (Vorbis, Opus), MP3 and NIST SPHERE are told apart by their content, not by their name.
+WAV, FLAC, Ogg (Vorbis, Opus), MP3 and NIST SPHERE are told apart by their content, not by their name. Where a path is
+read, a reference to a record of a shard and the address of an object are, too (input_pipeline/shard_source.py).
 """
 
 import contextlib
@@ -12,6 +13,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import soundfile
 import soxr
+
+from input_pipeline import shard_source
+from input_pipeline.object_store import is_remote
+from input_pipeline.shards import parse_reference
 
 Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
 
@@ -39,6 +44,7 @@ def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray,
     Channels are averaged. A file object is read from its beginning. Raises AudioError where there is nothing to read,
     the file is cut off, or values are not finite.
     """
+    source = _resolved(source)
     name = _name(source)
     with _opened(source) as file:
         samples, promised, own_rate_hz = file.read(dtype="float32", always_2d=True), file.frames, file.samplerate
@@ -59,16 +65,33 @@ def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray,
 
 def info(source: Source) -> AudioInfo:
     """Read a file's header. Raises AudioError."""
+    source = _resolved(source)
     with _opened(source) as file:
         header = AudioInfo(file.frames, file.samplerate, file.channels, file.frames / file.samplerate)
     _check_not_empty(header.samples, _name(source))
     return header
 
 
+def is_there(path: str) -> bool:
+    """Tell whether there is such a file, or for a record its local shard; stores are not asked."""
+    reference = parse_reference(path)
+    return is_remote(path) or os.path.isfile(reference.shard if reference else path)
+
+
 def rms_db(samples: np.ndarray) -> float:
     """Return 10 log10(mean(x^2)) of samples [N]; -inf for digital silence."""
     power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
+
+
+def _resolved(source: Source) -> Source:
+    """Get the clip that a reference or an address names; leave everything else as it is."""
+    if not isinstance(source, str | os.PathLike) or shard_source.is_file(os.fspath(source)):
+        return source
+    try:
+        return shard_source.read(os.fspath(source))
+    except (OSError, ValueError) as error:
+        raise AudioError(str(error)) from error
 
 
 @contextlib.contextmanager

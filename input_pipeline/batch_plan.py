@@ -8,7 +8,9 @@ Letters: N rows of an epoch (an utterance may come several times), T frames, L l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -53,12 +55,38 @@ class Bucket:
     rows: int
 
 
-@dataclass(frozen=True)
-class PlannedBatch:
+class PlannedBatch(NamedTuple):
     """Rows of the epoch that stand together; at most `bucket.rows`, the rest is filled."""
 
     rows: np.ndarray  # [n] int64
     bucket: Bucket
+
+
+@dataclass(frozen=True)
+class Plan(Sequence[PlannedBatch]):
+    """Batches in order, as columns: batch i is order[starts[i]:ends[i]], in bucket chosen[i]."""
+
+    order: np.ndarray  # [N] int64, rows of the epoch
+    starts: np.ndarray  # [batches] int64
+    ends: np.ndarray  # [batches] int64
+    chosen: np.ndarray  # [batches] int64
+    buckets: Sequence[Bucket]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> PlannedBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Plan": ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.select(index)
+        return PlannedBatch(self.order[self.starts[index] : self.ends[index]], self.buckets[self.chosen[index]])
+
+    def select(self, batches: slice | np.ndarray) -> "Plan":
+        """Keep these batches, in this order."""
+        return replace(self, starts=self.starts[batches], ends=self.ends[batches], chosen=self.chosen[batches])
 
 
 def epoch_rows(source: np.ndarray, weights: Sequence[float], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,9 +171,7 @@ def _least_padding(lengths: np.ndarray, counts: np.ndarray, buckets: int) -> np.
     return lengths[np.array([*ends, end][::-1])]
 
 
-def plan_epoch(
-    frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSettings, seed: int, epoch: int
-) -> list[PlannedBatch]:
+def plan_epoch(frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSettings, seed: int, epoch: int) -> Plan:
     """Put the rows of an epoch, with their lengths frames [N] as augmented, into batches.
 
     `batch_shuffle` sorts by length, cuts from a random offset on into full batches and shuffles these; what is left
@@ -158,42 +184,58 @@ def plan_epoch(
         raise ValueError(f"an utterance of {np.max(frames)} frames is longer than the longest bucket, {lengths[-1]}")
     rng = np.random.default_rng([seed, epoch])
     if settings.shuffle == "none" or (settings.sortagrad and epoch == 0):
-        return _cut(np.argsort(frames, kind="stable"), frames, buckets, lengths)
-    if settings.shuffle == "instance_shuffle":
-        order = rng.permutation(len(frames))
-        member = np.searchsorted(lengths, frames[order])
-        batches = []
-        for index in range(len(buckets)):
-            batches += _cut(order[member == index], frames, buckets, lengths)
-        return [batches[i] for i in rng.permutation(len(batches))]
-
+        order = np.argsort(frames, kind="stable")
+        return _cut(order, np.searchsorted(lengths, frames[order]), buckets, [0, len(order)])
     order = rng.permutation(len(frames))  # utterances of equal length meet others in each epoch
+    if settings.shuffle == "instance_shuffle":
+        member = np.searchsorted(lengths, frames)
+        order = order[np.argsort(member[order], kind="stable")]
+        member = member[order]
+        plan = _cut(order, member, buckets, np.searchsorted(member, np.arange(len(buckets) + 1)))
+        return plan.select(rng.permutation(len(plan)))
+
     order = order[np.argsort(frames[order], kind="stable")]
     first = int(rng.integers(min(buckets[0].rows, len(frames))))
-    batches = _cut(order[first:], frames, buckets, lengths)
-    full = [batch for batch in batches if len(batch.rows) == batch.bucket.rows]
-    shuffled = [full[i] for i in rng.permutation(len(full))]
-    if settings.shuffle == "batch_shuffle_clipped" and shuffled:
-        return shuffled
-    left = [batch for batch in batches if len(batch.rows) < batch.bucket.rows]
-    return shuffled + left + _cut(order[:first], frames, buckets, lengths)
+    plan = _cut(order, np.searchsorted(lengths, frames[order]), buckets, [first, len(order), 0, first])
+    main = plan.starts >= first
+    is_full = main & (plan.ends - plan.starts == np.array([bucket.rows for bucket in buckets])[plan.chosen])
+    full = np.flatnonzero(is_full)
+    shuffled = full[rng.permutation(len(full))]
+    if settings.shuffle == "batch_shuffle_clipped" and len(shuffled):
+        return plan.select(shuffled)
+    return plan.select(np.concatenate([shuffled, np.flatnonzero(main & ~is_full), np.flatnonzero(~main)]))
 
 
-def _cut(order: np.ndarray, frames: np.ndarray, buckets: Sequence[Bucket], lengths: np.ndarray) -> list[PlannedBatch]:
-    """Cut rows into consecutive batches, each in the smallest bucket that the rows which fill it fit into."""
-    batches, start = [], 0
-    while start < len(order):
-        smallest = int(np.searchsorted(lengths, frames[order[start]]))
-        for bucket in buckets[smallest:]:  # a larger bucket may hold fewer rows: only the last batch is not full
-            rows = order[start : start + bucket.rows]
-            if frames[rows].max() <= bucket.frames:
-                break
-        batches.append(PlannedBatch(rows, bucket))
-        start += len(rows)
-    return batches
+def _cut(order: np.ndarray, member: np.ndarray, buckets: Sequence[Bucket], limits: Sequence[int] | np.ndarray) -> Plan:
+    """Cut rows into consecutive batches, each in the smallest bucket that the rows which fill it fit into.
+
+    order [N] are the rows, member [N], ascending, the smallest bucket that each fits into. No batch crosses a limit:
+    limits [n] are places in the order, each with the next one the start and the end of a run; runs that end before
+    they start are none.
+    """
+    ends = np.searchsorted(member, np.arange(len(buckets)), side="right")  # so many rows fit into each bucket
+    cuts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for start, limit in pairwise(map(int, limits)):
+        while start < limit:
+            index = int(member[start])
+            rows = buckets[index].rows
+            full = (min(int(ends[index]), limit) - start) // rows
+            if full:
+                starts = start + rows * np.arange(full)
+                cuts.append((starts, starts + rows, np.full(full, index)))
+                start += full * rows
+                continue
+            while (end := min(start + buckets[index].rows, limit)) > ends[index]:
+                index += 1  # a larger bucket may hold fewer rows: only the last batch is not full
+            cuts.append((np.array([start]), np.array([end]), np.array([index])))
+            start = end
+    none = np.zeros(0, np.int64)
+    starts, stops, chosen = (np.concatenate(column) for column in zip((none, none, none), *cuts, strict=True))
+    return Plan(order, starts, stops, chosen, buckets)
 
 
-def padding_share(plan: Sequence[PlannedBatch], frames: np.ndarray) -> float:
+def padding_share(plan: Plan, frames: np.ndarray) -> float:
     """Return the share of all frames in the plan's batches that no utterance fills."""
-    room = sum(batch.bucket.rows * batch.bucket.frames for batch in plan)
-    return 1.0 - sum(int(frames[batch.rows].sum()) for batch in plan) / max(room, 1)
+    room = int(np.array([bucket.rows * bucket.frames for bucket in plan.buckets])[plan.chosen].sum())
+    total = np.append(0, np.cumsum(frames[plan.order]))
+    return 1.0 - int((total[plan.ends] - total[plan.starts]).sum()) / max(room, 1)

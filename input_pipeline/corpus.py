@@ -1,18 +1,18 @@
 """A corpus as batches: a manifest with its labels, planned and loaded for training or for evaluation."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import audio
+from input_pipeline import audio, shard_source
 from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import (
     BatchSettings,
     Bucket,
-    PlannedBatch,
+    Plan,
     choose_buckets,
     epoch_rows,
     padding_share,
@@ -20,7 +20,7 @@ from input_pipeline.batch_plan import (
 )
 from input_pipeline.features import FeatureSettings, FeatureStats
 from input_pipeline.manifest import Manifest
-from input_pipeline.pipeline import BatchLoader, BatchSpec, Labels, batch_specs, iterate, planned_frames
+from input_pipeline.pipeline import BatchLoader, BatchSpec, EpochSpecs, Labels, iterate, planned_frames
 
 HEADERS_READ = 50  # clips whose sample rate is looked at before the work starts
 MAX_NAMED = 5  # bad utterances named in a message; the rest is counted
@@ -63,7 +63,7 @@ class Corpus:
         slack = max(1, math.ceil(overlap) - 1)
         self.buckets = choose_buckets(frames, lengths, self.settings, frame_s, stretch, slack)
 
-    def _planned(self, epoch: int) -> tuple[list[PlannedBatch], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _planned(self, epoch: int) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         utterances, copies = epoch_rows(self.manifest.source, self.manifest.weights, self.seed, epoch)
         rates = np.ones(len(utterances))
         for copy in np.unique(copies):
@@ -72,31 +72,43 @@ class Corpus:
         frames = planned_frames(self.manifest, self.features, rates, utterances)
         return plan_epoch(frames, self.buckets, self.settings, self.seed, epoch), utterances, copies, rates, frames
 
-    def epoch(self, epoch: int) -> list[BatchSpec]:
+    def epoch(self, epoch: int) -> EpochSpecs:
         """Plan one epoch; the same on every host, and in every run with this seed."""
         plan, utterances, copies, rates, _ = self._planned(epoch)
-        return batch_specs(plan, utterances, copies, rates, epoch, self.loading.multiple)
+        return EpochSpecs(plan, utterances, copies, rates, epoch, self.loading.multiple)
 
     def padding(self, epoch: int) -> float:
         """Return the share of an epoch's frames that is padding."""
         plan, *_, frames = self._planned(epoch)
         return padding_share(plan, frames)
 
-    def batches(self, specs: list[BatchSpec]) -> Generator[dict[str, Any]]:
-        """Load these batches in order, ahead of their use."""
+    def batches(self, specs: Sequence[BatchSpec]) -> Generator[dict[str, Any]]:
+        """Load these batches in order, ahead of their use; shards of a store are brought here meanwhile."""
         how = self.loading
-        loader = BatchLoader(
-            self.manifest,
+        with shard_source.filling(self.manifest.audio, self._read_by(specs)):
+            yield from iterate(specs, self.loader(), workers=how.workers, threads=how.threads, prefetch=how.prefetch)
+
+    def _read_by(self, specs: Sequence[BatchSpec]) -> Iterator[int]:
+        """Yield the rows of the manifest that this host reads, in order."""
+        for spec in specs:
+            share = spec.rows // self.loading.processes
+            first = self.loading.process * share
+            yield from spec.utterances[first : first + share].tolist()
+
+    def loader(self) -> BatchLoader:
+        """Return what loads a batch: all that worker processes are sent, besides the plan."""
+        return BatchLoader(
+            self.manifest.audio,
+            self.manifest.duration,
             self.labels,
             self.features,
             self.normalisation,
             self.stats,
             self.augmentation,
             self.seed,
-            how.process,
-            how.processes,
+            self.loading.process,
+            self.loading.processes,
         )
-        return iterate(specs, loader, workers=how.workers, threads=how.threads, prefetch=how.prefetch)
 
 
 def describe_upsampling(manifest: Manifest, sample_rate_hz: int) -> str:

@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from input_pipeline import audio, manifest, text
-from input_pipeline.manifest import Manifest
+from input_pipeline import audio, manifest, shard_source, text
+from input_pipeline.manifest import Manifest, absolute_path
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and cut a few milliseconds
 FULL_SCALE = 0.999
@@ -132,7 +132,8 @@ def run(args: argparse.Namespace) -> int:
         hop_ms=args.hop_ms,
         stride=args.stride,
     )
-    clips = examine_all(checked.audio, args.workers)
+    with shard_source.filling(checked.audio):
+        clips = examine_all(checked.audio, args.workers)
     found = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
     found += text_problems(transcripts, clips, vocabulary, limits)
     found = [problem for problem in found if problem.kind not in ignored]
@@ -185,7 +186,7 @@ def examine_all(paths: Sequence[str], workers: int) -> list[Clip]:
 
 def examine(path: str) -> Clip:
     """Read one clip at its own rate and measure it."""
-    if not os.path.isfile(path):
+    if not audio.is_there(path):
         return Clip("missing", "a folder, not a file" if os.path.isdir(path) else "no such file")
     try:
         samples, rate_hz = audio.read(path)
@@ -205,8 +206,10 @@ def examine(path: str) -> Clip:
 
 def _has_no_samples(path: str) -> bool:
     try:
+        if not shard_source.is_file(path):
+            return soundfile.info(shard_source.read(path)).frames == 0
         return os.path.getsize(path) == 0 or soundfile.info(path).frames == 0
-    except (soundfile.LibsndfileError, OSError):
+    except (ValueError, soundfile.LibsndfileError, OSError):
         return False
 
 
@@ -267,7 +270,7 @@ def duplicate_problems(checked: Manifest, clips: Sequence[Clip], removed: set[in
     for row, clip in enumerate(clips):
         if row in removed or clip.fault:  # else both rows could go, the first for another reason
             continue
-        first = by_path.setdefault(os.path.abspath(checked.audio[row]), row)
+        first = by_path.setdefault(absolute_path(checked.audio[row]), row)
         what = "the same file"
         if first == row:
             first = by_content.setdefault(clip.digest, row)
@@ -353,7 +356,7 @@ def write_cleaned(
     same_folder = os.path.realpath(os.path.dirname(output)) == os.path.realpath(os.path.dirname(checked.sources[0]))
 
     def record(row: int) -> dict:
-        path = checked.path_as_written(row) if same_folder else os.path.abspath(checked.audio[row])
+        path = checked.path_as_written(row) if same_folder else absolute_path(checked.audio[row])
         # Rounded as its neighbours: other units would make the rounding of the neighbours look like lies.
         true_s = round(max(unit, round(clips[row].duration_s / unit) * unit), 3)
         duration = true_s if row in mended else checked.duration[row]

@@ -1,7 +1,6 @@
 """Join short clips of a speaker into longer utterances: `python -m input_pipeline.join MANIFEST --output=...`.
 
-    python -m input_pipeline.join data/audio_cmn_hsk/train.jsonl --output=data_joined/audio_cmn_hsk/train.jsonl \
-        --per=1..6 --language=zh --copies=3
+    python -m input_pipeline.join data/words/train.jsonl --output=data_joined/words/train.jsonl --per=1..6 --language=zh
 
 Writes FLAC files and a manifest that names them. Each clip is used once, in each of `--copies` passes in other company;
 which clips come together, and the pauses between them, follow from the seed.
@@ -132,7 +131,7 @@ def write_joined(
             "text": join_texts([clips.text[row] for row in rows], language),
             "speaker": clips.speaker(rows[0]),
             "sample_rate": sample_rate_hz,
-            "clips": [clips.path_as_written(row) for row in rows],
+            "clips": [clips.name(row) for row in rows],
         }
 
     with ThreadPoolExecutor(workers) as threads:
@@ -167,18 +166,34 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.join", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("manifest", help="manifest of the clips; those of one `speaker` are joined")
-    parser.add_argument("--output", required=True, type=Path, help="manifest to write; audio comes beside it")
-    parser.add_argument("--per", default="1..6", type=lambda text: _parse_range(text, int), help="clips an utterance")
-    parser.add_argument("--max_s", default=20.0, type=float, help="longest utterance, in seconds")
     parser.add_argument(
-        "--pause_s", default="0.1..0.4", type=lambda text: _parse_range(text, float), help="between clips"
+        "manifest", help="manifest of the clips; those of one `speaker` are joined, all where none is named"
     )
-    parser.add_argument("--copies", default=1, type=int, help="how often each clip is used, in other company each time")
-    parser.add_argument("--language", default="en", choices=LANGUAGES, help="how texts are joined")
-    parser.add_argument("--sample_rate_hz", default=16000, type=int, help="of the files written")
-    parser.add_argument("--seed", default=0, type=int)
-    parser.add_argument("--workers", default=os.cpu_count() or 1, type=int, help="threads")
+    parser.add_argument("--output", required=True, type=Path, help="manifest to write; audio comes beside it")
+    parser.add_argument(
+        "--per",
+        default="1..6",
+        type=lambda text: _parse_range(text, int),
+        help="clips an utterance (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_s", default=20.0, type=float, help="longest utterance, in seconds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pause_s",
+        default="0.1..0.4",
+        type=lambda text: _parse_range(text, float),
+        help="seconds between clips (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--copies", default=1, type=int, help="how often each clip is used, in other company each time (default: 1)"
+    )
+    parser.add_argument(
+        "--language", default="en", choices=LANGUAGES, help="how texts are joined (default: %(default)s)"
+    )
+    parser.add_argument("--sample_rate_hz", default=16000, type=int, help="of the files written (default: %(default)s)")
+    parser.add_argument("--seed", default=0, type=int, help="another seed, other company (default: 0)")
+    parser.add_argument("--workers", default=os.cpu_count() or 1, type=int, help="threads (default: all cores)")
     return parser
 
 

@@ -9,12 +9,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from input_pipeline import object_store
+from input_pipeline.columns import Objects, Strings, json_list_chunks
+from input_pipeline.shards import ORIGINAL_KEY, SUFFIX, parse_reference
 
 KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
@@ -30,17 +35,16 @@ class ManifestError(ValueError):
 class Manifest:
     """Utterances of one or several manifest files, as columns: a million utterances stay small.
 
-    Row `i` comes from line `line[i]` (from 1) of file `sources[source[i]]`. Rows of `extra` may be one shared dict:
-    read them only.
+    Row `i` comes from line `line[i]` (from 1) of file `sources[source[i]]`.
     """
 
     sources: tuple[str, ...]  # manifest files, as they were named
-    audio: list[str]  # paths, relative ones joined to the manifest's folder; '' where absent
+    audio: Strings  # paths, relative ones joined to the manifest's folder; '' where absent
     duration: np.ndarray  # [N] float64, seconds; nan where absent
-    text: list[str]  # '' where absent
+    text: Strings  # '' where absent
     source: np.ndarray  # [N] int32
     line: np.ndarray  # [N] int32
-    extra: list[dict]  # the other keys
+    extra: Objects  # the other keys
     weights: tuple[float, ...]  # by source: how often its utterances come in an epoch
 
     def __len__(self) -> int:
@@ -49,17 +53,17 @@ class Manifest:
     def where(self, row: int) -> str:
         """Name a row for a message: `train.jsonl:17 (audio/fash/an251.flac)`."""
         place = f"{self.sources[self.source[row]]}:{self.line[row]}"
-        return f"{place} ({self.path_as_written(row)})" if self.audio[row] else place
+        return f"{place} ({self.name(row)})" if self.audio[row] else place
+
+    def name(self, row: int) -> str:
+        """Return the path of a row's clip as it was written, before the manifest was packed into shards."""
+        packed = parse_reference(self.audio[row])
+        original = self.extra[row].get(ORIGINAL_KEY) if packed else None
+        return str(original or self.path_as_written(row))
 
     def path_as_written(self, row: int) -> str:
         """Return the audio path relative to the manifest's folder where it lies inside, else as it is."""
-        folder = os.path.dirname(self.sources[self.source[row]])
-        path = self.audio[row]
-        for start in (folder, os.path.abspath(folder)):
-            prefix = os.path.join(start, "")
-            if start and path.startswith(prefix):
-                return path[len(prefix) :]
-        return path
+        return _relative(self.audio[row], _prefixes(self.sources[self.source[row]]))
 
     def speaker(self, row: int) -> str:
         """Return the speaker of a row, '' where the manifest names none."""
@@ -70,12 +74,12 @@ class Manifest:
         rows = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            audio=[self.audio[row] for row in rows],
+            audio=self.audio.take(rows),
             duration=self.duration[rows],
-            text=[self.text[row] for row in rows],
+            text=self.text.take(rows),
             source=self.source[rows],
             line=self.line[rows],
-            extra=[self.extra[row] for row in rows],
+            extra=self.extra.take(rows),
         )
 
     @property
@@ -88,12 +92,32 @@ class Manifest:
         return max(units, default=FINEST_UNIT_S)
 
     def digest(self) -> str:
-        """Return the SHA-256 of paths, durations and texts; the same wherever the corpus is stored."""
+        """Return the SHA-256 of paths, durations and texts; the same wherever the corpus is stored, packed or not."""
         digest = hashlib.sha256()
-        digest.update(json.dumps([self.path_as_written(row) for row in range(len(self))]).encode())
+        prefixes = [_prefixes(source) for source in self.sources]
+        paths = (_relative(path, prefixes[source]) for path, source in zip(self.audio, self.source, strict=True))
+        packed = self.audio.holds(SUFFIX + "#")
+        for piece in json_list_chunks(map(self.name, range(len(self))) if packed else paths):
+            digest.update(piece)
         digest.update(np.ascontiguousarray(self.duration, dtype="<f8").tobytes())
-        digest.update(json.dumps(self.text).encode())
+        for piece in json_list_chunks(self.text):
+            digest.update(piece)
         return digest.hexdigest()
+
+
+def absolute_path(path: str) -> str:
+    """Make a path absolute; an object's address is."""
+    return path if object_store.is_remote(path) else os.path.abspath(path)
+
+
+def _prefixes(source: str) -> list[str]:
+    """Return how paths inside a manifest's folder may start."""
+    folder = os.path.dirname(source)
+    return [os.path.join(start, "") for start in (folder, os.path.abspath(folder)) if start]
+
+
+def _relative(path: str, prefixes: Sequence[str]) -> str:
+    return next((path[len(prefix) :] for prefix in prefixes if path.startswith(prefix)), path)
 
 
 def rounding_unit_s(duration: np.ndarray, share: float = 1.0) -> float:
@@ -117,13 +141,9 @@ def read(
     """
     name = os.fspath(path)
     folder = os.path.dirname(name)
-    audio: list[str] = []
-    duration: list[float] = []
-    text: list[str] = []
-    line_numbers: list[int] = []
-    extra: list[dict] = []
-    shared: dict[str, dict] = {}  # equal extras are kept once: there are many utterances, but few speakers
-    for number, raw in _lines(name):
+    audio, duration, text, line_numbers, extra = Strings(), array("d"), Strings(), array("i"), Objects()
+    lines = tqdm(_raw_lines(name), desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
+    for number, raw in _numbered(lines):
         where = f"{name}:{number}"
         try:
             record = _parse_line(raw, where)
@@ -139,8 +159,7 @@ def read(
         duration.append(seconds)
         text.append(transcript)
         line_numbers.append(number)
-        others = {sys.intern(key): value for key, value in record.items() if key not in KEYS}
-        extra.append(shared.setdefault(repr(others), others))
+        extra.append({key: value for key, value in record.items() if key not in KEYS})
     if not audio and not bad_lines:
         raise ManifestError(f"{name} is empty; put one JSON object a line, with the keys {', '.join(KEYS)}")
     return Manifest(
@@ -155,21 +174,34 @@ def read(
     )
 
 
-def _lines(name: str) -> Iterable[tuple[int, bytes]]:
+def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield number and content of each line that is not blank."""
+    for number, raw in enumerate(lines, start=1):
+        # Editors on Windows start a file with a byte order mark; json.loads refuses it.
+        raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
+        if raw:
+            yield number, raw
+
+
+def _raw_lines(name: str) -> Iterator[bytes]:
     try:
-        file = open(name, "rb")  # noqa: SIM115 - closed below; opening alone may fail with these errors
+        if object_store.is_remote(name):
+            yield from object_store.lines(name)
+            return
+        with open(name, "rb") as file:
+            yield from file
+    except object_store.ObjectStoreError as error:
+        raise ManifestError(f"manifest {error}") from error
     except FileNotFoundError as error:
         raise ManifestError(f"manifest {name} does not exist; check the path") from error
     except OSError as error:
         raise ManifestError(f"manifest {name} cannot be read: {error.strerror}; name a file you may read") from error
-    with file:
-        lines = tqdm(file, desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
-        for number, raw in enumerate(lines, start=1):
-            # Editors on Windows start a file with a byte order mark; json.loads refuses it.
-            raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
-            if raw:
-                yield number, raw
+
+
+def records(path: str | os.PathLike) -> Iterator[dict]:
+    """Yield the lines of a manifest as they are, row by row. Raises ManifestError."""
+    for number, raw in _numbered(_raw_lines(os.fspath(path))):
+        yield _parse_line(raw, f"{os.fspath(path)}:{number}")
 
 
 def _parse_line(raw: bytes, where: str) -> dict:
@@ -190,7 +222,7 @@ def _read_audio_path(record: Mapping, where: str, folder: str, needed: bool) -> 
         return ""
     if not isinstance(value, str) or not value or "\0" in value:
         raise _bad_key(record, where, "audio_filepath", "a path, absolute or relative to the manifest's folder")
-    return os.path.join(folder, value)
+    return value if object_store.is_remote(value) else os.path.join(folder, value)
 
 
 def _read_duration(record: Mapping, where: str, needed: bool) -> float:
@@ -235,12 +267,12 @@ def read_many(spec: str, *, need_text: bool = True, need_audio: bool = True) -> 
     parts = [read(path, need_text=need_text, need_audio=need_audio) for path in named]
     return Manifest(
         sources=tuple(named),
-        audio=[path for part in parts for path in part.audio],
+        audio=Strings.joined([part.audio for part in parts]),
         duration=np.concatenate([part.duration for part in parts]),
-        text=[text for part in parts for text in part.text],
+        text=Strings.joined([part.text for part in parts]),
         source=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
         line=np.concatenate([part.line for part in parts]),
-        extra=[extra for part in parts for extra in part.extra],
+        extra=Objects.joined([part.extra for part in parts]),
         weights=tuple(named.values()),
     )
 

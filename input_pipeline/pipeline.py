@@ -5,21 +5,23 @@ workers. It never fails for a bad clip: the row becomes one with `valid` false, 
 with it.
 """
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
 
 import grain
 import numpy as np
+from tqdm import tqdm
 
-from input_pipeline import audio
+from input_pipeline import audio, shard_source
 from input_pipeline.augment import Augmentation, rng_for
-from input_pipeline.batch_plan import PlannedBatch
+from input_pipeline.batch_plan import Plan
 from input_pipeline.features import FeatureSettings, FeatureStats, extract, feature_size, frame_count, normalise
 from input_pipeline.manifest import Manifest
 from input_pipeline.text import UnknownCharacters, Vocabulary
 from input_pipeline.text import normalise as normalise_text
 
+ROWS_AT_ONCE = 8192  # transcripts that are worked on as int64
 PROBLEM_WIDTH = 300  # characters of a row's problem that are kept
 
 
@@ -27,7 +29,7 @@ PROBLEM_WIDTH = 300  # characters of a row's problem that are kept
 class Labels:
     """Symbol indices of all transcripts, end to end: a million transcripts are two arrays."""
 
-    symbols: np.ndarray  # [sum of lengths] int32
+    symbols: np.ndarray  # [sum of lengths], the smallest unsigned type that holds the vocabulary, or int32
     offsets: np.ndarray  # [N + 1] int64
 
     def __getitem__(self, row: int) -> np.ndarray:
@@ -40,11 +42,23 @@ class Labels:
 
     def needed_frames(self) -> np.ndarray:
         """Frames that CTC needs: one a symbol and one between equal neighbours. [N] int64."""
-        equal = np.zeros(len(self.symbols) + 1, np.int64)
-        equal[1:-1] = self.symbols[1:] == self.symbols[:-1]
-        equal[self.offsets[(self.offsets > 0) & (self.offsets < len(self.symbols))]] = 0  # not across transcripts
-        totals = np.append(0, np.cumsum(equal[:-1]))
-        return self.lengths + totals[self.offsets[1:]] - totals[self.offsets[:-1]]
+        needed = self.lengths
+        for first in range(0, len(needed), ROWS_AT_ONCE):  # in parts: a hundred million symbols are large as int64
+            offsets = self.offsets[first : first + ROWS_AT_ONCE + 1]
+            symbols = self.symbols[offsets[0] : offsets[-1]]
+            offsets = offsets - offsets[0]
+            equal = np.zeros(len(symbols) + 1, np.int64)
+            equal[1:-1] = symbols[1:] == symbols[:-1]
+            equal[offsets[(offsets > 0) & (offsets < len(symbols))]] = 0  # not across transcripts
+            totals = np.append(0, np.cumsum(equal[:-1]))
+            needed[first : first + ROWS_AT_ONCE] += totals[offsets[1:]] - totals[offsets[:-1]]
+        return needed
+
+    def select(self, rows: np.ndarray) -> "Labels":
+        """Keep the transcripts of these rows [n], in this order."""
+        parts = [self[row] for row in rows.tolist()]
+        offsets = np.append(0, np.cumsum(self.lengths[rows]))
+        return Labels(np.concatenate([self.symbols[:0], *parts]), offsets)
 
 
 def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str) -> tuple[Labels, dict[int, str]]:
@@ -52,17 +66,18 @@ def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str
 
     Returns the labels and {row: problem}.
     """
-    encoded, problems = [], {}
-    for row, text in enumerate(manifest.text):
+    kind = np.min_scalar_type(vocabulary.size)
+    symbols, offsets, problems = bytearray(), np.zeros(len(manifest) + 1, np.int64), {}
+    for row, text in enumerate(tqdm(manifest.text, desc="encode transcripts", delay=2.0, leave=False)):
         try:
-            encoded.append(vocabulary.encode(normalise_text(text, language)))
-            if not len(encoded[-1]):
+            encoded = vocabulary.encode(normalise_text(text, language))
+            symbols += encoded.astype(kind).tobytes()
+            if not len(encoded):
                 problems[row] = "the text is empty"
         except UnknownCharacters as error:
-            encoded.append(np.zeros(0, np.int32))
             problems[row] = str(error)
-    offsets = np.cumsum([0, *map(len, encoded)])
-    return Labels(np.concatenate([np.zeros(0, np.int32), *encoded]), offsets), problems
+        offsets[row + 1] = len(symbols)
+    return Labels(np.frombuffer(symbols, kind), offsets // kind.itemsize), problems
 
 
 def planned_frames(
@@ -95,27 +110,40 @@ class BatchSpec:
     labels: int  # L
 
 
-def batch_specs(
-    plan: Sequence[PlannedBatch],
-    utterances: np.ndarray,
-    copies: np.ndarray,
-    rates: np.ndarray,
-    epoch: int,
-    multiple: int = 1,
-) -> list[BatchSpec]:
-    """Join a plan with its epoch's rows; rows are raised to a multiple that the devices divide."""
-    return [
-        BatchSpec(
-            utterances[batch.rows],
-            copies[batch.rows],
-            rates[batch.rows],
-            epoch,
-            -(-batch.bucket.rows // multiple) * multiple,
-            batch.bucket.frames,
-            batch.bucket.labels,
+@dataclass(frozen=True)
+class EpochSpecs(Sequence[BatchSpec]):
+    """The batches of an epoch: its plan joined with what its rows are.
+
+    Columns, whatever their number of batches: a batch's spec is made when it is asked for, and a slice is a view.
+    """
+
+    plan: Plan
+    utterances: np.ndarray  # [N] int64
+    copies: np.ndarray  # [N] int64
+    rates: np.ndarray  # [N] float64
+    epoch: int
+    multiple: int = 1  # of devices: rows of a batch are raised to it
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @overload
+    def __getitem__(self, index: int) -> BatchSpec: ...
+    @overload
+    def __getitem__(self, index: slice) -> "EpochSpecs": ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return replace(self, plan=self.plan[index])
+        rows, bucket = self.plan[index]
+        return BatchSpec(
+            self.utterances[rows],
+            self.copies[rows],
+            self.rates[rows],
+            self.epoch,
+            -(-bucket.rows // self.multiple) * self.multiple,
+            bucket.frames,
+            bucket.labels,
         )
-        for batch in plan
-    ]
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,8 @@ class BatchLoader:
     Picklable, and without state that an order could change.
     """
 
-    manifest: Manifest
+    paths: Sequence[str]  # [N]
+    duration: np.ndarray  # [N] float64, seconds
     labels: Labels | None  # None where there is no text to learn from or to compare with
     features: FeatureSettings
     normalisation: str
@@ -150,20 +179,25 @@ class BatchLoader:
         share = spec.rows // self.processes
         local = slice(self.process * share, (self.process + 1) * share)
         mine = range(spec.rows)[local]
-        for row in mine[: max(0, len(spec.utterances) - mine.start)]:
+        mine = mine[: max(0, len(spec.utterances) - mine.start)]
+        fetched = shard_source.fetched(self.paths[spec.utterances[row]] for row in mine)
+        for row in mine:
             batch["utterance"][row] = spec.utterances[row]
             try:
-                self._load_row(batch, row, spec)
+                self._load_row(batch, row, spec, fetched)
             except (ValueError, OSError) as error:  # every reader's own errors are one of these
                 batch["problem"][row] = str(error)[:PROBLEM_WIDTH]
         return {name: array[local] for name, array in batch.items()}
 
-    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec) -> None:
+    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec, fetched: Mapping) -> None:
         utterance = int(spec.utterances[row])
-        features = self.spectrogram(utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
+        source = fetched.get(self.paths[utterance])
+        if isinstance(source, Exception):
+            raise source
+        features = self.spectrogram(utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]), source)
         if len(features) > spec.frames:
             raise ValueError(
-                f"{len(features)} frames where its duration of {self.manifest.duration[utterance]} s promised at most "
+                f"{len(features)} frames where its duration of {self.duration[utterance]} s promised at most "
                 f"{spec.frames}; mend the duration (python -m input_pipeline.manifest check)"
             )
         if self.labels is not None:
@@ -176,9 +210,11 @@ class BatchLoader:
         batch["frames"][row] = len(features)
         batch["valid"][row] = True
 
-    def spectrogram(self, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
-        """Make the normalised, augmented features [T, F] of one utterance."""
-        samples, _ = audio.read(self.manifest.audio[utterance], self.features.sample_rate_hz)
+    def spectrogram(
+        self, utterance: int, epoch: int, copy: int, rate: float, source: audio.Source | None = None
+    ) -> np.ndarray:
+        """Make the normalised, augmented features [T, F] of one utterance, whose audio may be here already."""
+        samples, _ = audio.read(self.paths[utterance] if source is None else source, self.features.sample_rate_hz)
         rng = rng_for(self.seed, epoch, utterance, copy)
         samples = self.augmentation.apply_audio(samples, self.features.sample_rate_hz, rate=rate, rng=rng)
         features = normalise(extract(samples, self.features), self.normalisation, self.stats)
@@ -193,7 +229,7 @@ def iterate(
     Close it when done.
     """
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    dataset = grain.MapDataset.source(list(specs)).map(loader).to_iter_dataset(options)
+    dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
     if workers:
         buffers = max(1, prefetch // workers)
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffers))

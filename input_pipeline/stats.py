@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import audio, manifest
+from input_pipeline import audio, manifest, shard_source
+from input_pipeline.columns import Strings
 from input_pipeline.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
 
 CHUNK = 25  # clips that are summed at a time; fixed, so that the result does not depend on the number of workers
@@ -76,11 +77,13 @@ def compute(
     """
     if num_samples < 1 or workers < 0:
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
-    clips = [clip for path in paths for clip in manifest.read(path, need_text=False).audio]
-    if len(clips) > num_samples:
-        chosen = np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)
-        clips = [clips[index] for index in np.sort(chosen)]
-    total = _measure_all(clips, settings, workers or _cores(), progress)
+    all_clips = Strings.joined([manifest.read(path, need_text=False).audio for path in paths])
+    if len(all_clips) > num_samples:
+        chosen = np.random.default_rng(seed).choice(len(all_clips), num_samples, replace=False)
+        all_clips = all_clips.take(np.sort(chosen))
+    clips = list(all_clips)
+    with shard_source.filling(all_clips):
+        total = _measure_all(clips, settings, workers or _cores(), progress)
     _report(total, len(clips), settings, max_bad_share)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():

@@ -80,6 +80,9 @@ class Vocabulary:
 
     symbols: tuple[str, ...]
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
+    _by_code: np.ndarray = field(
+        init=False, repr=False, compare=False
+    )  # index of each code point; 0: none, as the last
 
     def __post_init__(self):
         """Refuse what is not a list of different characters, or could not be written one a line."""
@@ -94,6 +97,10 @@ class Vocabulary:
         if len(self._index) != len(self.symbols):
             twice = [s for s, n in collections.Counter(self.symbols).items() if n > 1]
             raise VocabularyError(f"symbols stand twice in the vocabulary: {twice[:SHOWN]}; remove one of each")
+        codes = [ord(symbol) for symbol in self.symbols]
+        by_code = np.zeros(max(codes) + 2, np.int32)
+        by_code[codes] = np.arange(1, self.size)
+        object.__setattr__(self, "_by_code", by_code)
 
     @property
     def size(self) -> int:
@@ -107,11 +114,11 @@ class Vocabulary:
 
     def encode(self, text: str) -> np.ndarray:
         """Return the indices [L] int32 of a text's characters. Raises UnknownCharacters."""
-        index = self._index
-        try:
-            return np.array([index[character] for character in text], np.int32)
-        except KeyError:
-            raise UnknownCharacters(sorted(set(text) - set(index)), text) from None
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        indices = self._by_code[np.minimum(codes, len(self._by_code) - 1)]
+        if not indices.all():
+            raise UnknownCharacters(sorted(set(text) - set(self._index)), text)
+        return indices
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of indices from 1 to K - 1. Raises ValueError for others, the blank included."""

@@ -1,8 +1,12 @@
 """Small trainings that several tests share: a synthetic config, and main.py as a process."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -57,3 +61,72 @@ def run_main(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
     with start_main(*arguments, devices=devices) as process:
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class Cluster:
+    """Several processes of main.py on this machine that find each other, as on so many machines; ends all when it is left.
+
+    own: flags of single processes, by rank.
+    """
+
+    def __init__(self, count: int, *arguments: str, devices: int = 1, own: dict[int, Sequence[str]] | None = None):
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+            "DS2_COORDINATOR": f"127.0.0.1:{free_port()}",
+            "DS2_NUM_PROCESSES": str(count),
+        }
+        self.processes: list[subprocess.Popen] = []
+        self._files = [(tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")) for _ in range(count)]  # noqa: SIM115
+        for rank, (out, err) in enumerate(self._files):
+            command = [sys.executable, str(ROOT / "main.py"), *arguments, *(own or {}).get(rank, ())]
+            self.processes.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environment | {"DS2_PROCESS_ID": str(rank)}, stdout=out, stderr=err
+                )
+            )
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for file in sum(self._files, ()):
+            file.close()
+
+    def wait_until(self, holds: Callable[[], bool], timeout_s: float = 300) -> None:
+        """Wait for something that the processes do; fails where one of them ends before."""
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            for rank, process in enumerate(self.processes):
+                assert process.poll() is None, self.stderr(rank)
+            assert time.monotonic() < deadline, self.stderr(0)
+            time.sleep(0.05)
+
+    def finish(self, timeout_s: float = 300) -> list[int]:
+        """Wait for the end of all -> their exit codes."""
+        deadline = time.monotonic() + timeout_s
+        return [process.wait(max(deadline - time.monotonic(), 0)) for process in self.processes]
+
+    def stdout(self, rank: int) -> str:
+        """What a process has printed so far."""
+        return self._read(rank, 0)
+
+    def stderr(self, rank: int) -> str:
+        """What a process has logged so far."""
+        return self._read(rank, 1)
+
+    def _read(self, rank: int, which: int) -> str:
+        file = self._files[rank][which]
+        return os.pread(file.fileno(), 1 << 24, 0).decode()
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -110,8 +110,8 @@ def test_noise_is_found_beside_the_json_file_then_in_the_working_directory(tmp_p
     monkeypatch.chdir(tmp_path / "elsewhere")
     beside = Augmentation.load(write_config(tmp_path / "config", noise_entry()), RATE_HZ)
     from_here = Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
-    assert beside.entries[0].augmentor.clips.audio == [str(tmp_path / "config" / "a.wav")]
-    assert os.path.samefile(from_here.entries[0].augmentor.clips.audio[0], tmp_path / "elsewhere" / "a.wav")
+    assert beside.entries[0].augmentor.clips.manifest.audio == [str(tmp_path / "config" / "a.wav")]
+    assert os.path.samefile(from_here.entries[0].augmentor.clips.manifest.audio[0], tmp_path / "elsewhere" / "a.wav")
 
 
 def apply(loaded: Augmentation, samples: np.ndarray, row: int = 0, rate: float = 1.0) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_specaugment_has_the_name_and_parameters_of_paddlespeech_too(tmp_path):
 
 
 def test_every_shipped_file_loads(tmp_path, monkeypatch):
-    files = sorted((ROOT / "configs").glob("*.json"))
+    files = sorted([*(ROOT / "configs").glob("*.json"), ROOT / "benchmarks" / "augmentation.json"])
     monkeypatch.chdir(tmp_path)
     assert DEFAULT_FILE in files
     for file in files:
@@ -222,19 +222,24 @@ def test_a_response_longer_than_the_clip_is_cut_to_it(tmp_path):
     assert not np.array_equal(wet, tone(2000))
 
 
-def test_silent_responses_are_named_with_their_line(tmp_path):
-    write_noise(tmp_path, {"dead.wav": np.zeros(400, np.float32)}, "rooms.jsonl")
-    entry = {"type": "impulse", "params": {"impulse_manifest_path": "rooms.jsonl"}, "prob": 1.0}
-    loaded = Augmentation.load(write_config(tmp_path, entry), RATE_HZ)
-    with pytest.raises(AugmentationError, match=r"impulse response .*rooms\.jsonl:1 \(dead\.wav\).*silent"):
-        apply(loaded, tone(100))
-
-
-def test_silent_noise_is_named_with_its_line(tmp_path):
+def test_silent_and_broken_clips_are_named_with_their_line_at_the_start(tmp_path):
+    write_noise(tmp_path, {"good.wav": hiss(400), "dead.wav": np.zeros(400, np.float32)}, "rooms.jsonl")
+    with pytest.raises(AugmentationError, match=r"impulse response .*rooms\.jsonl:2 \(dead\.wav\).*silent"):
+        Augmentation.load(write_config(tmp_path, one("impulse", impulse_manifest_path="rooms.jsonl")), RATE_HZ)
     write_noise(tmp_path, {"quiet.wav": np.zeros(4000, np.float32)})
-    loaded = Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
-    with pytest.raises(AugmentationError, match=r"noise\.jsonl:1 \(quiet\.wav\).*silent"):
-        loaded.apply_audio(tone(100), RATE_HZ, rate=1.0, rng=rng_for(0, 0, 0))
+    with pytest.raises(AugmentationError, match=r"noise .*noise\.jsonl:1 \(quiet\.wav\).*silent"):
+        Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
+    (tmp_path / "quiet.wav").write_bytes(b"no audio at all")
+    with pytest.raises(AugmentationError, match=r"noise\.jsonl:1 .*no audio that libsndfile reads"):
+        Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
+
+
+def test_a_clip_that_breaks_later_is_named_when_it_is_drawn(tmp_path):
+    write_noise(tmp_path, {"a.wav": hiss(4000)})
+    loaded = pickle.loads(pickle.dumps(Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)))
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(AugmentationError, match=r"noise .*noise\.jsonl:1 \(a\.wav\): .*does not exist"):
+        apply(loaded, tone(100))
 
 
 def test_cache_gives_up_the_clip_used_longest_ago(tmp_path):

@@ -125,7 +125,7 @@ def test_silent_noise_is_an_error_and_silent_speech_stays_silent():
 
 @pytest.mark.parametrize(
     ("n", "m"),
-    [(40000, 300), (40000, 9000), (500, 9000), (1, 1), (16384, 8192), (8193, 8192), (8190, 20000), (30000, 30000)],
+    [(40000, 300), (40000, 9000), (500, 9000), (1, 1), (16384, 8192), (8193, 8192), (8190, 9000)],
 )
 @pytest.mark.parametrize("delayed", [False, True])
 def test_a_room_is_convolution_cut_to_the_speech_at_its_level(n, m, delayed):

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import pickle
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -222,10 +224,59 @@ def test_planned_padding_on_an4_is_under_a_tenth_with_the_recipes_augmentation(s
     assert np.mean(shares) < 0.10
 
 
-def test_a_million_utterances_are_planned_in_seconds():
+def cut_one_by_one(order, frames, buckets) -> list[tuple[list[int], int]]:
+    """Cut as the plan does, slowly: each batch in the smallest bucket that the rows which fill it fit into."""
+    batches, start = [], 0
+    while start < len(order):
+        for bucket in buckets:
+            rows = order[start : start + bucket.rows]
+            if frames[rows[0]] <= bucket.frames and frames[rows].max() <= bucket.frames:
+                break
+        batches.append((rows.tolist(), bucket.frames))
+        start += len(rows)
+    return batches
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("batch", [{"size": 8}, {"size": 1}, {"size": 0, "seconds": 30.0}, {"size": 300}])
+def test_batches_are_those_that_are_cut_one_by_one(lengths, shuffle, batch):
+    frames, settings = lengths[0], BatchSettings(**batch, buckets=5, shuffle=shuffle)
+    buckets = choose_buckets(frames, lengths[1], settings, FRAME_S)
+    rng = np.random.default_rng([3, 1])
+    order = rng.permutation(203)
+    if shuffle == "none":
+        expected = cut_one_by_one(np.argsort(frames, kind="stable"), frames, buckets)
+    elif shuffle == "instance_shuffle":
+        member = np.searchsorted([bucket.frames for bucket in buckets], frames)
+        whole = [cut_one_by_one(order[member[order] == index], frames, buckets) for index in range(len(buckets))]
+        batches = list(itertools.chain(*whole))
+        expected = [batches[i] for i in rng.permutation(len(batches))]
+    else:
+        order = order[np.argsort(frames[order], kind="stable")]
+        first = int(rng.integers(min(buckets[0].rows, 203)))
+        size = {bucket.frames: bucket.rows for bucket in buckets}
+        batches = cut_one_by_one(order[first:], frames, buckets)
+        full = [batch for batch in batches if len(batch[0]) == size[batch[1]]]
+        expected = [full[i] for i in rng.permutation(len(full))]
+        if shuffle == "batch_shuffle" or not full:
+            expected += [batch for batch in batches if batch not in full]
+            expected += cut_one_by_one(order[:first], frames, buckets)
+    plan = plan_epoch(frames, buckets, settings, 3, 1)
+    assert [(b.rows.tolist(), b.bucket.frames) for b in plan] == expected
+    assert [(b.rows.tolist(), b.bucket.frames) for b in plan[2:]] == expected[2:]
+    room = sum(b.bucket.rows * b.bucket.frames for b in plan)
+    assert padding_share(plan, frames) == pytest.approx(1 - sum(frames[b.rows].sum() for b in plan) / room)
+
+
+@pytest.mark.parametrize("batch", [{"size": 64}, {"size": 1}, {"size": 0, "seconds": 600.0}])
+def test_a_million_utterances_are_planned_in_seconds_and_little_memory(batch):
     frames = np.random.default_rng(0).integers(100, 2700, 1_000_000)
-    settings = BatchSettings(size=64, buckets=10)
-    start = time.perf_counter()
+    settings = BatchSettings(**batch, buckets=10)
+    tracemalloc.start()
+    start = time.process_time()
     plan = plan_epoch(frames, choose_buckets(frames, frames // 10, settings, FRAME_S), settings, 0, 1)
-    assert time.perf_counter() - start < 5
-    assert sum(len(b.rows) for b in plan) == 1_000_000
+    assert time.process_time() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
+    assert np.array_equal(np.sort(np.concatenate([b.rows for b in plan])), np.arange(1_000_000))
+    assert len(pickle.dumps(plan)) < 32 * 1_000_000 + 10_000  # columns

@@ -39,8 +39,8 @@ def test_train_step():
 def test_input_pipeline(clips, workers, tmp_path):
     augment = tmp_path / "augment.json"
     params = {"min_speed_rate": 0.9, "max_speed_rate": 1.1}
-    augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 0.5}]))
-    options = [f"--manifest={clips}", "--limit=5", f"--augment={augment}", "--always", f"--workers={workers}"]
+    augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}]))
+    options = [f"--manifest={clips}", "--limit=5", f"--augment={augment}", f"--workers={workers}"]
     result = run("benchmarks.input_pipeline", *options)
     utterances = manifest.read(clips)
     assert result["audio_s"] == pytest.approx(utterances.duration[:5].sum(), abs=5 * utterances.duration_unit_s)
@@ -48,6 +48,14 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert result["parts"].keys() == {"decode", "speed", "features", "masks"}
     assert sum(result["share"].values()) == pytest.approx(1, abs=0.01)
     assert 0 <= result["padding"] < 1
+
+
+def test_batch_plan():
+    result = run("benchmarks.batch_plan", "--utterances=3000", "--batch=7", "--speed")
+    assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few are not full
+    assert result["to_worker_mb"] < 2 * result["manifest_mb"]
+    assert 0 <= result["plan_s"] < 5
+    assert result["process_peak_mb"] > result["plan_mb"]
 
 
 def test_prepare_corpus(tmp_path):

@@ -148,7 +148,7 @@ def test_the_command_writes_all_splits_and_says_what_to_run_next(tmp_path, monke
     counts = {path.stem: len(path.read_text().splitlines()) for path in (tmp_path / "zh").glob("*.jsonl")}
     assert counts == {"train": 6, "dev": 3, "test": 4, "test_voices": 5}
     out = capsys.readouterr().out
-    assert f"--config=configs/tiny.py --workdir=runs/zh --config.data.train={tmp_path}/zh/train.jsonl" in out
+    assert f"--config=configs/tiny_mandarin.py --workdir=runs/zh --config.data.train={tmp_path}/zh/train.jsonl" in out
 
 
 def test_without_espeak_the_command_names_the_line_that_installs_it(tmp_path):

@@ -100,15 +100,17 @@ def evaluate(restore: Path, clips: Path, *flags: str) -> tuple[dict, str]:
 def test_evaluation_uses_the_language_model_of_the_bundle_unless_it_is_turned_off(bundle, clips):
     found, told = evaluate(bundle, clips)
     assert found["engine"] != "greedy"
+    assert found["decoding"] == f"{found['engine']}, {bundle / 'lm.arpa'}, alpha 0.75, beta 0.25, beam 100"
     assert f"{bundle / 'lm.arpa'}, alpha 0.75, beta 0.25" in told
     greedy, _ = evaluate(bundle, clips, "--config.decode.engine=greedy")
-    assert greedy["engine"] == "greedy"
+    assert greedy["engine"] == greedy["decoding"] == "greedy"
     assert greedy["loss"] == found["loss"]
     assert abs(found["wer"] - greedy["wer"]) < 0.1
     both = [
         evaluate(bundle, clips, f"--config.decode.engine={name}")[0] for name in ("pyctcdecode", "ctc_beam_decoder")
     ]
-    assert both[0] | {"engine": ""} == both[1] | {"engine": ""}
+    unnamed = {"engine": "", "decoding": ""}
+    assert both[0] | unnamed == both[1] | unnamed
 
 
 def test_settings_of_decoding_may_be_set_with_a_restored_model(bundle, clips):

@@ -3,17 +3,18 @@
 import itertools
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import grain
 import jax
 import numpy as np
 import pytest
 
-from input_pipeline import manifest
+from input_pipeline import manifest, pipeline
 from input_pipeline.augment import Augmentation
 from input_pipeline.batch_plan import BatchSettings
+from input_pipeline.columns import Strings
 from input_pipeline.corpus import Corpus, Loading, describe_upsampling
 from input_pipeline.features import FeatureSettings
 from input_pipeline.pipeline import BatchLoader, BatchSpec, Labels, encode_transcripts
@@ -151,7 +152,7 @@ def test_bad_clips_become_rows_that_do_not_count(clips, tmp_path):
         assert not batch["label_lengths"][~batch["valid"]].any()
 
 
-def test_needed_frames_count_symbols_and_repeats():
+def test_needed_frames_count_symbols_and_repeats(monkeypatch):
     rng = np.random.default_rng(0)
     drawn = [rng.integers(1, 3, rng.integers(0, 7)).tolist() for _ in range(50)]
     texts = [[], [1, 1, 2], [], [2, 2, 2, 2], [2], [3, 1], *drawn, [1], []]
@@ -159,6 +160,30 @@ def test_needed_frames_count_symbols_and_repeats():
     labels = Labels(symbols, np.cumsum([0, *map(len, texts)]))
     expected = [len(t) + sum(a == b for a, b in itertools.pairwise(t)) for t in texts]
     assert labels.needed_frames().tolist() == expected
+    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", 7)
+    assert labels.needed_frames().tolist() == expected
+    rows = rng.permutation(len(texts))[:20]
+    assert [labels.select(rows)[i].tolist() for i in range(20)] == [texts[row] for row in rows]
+
+
+@pytest.mark.parametrize(("characters", "bytes_each"), [(100, 1), (300, 2)])
+def test_transcripts_are_symbols_in_little_room(clips, characters, bytes_each):
+    vocabulary = Vocabulary(tuple(map(chr, range(ord(" "), ord(" ") + characters))))
+    utterances = manifest.read(clips)
+    labels, problems = encode_transcripts(utterances, vocabulary, "none")
+    assert not problems
+    assert labels.symbols.nbytes == bytes_each * len(labels.symbols)
+    assert [vocabulary.decode(labels[row]) for row in range(len(utterances))] == utterances.text
+
+
+def test_transcripts_that_cannot_be_encoded_are_empty_and_named(clips):
+    utterances = manifest.read(clips)
+    text = Strings(["ab", "", "a\u00e9b", "ba", *utterances.text[4:]])
+    labels, problems = encode_transcripts(replace(utterances, text=text), Vocabulary(("a", "b")), "en")
+    assert [labels[row].tolist() for row in range(4)] == [[1, 2], [], [], [2, 1]]
+    assert "empty" in problems[1]
+    assert "U+00E9" in problems[2]
+    assert problems.keys().isdisjoint({0, 3})
 
 
 def test_upsampled_material_is_named(tone, tmp_path):
@@ -197,7 +222,7 @@ class StartBackendAndTell:
         return {"devices": np.array([jax.device_count()]), "state": backend_state()}
 
 
-def first_from_a_worker(specs: list[BatchSpec], function: Callable) -> dict[str, np.ndarray]:
+def first_from_a_worker(specs: Sequence[BatchSpec], function: Callable) -> dict[str, np.ndarray]:
     dataset = grain.MapDataset.source(specs).map(function).to_iter_dataset()
     iterator = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=1)))
     try:
@@ -208,10 +233,7 @@ def first_from_a_worker(specs: list[BatchSpec], function: Callable) -> dict[str,
 
 def test_worker_processes_start_no_jax_backend(clips, augmentation):
     corpus = make_corpus(clips, augmentation)
-    loader = BatchLoader(
-        corpus.manifest, corpus.labels, corpus.features, corpus.normalisation, corpus.stats, corpus.augmentation
-    )
-    told = first_from_a_worker(corpus.epoch(1), LoadAndTell(loader))
+    told = first_from_a_worker(corpus.epoch(1), LoadAndTell(corpus.loader()))
     assert told["valid"].any()
     assert not told["state"][1]
 

@@ -5,12 +5,11 @@ A new one is a class with `parse(params)` and one of `draw_rates` (changes the l
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import audio, manifest
 from input_pipeline.augment.audio_effects import (
     FASTEST_RATE,
     SLOWEST_RATE,
@@ -23,12 +22,11 @@ from input_pipeline.augment.audio_effects import (
     reverberate,
     shift,
 )
-from input_pipeline.augment.clip_cache import ClipCache
+from input_pipeline.augment.clip_cache import CACHE_BYTES, Clips
 from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
-from input_pipeline.augment.params import AugmentationError, Params
+from input_pipeline.augment.params import Params
 
 CROSS_FADE_S = 0.05
-CACHE_BYTES = 128 * 2**20  # of noise, and again of impulse responses, in each worker process
 LONGEST_RESPONSE_S = 30.0
 LOUDEST_DB = 100.0  # and, with a minus, the most quiet: beyond it a number is a slip
 LONGEST_SHIFT_MS = 10_000.0
@@ -134,50 +132,39 @@ class Noise:
 
     min_snr_db: float
     max_snr_db: float
-    clips: manifest.Manifest
-    cache: ClipCache[NoiseClip] = field(
-        default_factory=lambda: ClipCache(NoiseClip, CACHE_BYTES), compare=False, repr=False
-    )
+    clips: Clips[NoiseClip]
 
     @classmethod
     def parse(cls, params: Params) -> "Noise":
-        min_snr_db, max_snr_db = params.interval("min_snr_dB", "max_snr_dB", -100.0, 100.0)
+        min_snr_db, max_snr_db = params.interval("min_snr_dB", "max_snr_dB", -LOUDEST_DB, LOUDEST_DB)
         longest_s = CACHE_BYTES / 4 / params.sample_rate_hz  # a longer one would be decoded for each utterance
-        return cls(min_snr_db, max_snr_db, params.clips("noise_manifest_path", longest_s))
+        clips = Clips("noise", NoiseClip, params.clips("noise_manifest_path", longest_s))
+        clips.check(params.sample_rate_hz)
+        return cls(min_snr_db, max_snr_db, clips)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
         """Add noise to samples [N] float32."""
-        row = int(rng.integers(len(self.clips)))
+        noise = self.clips.draw(sample_rate_hz, rng)
         snr_db = rng.uniform(self.min_snr_db, self.max_snr_db)
-        place = rng.random()
-        try:
-            noise = self.cache.read(self.clips.audio[row], sample_rate_hz)
-        except (audio.AudioError, AugmentationError) as error:
-            raise AugmentationError(f"noise {self.clips.where(row)}: {error}") from error
-        return add_noise(samples, noise, snr_db, place, int(CROSS_FADE_S * sample_rate_hz))
+        return add_noise(samples, noise, snr_db, rng.random(), int(CROSS_FADE_S * sample_rate_hz))
 
 
 @dataclass(frozen=True)
 class Impulse:
     """The sound of a random room: convolution with a clip of a manifest of impulse responses."""
 
-    clips: manifest.Manifest
-    cache: ClipCache[ImpulseResponse] = field(
-        default_factory=lambda: ClipCache(ImpulseResponse, CACHE_BYTES), compare=False, repr=False
-    )
+    clips: Clips[ImpulseResponse]
 
     @classmethod
     def parse(cls, params: Params) -> "Impulse":
-        return cls(params.clips("impulse_manifest_path", LONGEST_RESPONSE_S))
+        manifest = params.clips("impulse_manifest_path", LONGEST_RESPONSE_S)
+        clips = Clips("impulse response", ImpulseResponse, manifest)
+        clips.check(params.sample_rate_hz)
+        return cls(clips)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
         """Put samples [N] float32 into a room."""
-        row = int(rng.integers(len(self.clips)))
-        try:
-            room = self.cache.read(self.clips.audio[row], sample_rate_hz)
-        except (audio.AudioError, AugmentationError) as error:
-            raise AugmentationError(f"impulse response {self.clips.where(row)}: {error}") from error
-        return reverberate(samples, room)
+        return reverberate(samples, self.clips.draw(sample_rate_hz, rng))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,18 @@
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from input_pipeline import audio
+from input_pipeline.augment.params import AugmentationError
+from input_pipeline.manifest import Manifest
+
+CACHE_BYTES = 128 * 2**20  # of each manifest, in each worker process
+CHECKED = 1000  # clips of a manifest that are read before the training starts
 
 
 class Prepared(Protocol):
@@ -53,3 +60,32 @@ class ClipCache(Generic[P]):
             while self._bytes > self.limit_bytes:
                 self._bytes -= self._clips.popitem(last=False)[1].nbytes
         return clip
+
+
+@dataclass(frozen=True)
+class Clips(Generic[P]):
+    """The clips of a manifest, to draw from."""
+
+    what: str  # they are, for messages
+    kind: type[P]
+    manifest: Manifest
+    cache: ClipCache[P] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "cache", ClipCache(self.kind, CACHE_BYTES))
+
+    def check(self, sample_rate_hz: int) -> None:
+        """Read all clips, or some of many: a broken or silent one is named now, not in hour three."""
+        rows = np.unique(np.linspace(0, len(self.manifest) - 1, min(len(self.manifest), CHECKED)).astype(int))
+        for row in tqdm(rows, desc=f"{self.what} clips", unit=" clips", delay=2):
+            self._read(int(row), sample_rate_hz)
+
+    def draw(self, sample_rate_hz: int, rng: np.random.Generator) -> P:
+        """Return a random clip. Raises AugmentationError naming the line of one that cannot be used."""
+        return self._read(int(rng.integers(len(self.manifest))), sample_rate_hz)
+
+    def _read(self, row: int, sample_rate_hz: int) -> P:
+        try:
+            return self.cache.read(self.manifest.audio[row], sample_rate_hz)
+        except (audio.AudioError, AugmentationError) as error:
+            raise AugmentationError(f"{self.what} {self.manifest.where(row)}: {error}") from error

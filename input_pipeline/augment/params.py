@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from input_pipeline import manifest
+from input_pipeline import audio, manifest
+from input_pipeline.object_store import is_remote
 
 
 class AugmentationError(ValueError):
@@ -59,15 +60,20 @@ class Params:
         except manifest.ManifestError as error:
             raise AugmentationError(f"{self.where}: {name}: {error}") from error
         for row, clip in enumerate(clips.audio):
-            if not Path(clip).is_file():
+            if not audio.is_there(clip):
                 raise AugmentationError(f"{self.where}: {clips.where(row)} does not exist; mend or remove the line")
             if clips.duration[row] > longest_s:
                 raise AugmentationError(f"{self.where}: {clips.where(row)} is longer than {longest_s:.0f} s; cut it up")
         return clips
 
     def _file(self, name: str) -> str:
-        """Return the path of an existing file, found from the JSON file's folder or from the working directory."""
+        """Return the path of an existing file, found from the JSON file's folder or from the working directory.
+
+        The address of an object is returned as it is.
+        """
         value = self._get(name, None, "the path of a file", lambda value: isinstance(value, str) and value != "")
+        if is_remote(value):
+            return value
         for folder in (self.folder, Path()):
             if (folder / value).is_file():
                 return str(folder / value)

@@ -28,7 +28,7 @@ from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.manifest import write as write_manifest
 
 SAMPLE_RATE_HZ = 16_000
-RECIPE = "configs/tiny.py"
+RECIPES = {"en": "configs/tiny.py", "zh": "configs/tiny_mandarin.py"}
 HELD_OUT = {"dev": 60, "test": 100, "test_voices": 60}  # utterances
 CHUNK = 100  # utterances that one process speaks
 
@@ -123,7 +123,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     _import_loader()
     splits = plan(args.language, args.utterances, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return Prepared(write_corpus(splits, folder, args.workers), next_step.train(RECIPE, folder))
+    return Prepared(write_corpus(splits, folder, args.workers), next_step.train(RECIPES[args.language], folder))
 
 
 def plan(language: str, train_utterances: int, seed: int) -> dict[str, list[Utterance]]:

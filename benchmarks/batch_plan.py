@@ -1,0 +1,113 @@
+"""Time the batch plan of a large corpus, and what comes before and after it on each host.
+
+    python -m benchmarks.batch_plan --utterances=1000000 [--batch 16] [--shuffle batch_shuffle] [--speed]
+
+Writes a manifest of so many utterances (no audio) and prints one JSON line: seconds of the processor (`_s`; by the clock
+`plan_clock_s`) to read it, to encode its transcripts, and for the plan itself, which is the bucket shapes and one epoch;
+`plan_mb` is the most memory that the plan took besides the columns it is made from; `process_peak_mb` that of the whole
+process at that time, its imports included. `to_worker_mb` and `to_worker_s`: what a worker process is sent.
+"""
+
+import argparse
+import json
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.measure import forget_peak_memory, machine, peak_memory_mb, resident_memory_mb
+from input_pipeline import manifest
+from input_pipeline.augment import Augmentation
+from input_pipeline.batch_plan import SHUFFLES, BatchSettings
+from input_pipeline.corpus import Corpus
+from input_pipeline.features import FeatureSettings
+from input_pipeline.pipeline import EpochSpecs, encode_transcripts
+from input_pipeline.text import Vocabulary
+
+WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "for", "with", "his", "they", "this", "from", "what"]
+WORDS_A_SECOND = 2.7
+Result = TypeVar("Result")
+
+
+def write_manifest(path: Path, utterances: int) -> None:
+    """Write lines such as LibriSpeech's: 1 to 17 s, speaker and chapter in the path, a speaker's key."""
+    rng = np.random.default_rng(0)
+
+    def record(row: int) -> dict:
+        seconds = round(float(rng.triangular(1, 15, 17)), 3)
+        words = rng.integers(0, len(WORDS), int(seconds * WORDS_A_SECOND))
+        speaker, chapter = row % 2500, row // 50
+        return {
+            "audio_filepath": f"train/{speaker}/{chapter}/{speaker}-{chapter}-{row % 50:04d}.flac",
+            "duration": seconds,
+            "text": " ".join(map(WORDS.__getitem__, words)),
+            "speaker": str(speaker),
+        }
+
+    manifest.write(path, map(record, tqdm(range(utterances), desc="write manifest", delay=2, leave=False)))
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float, float]:
+    """Return what a call returns, and its seconds of the processor and by the clock."""
+    start, clock = time.process_time(), time.perf_counter()
+    result = call()
+    return result, round(time.process_time() - start, 2), round(time.perf_counter() - clock, 2)
+
+
+def main() -> None:
+    """Parse, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--utterances", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--buckets", type=int, default=8)
+    parser.add_argument("--shuffle", choices=SHUFFLES, default="batch_shuffle")
+    parser.add_argument("--speed", action="store_true", help="with the augmentor that changes lengths")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "train.jsonl")
+        write_manifest(path, a.utterances)
+        size_mb = path.stat().st_size / 1e6
+        utterances, read_s, _ = timed(lambda: manifest.read(path))
+        augment = Path(folder, "augment.json")
+        params = {"min_speed_rate": 0.9, "max_speed_rate": 1.1}
+        augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}] if a.speed else []))
+        augmentation = Augmentation.load(augment, 16000)
+    vocabulary = Vocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
+    (labels, _), encode_s, _ = timed(lambda: encode_transcripts(utterances, vocabulary, "en"))
+    settings = BatchSettings(size=a.batch, buckets=a.buckets, shuffle=a.shuffle)
+    features = FeatureSettings()
+
+    def plan() -> tuple[Corpus, EpochSpecs]:
+        corpus = Corpus(utterances, labels, features, "utterance", None, settings, augmentation)
+        return corpus, corpus.epoch(1)
+
+    before_mb = resident_memory_mb()
+    forget_peak_memory()
+    (corpus, specs), plan_s, plan_clock_s = timed(plan)
+    peak_mb = peak_memory_mb()
+    sent, to_worker_s, _ = timed(lambda: len(pickle.dumps((specs, corpus.loader()))))
+    result = {
+        "benchmark": "batch_plan",
+        "utterances": len(utterances),
+        "batches": len(specs),
+        "manifest_mb": round(size_mb, 1),
+        "read_s": read_s,
+        "encode_s": encode_s,
+        "plan_s": plan_s,
+        "plan_clock_s": plan_clock_s,
+        "plan_mb": round(peak_mb - before_mb, 1),
+        "process_peak_mb": round(peak_mb, 1),
+        "to_worker_mb": round(sent / 1e6, 1),
+        "to_worker_s": to_worker_s,
+        "machine": machine(),
+    }
+    print(json.dumps(result | {"options": vars(a)}))
+
+
+if __name__ == "__main__":
+    main()

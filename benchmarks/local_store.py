@@ -1,0 +1,74 @@
+"""An S3-compatible store on this machine (moto's, in memory), for tests and benchmarks: it can be slow, and break off."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+BUCKET = "speech"
+
+
+class LocalStore:
+    """A server with one bucket; `environment` is what its users need.
+
+    latency_s: before each answer. break_after: bytes after which the bodies of answers to GET end, for so many answers.
+    """
+
+    def __init__(self, latency_s: float = 0.0):
+        self.latency_s = latency_s
+        self.requests: list[tuple[str, str, str]] = []  # method, path, range
+        self._breaks: list[tuple[str, int]] = []
+        self._lock = threading.Lock()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def __enter__(self) -> "LocalStore":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def break_after(self, name: str, size: int, times: int) -> None:
+        """Let the next answers to GET of objects with this in their path end after so many bytes."""
+        with self._lock:
+            self._breaks += [(name, size)] * times
+
+    def asked(self, method: str, name: str) -> list[str]:
+        """Return the ranges of the requests of this kind for objects with this in their path."""
+        return [span for asked, path, span in self.requests if asked == method and name in path]
+
+    def _answer(self, environ: dict, start_response) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        with self._lock:
+            self.requests.append((method, path, environ.get("HTTP_RANGE", "")))
+            broken = next((b for b in self._breaks if method == "GET" and b[0] in path), None)
+            if broken:
+                self._breaks.remove(broken)
+        if self.latency_s:
+            time.sleep(self.latency_s)
+        body = self._app(environ, start_response)
+        return _first(body, broken[1]) if broken else body
+
+
+def _first(body: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the first bytes of a body, fewer than its header announces."""
+    for part in body:
+        yield part[:size]
+        size -= len(part)
+        if size <= 0:
+            return

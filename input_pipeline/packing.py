@@ -1,0 +1,227 @@
+"""Pack clips into shards with their manifest and index, in a folder or an object store; go on where an earlier run ended.
+
+Each finished shard leaves `.SHARD.packed` beside it (for a store: in a folder of this machine) until all are done: its
+index entry and its lines of the manifest. The manifest is written last: where it stands, everything is whole.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import object_store
+from input_pipeline.shard_cache import ShardCache
+from input_pipeline.shard_writer import ShardWriter
+from input_pipeline.shards import ORIGINAL_KEY, ShardInfo, shard_name
+
+Records = Callable[[int, int], Iterator[tuple[Mapping, bytes]]]  # from a row to another -> lines and audio
+
+
+class PackError(ValueError):
+    """A corpus that cannot be packed as asked; the message says why."""
+
+
+class Packed(NamedTuple):
+    """What was done."""
+
+    manifest: str
+    records: int
+    bytes: int
+    shards: int
+    already: int  # shards that were there
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Shards of one corpus, to be written.
+
+    ends [shards]: the row behind the last of each. source: a digest of what is packed, by which an earlier run is known.
+    """
+
+    output: str  # folder, or address in a store
+    name: str
+    ends: Sequence[int]
+    source: str
+
+    def run(self, records: Records, total_bytes: int | None = None) -> Packed:
+        """Write what is not there yet. Raises PackError, OSError; what is finished stays for the next run."""
+        manifest = object_store.join(self.output, f"{self.name}.jsonl")
+        if self._is_packed(manifest):
+            entries = json.loads(self._read(self._index))["shards"].values()
+            return Packed(manifest, self.ends[-1], sum(e["bytes"] for e in entries), len(entries), len(entries))
+        work = self._work_folder()
+        self._check_space(work, total_bytes)
+        notes = [work / f".{self._shard(number)}.packed" for number in range(len(self.ends))]
+        done = [self._is_done(note, self._shard(number)) for number, note in enumerate(notes)]
+        bar = tqdm(total=total_bytes, desc=f"pack {self.name}", unit="B", unit_scale=True, delay=2.0)
+        with bar, ThreadPoolExecutor(1, "finish") as behind:  # a shard is verified while the next one is written
+            finishing: Future | None = None
+            for number, note in enumerate(notes):
+                if done[number]:
+                    continue
+                first = self.ends[number - 1] if number else 0
+                with contextlib.ExitStack() as stack:
+                    writer = stack.enter_context(ShardWriter(work / self._shard(number)))
+                    lines = []
+                    for line, audio in records(first, self.ends[number]):
+                        writer.write(line, audio)
+                        lines.append(line)
+                        bar.update(len(audio))
+                    if finishing is not None:
+                        finishing.result()
+                    finishing = behind.submit(self._finish, stack.pop_all(), writer, lines, note)
+            if finishing is not None:
+                finishing.result()
+        infos = self._write_manifest(notes, work)
+        return Packed(manifest, self.ends[-1], sum(i.bytes for i in infos), len(infos), sum(done))
+
+    @property
+    def _index(self) -> str:
+        return object_store.join(self.output, f"{self.name}.shards.json")
+
+    def _shard(self, number: int) -> str:
+        return shard_name(self.name, number, len(self.ends))
+
+    def _work_folder(self) -> Path:
+        """Return a folder of this machine: the output, or for a store one that the same command finds again."""
+        if not object_store.is_remote(self.output):
+            folder = Path(self.output)
+        else:
+            place = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
+            folder = ShardCache.of_environment().folder.parent / "packing" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _is_packed(self, manifest: str) -> bool:
+        """Tell whether all is there already. Raises PackError where something else has the name."""
+        if not _exists(manifest) and not _exists(self._index):
+            return False
+        with contextlib.suppress(ValueError, KeyError, OSError):
+            if json.loads(self._read(self._index))["source"] == self.source and _exists(manifest):
+                return True
+        if not _exists(manifest):
+            return False  # the index of a run that was stopped at its very end
+        raise PackError(
+            f"{manifest} is there already, and not packed from the same audio in the same way; remove it and its shards, or "
+            "choose another --output or --name"
+        )
+
+    @staticmethod
+    def _read(path: str) -> bytes:
+        return object_store.read(path) if object_store.is_remote(path) else Path(path).read_bytes()
+
+    def _check_space(self, work: Path, total_bytes: int | None) -> None:
+        """Refuse what would fill the disk, before hours of work; a store needs room for two shards here."""
+        needed = (total_bytes or 0) * (2 / len(self.ends) if object_store.is_remote(self.output) else 1)
+        have = sum(path.stat().st_size for path in work.glob(f"{self.name}-*") if path.is_file())
+        free = shutil.disk_usage(work).free
+        if needed > free + have:
+            raise PackError(
+                f"{work} has {free / 1e9:.2f} GB free, the shards need {needed / 1e9:.2f} GB; free some space"
+            )
+
+    def _is_done(self, note: Path, shard: str) -> bool:
+        """Tell whether an earlier run of the same packing has finished a shard."""
+        try:
+            info, source, _ = _read_note(note)
+        except (OSError, ValueError, KeyError):
+            return False
+        place = object_store.join(self.output, shard)
+        return source == self.source and _size(place) == info.bytes
+
+    def _finish(self, stack: contextlib.ExitStack, writer: ShardWriter, lines: list[Mapping], note: Path) -> None:
+        """Verify and name a shard, upload it where it belongs, and note that it is done."""
+        with stack:
+            info, ranges = writer.finish()
+        if object_store.is_remote(self.output):
+            object_store.upload(writer.path, object_store.join(self.output, writer.path.name))
+            writer.path.unlink()
+        described = [
+            {
+                **line,
+                "audio_filepath": f"{writer.path.name}#{number}:{begin}+{size}",
+                ORIGINAL_KEY: line.get(ORIGINAL_KEY, line["audio_filepath"]),
+            }
+            for number, (line, (begin, size)) in enumerate(zip(lines, ranges, strict=True))
+        ]
+        write_lines(note, [{"source": self.source, **info._asdict()}, *described])
+
+    def _write_manifest(self, notes: Sequence[Path], work: Path) -> list[ShardInfo]:
+        """Join the notes to the index and the manifest, which comes last."""
+        infos = {self._shard(number): _read_note(note)[0] for number, note in enumerate(notes)}
+        index, manifest = work / f"{self.name}.shards.json", work / f"{self.name}.jsonl"
+        entries = {name: info._asdict() for name, info in infos.items()}
+        write_lines(index, [{"source": self.source, "shards": entries}])
+        write_lines(manifest, (line for note in notes for line in _read_note(note)[2]))
+        if object_store.is_remote(self.output):
+            for path in (index, manifest):
+                object_store.upload(path, object_store.join(self.output, path.name))
+                path.unlink()
+        for note in notes:
+            note.unlink()
+        if object_store.is_remote(self.output):
+            with contextlib.suppress(OSError):  # something of another packing lies there
+                work.rmdir()
+        return list(infos.values())
+
+
+def equal_ends(sizes: np.ndarray, shards: int) -> list[int]:
+    """Cut rows of these sizes [N] into runs of about the same bytes, none empty; return the row behind each's last."""
+    total, number = np.cumsum(sizes), np.arange(1, shards + 1)
+    ends = np.searchsorted(total * shards, total[-1] * number) + 1
+    ends = np.maximum.accumulate(np.maximum(ends - number, 0)) + number  # each has a row
+    return np.minimum(ends, len(sizes) - shards + number).tolist()  # and leaves one for each of those behind it
+
+
+def write_lines(path: Path, values) -> None:
+    """Write JSON lines at once or not at all."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(unfinished, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+            for value in values:
+                file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _read_note(note: Path) -> tuple[ShardInfo, str, Iterator[dict]]:
+    """Return a finished shard's index entry, what it was packed from, and its lines. Raises OSError, ValueError, KeyError."""
+
+    def lines() -> Iterator[dict]:
+        with open(note, "rb") as file:
+            next(file)
+            yield from map(json.loads, file)
+
+    with open(note, "rb") as file:
+        head = json.loads(file.readline())
+    return ShardInfo(head["bytes"], head["sha256"], head["records"]), head["source"], lines()
+
+
+def _exists(path: str) -> bool:
+    return object_store.exists(path) if object_store.is_remote(path) else os.path.exists(path)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return object_store.size_of(path) if object_store.is_remote(path) else os.path.getsize(path)
+    except FileNotFoundError:
+        return None
+    except object_store.Missing:
+        return None
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise

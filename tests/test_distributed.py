@@ -1,0 +1,216 @@
+"""Several processes as one: the numbers of one, the same end for all, and a name for whoever is missing or different."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs import Cluster, run_main, small_flags
+
+pytestmark = pytest.mark.slow  # each starts several processes, which compile their steps
+
+LOSS = 1e-5  # relative: sums over a batch in another order, float32, 20 steps long (1e-7 was seen)
+LEAVES_S = 120  # in which the others are gone, when one process is
+AGAIN = 75  # exit code
+ENDLESS = "--config.train.epochs=100000"
+
+
+def flags_for(clips) -> list[str]:
+    return [
+        *small_flags(clips),
+        f"--config.data.dev={clips}",
+        f"--config.data.test={clips}",
+        "--config.batch.buckets=1",
+        "--config.model.dropout=0.1",
+        "--config.optim.ema=0.9",
+        "--config.optim.schedule=constant",  # the same, however long the run is meant to be
+        "--config.train.epochs=7",
+        "--config.train.log_every=1",
+    ]
+
+
+def records(workdir: Path) -> list[dict]:
+    file = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    return {record["step"]: record["loss"] for record in records(workdir) if "loss" in record}
+
+
+def assert_same_run(workdir: Path, reference: Path) -> None:
+    """Compare the losses of all steps, and the error rates of all evaluations."""
+    assert losses(workdir) == pytest.approx(losses(reference), rel=LOSS)
+    rates = [
+        [(r["step"], r["dev_wer"], r["dev_cer"]) for r in records(d) if "dev_wer" in r] for d in (workdir, reference)
+    ]
+    assert rates[0] == rates[1]
+
+
+@pytest.fixture(scope="module")
+def alone(clips, tmp_path_factory) -> tuple[Path, dict]:
+    """An uninterrupted run of one process, and the results that it printed."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    result = run_main(*flags_for(clips), f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert len(losses(workdir)) >= 20
+    return workdir, json.loads(result.stdout.splitlines()[-1])
+
+
+def test_two_processes_give_the_numbers_of_one(clips, alone, tmp_path):
+    """Training, the evaluations within it, and the test at its end, whose 12 utterances do not fill its batches."""
+    workdir = tmp_path / "run"
+    with Cluster(2, *flags_for(clips), f"--workdir={workdir}", "--config.batch.eval_size=5") as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+        results = json.loads(cluster.stdout(0).splitlines()[-1])
+        assert "wer" not in cluster.stdout(1)
+        assert all(line.startswith("[1/2] ") for line in cluster.stderr(1).splitlines() if line)
+        assert "2 processes on 1 machine(s), 2 devices" in cluster.stderr(0)
+    assert_same_run(workdir, alone[0])
+    assert results | {"workdir": ""} == alone[1] | {"workdir": ""}
+
+
+def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(clips, alone, tmp_path):
+    """With a beam search on each host; one utterance cannot be read, and the batches are not full."""
+    rows = [json.loads(line) for line in clips.read_text().splitlines()][:7]
+    for row in rows:
+        row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
+    rows[2]["audio_filepath"] = str(tmp_path / "missing.flac")
+    manifest = tmp_path / "some.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [f"--config.restore={alone[0]}", f"--config.data.test={manifest}", "--config.batch.eval_size=4"]
+    beam = "--config.decode.engine=ctc_beam_decoder"
+    expected = json.loads(run_main("--mode=eval", *flags, beam).stdout.splitlines()[-1])
+    with Cluster(2, "--mode=eval", *flags, beam) as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+        found = json.loads(cluster.stdout(0).splitlines()[-1])
+        assert "missing.flac" in cluster.stderr(0)
+    assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=LOSS)
+    assert found == expected
+    assert (found["utterances"], found["unusable"]) == (6, 1)
+    run_main("--mode=infer", *flags, f"--output={tmp_path / 'one.jsonl'}")
+    with Cluster(2, "--mode=infer", *flags, f"--output={tmp_path / 'two.jsonl'}") as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+    lines = [
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("one.jsonl", "two.jsonl")
+    ]
+    assert [r["audio_filepath"] for r in lines[1]] == [row["audio_filepath"] for row in rows]
+    assert [r.get("text") for r in lines[0]] == [r.get("text") for r in lines[1]]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_is_killed_the_other_leaves_and_the_same_line_goes_on(victim, clips, alone, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*flags_for(clips), f"--workdir={workdir}"]
+    with Cluster(2, *flags, ENDLESS) as cluster:
+        cluster.wait_until(lambda: len(list(workdir.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA"))) > 1)
+        cluster.processes[victim].kill()
+        start = time.monotonic()
+        assert cluster.processes[1 - victim].wait(LEAVES_S) == AGAIN
+        assert time.monotonic() - start < LEAVES_S
+        last = cluster.stderr(1 - victim).splitlines()[-1]
+        assert f"error: {'nothing was heard of ' if victim else ''}process {victim} (" in last
+        assert last.endswith("run the same line again to go on from the last checkpoint")
+    shorten(workdir, alone[0])
+    with Cluster(2, *flags) as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+        assert "go on from step" in cluster.stderr(0)
+    assert_same_run(workdir, alone[0])
+
+
+def shorten(workdir: Path, reference: Path) -> None:
+    """Leave out what an endless run did beyond the reference, so that there is something to go on with."""
+    kept = sorted(losses(reference))[-3]
+    for path in (workdir / "checkpoints").iterdir():
+        if path.name.isdigit() and int(path.name) > kept:
+            shutil.rmtree(path)
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(clips, alone, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*flags_for(clips), f"--workdir={workdir}"]
+    with Cluster(2, *flags) as cluster:
+        cluster.wait_until(lambda: len(losses(workdir)) >= 4)
+        cluster.processes[1].send_signal(signal.SIGTERM)
+        assert cluster.finish() == [AGAIN, AGAIN], cluster.stderr(0)
+        stopped = json.loads(cluster.stdout(0).splitlines()[-1])["stopped_at_step"]
+    assert stopped < max(losses(alone[0]))
+    assert (workdir / "checkpoints" / str(stopped)).is_dir()
+    with Cluster(2, *flags) as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+        assert f"go on from step {stopped} " in cluster.stderr(0)
+    assert_same_run(workdir, alone[0])
+
+
+def test_checkpoints_of_four_processes_go_on_in_one_and_then_in_two(clips, alone, tmp_path):
+    """The last two have two devices each, and split the parameters over two of them."""
+    workdir = tmp_path / "run"
+    flags = [*flags_for(clips), f"--workdir={workdir}"]
+    with Cluster(4, *flags, "--config.train.max_steps=6") as cluster:  # in the middle of an epoch
+        assert cluster.finish() == [0, 0, 0, 0], cluster.stderr(0)
+    result = run_main(*flags, "--config.train.max_steps=13")
+    assert result.returncode == 0, result.stderr
+    with Cluster(2, *flags, "--config.mesh.fsdp=2", devices=2) as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+        assert "go on from step 13 (epoch 3, batch" in cluster.stderr(0)
+    assert losses(workdir) == pytest.approx(losses(alone[0]), rel=LOSS)
+
+
+def test_a_process_that_hangs_is_named_by_the_others(clips, alone, tmp_path):
+    """The data of one row never come: who reads it waits for ever, and the other one for its part of the batch."""
+    rows = [json.loads(line) for line in clips.read_text().splitlines()] * 10  # the headers of some are read by both
+    for row in rows:
+        row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
+    pipe = tmp_path / "pipe.flac"
+    os.mkfifo(pipe)
+    rows[1] = rows[1] | {"audio_filepath": str(pipe), "duration": 8.0}  # the longest: last row of the last batch
+    manifest = tmp_path / "hanging.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--mode=eval", f"--config.restore={alone[0]}", f"--config.data.test={manifest}"]
+    with Cluster(2, *flags, "--config.batch.eval_size=4", "--config.train.stall_s=15") as cluster:
+        assert cluster.finish(LEAVES_S) == [AGAIN, AGAIN]
+        last = cluster.stderr(0).splitlines()[-1]
+        assert "the others wait for process 1 (" in last, last
+        assert "evaluate: waiting for the data of batch 30" in last, last
+
+
+def test_a_stopped_process_is_named_by_the_others(clips, tmp_path):
+    workdir = tmp_path / "run"
+    with Cluster(2, *flags_for(clips), ENDLESS, f"--workdir={workdir}") as cluster:
+        cluster.wait_until(lambda: len(losses(workdir)) >= 4)
+        cluster.processes[1].send_signal(signal.SIGSTOP)
+        assert cluster.processes[0].wait(LEAVES_S) == AGAIN
+        assert "nothing was heard of process 1 (" in cluster.stderr(0).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (["--config.model.rnn_size=13"], "model.rnn_size is 13 in process 1"),
+        (["--config.data.train={copy}"], "data.train is "),
+        (["--workdir={other}"], "--workdir is "),
+    ],
+)
+def test_differences_are_refused_and_named(own, expected, clips, tmp_path):
+    own = [flag.format(copy=clips.parent / "." / clips.name, other=tmp_path / "other") for flag in own]
+    own = [flag.replace("clips/manifest", "clips/../clips/manifest") for flag in own]
+    with Cluster(2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", own={1: own}) as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1]
+        for rank in range(2):
+            last = cluster.stderr(rank).splitlines()[-1]
+            assert last.startswith(f"[{rank}/2] error: the processes have different values: ")
+            assert expected in last
+
+
+def test_an_error_of_one_process_ends_all_with_its_message(clips, tmp_path):
+    with Cluster(
+        2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=2", own={1: ["--expect_devices=5"]}
+    ) as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1]
+        assert "5 devices were expected and 2 found" in cluster.stderr(1).splitlines()[-1]
+        assert "process 1 (" in cluster.stderr(0)
+        assert "5 devices were expected and 2 found" in cluster.stderr(0).splitlines()[-1]
