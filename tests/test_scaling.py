@@ -34,7 +34,7 @@ def test_the_table_has_a_line_for_each_machine_and_the_original():
 def test_speed_up_is_against_the_fewest_devices_that_the_batch_fits():
     weak = [{"rows": 4, "step_s": 1.0}, {"rows": 8, "step_s": 1.25}]
     strong = [{"rows": 8, "step_s": None}, {"rows": 8, "step_s": 3.0}]
-    results = [{"devices": n, "weak": w, "strong": s} for n, w, s in zip((1, 2), weak, strong, strict=True)]
+    results: list[dict] = [{"devices": n, "weak": w, "strong": s} for n, w, s in zip((1, 2), weak, strong, strict=True)]
     add_speed_up(results)
     assert weak[1]["speed_up"] == pytest.approx(1.6)
     assert weak[1]["efficiency"] == pytest.approx(0.8)
@@ -42,6 +42,7 @@ def test_speed_up_is_against_the_fewest_devices_that_the_batch_fits():
     assert "speed_up" not in strong[0]
 
 
+@pytest.mark.slow  # two compilations of the whole step
 def test_fake_devices_say_so_and_are_drawn(tmp_path):
     sizes = ["--batch=1", "--frames=30", "--labels=2", "--hidden=4", "--steps=2"]
     command = ["-m", "benchmarks.scaling", "--devices=1,2", "--config=configs/tiny.py", f"--picture={tmp_path}/s.png"]
