@@ -2,6 +2,7 @@
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
 # make kenlm       programs that train language models
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
+# make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
 
 PYTHON ?= python3
 ACCELERATOR ?= cpu
@@ -14,7 +15,7 @@ JAX_EXTRA_cuda := jax[cuda12]
 JAX_EXTRA_tpu := jax[tpu]
 
 # lmplz and build_binary, which train language models (docs/language_models.md names what they need)
-.PHONY: install install-dev kenlm quickstart test test-slow test-all lint format
+.PHONY: install install-dev kenlm quickstart test test-slow test-slurm test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -58,12 +59,19 @@ test: install-dev
 test-slow: install-dev
 	$(BIN)/python -m pytest -m slow
 
-test-all: test test-slow
+test-slurm: install-dev
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v slurmctld > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge > /dev/null; fi
+	$(BIN)/python -m pytest -m slurm -rs tests/test_slurm.py
+
+test-all: test test-slow test-slurm
 
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
+	$(BIN)/shellcheck launch/*.sh launch/slurm.sbatch .ci/run
+	$(BIN)/hadolint launch/Dockerfile
 
 format: install-dev
 	$(BIN)/ruff check --fix .

@@ -1,25 +1,38 @@
-"""Compile a recipe's training and evaluation step for TPUs, on a machine without one, and tell what became of them.
+"""Compile a recipe's training and evaluation steps for TPUs, on a machine without one, and tell what became of them.
 
-    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python -m benchmarks.compile_for --config=configs/librispeech.py --topology=v5e:2x4
+    python -m pip install --target build/libtpu --no-deps 'libtpu==0.0.42.*'          # 480 MB; the version of jax[tpu]
+    python -m benchmarks.compile_for --config=configs/librispeech.py:16 --topology=v5e:4x4 --json=figures.json
 
-Needs `pip install libtpu` (real TPU compilation; nothing runs). Prints one JSON line: for each step, memory of a chip, host
-callbacks, collectives, and the products and other operations in the body of each recurrent loop.
+The programs are real, by the real compiler; nothing runs. Shapes are those that the recipe's buckets have with
+--manifest, else with lengths like those of its corpus (benchmarks/recipe_shapes.py); --shapes=largest compiles the
+longest only, --batch, --frames and --labels one of your own. For each step: memory of a chip against what it has,
+floating-point operations (loops counted as often as they turn), the compiler's own estimate of its time, collectives,
+host callbacks. What differs on other machines is the time to compile: several minutes of a core for each training step.
 """
 
 import argparse
-import collections
-import importlib.util
+import concurrent.futures
 import json
+import math
+import os
 import re
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no TPU is looked for
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
+from tqdm import tqdm
 
-from ds2_jax import sharding
+from benchmarks import recipe_shapes
+from benchmarks.hlo import Program
+from ds2_jax import memory, sharding
 from ds2_jax.compile import abstract_batch
 from ds2_jax.model import DeepSpeech2, ModelSettings
 from ds2_jax.optim import make_optimizer, make_schedule
@@ -28,97 +41,211 @@ from ds2_jax.steps import make_eval_step, make_train_step
 from input_pipeline.features import FeatureSettings, feature_size
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
-COLLECTIVE = re.compile(r"= .* (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-COPIES = {"copy", "copy-start", "copy-done", "bitcast", "tuple", "parameter", "constant", "get-tuple-element"}
+LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
+INSTALL = "python -m pip install --target build/libtpu --no-deps 'libtpu==0.0.42.*'"
 STEPS_PER_EPOCH = 1000  # of the schedule, which does not change the program's shape
+GIB = 2**30
+CHIPS = {  # memory, GiB; dense bfloat16 operations a second; clock, Hz (peak = matrix units x 2 x their cells x clock)
+    "v4": (32, 275e12, 1.05e9),
+    "v5e": (16, 197e12, 1.5e9),
+    "v5p": (95, 459e12, 1.75e9),
+    "v6e": (32, 918e12, 1.75e9),
+}
+HEAD = (
+    *(
+        "step",
+        "rows x frames x labels",
+        "rows of a chip",
+        "arguments GB",
+        "temporary GB",
+        "together GB",
+        "of its memory",
+    ),
+    *("TFLOP", "ms (compiler's estimate)", "collectives", "MB in them", "compile s"),
+)
+
+Shape = tuple[int, int, int]  # rows, frames, labels
 
 
-def read_config(path: str):
-    """Return the settings of a recipe's file."""
-    spec = importlib.util.spec_from_file_location("recipe", path)
-    if spec is None or spec.loader is None or not Path(path).exists():
-        raise SystemExit(f"error: {path} is no recipe; name a file such as configs/librispeech.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe.get_config()
+def make_mesh(topology: str, fsdp: int) -> Mesh:
+    """Return a mesh of the chips of a topology such as v5e:4x4."""
+    kind, _, size = topology.partition(":")
+    if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", size):
+        raise SystemExit(f"error: --topology={topology} is not known: write v5e:4x4; kinds are {', '.join(CHIPS)}")
+    sides = [int(side) for side in size.split("x")]
+    if LIBTPU.exists():
+        os.environ.setdefault("TPU_LIBRARY_PATH", str(LIBTPU.absolute()))
+    options = {"chips_per_host_bounds": [1, 1, 1]} if math.prod(sides) == 1 else {}
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    except RuntimeError as error:
+        raise SystemExit(f"error: {error}; install the compiler: {INSTALL}") from error
+    return Mesh(np.array(found.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
 
 
-def programs(config, vocabulary: int, shape: tuple[int, int, int], mesh: Mesh) -> dict:
-    """Lower the training step and the evaluation step of a recipe for a batch of this shape."""
+def make_lowering(config, vocabulary: int, mesh: Mesh) -> dict[str, Callable[[Shape], jax.stages.Lowered]]:
+    """Return what lowers the training step and the evaluation step of a recipe for a batch of some shape."""
     features = FeatureSettings(**{name: config.features[name] for name in FeatureSettings.__dataclass_fields__})
     model, size = DeepSpeech2(ModelSettings.from_config(config.model), vocabulary), feature_size(features)
     schedule = make_schedule(config.optim, config.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
     optimizer = make_optimizer(config.optim, schedule)
     variables = jax.eval_shape(lambda: init_variables(model, size, seed=0))
     state = jax.eval_shape(lambda v: init_state(v, optimizer, average=config.optim.ema > 0), variables)
-    everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-    train_step = make_train_step(model, optimizer, seed=0, accumulate=config.optim.accumulate, ema=config.optim.ema)
-    in_shardings = (everywhere, rows)
-    train = jax.jit(train_step, donate_argnums=0, in_shardings=in_shardings, out_shardings=everywhere)
-    evaluate = jax.jit(make_eval_step(model), in_shardings=in_shardings, out_shardings=everywhere)
-    _, frames, labels = shape
-    batch = abstract_batch(shape, size)
-    evaluated = abstract_batch((max(config.batch.eval_size, mesh.size), frames, labels), size)
-    return {"train": train.lower(state, batch), "eval": evaluate.lower(variables, evaluated)}
-
-
-def loop_bodies(text: str) -> list[collections.Counter]:
-    """Count the kinds of operations in the body of each loop that holds a product, fused ones by their kind."""
-    computations = {m[1]: m[0] for m in re.finditer(r"^(?:ENTRY )?%?([\w.-]+) \(.*?^}", text, re.M | re.S)}
-    bodies = []
-    for name in re.findall(r"\bwhile\(.*?body=%?([\w.-]+)", text):
-        kinds: collections.Counter = collections.Counter()
-        for line in computations[name].splitlines()[1:]:
-            operation = re.search(r"\s([a-z][\w-]*)\(", line.split(" = ", 1)[-1])
-            if not operation or operation[1] in COPIES:
-                continue
-            called = re.search(r"calls=%?([\w.-]+)", line)
-            product = called and re.search(r"\b(?:dot|convolution)\(", computations.get(called[1], ""))
-            kinds["product" if product or operation[1] in ("dot", "convolution") else operation[1]] += 1
-        if kinds["product"]:
-            bodies.append(kinds)
-    return bodies
-
-
-def describe(lowered) -> dict:
-    """Compile and tell memory, callbacks, collectives and loops."""
-    start = time.perf_counter()
-    compiled = lowered.compile()
-    text, memory = compiled.as_text(), compiled.memory_analysis()
+    everywhere, rows, of_state = sharding.replicated(mesh), sharding.by_row(mesh), sharding.of_state(state, mesh)
+    train_step = make_train_step(
+        model.clone(remat=config.train.remat),
+        optimizer,
+        seed=0,
+        accumulate=config.optim.accumulate,
+        ema=config.optim.ema,
+        gather=sharding.gatherer(mesh),
+    )
+    of_eval = dict.fromkeys(("ids", "probabilities", "lengths"), rows)
+    of_eval |= dict.fromkeys(("loss", "count", "infeasible"), everywhere)
+    train = jax.jit(train_step, donate_argnums=0, in_shardings=(of_state, rows), out_shardings=(of_state, everywhere))
+    evaluate = jax.jit(make_eval_step(model), in_shardings=(everywhere, rows), out_shardings=of_eval)
     return {
-        "compile_s": round(time.perf_counter() - start, 1),
-        "arguments_gb": round(memory.argument_size_in_bytes / 2**30, 3),
-        "temporary_gb": round(memory.temp_size_in_bytes / 2**30, 3),
-        "host_callbacks": len(CALLBACK.findall(text)),
-        "collectives": dict(collections.Counter(COLLECTIVE.findall(text))),
-        "loops_with_products": [dict(kinds) for kinds in loop_bodies(text)],
+        "train": lambda shape: train.lower(state, abstract_batch(shape, size)),
+        "eval": lambda shape: evaluate.lower(variables, abstract_batch(shape, size)),
     }
+
+
+def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape]]:
+    """List the steps to compile with their shapes, longest first, rows as training and evaluation raise them."""
+    if a.frames:
+        return [
+            ("train", (a.batch or config.batch.size, a.frames, a.labels)),
+            ("eval", (a.batch or config.batch.eval_size, a.frames, a.labels)),
+        ]
+    seconds, symbols = recipe_shapes.lengths(config, a.manifest)
+    steps: list[tuple[str, Shape]] = []
+    for name, multiple in (("train", mesh.size * config.optim.accumulate), ("eval", mesh.size)):
+        buckets = recipe_shapes.shapes(config, seconds, symbols, training=name == "train")
+        found = [(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets]
+        steps += [(name, shape) for shape in (found[:1] if a.shapes == "largest" else found)]
+    return [step for step in steps if a.steps in ("all", step[0])]
+
+
+def describe(lowered: jax.stages.Lowered, chip: tuple[float, float, float]) -> dict:
+    """Compile and tell memory, operations, time as the compiler sees it, collectives and callbacks, of one chip."""
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"fits": False, "refused": str(error).splitlines()[0]}
+    seconds = time.perf_counter() - start
+    text, found, needed = compiled.as_text() or "", compiled.memory_analysis(), memory.needed_bytes(compiled)
+    program = Program(text)
+    kinds: dict[str, dict] = {}
+    for collective in program.collectives():
+        sums = kinds.setdefault(collective.kind, {"runs": 0, "bytes": 0, "overlapped_bytes": 0})
+        sums["runs"] += collective.times
+        sums["bytes"] += collective.total
+        sums["overlapped_bytes"] += collective.total * collective.overlapped
+    assert found is not None
+    assert needed is not None
+    return {
+        "fits": needed <= chip[0] * GIB,
+        "arguments_bytes": found.argument_size_in_bytes,
+        "temporary_bytes": found.temp_size_in_bytes,
+        "peak_bytes": needed,
+        "flop": program.flop(),
+        "estimated_s": program.estimated_cycles() / chip[2],
+        "collectives": kinds,
+        "host_callbacks": len(CALLBACK.findall(text)),
+        "compile_s": round(seconds, 1),
+    }
+
+
+def table(results: list[dict], chip: tuple[float, float, float]) -> str:
+    """Lay results out as a table of markdown."""
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for r in results:
+        first = f"| {r['step']} | {' x '.join(map(str, r['shape']))} | {r['rows_of_a_chip']:g}"
+        if not r["fits"] and "refused" in r:
+            lines.append(f"{first} | does not fit: {r['refused'][:120]} |")
+            continue
+        gb = [f"{r[name] / 1e9:.2f}" for name in ("arguments_bytes", "temporary_bytes", "peak_bytes")]
+        kinds = ", ".join(f"{sums['runs']} {kind}" for kind, sums in r["collectives"].items()) or "none"
+        sent = sum(sums["bytes"] for sums in r["collectives"].values()) / 1e6
+        share = r["peak_bytes"] / (chip[0] * GIB)
+        rest = [
+            f"{share:.0%}",
+            f"{r['flop'] / 1e12:.3g}",
+            f"{1e3 * r['estimated_s']:.3g}",
+            kinds,
+            f"{sent:.3g}",
+            f"{r['compile_s']}",
+        ]
+        lines.append(" | ".join([first, *gb, *rest]) + " |")
+    return "\n".join(lines)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/librispeech.py", help="recipe, or recipe:devices")
+    parser.add_argument("--topology", default="v5e:4x4")
+    parser.add_argument("--manifest", default="", help="whose lengths decide the buckets")
+    parser.add_argument("--shapes", choices=("all", "largest"), default="all")
+    parser.add_argument("--steps", choices=("all", "train", "eval"), default="all")
+    parser.add_argument("--batch", type=int, default=0, help="utterances of all chips, with --frames; 0: the recipe's")
+    parser.add_argument("--frames", type=int, default=0, help="of 10 ms each: one shape instead of the buckets")
+    parser.add_argument("--labels", type=int, default=120)
+    parser.add_argument("--vocab", type=int, default=0, help="symbols with blank; 0: the corpus's")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="compilations at a time")
+    parser.add_argument("--json", default="", help="file of results; those of other recipes and topologies stay in it")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Parse, compile, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/librispeech.py")
-    parser.add_argument("--topology", default="v5e:2x4")
-    parser.add_argument("--frames", type=int, default=1600, help="of the longest batch; 10 ms each")
-    parser.add_argument("--labels", type=int, default=320)
-    parser.add_argument("--vocab", type=int, default=29)
-    parser.add_argument("--batch", type=int, default=0, help="utterances of all chips; 0: the recipe's")
-    a = parser.parse_args()
-    config = read_config(a.config)
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=a.topology)
-    mesh = Mesh(np.array(topology.devices), ("data",))
-    shape = (a.batch or config.batch.size, a.frames, a.labels)
-    result = {
-        "benchmark": "compile_for",
-        "config": a.config,
-        "topology": a.topology,
-        "chips": mesh.size,
-        "batch": shape,
-    }
-    for name, lowered in programs(config, a.vocab, shape, mesh).items():
-        result[name] = describe(lowered)
-    print(json.dumps(result))
+    """Parse, compile, print, write."""
+    a = parse_arguments()
+    config = recipe_shapes.read_config(a.config)
+    chip = CHIPS.get(a.topology.partition(":")[0], CHIPS["v5e"])
+    mesh = make_mesh(a.topology, config.mesh.fsdp)
+    lower = make_lowering(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)
+    steps = steps_of(config, mesh, a)
+    lengths = a.manifest or ("as given" if a.frames else f"like {recipe_shapes.corpus_of(config)}")
+    about = {"config": a.config, "topology": a.topology, "chips": mesh.size, "accumulate": config.optim.accumulate}
+    about |= {"remat": config.train.remat, "lengths": lengths, "jax": jax.__version__}
+    print(
+        f"{a.config} on {a.topology}: {mesh.size} chips, {config.optim.accumulate} parts a step, lengths {lengths}",
+        flush=True,
+    )
+
+    def one(step: tuple[str, Shape]) -> dict:
+        name, shape = step
+        parts = mesh.size * (config.optim.accumulate if name == "train" else 1)
+        return {
+            **about,
+            "step": name,
+            "shape": shape,
+            "rows_of_a_chip": shape[0] / parts,
+            **describe(lower[name](shape), chip),
+        }
+
+    with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
+        results = list(tqdm(pool.map(one, steps), total=len(steps), desc="compile", unit=" steps", file=sys.stderr))
+    print(table(results, chip))
+    if a.json:
+        write(Path(a.json), results)
+
+
+def write(file: Path, results: list[dict]) -> None:
+    """Put results into a file, in place of older ones of the same recipe, topology, step and shape."""
+
+    def key(result: dict) -> list:
+        return [result["config"], result["chips"], result["topology"], result["step"], list(result["shape"])]
+
+    kept = json.loads(file.read_text()) if file.exists() else []
+    new = [key(result) for result in results]
+    merged = sorted([r for r in kept if key(r) not in new] + results, key=key)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text("[\n" + ",\n".join(json.dumps(result) for result in merged) + "\n]\n")
+    os.replace(partial, file)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ recipe; the last line decodes as it did, with a character model (its alpha of 2.
 Published for its model: CER 8.02 % with this language model, 7.44 % with one of 70 GB. A stronger augmentation is one
 flag away: `--config.augment.file=configs/augmentation.json`.
 
+The batch of other numbers of devices is chosen after the recipe's name, `--config=configs/aishell.py:64`: 64 utterances a
+step up to 16 devices, 128 on 64 and 256 on 256, the learning rate growing with the square root of it, a rule of thumb.
+Every one of them fits into TPU v5e, 16 GB (docs/scaling.md).
+
 Not measured: there was neither an accelerator nor the corpus.
 """
 
@@ -18,9 +22,11 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+BATCHES = {8: (64, 1), 1: (64, 1), 4: (64, 1), 16: (64, 1), 64: (128, 1), 256: (256, 1)}  # devices: size, parts
 
-def get_config() -> ConfigDict:
-    """Return the settings of this recipe."""
+
+def get_config(devices: str = "8") -> ConfigDict:
+    """Return the settings of this recipe for so many devices."""
     config = base.get_config()
     config.data.train = "data/aishell/train.jsonl"
     config.data.dev = "data/aishell/dev.jsonl"
@@ -28,7 +34,6 @@ def get_config() -> ConfigDict:
     config.data.workers = 8
     config.data.max_duration_s = 27.0
     config.text.language = "zh"
-    config.batch.size = 64
     config.batch.buckets = 12
     config.batch.shuffle = "batch_shuffle_clipped"
     config.batch.eval_size = 128
@@ -38,7 +43,8 @@ def get_config() -> ConfigDict:
     config.model.merge = "concat"
     config.model.activation_clip = 24.0
     config.model.compute_dtype = "bfloat16"
-    config.optim.learning_rate = 5e-4
+    config.optim.learning_rate = 5e-4  # of 64 utterances
+    base.set_batch(config, devices, BATCHES)
     config.optim.warmup_steps = 1000
     config.optim.ema = 0.999
     config.train.epochs = 50

@@ -136,3 +136,19 @@ def get_config() -> ConfigDict:
     config.infer.samples = 10  # utterances of a manifest to print side by side; 0: all
     config.infer.words = True  # print times and confidence of each word, too
     return config
+
+
+def set_batch(config: ConfigDict, devices: str, batches: dict[int, tuple[int, int]]) -> None:
+    """Set the batch that a recipe states for so many devices, and a rate that grows with its square root.
+
+    batches: devices -> utterances a step, parts that they are computed in; the first entry is what the recipe's learning
+    rate is for.
+    """
+    if not devices.isdigit() or int(devices) not in batches:
+        known = ", ".join(map(str, batches))
+        raise ValueError(
+            f"':{devices}' after the recipe's name: a batch is stated for {known} devices; name one of these, and set "
+            "config.batch.size, config.optim.accumulate and config.optim.learning_rate for others"
+        )
+    config.batch.size, config.optim.accumulate = batches[int(devices)]
+    config.optim.learning_rate *= (config.batch.size / next(iter(batches.values()))[0]) ** 0.5

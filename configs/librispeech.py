@@ -10,18 +10,28 @@ step (20 on each of 8 devices) and 50 epochs, as the original's recipe. Publishe
 Ours are the rate's warm-up and decay, averaged weights and the augmentation; the original's is a shift of 5 ms,
 `--config.augment.file=configs/augmentation_original.json`.
 
+The batch of other numbers of devices is chosen after the recipe's name, `--config=configs/librispeech.py:16`:
+
+    devices             1    4    8   16   64   256
+    utterances a step 160  160  160  320  640  1024
+    parts               4    1    1    1    1     1
+
+(4 parts: computed 40 at a time, one gradient.) The learning rate grows with the square root of the batch, a rule of thumb.
+Every one of them fits into TPU v5e, 16 GB, with utterances of 27 s made 1.1 times longer: docs/scaling.md.
+
 Not measured: there was neither an accelerator nor a corpus of this size. What was checked: both steps compile for TPU v5e
-(`python -m benchmarks.compile_for`). With fewer devices raise `config.optim.accumulate` (the batch stays, computed in so
-many parts); with more, raise `config.batch.size` (the original used 512, too, 64 a device) and the learning rate with it.
+(`python -m benchmarks.compile_for`).
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
+BATCHES = {8: (160, 1), 1: (160, 4), 4: (160, 1), 16: (320, 1), 64: (640, 1), 256: (1024, 1)}  # devices: size, parts
 
-def get_config() -> ConfigDict:
-    """Return the settings of this recipe."""
+
+def get_config(devices: str = "8") -> ConfigDict:
+    """Return the settings of this recipe for so many devices."""
     config = base.get_config()
     config.data.train = ",".join(
         f"data/librispeech/{part}.jsonl" for part in ("train-clean-100", "train-clean-360", "train-other-500")
@@ -30,7 +40,6 @@ def get_config() -> ConfigDict:
     config.data.test = "data/librispeech/test-clean.jsonl"
     config.data.workers = 8
     config.data.max_duration_s = 27.0
-    config.batch.size = 160
     config.batch.buckets = 12
     config.batch.shuffle = "batch_shuffle_clipped"
     config.batch.eval_size = 128
@@ -41,7 +50,8 @@ def get_config() -> ConfigDict:
     config.model.share_input = True
     config.model.activation_clip = 24.0
     config.model.compute_dtype = "bfloat16"
-    config.optim.learning_rate = 5e-4
+    config.optim.learning_rate = 5e-4  # of 160 utterances
+    base.set_batch(config, devices, BATCHES)
     config.optim.warmup_steps = 1000
     config.optim.ema = 0.999
     config.train.epochs = 50

@@ -166,7 +166,8 @@ class Recurrent(nn.Module):
         w_h = self.param("recurrent_kernel", _uniform, (directions, self.hidden, columns))
         bias = self.param("bias", _bias(self.cell), (directions, columns))
 
-        product = (x.reshape(frames * batch, width) @ w_x.astype(self.dtype)).reshape(frames, batch, copies, columns)
+        # x stays [U, B, X] in it: merged into [U * B, X], a batch that is split over devices would be gathered
+        product = (x @ w_x.astype(self.dtype)).reshape(frames, batch, copies, columns)
         product = jnp.broadcast_to(product.transpose(0, 2, 1, 3), (frames, directions, batch, columns))
         projected = tuple(_flip_second(gate) for gate in _split(product, gates))
         if initial is None:

@@ -177,11 +177,10 @@ class Packing:
 
 def equal_ends(sizes: np.ndarray, shards: int) -> list[int]:
     """Cut rows of these sizes [N] into runs of about the same bytes, none empty; return the row behind each's last."""
-    total = np.cumsum(sizes, dtype=np.float64)
-    ends = np.searchsorted(total, total[-1] * np.arange(1, shards + 1) / shards * (1 - 1e-12)) + 1
-    ends = np.maximum(ends, np.arange(1, shards + 1))
-    ends = np.minimum(ends, len(sizes) - shards + np.arange(1, shards + 1))
-    return np.maximum.accumulate(ends).tolist()
+    total, number = np.cumsum(sizes), np.arange(1, shards + 1)
+    ends = np.searchsorted(total * shards, total[-1] * number) + 1
+    ends = np.maximum.accumulate(np.maximum(ends - number, 0)) + number  # each has a row
+    return np.minimum(ends, len(sizes) - shards + number).tolist()  # and leaves one for each of those behind it
 
 
 def write_lines(path: Path, values) -> None:

@@ -4,15 +4,15 @@ A packed corpus is `NAME-00000-of-00032.array_record` and so on; `NAME.jsonl`, a
 reference such as `NAME-00003-of-00032.array_record#17:1114136+81920` (shard, record, its bytes in the file: from where,
 how many); and `NAME.shards.json`, with size and SHA-256 of each shard. `python -m input_pipeline.pack` writes them.
 
-A record is b"DS2R", the CRC-32 of what follows the next number, the length of the metadata (both 4 bytes, little-endian),
-the metadata (the manifest's line, JSON), and the audio file as it was.
+A record is b"DS2R", the CRC-32 of all that follows, the length of the metadata (both 4 bytes, little-endian), the
+metadata (the manifest's line, JSON), and the audio file as it was.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
-import struct
 import threading
 import zlib
 from collections import OrderedDict
@@ -30,7 +30,6 @@ BLOCK, BLOCK_HEADER = 1 << 16, 24  # Riegeli, the file format below ArrayRecord,
 _REFERENCE = re.compile(r"(?P<shard>.+\.array_record)#(?P<record>\d+)(?::(?P<begin>\d+)\+(?P<size>\d+))?")
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}\.array_record$")
 _MAGIC = b"DS2R"
-_HEAD = struct.Struct("<4sII")
 
 
 class ShardError(ValueError):
@@ -93,18 +92,18 @@ def _read_file(path: str) -> bytes:
 def encode_record(metadata: Mapping, audio: bytes) -> bytes:
     """Join metadata and the content of an audio file."""
     described = json.dumps(metadata, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    checksum = zlib.crc32(audio, zlib.crc32(described))
-    return b"".join((_HEAD.pack(_MAGIC, checksum, len(described)), described, audio))
+    checked = (len(described).to_bytes(4, "little"), described, audio)
+    checksum = functools.reduce(lambda crc, part: zlib.crc32(part, crc), checked, 0)
+    return b"".join((_MAGIC, checksum.to_bytes(4, "little"), *checked))
 
 
 def decode_record(record: bytes, name: str) -> tuple[dict, bytes]:
     """Return metadata and audio of a record, whose name is for messages. Raises ShardError where it is damaged."""
-    magic, checksum, length = _HEAD.unpack_from(record) if len(record) >= _HEAD.size else (b"", 0, 0)
-    if magic != _MAGIC:
+    if record[:4] != _MAGIC:
         raise ShardError(f"{name} is no record of python -m input_pipeline.pack; pack the corpus anew")
-    body = memoryview(record)[_HEAD.size :]
-    if zlib.crc32(body) != checksum:
+    if zlib.crc32(memoryview(record)[8:]) != int.from_bytes(record[4:8], "little"):
         raise ShardError(f"{name} is damaged: its checksum is another; copy the shard again")
+    length, body = int.from_bytes(record[8:12], "little"), memoryview(record)[12:]
     return json.loads(bytes(body[:length]).decode("utf-8", "surrogatepass")), bytes(body[length:])
 
 

@@ -1,7 +1,9 @@
 """Settings of all tests: four CPU devices, no silent mixing of types, speech where it is present."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
@@ -11,6 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 from absl import flags
+
+if TYPE_CHECKING:
+    from benchmarks.local_store import LocalStore
 
 CLIPS = Path(__file__).parent / "clips"  # a few AN4 utterances, with their licence
 flags.FLAGS.mark_as_parsed()  # grain reads flags
@@ -43,3 +48,17 @@ def tone(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator["LocalStore"]:
+    """Run an S3-compatible server with the bucket s3://speech, and let this process find it."""
+    import fsspec
+
+    from benchmarks.local_store import BUCKET, LocalStore
+
+    with LocalStore() as server, pytest.MonkeyPatch.context() as environment:
+        for name, value in server.environment.items():
+            environment.setenv(name, value)
+        fsspec.filesystem("s3").mkdir(BUCKET)
+        yield server

@@ -1,0 +1,70 @@
+"""Batch shapes that a recipe would compile: of a manifest, or of lengths like those of the corpus it is for.
+
+The lengths are no corpus, but quantiles of one: enough for shapes and memory, and said so wherever they are used.
+"""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from input_pipeline import manifest as manifests
+from input_pipeline.augment import Augmentation
+from input_pipeline.batch_plan import BatchSettings, Bucket, choose_buckets
+
+# Share of the utterances that are not longer than so many seconds, and symbols of text a second, least and most of them.
+# LibriSpeech: 960 h in 281,241 utterances, most of them 12 to 16 s. AISHELL: 178 h in 141,600, 1.2 to 14.7 s.
+QUANTILES = {
+    "librispeech": (
+        [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1],
+        [1.3, 2, 3.2, 5, 10.5, 13.9, 15.2, 15.9, 16.7, 27],
+        (11.0, 18.0),
+    ),
+    "aishell": ([0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1], [1.2, 2.3, 3.5, 4.3, 5.3, 7.6, 9.5, 14.7], (2.0, 4.5)),
+}
+VOCABULARY = {"librispeech": 29, "aishell": 4334}  # with blank
+UTTERANCES = 20000
+
+
+def read_config(path: str) -> ConfigDict:
+    """Return the settings of a recipe's file, or FILE:DEVICES."""
+    file, _, devices = path.partition(":")
+    spec = importlib.util.spec_from_file_location("recipe", file)
+    if spec is None or spec.loader is None or not Path(file).exists():
+        raise SystemExit(f"error: {file} is no recipe; name a file such as configs/librispeech.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return recipe.get_config(devices) if devices else recipe.get_config()
+
+
+def corpus_of(config: ConfigDict) -> str:
+    """Name the lengths that a recipe's corpus is like."""
+    return "aishell" if config.text.language == "zh" else "librispeech"
+
+
+def lengths(config: ConfigDict, manifest: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Return seconds and symbols of utterances, of a manifest's or of QUANTILES."""
+    if manifest:
+        read = manifests.read(manifest)
+        seconds, symbols = read.duration, np.array([len(text) for text in read.text])
+    else:
+        shares, values, (least, most) = QUANTILES[corpus_of(config)]
+        seconds = np.interp(np.linspace(0, 1, UTTERANCES), shares, values)
+        symbols = np.round(seconds * np.linspace(least, most, 7)[np.arange(UTTERANCES) % 7]).astype(np.int64)
+    kept = (seconds >= config.data.min_duration_s) & (seconds <= config.data.max_duration_s)
+    return seconds[kept], symbols[kept]
+
+
+def shapes(config: ConfigDict, seconds: np.ndarray, symbols: np.ndarray, *, training: bool) -> list[Bucket]:
+    """Choose the shapes as training or evaluation does, longest first."""
+    stride_s, batch = config.features.stride_ms / 1000, config.batch
+    frames = np.floor(np.maximum(seconds - config.features.window_ms / 1000, 0) / stride_s).astype(np.int64) + 1
+    slack = max(1, math.ceil(config.features.window_ms / config.features.stride_ms) - 1)
+    if training:
+        augmentation = Augmentation.load(config.augment.file, config.features.sample_rate_hz)
+        settings, stretch = BatchSettings(batch.size, batch.seconds, batch.buckets), augmentation.stretch_limits
+    else:
+        settings, stretch = BatchSettings(batch.eval_size, 0.0, batch.eval_buckets), (1.0, 1.0)
+    return choose_buckets(frames, symbols, settings, stride_s, stretch, slack)[::-1]

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Start N processes of main.py on this machine, as one program: a rehearsal of a cluster.
+#
+#   launch/local_multi.sh 2 -- --config=configs/an4.py --workdir=runs/an4
+#
+# Each process has a log of its own, LOGS/process-K.log (LOGS=logs/local-TIME by default); the terminal shows all, each line
+# with the process it is from. When one fails, the others end, too. Ctrl-C (or SIGTERM) is passed on: a checkpoint follows,
+# then the end; a second one ends at once. The exit code is that of the first process that failed, or 0.
+# The machine's GPUs are shared out where N divides them; on CPU each process has the devices that XLA_FLAGS gives it.
+set -euo pipefail
+
+LEAVE_S=${LEAVE_S:-75} # the others notice a lost process and name it themselves, in 60 s at most; then they are ended
+
+usage() {
+  echo "error: $1" >&2
+  echo "usage: launch/local_multi.sh N -- --config=configs/an4.py --workdir=runs/an4   (any flags of main.py)" >&2
+  exit 2
+}
+
+[[ "${1:-}" =~ ^[1-9][0-9]*$ ]] || usage "'${1:-}' is no number of processes"
+processes=$1
+shift
+[ "${1:-}" = "--" ] && shift
+[ $# -gt 0 ] || usage "no flags of main.py are given"
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=${PYTHON:-$root/.venv/bin/python}
+[ -x "$(command -v "$python")" ] || usage "$python is missing: run make install, or name an interpreter, PYTHON=..."
+logs=${LOGS:-logs/local-$(date +%Y%m%d-%H%M%S)}
+mkdir -p "$logs"
+run=$(mktemp -d)
+trap 'rm -rf "$run"' EXIT
+
+port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export DS2_COORDINATOR=127.0.0.1:$port DS2_NUM_PROCESSES=$processes PYTHONUNBUFFERED=1 TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}
+gpus=$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)
+
+# One process: its number and exit code go to files, since a pipeline hides them.
+start() {
+  local k=$1 share first
+  shift
+  if [ "$gpus" -gt 0 ] && [ $((gpus % processes)) = 0 ] && [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then
+    share=$((gpus / processes)) first=$((k * gpus / processes))
+    CUDA_VISIBLE_DEVICES=$(seq -s, "$first" $((first + share - 1)))
+    export CUDA_VISIBLE_DEVICES
+  fi
+  # shellcheck disable=SC2016  # $$ and "$@" are the inner shell's
+  DS2_PROCESS_ID=$k sh -c 'echo $$ > "$0"; exec "$@"' "$run/pid-$k" "$python" "$root/main.py" "$@" || echo $? > "$run/code-$k"
+  [ -e "$run/code-$k" ] || echo 0 > "$run/code-$k"
+}
+
+# Put the process's number before lines that lack it; a bar's states become lines.
+label() {
+  awk -v RS='[\r\n]+' -v k="$1" -v n="$processes" '/[^ ]/ { print (index($0, "[" k "/" n "]") == 1 ? "" : "[" k "/" n "] ") $0; fflush() }'
+}
+
+pass_on() {
+  local k
+  for ((k = 0; k < processes; k++)); do
+    [ -e "$run/code-$k" ] || kill "-$1" "$(cat "$run/pid-$k")" 2> /dev/null || true
+  done
+}
+
+trap 'pass_on INT' INT
+trap 'pass_on TERM' TERM
+set -m # each pipeline is a group of its own: Ctrl-C comes to this script alone
+for ((k = 0; k < processes; k++)); do
+  start "$k" "$@" 2>&1 | tee "$logs/process-$k.log" | label "$k" &
+done
+set +m
+echo "$processes processes; their logs: $logs/process-*.log"
+
+failed='' code=0 deadline=0 ended=0
+while [ "$ended" -lt "$processes" ]; do
+  sleep 0.2 || true # a signal ends it early
+  ended=0
+  for ((k = 0; k < processes; k++)); do
+    [ -s "$run/code-$k" ] || continue
+    ended=$((ended + 1))
+    if [ -z "$failed" ] && [ "$(cat "$run/code-$k")" != 0 ]; then
+      failed=$k code=$(cat "$run/code-$k") deadline=$((SECONDS + LEAVE_S))
+    fi
+  done
+  if [ -n "$failed" ] && [ "$ended" -lt "$processes" ] && [ "$SECONDS" -ge "$deadline" ]; then
+    pass_on KILL
+  fi
+done
+wait
+[ -z "$failed" ] || echo "process $failed ended with code $code: see $logs/process-$failed.log" >&2
+exit "$code"

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Train on a Cloud TPU slice of several machines: each step is one command, for all machines at once.
+#
+#   export TPU=ds2 ZONE=us-west4-a TYPE=v5litepod-16 BUCKET=gs://my-bucket/ds2
+#   launch/tpu_pod.sh create                                   a slice (SPOT=1: a cheaper one that may be taken away)
+#   launch/tpu_pod.sh setup                                    copy this repository there, make install ACCELERATOR=tpu
+#   launch/tpu_pod.sh upload data/librispeech                  a folder to BUCKET/data/librispeech
+#   launch/tpu_pod.sh train --config=configs/librispeech.py:16 --workdir=/bucket/runs/librispeech ...
+#   launch/tpu_pod.sh list                                     slices, their state, and what runs on TPU's machines
+#   launch/tpu_pod.sh logs [K]                                 follow the log of machine K (0)
+#   launch/tpu_pod.sh stop                                     end the training after a checkpoint; train: go on
+#   launch/tpu_pod.sh fetch runs/librispeech                   BUCKET/runs/librispeech to runs/librispeech
+#   launch/tpu_pod.sh delete
+#
+# The bucket is mounted at /bucket on each machine. Training is a systemd unit, ds2, which goes on when you log out; it is
+# started again where it ends with exit code 75 (asked to go on: another machine was lost). JAX finds the other machines
+# by itself. After a spot slice was taken away: create, setup, train again; the run goes on from its last checkpoint.
+# SOFTWARE is that of the machines (v2-alpha-tpuv5-lite, for v5e). gcloud's own settings (project, account) hold.
+set -euo pipefail
+
+TPU=${TPU:-ds2} TYPE=${TYPE:-v5litepod-16} SOFTWARE=${SOFTWARE:-v2-alpha-tpuv5-lite}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+usage() {
+  echo "error: $1" >&2
+  echo "usage: launch/tpu_pod.sh create|setup|upload DIR|train FLAGS|list|logs [K]|stop|fetch DIR|delete" >&2
+  exit 2
+}
+
+need() {
+  local name
+  for name in "$@"; do
+    [ -n "${!name:-}" ] || usage "$name is not set: export $name=..."
+  done
+  command -v gcloud > /dev/null || usage "gcloud is missing: install the Google Cloud CLI"
+}
+
+vm() {
+  gcloud compute tpus tpu-vm "$@" --zone="$ZONE"
+}
+
+on() {
+  vm ssh "$TPU" --worker="$1" --command="$2"
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case "$command" in
+  create)
+    need ZONE
+    vm create "$TPU" --accelerator-type="$TYPE" --version="$SOFTWARE" ${SPOT:+--spot}
+    ;;
+  setup)
+    need ZONE BUCKET
+    archive=$(mktemp)
+    trap 'rm -f "$archive"' EXIT
+    git -C "$root" archive --format=tar.gz --output="$archive" HEAD
+    vm scp "$archive" "$TPU:ds2.tar.gz" --worker=all
+    path=${BUCKET#gs://} prefix=''
+    [ "$path" = "${path%%/*}" ] || prefix=${path#*/}
+    on all "set -e; mkdir -p ~/ds2; tar -xzf ~/ds2.tar.gz -C ~/ds2; sudo mkdir -p /bucket; sudo chown \$(id -u) /bucket
+      sudo apt-get install -y -qq gcsfuse python3-venv make g++ || (curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg \
+        | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
+        echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" \
+        | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get update -qq; sudo apt-get install -y -qq gcsfuse python3-venv make g++)
+      mountpoint -q /bucket || gcsfuse --implicit-dirs ${prefix:+--only-dir=$prefix }${path%%/*} /bucket
+      cd ~/ds2; make install ACCELERATOR=tpu"
+    ;;
+  upload)
+    need BUCKET
+    [ $# -eq 1 ] || usage "name one folder to upload"
+    gcloud storage rsync --recursive "$1" "$BUCKET/${1%/}"
+    ;;
+  train)
+    need ZONE
+    [ $# -gt 0 ] || usage "no flags of main.py are given"
+    on all "cd ~/ds2; sudo systemd-run --unit=ds2 --collect --uid=\$(id -u) --working-directory=\$HOME/ds2 --setenv=HOME=\$HOME \
+      --setenv=JAX_PLATFORMS=tpu,cpu --setenv=PYTHONUNBUFFERED=1 --property=KillMode=mixed --property=TimeoutStopSec=300 \
+      --property=Restart=on-failure --property=RestartForceExitStatus=75 --property=RestartPreventExitStatus='1 2' \
+      --property=SuccessExitStatus=0 --property=RestartSec=10 .venv/bin/python main.py$(printf ' %q' "$@")"
+    ;;
+  list)
+    need ZONE
+    gcloud compute tpus tpu-vm list --zone="$ZONE"
+    on all "hostname; systemctl is-active ds2; true"
+    ;;
+  logs)
+    need ZONE
+    on "${1:-0}" "journalctl --unit=ds2 --output=cat --follow --lines=200"
+    ;;
+  stop)
+    need ZONE
+    on all "sudo systemctl stop ds2"
+    ;;
+  fetch)
+    need BUCKET
+    [ $# -eq 1 ] || usage "name one folder to fetch"
+    mkdir -p "$1"
+    gcloud storage rsync --recursive "$BUCKET/${1%/}" "$1"
+    ;;
+  delete)
+    need ZONE
+    vm delete "$TPU" --quiet
+    ;;
+  *) usage "'$command' is no command" ;;
+esac
