@@ -19,7 +19,7 @@ from input_pipeline.batch_plan import Bucket
 
 B, T, F, H, K, L = 8, 24, 6, 64, 7, 3
 ORDER = 1e-5  # relative: sums in another order, float32
-ADAM = 2e-5  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding
+ADAM = 1e-5  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding
 COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 OPTIMIZER = make_optimizer(
     {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 1.0}, optax.constant_schedule(0.01)
@@ -63,20 +63,21 @@ def make_batch(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def run(fsdp: int, devices: int = 4, accumulate: int = 1, remat: bool = False):
-    """Train three steps -> (state, metrics, the compiled program, mesh)."""
-    mesh = sharding.make_mesh(fsdp) if devices == 4 else jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+def run(fsdp: int, accumulate: int = 1):
+    """Train three steps on four devices -> state, metrics, the program as text."""
+    mesh = sharding.make_mesh(fsdp)
     step = make_train_step(
-        make_model(remat), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.gatherer(mesh)
+        make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.gatherer(mesh)
     )
     state = start_state(init_variables(make_model(), F, seed=0), OPTIMIZER, mesh, average=True)
-    compiled = compile_steps(step, state, [Bucket(T, L, B)], F, mesh, devices * accumulate)
+    compiled = compile_steps(step, state, [Bucket(T, L, B)], F, mesh, mesh.size * accumulate)
     metrics = []
     for seed in range(3):
         arrays = sharding.put_batch(make_batch(seed), mesh)
         state, measured = compiled[batch_shape(arrays)](state, arrays)
         metrics.append(jax.tree.map(np.asarray, measured))
-    return state, metrics, next(iter(compiled.values())), mesh
+    (program,) = (function.as_text() for function in compiled.values())  # type: ignore[attr-defined]
+    return state, metrics, program
 
 
 def assert_close(a, b, atol):
@@ -85,12 +86,12 @@ def assert_close(a, b, atol):
 
 @pytest.fixture(scope="module")
 def whole():
-    return run(fsdp=1, devices=1)
+    return run(fsdp=1)
 
 
 @pytest.mark.parametrize("fsdp", [2, 4])
 def test_split_parameters_give_the_numbers_of_whole_ones(fsdp, whole):
-    state, metrics, compiled, mesh = run(fsdp)
+    state, metrics, program = run(fsdp)
     for got, want in zip(metrics, whole[1], strict=True):
         assert_close(got, want, atol=0)
     assert_close(jax.tree.map(np.asarray, state), jax.tree.map(np.asarray, whole[0]), atol=ADAM)
@@ -98,12 +99,13 @@ def test_split_parameters_give_the_numbers_of_whole_ones(fsdp, whole):
     assert kernel.shape == (2, H, 3 * H)
     assert kernel.sharding.shard_shape(kernel.shape) == (2, H, 3 * H // fsdp)  # the longest axis that can be split
     moments = [leaf for leaf in jax.tree.leaves(state.optimizer) if leaf.shape == kernel.shape]
-    assert len(moments) == 2
+    assert len(moments) == 4  # two of each layer
     assert {leaf.sharding for leaf in moments} == {kernel.sharding}
     assert memory.bytes_of(state) < 1.3 * memory.bytes_of(whole[0]) / fsdp
-    kinds = set(COLLECTIVE.findall(compiled.as_text()))
-    assert "all-gather" in kinds  # of parameters
-    assert "all-to-all" not in kinds  # of activations
+    found = COLLECTIVE.findall(program)
+    assert set(found) == {"all-reduce", "all-gather"}
+    split = [leaf for leaf in jax.tree.leaves(state.parameters) if not leaf.is_fully_replicated]
+    assert found.count("all-gather") == len(split) == 3  # of each of these, and of nothing else
 
 
 def test_small_and_odd_arrays_are_whole_everywhere():
@@ -120,18 +122,18 @@ def test_small_and_odd_arrays_are_whole_everywhere():
 
 
 def test_a_split_that_does_not_divide_the_devices_is_refused():
-    with pytest.raises(ValueError, match="mesh.fsdp is 3: use a divisor of the 4 devices"):
+    with pytest.raises(ValueError, match="fsdp is 3: use a divisor of the 4 devices"):
         sharding.make_mesh(3)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_whole_parameters_need_sums_over_the_devices_only(accumulate):
-    """Neither rows nor parts of a batch are sent to another device: each part takes rows of every device."""
-    *_, compiled, _ = run(fsdp=1, accumulate=accumulate)
-    assert set(COLLECTIVE.findall(compiled.as_text())) == {"all-reduce"}
+def test_whole_parameters_need_sums_over_the_devices_only(whole):
+    """No row of a batch is sent to another device, nor in parts one after the other: each takes rows of every device."""
+    for program in (whole[2], run(fsdp=1, accumulate=2)[2]):
+        assert set(COLLECTIVE.findall(program)) == {"all-reduce"}
 
 
-def test_recurrent_layers_computed_twice_give_the_same_gradients_in_less_memory():
+def test_recurrent_layers_computed_twice_give_the_same_gradients():
+    """What it saves shows on accelerators (docs/distributed.md): XLA's CPU compiler computes the second time at once."""
     batch, variables = make_batch(0), init_variables(make_model(), F, seed=0)
 
     def loss(parameters, remat: bool):
@@ -149,7 +151,8 @@ def test_recurrent_layers_computed_twice_give_the_same_gradients_in_less_memory(
         jax.jit(jax.grad(loss), static_argnums=1).lower(variables["params"], remat).compile() for remat in (False, True)
     )
     assert_close(again(variables["params"]), kept(variables["params"]), atol=0)
-    assert again.memory_analysis().temp_size_in_bytes < 0.75 * kept.memory_analysis().temp_size_in_bytes
+    scans = [len(re.findall(r"rnn_\d[^\"]*/while\"", program.as_text() or "")) for program in (kept, again)]
+    assert scans[1] - scans[0] >= 2  # both layers once more
 
 
 def test_rows_come_back_to_the_host_in_order():
