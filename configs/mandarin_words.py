@@ -27,18 +27,19 @@ def get_config() -> ConfigDict:
     config.data.dev = "data_joined/audio_cmn_hsk/dev.jsonl"
     config.data.test = "data_joined/audio_cmn_hsk/test.jsonl"
     config.text.language = "zh"
-    config.batch.size = 16
+    config.batch.size = 8
     config.batch.buckets = 8
     config.batch.shuffle = "batch_shuffle_clipped"
     config.batch.eval_size = 32
     config.features.kind = "fbank"
     config.features.mel_bins = 64
     config.augment.file = "configs/augmentation_an4.json"
-    config.model.conv = "11x21/3x2:24, 7x11/2x2:24"
-    config.model.rnn_size = 320
+    config.model.conv = "11x21/3x2:16, 7x11/2x2:16"
+    config.model.rnn_size = 256
+    config.model.rnn_layers = 2
     config.model.dropout = 0.2
     config.optim.learning_rate = 1e-3
     config.optim.clip_norm = 20.0
     config.optim.ema = 0.998
-    config.train.epochs = 16
+    config.train.epochs = 26
     return config

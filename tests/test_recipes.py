@@ -25,15 +25,10 @@ EVALUATED_ONLY = {"voxforge_eval"}
 
 
 def commands_of(docstring: str) -> list[list[str]]:
-    """Return the commands that a docstring shows, indented by four spaces; a shell loop's is taken once."""
-    lines = re.sub(r"\\\n\s*", "", docstring).splitlines()
-    shown = [line.strip() for line in lines if line.startswith(("    ", "python "))]
-    commands = []
-    for line in shown:
-        line = re.sub(r"^for .*?; do|; done$", "", line).strip()
-        if line:
-            commands.append([re.sub(r"\$\w+", "test", word) for word in shlex.split(line)])
-    return commands
+    """Return the commands that a docstring shows; a shell loop's is taken once."""
+    lines = [line.strip() for line in re.sub(r"\\\n\s*", "", docstring).splitlines()]
+    shown = [re.sub(r"^for .*?; do|; done$", "", line) for line in lines if re.match(r"for .*; do|python ", line)]
+    return [[re.sub(r"\$\w+", "test", word) for word in shlex.split(line)] for line in shown if line]
 
 
 def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
