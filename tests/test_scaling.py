@@ -32,9 +32,9 @@ def test_the_table_has_a_line_for_each_machine_and_the_original():
 
 
 def test_speed_up_is_against_the_fewest_devices_that_the_batch_fits():
-    weak = [{"rows": 4, "step_s": 1.0}, {"rows": 8, "step_s": 1.25}]
-    strong = [{"rows": 8, "step_s": None}, {"rows": 8, "step_s": 3.0}]
-    results: list[dict] = [{"devices": n, "weak": w, "strong": s} for n, w, s in zip((1, 2), weak, strong, strict=True)]
+    weak: list[dict] = [{"rows": 4, "step_s": 1.0}, {"rows": 8, "step_s": 1.25}]
+    strong: list[dict] = [{"rows": 8, "step_s": None}, {"rows": 8, "step_s": 3.0}]
+    results = [{"devices": n, "weak": w, "strong": s} for n, w, s in zip((1, 2), weak, strong, strict=True)]
     add_speed_up(results)
     assert weak[1]["speed_up"] == pytest.approx(1.6)
     assert weak[1]["efficiency"] == pytest.approx(0.8)
