@@ -18,7 +18,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no TPU is looked for
@@ -32,18 +31,13 @@ from tqdm import tqdm
 
 from benchmarks import recipe_shapes
 from benchmarks.hlo import Program
+from benchmarks.recipe_steps import make_steps
 from ds2_jax import memory, sharding
 from ds2_jax.compile import abstract_batch
-from ds2_jax.model import DeepSpeech2, ModelSettings
-from ds2_jax.optim import make_optimizer, make_schedule
-from ds2_jax.state import init_state, init_variables
-from ds2_jax.steps import make_eval_step, make_train_step
-from input_pipeline.features import FeatureSettings, feature_size
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
 INSTALL = "python -m pip install --target build/libtpu --no-deps 'libtpu==0.0.42.*'"
-STEPS_PER_EPOCH = 1000  # of the schedule, which does not change the program's shape
 GIB = 2**30
 CHIPS = {  # memory, GiB; dense bfloat16 operations a second; clock, Hz (peak = matrix units x 2 x their cells x clock)
     "v4": (32, 275e12, 1.05e9),
@@ -81,33 +75,6 @@ def make_mesh(topology: str, fsdp: int) -> Mesh:
     except RuntimeError as error:
         raise SystemExit(f"error: {error}; install the compiler: {INSTALL}") from error
     return Mesh(np.array(found.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
-
-
-def make_lowering(config, vocabulary: int, mesh: Mesh) -> dict[str, Callable[[Shape], jax.stages.Lowered]]:
-    """Return what lowers the training step and the evaluation step of a recipe for a batch of some shape."""
-    features = FeatureSettings(**{name: config.features[name] for name in FeatureSettings.__dataclass_fields__})
-    model, size = DeepSpeech2(ModelSettings.from_config(config.model), vocabulary), feature_size(features)
-    schedule = make_schedule(config.optim, config.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
-    optimizer = make_optimizer(config.optim, schedule)
-    variables = jax.eval_shape(lambda: init_variables(model, size, seed=0))
-    state = jax.eval_shape(lambda v: init_state(v, optimizer, average=config.optim.ema > 0), variables)
-    everywhere, rows, of_state = sharding.replicated(mesh), sharding.by_row(mesh), sharding.of_state(state, mesh)
-    train_step = make_train_step(
-        model.clone(remat=config.train.remat),
-        optimizer,
-        seed=0,
-        accumulate=config.optim.accumulate,
-        ema=config.optim.ema,
-        gather=sharding.gatherer(mesh),
-    )
-    of_eval = dict.fromkeys(("ids", "probabilities", "lengths"), rows)
-    of_eval |= dict.fromkeys(("loss", "count", "infeasible"), everywhere)
-    train = jax.jit(train_step, donate_argnums=0, in_shardings=(of_state, rows), out_shardings=(of_state, everywhere))
-    evaluate = jax.jit(make_eval_step(model), in_shardings=(everywhere, rows), out_shardings=of_eval)
-    return {
-        "train": lambda shape: train.lower(state, abstract_batch(shape, size)),
-        "eval": lambda shape: evaluate.lower(variables, abstract_batch(shape, size)),
-    }
 
 
 def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape]]:
@@ -206,7 +173,7 @@ def main() -> None:
     config = recipe_shapes.read_config(a.config)
     chip = CHIPS.get(a.topology.partition(":")[0], CHIPS["v5e"])
     mesh = make_mesh(a.topology, config.mesh.fsdp)
-    lower = make_lowering(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)
+    jitted = make_steps(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)
     steps = steps_of(config, mesh, a)
     lengths = a.manifest or ("as given" if a.frames else f"like {recipe_shapes.corpus_of(config)}")
     about = {"config": a.config, "topology": a.topology, "chips": mesh.size, "accumulate": config.optim.accumulate}
@@ -218,13 +185,15 @@ def main() -> None:
 
     def one(step: tuple[str, Shape]) -> dict:
         name, shape = step
+        function, first, size = jitted[name]
+        lowered = function.lower(first, abstract_batch(shape, size))
         parts = mesh.size * (config.optim.accumulate if name == "train" else 1)
         return {
             **about,
             "step": name,
             "shape": shape,
             "rows_of_a_chip": shape[0] / parts,
-            **describe(lower[name](shape), chip),
+            **describe(lowered, chip),
         }
 
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:

@@ -1,6 +1,12 @@
-"""An S3-compatible store on this machine (moto's, in memory), for tests and benchmarks: it can be slow, and break off."""
+"""An S3-compatible store on this machine (moto's, in memory), for tests and benchmarks: it can be slow, and break off.
 
+`python -m benchmarks.local_store [LATENCY_S]` prints the environment of its users as a JSON line, and serves until its
+input ends.
+"""
+
+import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -72,3 +78,14 @@ def _first(body: Iterable[bytes], size: int) -> Iterator[bytes]:
         size -= len(part)
         if size <= 0:
             return
+
+
+def main() -> None:
+    """Serve in a process of its own."""
+    with LocalStore(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0) as store:
+        print(json.dumps(store.environment), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

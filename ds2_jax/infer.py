@@ -18,6 +18,7 @@ from input_pipeline import manifest as manifests
 from input_pipeline.columns import Objects, Strings
 from input_pipeline.corpus import describe_upsampling
 from input_pipeline.manifest import Manifest
+from input_pipeline.shards import ORIGINAL_KEY, parse_reference
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
@@ -112,6 +113,8 @@ def _records(
     """
     for row in range(len(manifest)):
         record: dict = {"audio_filepath": manifest.audio[row]}
+        if parse_reference(manifest.audio[row]):
+            record[ORIGINAL_KEY] = manifest.name(row)
         if manifest.text[row]:
             record["reference"] = manifest.text[row]
         if row in nbest:
@@ -133,7 +136,7 @@ def _rounded(value):
 
 
 def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
-    print(record["audio_filepath"])
+    print(record.get(ORIGINAL_KEY, record["audio_filepath"]))
     if "error" in record:
         print(f"  error:      {record['error']}")
         return

@@ -23,6 +23,7 @@ CORPORA = {
     "rirs": "RIRS_NOISES: impulse responses of rooms, and noises",
     "speechocean762": "speechocean762: English of Mandarin speakers, 6 hours",
     "synthetic": "English or Mandarin commands, spoken by espeak-ng",
+    "tfds": "a data set of TensorFlow Datasets, into shards; in an environment that has it",
     "thchs30": "THCHS-30: Mandarin, 35 hours",
     "voxforge": "VoxForge: English by dialect, 130 hours",
 }

@@ -97,12 +97,17 @@ def encode_record(metadata: Mapping, audio: bytes) -> bytes:
     return b"".join((_MAGIC, checksum.to_bytes(4, "little"), *checked))
 
 
-def decode_record(record: bytes, name: str) -> tuple[dict, bytes]:
-    """Return metadata and audio of a record, whose name is for messages. Raises ShardError where it is damaged."""
+def check_record(record: bytes, name: str) -> None:
+    """Raise ShardError where a record, whose name is for messages, is damaged or none of ours."""
     if record[:4] != _MAGIC:
         raise ShardError(f"{name} is no record of python -m input_pipeline.pack; pack the corpus anew")
     if zlib.crc32(memoryview(record)[8:]) != int.from_bytes(record[4:8], "little"):
         raise ShardError(f"{name} is damaged: its checksum is another; copy the shard again")
+
+
+def decode_record(record: bytes, name: str) -> tuple[dict, bytes]:
+    """Return metadata and audio of a record. Raises ShardError where it is damaged."""
+    check_record(record, name)
     length, body = int.from_bytes(record[8:12], "little"), memoryview(record)[12:]
     return json.loads(bytes(body[:length]).decode("utf-8", "surrogatepass")), bytes(body[length:])
 

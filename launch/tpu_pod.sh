@@ -63,7 +63,7 @@ case "$command" in
         | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
         echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" \
         | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get update -qq; sudo apt-get install -y -qq gcsfuse python3-venv make g++)
-      mountpoint -q /bucket || gcsfuse --implicit-dirs ${prefix:+--only-dir=$prefix }${path%%/*} /bucket
+      mountpoint -q /bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=0 ${prefix:+--only-dir=$prefix }${path%%/*} /bucket
       cd ~/ds2; make install ACCELERATOR=tpu"
     ;;
   upload)

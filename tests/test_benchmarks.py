@@ -74,6 +74,16 @@ def test_augmentation_pictures(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
+def test_shards(clips):
+    sizes = ["--files=20", "--file_kb=10", "--runs=1", "--step_s=0.01", "--latency_ms=1", "--shards=2", "--batch=4"]
+    result = run("benchmarks.shards", f"--manifest={clips}", *sizes)
+    assert min(result[name] for name in ("pack_mb_per_s", "cp_mb_per_s")) >= 0
+    assert min(result[name] for name in ("files", "shards")) > 1
+    kinds = {"files", "store", "store_uncached", "store_again", "store_one_by_one"}
+    assert result["waiting"].keys() == kinds
+    assert all(0 <= share < 1 for share in result["waiting"].values())
+
+
 def test_ctc():
     result = run("benchmarks.ctc", "--batch=2", "--frames=30", "--labels=8", "--vocab=7", "--runs=2")
     assert result["speed_against_optax"] == pytest.approx(result["optax_median_s"] / result["median_s"], rel=0.1)

@@ -22,7 +22,7 @@ from input_pipeline.pack import main, pack
 from input_pipeline.packing import PackError, equal_ends
 from input_pipeline.pipeline import encode_transcripts
 from input_pipeline.text import Vocabulary
-from tests.runs import ROOT
+from tests.runs import ROOT, run_main, small_flags
 
 
 @pytest.fixture(autouse=True)
@@ -301,3 +301,33 @@ def test_the_doctor_and_infer_read_shards(clips, tmp_path, capsys):
     shutil.copyfile(done.manifest, tmp_path / "moved.jsonl")  # without its shards
     assert manifest_main(["check", str(tmp_path / "moved.jsonl")]) == 1
     assert "missing audio files [missing]: 12" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_files_to_a_bucket_with_the_same_numbers(store, clips, tmp_path, monkeypatch):
+    bucket = pack(str(clips), "s3://speech/training", shards=3).manifest
+
+    def losses(workdir: str, *stages: tuple[str, int]) -> list[float]:
+        for path, steps in stages:
+            flags = [flag for flag in small_flags(path) if "train.epochs" not in flag]
+            ran = run_main(
+                f"--workdir={tmp_path / workdir}",
+                "--config=configs/base.py",
+                *flags,
+                f"--config.train.max_steps={steps}",
+                "--config.train.epochs=9",
+                "--config.optim.schedule=constant",  # else it would follow the number of steps, as a warm-up does
+                "--config.optim.warmup_steps=0",
+            )
+            assert ran.returncode == 0, ran.stderr
+        lines = map(json.loads, (tmp_path / workdir / "metrics.jsonl").read_text().splitlines())
+        return [line["loss"] for line in lines if "loss" in line]
+
+    files = losses("files", (str(clips), 9))
+    assert len(files) == 9
+    assert losses("bucket", (bucket, 9)) == files
+    assert losses("both", (str(clips), 4), (bucket, 9)) == files
+    said = run_main(
+        "--mode=infer", "--config.restore=models/an4", f"--config.data.test={bucket}", "--config.infer.samples=1"
+    )
+    assert said.stdout.startswith("cen2-fash-b.flac\n")

@@ -84,6 +84,18 @@ def test_a_preempted_job_goes_on_by_itself_and_ends_like_one_process_that_was_no
     assert results[0]["cer"] == pytest.approx(results[1]["cer"], abs=0.02)  # a symbol or two of 120
 
 
+def test_a_cancelled_job_leaves_a_checkpoint_and_does_not_come_back(cluster, clips, tmp_path):
+    flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
+    job = cluster.run("launch/slurm.sbatch", *flags, **variables(tmp_path)).split()[-1]
+    wait_for_steps(cluster, job, tmp_path / "run", 2)
+    cluster.run("scancel", job)
+    cluster.wait(job, "CANCELLED")
+    cluster.run("sleep", "3")
+    ended = cluster.job(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0")
+    assert "stopped at step" in (tmp_path / "logs" / job / "process-0.log").read_text()
+
+
 def test_variables_hold_for_sbatch_too_and_other_devices_than_expected_are_refused(cluster, clips, tmp_path):
     flags = [*small_flags(clips), f"--workdir={tmp_path}/run", "--expect_devices=5"]
     first = cluster.run("sbatch", "--parsable", "launch/slurm.sbatch", *flags, **variables(tmp_path))

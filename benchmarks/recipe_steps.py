@@ -1,0 +1,40 @@
+"""The training and evaluation steps of a recipe, jitted for a mesh as main.py does it, without its data."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ds2_jax import sharding
+from ds2_jax.model import DeepSpeech2, ModelSettings
+from ds2_jax.optim import make_optimizer, make_schedule
+from ds2_jax.state import init_state, init_variables
+from ds2_jax.steps import make_eval_step, make_train_step
+from input_pipeline.features import FeatureSettings, feature_size
+
+STEPS_PER_EPOCH = 1000  # of the schedule, which does not change the program's shape
+
+
+def make_steps(config: ConfigDict, vocabulary: int, mesh: Mesh) -> dict[str, tuple[Any, Any, int]]:
+    """Return a recipe's training and evaluation step, each with its first argument's shapes, and the features' size."""
+    features = FeatureSettings(**{name: config.features[name] for name in FeatureSettings.__dataclass_fields__})
+    model, size = DeepSpeech2(ModelSettings.from_config(config.model), vocabulary), feature_size(features)
+    schedule = make_schedule(config.optim, config.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
+    optimizer = make_optimizer(config.optim, schedule)
+    variables = jax.eval_shape(lambda: init_variables(model, size, seed=0))
+    state = jax.eval_shape(lambda v: init_state(v, optimizer, average=config.optim.ema > 0), variables)
+    everywhere, rows, of_state = sharding.replicated(mesh), sharding.by_row(mesh), sharding.of_state(state, mesh)
+    train_step = make_train_step(
+        model.clone(remat=config.train.remat),
+        optimizer,
+        seed=0,
+        accumulate=config.optim.accumulate,
+        ema=config.optim.ema,
+        gather=sharding.gatherer(mesh),
+    )
+    of_eval = dict.fromkeys(("ids", "probabilities", "lengths"), rows)
+    of_eval |= dict.fromkeys(("loss", "count", "infeasible"), everywhere)
+    train = jax.jit(train_step, donate_argnums=0, in_shardings=(of_state, rows), out_shardings=(of_state, everywhere))
+    evaluate = jax.jit(make_eval_step(model), in_shardings=(everywhere, rows), out_shardings=of_eval)
+    return {"train": (train, state, size), "eval": (evaluate, variables, size)}

@@ -1,0 +1,91 @@
+"""launch/local_multi.sh: real processes, their logs, their end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs import ROOT, small_flags
+
+SCRIPT = ROOT / "launch" / "local_multi.sh"
+
+
+def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
+    """Start the script with its logs in a folder, one device a process."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"PYTHON": sys.executable, "LOGS": str(folder / "logs"), "JAX_PLATFORMS": "cpu"} | variables
+    pipe = subprocess.PIPE
+    return subprocess.Popen([SCRIPT, *arguments], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    with start(folder, *arguments, **variables) as process:
+        out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_two_processes_train_as_one_program_each_with_its_log(clips, tmp_path):
+    flags = [*small_flags(clips), "--config.train.epochs=2", f"--workdir={tmp_path}/run", f"--config.data.test={clips}"]
+    result = run(tmp_path, "2", "--", *flags, "--expect_processes=2", "--expect_devices=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()[1:]
+    assert all(re.match(r"\[[01]/2\] ", line) for line in lines)
+    assert {line[:6] for line in lines} == {"[0/2] ", "[1/2] "}
+    logs = sorted((tmp_path / "logs").iterdir())
+    assert [log.name for log in logs] == ["process-0.log", "process-1.log"]
+    assert json.loads(logs[0].read_text().strip().splitlines()[-1])["utterances"] == 12
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_line_goes_on(clips, tmp_path):
+    flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
+    with start(tmp_path, "2", "--", *flags) as process:
+        deadline = time.monotonic() + 200
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while not metrics.exists() or not metrics.read_text():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    stopped = int(re.search(r"stopped at step (\d+)", out)[1])  # type: ignore[index]
+    again = run(tmp_path, "2", "--", *flags, f"--config.train.max_steps={stopped + 1}")
+    assert again.returncode == 0, again.stdout
+    assert f"go on from step {stopped} " in again.stdout
+
+
+@pytest.fixture
+def program(tmp_path) -> str:
+    """Write an interpreter that runs no Python: process 1 fails, the others wait."""
+    path = tmp_path / "interpreter"
+    path.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = -c ] && { echo 4711; exit; }\n'  # the script asks for a free port
+        '[ "$DS2_PROCESS_ID" = 1 ] && { echo failed; exit 7; }\n'
+        "exec sleep 600\n"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_all_end_when_one_fails_and_its_exit_code_is_passed_on(program, tmp_path):
+    started = time.monotonic()
+    result = run(tmp_path, "3", "--", "--workdir=x", PYTHON=program, LEAVE_S="1")
+    assert time.monotonic() - started < 20
+    assert result.returncode == 7
+    assert "process 1 ended with code 7" in result.stderr
+    assert (tmp_path / "logs" / "process-1.log").read_text() == "failed\n"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(("x",), "'x' is no number"), (("2", "--"), "no flags")])
+def test_misuse_is_explained(arguments, message, tmp_path):
+    result = run(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "usage:" in result.stderr

@@ -1,0 +1,99 @@
+"""The recipes' steps for accelerators that are not here: lowered for CUDA and ROCm, compiled for TPUs (slow)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from benchmarks import recipe_shapes
+from benchmarks.compile_for import LIBTPU
+from benchmarks.recipe_steps import make_steps
+from ds2_jax import sharding
+from ds2_jax.compile import abstract_batch
+from tests.runs import ROOT
+
+RECIPES = ("librispeech", "aishell")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_steps_lower_for_cuda_and_rocm(recipe):
+    config = recipe_shapes.read_config(str(ROOT / "configs" / f"{recipe}.py"))
+    mesh = Mesh(np.array(jax.devices()).reshape(-1, 1), (sharding.DATA, sharding.FSDP))
+    for function, first, size in make_steps(config, recipe_shapes.VOCABULARY[recipe], mesh).values():
+        exported = jax.export.export(function, platforms=("cuda", "rocm"))(first, abstract_batch((8, 96, 16), size))
+        assert exported.platforms == ("cuda", "rocm")
+        assert exported.nr_devices == jax.device_count()
+        assert "stablehlo.convolution" in exported.mlir_module()  # the accelerators' own, not the CPU's products
+
+
+def rows_of_a_chip(recipe: str, chips: int) -> float:
+    """Return how many utterances a chip computes at once, as the recipe states it for so many chips."""
+    batch = recipe_shapes.read_config(f"{ROOT}/configs/{recipe}.py:{chips}")
+    parts = chips * batch.optim.accumulate
+    return -(-batch.batch.size // parts)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_number_of_chips_has_more_rows_at_once_than_one_chip(recipe):
+    """So that what fits one chip, as tested below, fits 4, 16 and 64; with 256 there are the most messages."""
+    assert all(rows_of_a_chip(recipe, chips) <= rows_of_a_chip(recipe, 1) for chips in (4, 8, 16, 64, 256))
+
+
+@pytest.mark.parametrize(("recipe", "chips"), [(recipe, chips) for recipe in RECIPES for chips in (1, 4, 16, 64, 256)])
+def test_published_memory_is_of_the_recipes_as_they_are(recipe, chips):
+    config = recipe_shapes.read_config(f"{ROOT}/configs/{recipe}.py:{chips}")
+    multiple = chips * config.optim.accumulate
+    bucket = recipe_shapes.shapes(config, *recipe_shapes.lengths(config), training=True)[0]
+    shape = [-(-bucket.rows // multiple) * multiple, bucket.frames, bucket.labels]
+    found = [
+        result
+        for result in json.loads((ROOT / "docs" / "scaling.json").read_text())
+        if (result["config"], result["step"]) == (f"configs/{recipe}.py:{chips}", "train") and result["shape"] == shape
+    ]
+    assert found, f"python -m benchmarks.compile_for --config=configs/{recipe}.py:{chips} --shapes=largest ... anew"
+    assert all(result["fits"] and result["chips"] == chips for result in found)
+
+
+@pytest.fixture(scope="module")
+def tpu_compiler() -> dict[str, str]:
+    """Install the TPU compiler where it is not: it is 480 MB, and no other test needs it."""
+    if not (ROOT / LIBTPU).exists():
+        import importlib.metadata
+
+        wanted = next(r for r in importlib.metadata.requires("jax") or [] if r.startswith("libtpu"))
+        wanted = wanted.partition(";")[0].strip()
+        install = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(ROOT / LIBTPU.parent.parent),
+        ]
+        result = subprocess.run([*install, wanted], capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"libtpu cannot be installed here: {result.stderr.strip().splitlines()[-1]}")
+    return {k: v for k, v in os.environ.items() if not k.startswith("XLA")} | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("chips", "topology"), [(1, "v5e:1x1"), (256, "v5e:16x16")])
+def test_training_fits_tpu_v5e(recipe, chips, topology, tpu_compiler, tmp_path):
+    options = [f"--config=configs/{recipe}.py:{chips}", f"--topology={topology}", "--shapes=largest", "--steps=train"]
+    command = [sys.executable, "-m", "benchmarks.compile_for", *options, f"--json={tmp_path}/found.json"]
+    result = subprocess.run(command, cwd=ROOT, env=tpu_compiler, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    [found] = json.loads(Path(tmp_path, "found.json").read_text())
+    assert found["fits"], found
+    assert found["host_callbacks"] == 0
+    assert set(found["collectives"]) <= {"all-reduce"}
+    assert found["rows_of_a_chip"] == rows_of_a_chip(recipe, chips)
