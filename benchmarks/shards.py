@@ -8,7 +8,7 @@ Prints one JSON line. `pack_mb_per_s` beside `cp_mb_per_s`: `--files` files of r
 an epoch that a device waits which computes `--step_s` a batch, the first batch included, by where the batches come from:
 files; a store on this machine, each of whose answers takes `--latency_ms`, with shards cached as it goes (`store`), without
 a cache (`store_uncached`), a second time (`store_again`), and with neither cache nor anything loaded ahead
-(`store_one_by_one`).
+(`store_when_asked`).
 """
 
 import argparse
@@ -99,8 +99,8 @@ def time_loading(paths: dict[str, str], runs: int) -> dict[str, int]:
     return {name: round(audio_s / statistics.median(values)) for name, values in seconds.items()}
 
 
-def waiting(path: str, step_s: float, batch: int, loading: Loading) -> float:
-    """Return the share of an epoch that a device waits which computes step_s a batch."""
+def waiting(path: str, step_s: float, batch: int, threads: int) -> float:
+    """Return the share of an epoch that a device waits which computes step_s a batch; threads 0: nothing is ahead."""
     corpus = Corpus(
         manifest.read(path, need_text=False),
         None,
@@ -108,10 +108,11 @@ def waiting(path: str, step_s: float, batch: int, loading: Loading) -> float:
         "utterance",
         None,
         BatchSettings(size=batch, buckets=8, shuffle="instance_shuffle"),
-        loading=loading,
+        loading=Loading(threads=max(threads, 1), prefetch=4),
     )
     specs = corpus.epoch(1)
-    batches, waited, start = corpus.batches(specs), 0.0, time.perf_counter()
+    batches = corpus.batches(specs) if threads else map(corpus.loader(), specs)
+    waited, start = 0.0, time.perf_counter()
     for _ in tqdm(specs, desc=f"wait for {path}", delay=2):
         asked = time.perf_counter()
         loaded = next(batches)
@@ -138,21 +139,20 @@ def store(latency_s: float) -> Iterator[None]:
 
 def time_waiting(a: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Return the shares of waiting by where the batches come from."""
-    ahead, alone = Loading(threads=a.threads, prefetch=4), Loading(threads=1, prefetch=1)
     os.environ["DS2_CACHE"] = str(folder / "cache" / "shards")
-    shares = {"files": waiting(a.manifest, a.step_s, a.batch, ahead)}
+    shares = {"files": waiting(a.manifest, a.step_s, a.batch, a.threads)}
     with store(a.latency_ms / 1000):
         remote = pack(a.manifest, f"s3://{BUCKET}/corpus", shards=a.shards).manifest
         audio.read(manifest.read(remote, need_text=False).audio[0])  # connections are there when the epochs begin
-        for name, cache_gb, loading in (
-            ("store_uncached", "0", ahead),
-            ("store", "10", ahead),
-            ("store_again", "10", ahead),
-            ("store_one_by_one", "0", alone),
+        for name, cache_gb, threads in (
+            ("store_uncached", "0", a.threads),
+            ("store", "10", a.threads),
+            ("store_again", "10", a.threads),
+            ("store_when_asked", "0", 0),
         ):
             os.environ["DS2_CACHE_GB"] = cache_gb
             shard_source.forget()
-            shares[name] = waiting(remote, a.step_s, a.batch, loading)
+            shares[name] = waiting(remote, a.step_s, a.batch, threads)
     return shares
 
 

@@ -5,6 +5,7 @@ environment, their files, the machine's role; AWS_ENDPOINT_URL names another S3-
 """
 
 import errno
+import logging
 import os
 import threading
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 PIECE_BYTES = 8 << 20  # of a download: so much at most is fetched again when the connection breaks
-ATTEMPTS = 4
-FIRST_PAUSE_S = 0.5
+ATTEMPTS = 3  # at a store that has never answered: perhaps its address is wrong
+PATIENT_ATTEMPTS = 8  # at one that has: over a minute, for a network that is down should not end a training
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 16.0
 INSTALL = {
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -25,6 +27,8 @@ INSTALL = {
     "http": "aiohttp",
 }
 Result = TypeVar("Result")
+
+logger = logging.getLogger("input_pipeline")
 
 
 class ObjectStoreError(OSError):
@@ -136,11 +140,18 @@ def _store(url: str) -> Any:
         raise ObjectStoreError(f"{url}: there is no store {protocol}://; use s3:// or gs://") from error
 
 
+_answered: set[str] = set()  # protocols
+
+
 def _patiently(call: Callable[[], Result], url: str) -> Result:
     """Call, again after a pause where the connection failed; raise ObjectStoreError for what waiting does not mend."""
-    for attempt in range(1, ATTEMPTS + 1):
+    protocol = url.partition("://")[0]
+    attempts = PATIENT_ATTEMPTS if protocol in _answered else ATTEMPTS
+    for attempt in range(1, attempts + 1):
         try:
-            return call()
+            result = call()
+            _answered.add(protocol)
+            return result
         except ObjectStoreError:
             raise
         except FileNotFoundError as error:
@@ -155,9 +166,11 @@ def _patiently(call: Callable[[], Result], url: str) -> Result:
                 raise ObjectStoreError(f"{url}: no credentials ({error}); log in to the store first") from error
             if "Validation" in kind:
                 raise ObjectStoreError(f"{url} is no valid address ({error}); write s3://bucket/path") from error
-            if attempt == ATTEMPTS:
+            if attempt == attempts:
                 raise ObjectStoreError(
                     f"{url}: the store cannot be reached ({error}); check network and address, then run again"
                 ) from error
-            time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+            if attempt == ATTEMPTS:
+                logger.warning("%s: the store does not answer (%s); trying again for a minute", url, error)
+            time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
     raise AssertionError("the last attempt returns or raises")

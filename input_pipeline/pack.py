@@ -40,13 +40,15 @@ def pack(
     """
     if shards < 0 or shard_mb <= 0 or threads < 1:
         raise PackError(f"--shards={shards}, --shard_mb={shard_mb:g}, --threads={threads}: give numbers above 0")
+    name = name or os.path.basename(path).removesuffix(".jsonl")
+    if "/" in name or not name:
+        raise PackError(f"--name={name}: give a name without a folder; --output says where the shards go")
     utterances = manifest.read(path, need_text=False)
     with ThreadPoolExecutor(threads, "read") as pool:
         sizes, changed = _measure(utterances, pool)
         shards = shards or min(len(sizes), math.ceil(sizes.sum() / (shard_mb * 1e6)))
         if shards > len(sizes):
             raise PackError(f"--shards={shards}: {path} has {len(sizes)} utterances; use as many shards at most")
-        name = name or os.path.basename(path).removesuffix(".jsonl")
         packing = Packing(output, name, equal_ends(sizes, shards), _digest(path, utterances, sizes, changed, shards))
 
         lines, place = manifest.records(path), 0

@@ -55,6 +55,8 @@ class Packing:
 
     def run(self, records: Records, total_bytes: int | None = None) -> Packed:
         """Write what is not there yet. Raises PackError, OSError; what is finished stays for the next run."""
+        if object_store.is_remote(self.output) and not self.output.partition("://")[2].strip("/"):
+            raise PackError(f"--output={self.output}: name a bucket, s3://bucket/prefix")
         manifest = object_store.join(self.output, f"{self.name}.jsonl")
         if self._is_packed(manifest):
             entries = json.loads(self._read(self._index))["shards"].values()

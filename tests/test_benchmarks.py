@@ -79,7 +79,7 @@ def test_shards(clips):
     result = run("benchmarks.shards", f"--manifest={clips}", *sizes)
     assert min(result[name] for name in ("pack_mb_per_s", "cp_mb_per_s")) >= 0
     assert min(result[name] for name in ("files", "shards")) > 1
-    kinds = {"files", "store", "store_uncached", "store_again", "store_one_by_one"}
+    kinds = {"files", "store", "store_uncached", "store_again", "store_when_asked"}
     assert result["waiting"].keys() == kinds
     assert all(0 <= share < 1 for share in result["waiting"].values())
 

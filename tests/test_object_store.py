@@ -57,6 +57,28 @@ def test_a_broken_transfer_is_taken_up_again(store, content, tmp_path):
     assert (tmp_path / "part").read_bytes() == content
 
 
+def test_a_store_that_has_answered_is_waited_for_longer(store, content, monkeypatch, caplog):
+    def breaks(times: int) -> bytes:
+        calls = iter(range(times))
+
+        def call() -> bytes:
+            if next(calls, None) is not None:
+                raise TimeoutError("nobody there")
+            return b"content"
+
+        return object_store._patiently(call, "s3://speech/x")
+
+    assert breaks(object_store.PATIENT_ATTEMPTS - 1) == b"content"
+    assert "s3://speech/x: the store does not answer (nobody there); trying again" in caplog.text
+    with pytest.raises(ObjectStoreError, match=r"s3://speech/x: the store cannot be reached \(nobody there\)"):
+        breaks(object_store.PATIENT_ATTEMPTS)
+    monkeypatch.setattr(object_store, "_answered", set())
+    assert breaks(object_store.ATTEMPTS - 1) == b"content"
+    monkeypatch.setattr(object_store, "_answered", set())
+    with pytest.raises(ObjectStoreError, match="cannot be reached"):
+        breaks(object_store.ATTEMPTS)
+
+
 def test_a_download_goes_on_from_where_it_ended(store, content, tmp_path):
     part = tmp_path / "part"
     part.write_bytes(content[:654_321])

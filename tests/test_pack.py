@@ -272,6 +272,8 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
         (["--output=/proc/nowhere"], "/proc/nowhere"),
         (["--output=s3://nobucket/x"], r"s3://nobucket/x/manifest-00000-of-00001.array_record does not exist .*bucket"),
         (["--output=gopher://x"], "there is no store gopher://"),
+        (["--output=s3://"], "--output=s3://: name a bucket"),
+        (["--name=a/b"], "--name=a/b: give a name without a folder"),
     ],
 )
 def test_what_cannot_be_meant_is_named(store, clips, tmp_path, capsys, flags, said):
