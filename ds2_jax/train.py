@@ -34,6 +34,7 @@ from input_pipeline.corpus import Corpus, name_problems
 logger = logging.getLogger("ds2_jax")
 
 PROFILED_STEPS = 3
+FULL_ENOUGH = 0.9  # share of a batch's rows that are utterances, below which a warning says what to do
 
 
 def train(config: ConfigDict, workdir: str) -> dict:
@@ -297,6 +298,15 @@ def _introduce(
         lengths,
         mesh.size,
     )
+    rows, multiple = corpus.buckets[0].rows, corpus.loading.multiple
+    if rows % multiple > 0 and rows < FULL_ENOUGH * -(-rows // multiple) * multiple:
+        logger.warning(
+            "a batch of %d utterances is filled up to %d, a multiple of %d devices (%d parts): choose a multiple of it",
+            rows,
+            -(-rows // multiple) * multiple,
+            mesh.size,
+            multiple // mesh.size,
+        )
 
 
 def _results(
