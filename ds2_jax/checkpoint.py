@@ -8,7 +8,6 @@ import dataclasses
 import errno
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from ds2_jax import distributed
 from ds2_jax.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle
 from ds2_jax.state import TrainState
+from input_pipeline import object_store
 
 FOLDER = "checkpoints"
 METRICS = "metrics"  # as orbax names the item, and the file in it
@@ -50,7 +50,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
-        self._folder = epath.Path(workdir).absolute() / FOLDER
+        self._folder = absolute(workdir) / FOLDER
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(n=keep),
@@ -169,7 +169,7 @@ class Checkpoints:
 
     def meta(self, step: int) -> ModelMeta:
         """Read the description of a checkpoint's model."""
-        return read_meta(Path(self._folder) / str(step))
+        return read_meta(self._folder / str(step))
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
@@ -191,7 +191,12 @@ def _write_error(folder, error: Exception) -> OSError:
     )
 
 
-def read_meta(checkpoint: Path) -> ModelMeta:
+def absolute(path: str) -> epath.Path:
+    """Make a path of a local folder absolute, and leave one of a store (gs://, s3://) as it is."""
+    return epath.Path(path) if object_store.is_remote(path) else epath.Path(path).absolute()
+
+
+def read_meta(checkpoint: epath.Path) -> ModelMeta:
     """Read the description of the model in a checkpoint's folder."""
     file = checkpoint / "meta" / "metadata"
     try:
@@ -200,12 +205,12 @@ def read_meta(checkpoint: Path) -> ModelMeta:
         raise ModelFileError(f"{file} cannot be read: {error}; name another checkpoint") from error
 
 
-def find_checkpoint(path: str) -> Path:
+def find_checkpoint(path: str) -> epath.Path:
     """Find the checkpoint that is meant: a checkpoint's own folder, or the best one of a run folder.
 
     Raises ModelFileError.
     """
-    folder = Path(path)
+    folder = absolute(path)
     if (folder / "meta").is_dir() and (folder / "model").is_dir():
         return folder
     if folder.name == FOLDER:
@@ -234,9 +239,9 @@ def load_model(path: str) -> tuple[ModelMeta, dict]:
     item = {"parameters": abstract["params"], "batch_stats": abstract["batch_stats"]}
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
-        stored = reader.metadata(epath.Path(checkpoint.absolute()) / "model").item_metadata
+        stored = reader.metadata(checkpoint / "model").item_metadata
         if "averaged" in stored:
             item["averaged"] = abstract["params"]
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), item)
-        found = reader.restore(epath.Path(checkpoint.absolute()) / "model", target)
+        found = reader.restore(checkpoint / "model", target)
     return meta, {"params": found.get("averaged", found["parameters"]), "batch_stats": found["batch_stats"]}

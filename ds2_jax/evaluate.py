@@ -20,6 +20,7 @@ from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model
 from ds2_jax.steps import make_eval_step
+from ds2_jax.workdir import Workdir
 from input_pipeline import manifest as manifests
 from input_pipeline.batch_plan import BatchSettings
 from input_pipeline.corpus import Corpus, Loading, describe_upsampling, name_problems
@@ -241,7 +242,9 @@ def run_eval(config: Mapping, workdir: str) -> dict:
         "decoding": decode_settings.describe_of(config, engine),
     }
     if workdir and distributed.rank() == 0:
-        write_reports(evaluation, Path(workdir), "eval", f"{', '.join(manifest.sources)} ({summary['engine']})")
+        with Workdir(workdir) as files:
+            title = f"{', '.join(manifest.sources)} ({summary['engine']})"
+            write_reports(evaluation, Path(files.local), "eval", title)
     return summary
 
 

@@ -12,6 +12,7 @@ from ds2_jax import decode_settings, distributed
 from ds2_jax.bundle import ModelMeta, save_bundle
 from ds2_jax.checkpoint import FOLDER, find_checkpoint, load_model
 from ds2_jax.run_record import commit
+from input_pipeline import object_store
 
 SYMBOLS_SHOWN = 80
 
@@ -24,6 +25,8 @@ def run_export(config: Mapping, workdir: str, output: str) -> dict:
     """
     if distributed.count() > 1:
         raise ValueError("--mode=export is the work of one process; start it without the launcher")
+    if object_store.is_remote(output):
+        raise ValueError(f"--output={output} is in a store: export to a folder, then copy it")
     if not output:
         raise ValueError("--output is empty: name the folder of the bundle, --output=models/mine")
     source = config["restore"] or workdir

@@ -22,17 +22,19 @@ from ds2_jax.evaluate import Evaluation, Evaluator, evaluate, write_reports
 from ds2_jax.meter import Meter
 from ds2_jax.metrics_log import MetricsLog
 from ds2_jax.optim import make_optimizer, make_schedule
-from ds2_jax.run_record import make_workdir, write_run_record
+from ds2_jax.run_record import write_run_record
 from ds2_jax.state import TrainState, start_state
 from ds2_jax.steps import make_train_step
 from ds2_jax.stopping import Stopped, Stopping
 from ds2_jax.training_data import make_corpus, read_training_manifest, refuse_too_many, start_model
+from ds2_jax.workdir import Workdir, make_workdir
 from input_pipeline import manifest as manifests
 from input_pipeline.corpus import Corpus, name_problems
 
 logger = logging.getLogger("ds2_jax")
 
 PROFILED_STEPS = 3
+FULL_ENOUGH = 0.9  # share of a batch's rows that are utterances, below which a warning says what to do
 
 
 def train(config: ConfigDict, workdir: str) -> dict:
@@ -41,9 +43,9 @@ def train(config: ConfigDict, workdir: str) -> dict:
     Raises ValueError, OSError or MemoryError with what to do; what was saved before is whole. Raises Stopped after a
     checkpoint that a signal asked for.
     """
-    make_workdir(workdir)
     with contextlib.ExitStack() as stack:
         # Data, model, state: all of it the same on every host.
+        files = stack.enter_context(make_workdir(workdir))
         checkpoints = stack.enter_context(Checkpoints(workdir, config["train"]["keep"]))
         manifest = read_training_manifest(config)
         dev = manifests.read_many(config["data"]["dev"]) if config["data"]["dev"] else None
@@ -51,7 +53,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
         digests = {"train": manifest.digest()} | {n: m.digest() for n, m in (("dev", dev), ("test", test)) if m}
         same = {f"config.data.{n} (digest)": d for n, d in digests.items()} | {"checkpoint": str(checkpoints.latest())}
         distributed.require_same(lambda: same)
-        meta, variables = start_model(config, manifest, workdir, checkpoints)
+        meta, variables = start_model(config, manifest, files.local, checkpoints)
         mesh = sharding.make_mesh(config["mesh"]["fsdp"])
         corpus = make_corpus(config, manifest, meta, mesh)
         steps_per_epoch = len(corpus.epoch(1))
@@ -61,7 +63,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
         progress = Progress(data_digest=corpus.manifest.digest(), plan_digest=_plan_digest(config))
         if checkpoints.latest() is not None:
             state, progress = _resume(checkpoints, state, progress, mesh, config, workdir)
-        _introduce(state, corpus, config, workdir, mesh, progress, steps_per_epoch, digests)
+        _introduce(state, corpus, config, files.local, mesh, progress, steps_per_epoch, digests)
 
         # Compiled steps and helpers.
         evaluator = Evaluator(meta, mesh)
@@ -69,8 +71,8 @@ def train(config: ConfigDict, workdir: str) -> dict:
         stack.enter_context(distributed.moving(config["train"]["stall_s"]))
         if progress.finished and not progress.evaluation_due:
             logger.info("the training in %s is finished", workdir)
-            return _results(config, workdir, checkpoints, evaluator, meta, stopping, test)
-        log = stack.enter_context(MetricsLog(workdir, progress.step, active=distributed.rank() == 0))
+            return _results(config, files, checkpoints, evaluator, meta, stopping, test)
+        log = stack.enter_context(MetricsLog(files.local, progress.step, active=distributed.rank() == 0))
         step_function = make_train_step(
             meta.network.clone(remat=config["train"]["remat"]),
             optimizer,
@@ -96,7 +98,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
             specs = corpus.epoch(progress.epoch)
             with contextlib.closing(corpus.batches(specs[progress.batch :])) as batches:
                 for batch in meter.waiting_for(batches):
-                    _profile(config, workdir, progress.step)
+                    _profile(config, files.local, progress.step)
                     problems = batch.pop("problem")
                     arrays = sharding.put_batch(batch, mesh)
                     state, metrics = compiled[batch_shape(arrays)](state, arrays)
@@ -116,6 +118,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
                         _join_bad_utterances(progress, corpus, config)
                         progress.trained_s = meter.trained_s
                         checkpoints.save(state, progress, meta, rate)
+                        files.push()
                         saved_at = time.monotonic()
                     if stopping.stop or progress.finished:
                         break
@@ -123,7 +126,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
             logger.info("stopped at step %d; run the same line again to go on", progress.step)
             raise Stopped(stopping.stop, progress.step)
         checkpoints.wait()
-        return _results(config, workdir, checkpoints, evaluator, meta, stopping, test)
+        return _results(config, files, checkpoints, evaluator, meta, stopping, test)
 
 
 def _evaluated(state: TrainState) -> dict:
@@ -295,11 +298,20 @@ def _introduce(
         lengths,
         mesh.size,
     )
+    rows, multiple = corpus.buckets[0].rows, corpus.loading.multiple
+    if rows % multiple > 0 and rows < FULL_ENOUGH * -(-rows // multiple) * multiple:
+        logger.warning(
+            "a batch of %d utterances is filled up to %d, a multiple of %d devices (%d parts): choose a multiple of it",
+            rows,
+            -(-rows // multiple) * multiple,
+            mesh.size,
+            multiple // mesh.size,
+        )
 
 
 def _results(
     config: ConfigDict,
-    workdir: str,
+    files: Workdir,
     checkpoints: Checkpoints,
     evaluator: Evaluator,
     meta: ModelMeta,
@@ -308,11 +320,11 @@ def _results(
 ) -> dict:
     """Measure the best checkpoint by dev, else the last weights, on the test manifest, once."""
     best = checkpoints.best()
-    results: dict = {"workdir": workdir, "checkpoint": best}
+    results: dict = {"workdir": files.path, "checkpoint": best}
     if test is None:
         return results
-    _, variables = load_model(os.path.join(workdir, "checkpoints", str(best)))
+    _, variables = load_model(os.path.join(files.path, "checkpoints", str(best)))
     evaluation = evaluate(evaluator, meta, variables, test, config, progress="test", between=stopping.check)
     if distributed.rank() == 0:
-        write_reports(evaluation, Path(workdir), "test", config["data"]["test"])
+        write_reports(evaluation, Path(files.local), "test", config["data"]["test"])
     return {**results, **evaluation.result.as_dict()}

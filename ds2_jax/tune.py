@@ -19,6 +19,7 @@ from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import manifest as manifests
+from input_pipeline import object_store
 from input_pipeline.corpus import name_problems
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import encode_transcripts
@@ -38,6 +39,8 @@ def run_tune(config: Mapping, workdir: str) -> dict:
     """
     if not workdir:
         raise ValueError("--workdir is empty: name a folder for points and picture, --workdir=runs/tune")
+    if object_store.is_remote(workdir):
+        raise ValueError(f"--workdir={workdir} is in a store: tune in a folder")
     if not config["data"]["dev"]:
         raise ValueError("config.data.dev is empty: name the manifest to tune on, --config.data.dev=dev.jsonl")
     settings = decode_settings.read_settings(config)

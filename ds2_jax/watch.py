@@ -40,7 +40,7 @@ class Watch:
         self._left: dict[int, tuple[int, str]] = {}  # exit code and reason of those who said so
         self._broken = False
         self._leaving: int | None = None  # exit code, once this process is about to end with one
-        self._ended = threading.Event()
+        self._ended, self._ending = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=f, name=f.__name__, daemon=True) for f in (self._beat, self._look)]
         for thread in self._threads:
             thread.start()
@@ -101,8 +101,8 @@ class Watch:
                 left = self._client.key_value_dir_get(LEFT)
                 self._answered = time.monotonic()
                 if left:
-                    self._client.key_value_set(f"{SEEN}{self._rank}", "", allow_overwrite=True)
                     self._left = {_rank_of(key): tuple(json.loads(value)) for key, value in left}
+                    self._client.key_value_set(f"{SEEN}{self._rank}", "", allow_overwrite=True)
             except Exception:  # of the connection: `_look` counts the time since the last answer
                 time.sleep(BEAT_S / 4)
             self._ended.wait(BEAT_S)
@@ -151,6 +151,7 @@ class Watch:
         return f"{self._names[0]}, which coordinates the run at {self._coordinator}, {what}"
 
     def _end_here(self, code: int, message: str) -> None:
+        self._ending.acquire()  # never released: the first of the threads that get here says why
         again = "; run the same line again to go on from the last checkpoint" if code == RETRY else ""
         print(file=sys.stderr)  # a progress bar may stand there
         end_at_once(code, f"{message}{again}", self._rank, len(self._names))
@@ -160,13 +161,13 @@ class Watch:
         if self._leaving is not None:
             os._exit(self._leaving)
         self._broken = True
-        if self._rank and not _listens(self._coordinator):
-            self._end_here(RETRY, self._of_coordinator("is gone"))
         deadline = time.monotonic() + 4 * BEAT_S
         while time.monotonic() < deadline:
             verdict = self._verdict(time.monotonic())
             if verdict is not None:
                 self._end_here(*verdict)
+            if self._rank and not _listens(self._coordinator):
+                self._end_here(RETRY, self._of_coordinator("is gone"))
             time.sleep(BEAT_S / 4)
 
 

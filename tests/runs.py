@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -66,10 +66,17 @@ def run_main(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
 class Cluster:
     """Several processes of main.py on this machine that find each other, as on so many machines; ends all when it is left.
 
-    own: flags of single processes, by rank.
+    own: flags of single processes, by rank; roots: checkouts that they run, and run in.
     """
 
-    def __init__(self, count: int, *arguments: str, devices: int = 1, own: dict[int, Sequence[str]] | None = None):
+    def __init__(
+        self,
+        count: int,
+        *arguments: str,
+        devices: int = 1,
+        own: Mapping[int, Sequence[str]] | None = None,
+        roots: Mapping[int, Path] | None = None,
+    ):
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
@@ -80,10 +87,11 @@ class Cluster:
         self.processes: list[subprocess.Popen] = []
         self._files = [(tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")) for _ in range(count)]  # noqa: SIM115
         for rank, (out, err) in enumerate(self._files):
-            command = [sys.executable, str(ROOT / "main.py"), *arguments, *(own or {}).get(rank, ())]
+            root = (roots or {}).get(rank, ROOT)
+            command = [sys.executable, str(root / "main.py"), *arguments, *(own or {}).get(rank, ())]
             self.processes.append(
                 subprocess.Popen(
-                    command, cwd=ROOT, env=environment | {"DS2_PROCESS_ID": str(rank)}, stdout=out, stderr=err
+                    command, cwd=root, env=environment | {"DS2_PROCESS_ID": str(rank)}, stdout=out, stderr=err
                 )
             )
 

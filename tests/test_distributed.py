@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -9,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import Cluster, run_main, small_flags
-
-pytestmark = pytest.mark.slow  # each starts several processes, which compile their steps
+from tests.runs import ROOT, Cluster, run_main, small_flags
 
 LOSS = 1e-5  # relative: sums over a batch in another order, float32, 20 steps long (1e-7 was seen)
 LEAVES_S = 120  # in which the others are gone, when one process is
@@ -61,6 +60,7 @@ def alone(clips, tmp_path_factory) -> tuple[Path, dict]:
     return workdir, json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(clips, alone, tmp_path):
     """Training, the evaluations within it, and the test at its end, whose 12 utterances do not fill its batches."""
     workdir = tmp_path / "run"
@@ -74,6 +74,7 @@ def test_two_processes_give_the_numbers_of_one(clips, alone, tmp_path):
     assert results | {"workdir": ""} == alone[1] | {"workdir": ""}
 
 
+@pytest.mark.slow
 def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(clips, alone, tmp_path):
     """With a beam search on each host; one utterance cannot be read, and the batches are not full."""
     rows = [json.loads(line) for line in clips.read_text().splitlines()][:7]
@@ -102,6 +103,7 @@ def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(
     assert [r.get("text") for r in lines[0]] == [r.get("text") for r in lines[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_is_killed_the_other_leaves_and_the_same_line_goes_on(victim, clips, alone, tmp_path):
     workdir = tmp_path / "run"
@@ -130,22 +132,26 @@ def shorten(workdir: Path, reference: Path) -> None:
             shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(clips, alone, tmp_path):
     workdir = tmp_path / "run"
     flags = [*flags_for(clips), f"--workdir={workdir}"]
-    with Cluster(2, *flags) as cluster:
-        cluster.wait_until(lambda: len(losses(workdir)) >= 4)
-        cluster.processes[1].send_signal(signal.SIGTERM)
-        assert cluster.finish() == [AGAIN, AGAIN], cluster.stderr(0)
-        stopped = json.loads(cluster.stdout(0).splitlines()[-1])["stopped_at_step"]
-    assert stopped < max(losses(alone[0]))
-    assert (workdir / "checkpoints" / str(stopped)).is_dir()
+    stopped: list[int] = []
+    for number, ranks, code in ((signal.SIGTERM, [1], AGAIN), (signal.SIGINT, [0, 1], 0)):  # a scheduler's, and Ctrl-C
+        with Cluster(2, *flags, ENDLESS if stopped else "--config.train.epochs=7") as cluster:
+            cluster.wait_until(lambda: len(losses(workdir)) >= max(stopped, default=0) + 4)
+            for rank in ranks:
+                cluster.processes[rank].send_signal(number)
+            assert cluster.finish() == [code, code], cluster.stderr(0)
+            stopped.append(json.loads(cluster.stdout(0).splitlines()[-1])["stopped_at_step"])
+        assert (workdir / "checkpoints" / str(stopped[-1])).is_dir()
+    shorten(workdir, alone[0])
     with Cluster(2, *flags) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert f"go on from step {stopped} " in cluster.stderr(0)
     assert_same_run(workdir, alone[0])
 
 
+@pytest.mark.slow
 def test_checkpoints_of_four_processes_go_on_in_one_and_then_in_two(clips, alone, tmp_path):
     """The last two have two devices each, and split the parameters over two of them."""
     workdir = tmp_path / "run"
@@ -160,6 +166,7 @@ def test_checkpoints_of_four_processes_go_on_in_one_and_then_in_two(clips, alone
     assert losses(workdir) == pytest.approx(losses(alone[0]), rel=LOSS)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_named_by_the_others(clips, alone, tmp_path):
     """The data of one row never come: who reads it waits for ever, and the other one for its part of the batch."""
     rows = [json.loads(line) for line in clips.read_text().splitlines()] * 10  # the headers of some are read by both
@@ -178,6 +185,7 @@ def test_a_process_that_hangs_is_named_by_the_others(clips, alone, tmp_path):
         assert "evaluate: waiting for the data of batch 30" in last, last
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_named_by_the_others(clips, tmp_path):
     workdir = tmp_path / "run"
     with Cluster(2, *flags_for(clips), ENDLESS, f"--workdir={workdir}") as cluster:
@@ -187,23 +195,63 @@ def test_a_stopped_process_is_named_by_the_others(clips, tmp_path):
         assert "nothing was heard of process 1 (" in cluster.stderr(0).splitlines()[-1]
 
 
+def test_different_settings_are_refused_and_named(clips, tmp_path):
+    own = {2: ["--config.model.rnn_size=13", f"--workdir={tmp_path / 'other'}"]}
+    with Cluster(3, *flags_for(clips), f"--workdir={tmp_path / 'run'}", own=own) as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1, 1]
+        for rank in range(3):
+            last = cluster.stderr(rank).splitlines()[-1]
+            assert last.startswith(
+                f"[{rank}/3] error: the processes have different values: --workdir is '{tmp_path}/other' in"
+            )
+            assert re.search(r"model.rnn_size is 13 in process 2 \(.*\), and 12 in the others", last)
+
+
 @pytest.mark.parametrize(
-    ("own", "expected"),
+    ("file", "old", "new", "expected"),
     [
-        (["--config.model.rnn_size=13"], "model.rnn_size is 13 in process 1"),
-        (["--config.data.train={copy}"], "data.train is "),
-        (["--workdir={other}"], "--workdir is "),
+        ("decoding/greedy.py", "Greedy CTC", "greedy CTC", r"source files \(digest\) is \w+ in process 1 "),
+        ("tests/clips/manifest.jsonl", "a m y", "a m i", r"config.data.train \(digest\) is \w+ in process 1 "),
     ],
 )
-def test_differences_are_refused_and_named(own, expected, clips, tmp_path):
-    own = [flag.format(copy=clips.parent / "." / clips.name, other=tmp_path / "other") for flag in own]
-    own = [flag.replace("clips/manifest", "clips/../clips/manifest") for flag in own]
-    with Cluster(2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", own={1: own}) as cluster:
+def test_another_version_of_the_program_or_of_the_data_is_refused(file, old, new, expected, clips, tmp_path):
+    (tmp_path / "copy").mkdir()
+    for name in ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs", "tests/clips"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / "copy" / name)
+        else:
+            shutil.copy(ROOT / name, tmp_path / "copy")
+    (tmp_path / "copy" / file).write_text((ROOT / file).read_text().replace(old, new))
+    flags = flags_for(clips.relative_to(ROOT))
+    with Cluster(2, *flags, f"--workdir={tmp_path / 'run'}", roots={1: tmp_path / "copy"}) as cluster:
         assert cluster.finish(LEAVES_S) == [1, 1]
+        assert re.search(expected, cluster.stderr(0).splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_clips_that_one_process_cannot_read_are_counted_by_all(clips, tmp_path):
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    for row in rows:
+        row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
+    rows[3]["audio_filepath"] = str(tmp_path / "missing.flac")
+    manifest = tmp_path / "some.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [
+        *flags_for(clips),
+        f"--config.data.train={manifest}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.train.epochs=1",
+    ]
+    with Cluster(2, *flags, "--config.data.max_bad_share=0.1") as cluster:
+        assert cluster.finish() == [0, 0], cluster.stderr(0)
+        assert sum(f"skipped {manifest}:4" in cluster.stderr(rank) for rank in range(2)) == 1
+    (last,) = (tmp_path / "run" / "checkpoints").glob("*/progress/metadata")
+    assert json.loads(last.read_text())["bad_utterances"] == [3]
+    shutil.rmtree(tmp_path / "run")
+    with Cluster(2, *flags, "--config.data.max_bad_share=0.05", "--config.features.normalisation=utterance") as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1], cluster.stderr(1)
         for rank in range(2):
-            last = cluster.stderr(rank).splitlines()[-1]
-            assert last.startswith(f"[{rank}/2] error: the processes have different values: ")
-            assert expected in last
+            assert "1 of 12 training utterances cannot be used" in cluster.stderr(rank)
 
 
 def test_an_error_of_one_process_ends_all_with_its_message(clips, tmp_path):

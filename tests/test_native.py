@@ -172,6 +172,16 @@ def test_a_strict_lexicon_writes_nothing_else_and_an_open_one_does(words_lm):
     assert native(LETTERS, lm=words_lm, lexicon="open", unknown_score=-0.5).decode_batch([rows])[0][0].text == "bb"
 
 
+@pytest.mark.parametrize("beam_size", [1, 2, 10])
+def test_a_strict_lexicon_leaves_no_word_unfinished(beam_size, tmp_path):
+    lm = str(write_arpa(tmp_path / "w.arpa", ["aab bba", "bba aab abb"]))
+    engine = native(LETTERS, lm=lm, beam_size=beam_size, nbest=beam_size)
+    batch = [random_log_probs(frames, LETTERS.size, frames, peak=1.0) for frames in range(1, 40)]
+    texts = [hypothesis.text for found in engine.decode_batch(batch) for hypothesis in found]
+    assert {word for text in texts for word in text.split()} <= {"aab", "bba", "abb"}
+    assert any(texts)
+
+
 def test_a_hot_word_that_the_model_lacks_is_written(words_lm):
     rows = random_log_probs(9, LETTERS.size, 5)
     texts = [

@@ -71,7 +71,9 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         bar = tqdm(pool.map(compile_one, files), total=len(files), desc="native decoder", unit=" files", delay=1)
         objects = list(bar)
-    if output.is_file() and not any(new for _, new in objects):
+    linked = folder / "linked"  # names what the output holds
+    names = "\n".join(target.name for target, _ in objects)
+    if output.is_file() and linked.is_file() and linked.read_text() == names:
         return False
     link = ["-shared", "-pthread", *(library for _, library in present)]
     if sys.platform == "darwin":
@@ -81,7 +83,9 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     sanitizers = SANITIZE if sanitize else ()
     _run([compiler, *sanitizers, *(str(target) for target, _ in objects), *link, "-o", str(unfinished)])
+    linked.unlink(missing_ok=True)
     os.replace(unfinished, output)
+    linked.write_text(names)
     return True
 
 

@@ -312,6 +312,7 @@ float Search::HotWordWeight(int last, int symbol) const {
   return weight;
 }
 
+// A strict lexicon allows no unfinished word at the end: where all that is left has one, the best loses it.
 std::vector<Candidate> Search::Best(int count, bool ended) {
   struct Final {
     bool whole;  // the last word may stand alone
@@ -343,12 +344,13 @@ std::vector<Candidate> Search::Best(int count, bool ended) {
   std::vector<Candidate> best;
   std::vector<int> told;  // texts without a last space, which says nothing
   for (const Final& final : finals) {
-    if (static_cast<int>(best.size()) == count) break;
-    const Prefix& prefix = prefixes_[final.prefix];
-    const int text = prefix.symbol == setup_.space && final.prefix > 0 ? prefix.parent : final.prefix;
+    if (static_cast<int>(best.size()) == count || (!final.whole && !best.empty())) break;
+    int prefix = final.prefix;
+    while (!final.whole && prefix > 0 && prefixes_[prefix].symbol != setup_.space) prefix = prefixes_[prefix].parent;
+    const int text = prefixes_[prefix].symbol == setup_.space && prefix > 0 ? prefixes_[prefix].parent : prefix;
     if (ended && std::find(told.begin(), told.end(), text) != told.end()) continue;
     told.push_back(text);
-    best.push_back({Spell(final.prefix), final.score});
+    best.push_back({Spell(prefix), final.score});
   }
   return best;
 }

@@ -1,0 +1,116 @@
+"""Signals while training: a checkpoint, an exit code that asks for a restart, and nothing lost by it."""
+
+import json
+import os
+import signal
+import time
+
+import jax
+import pytest
+
+from ds2_jax import train as training
+from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.stopping import Stopped
+from tests.runs import run_main, small_config, small_flags, start_main
+
+
+def config_for(clips):
+    config = small_config(clips)
+    config.data.dev = str(clips)
+    config.batch.buckets = 1
+    config.train.epochs = 2
+    config.optim.schedule = "constant"
+    return config
+
+
+def records(workdir) -> list[dict]:
+    """All curves without what depends on clocks."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    clocks = {"audio_s_per_s", "waiting_for_data", "trained_s"}
+    return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
+
+
+def test_a_signal_while_dev_is_measured_saves_at_once_and_measures_it_at_the_next_start(clips, tmp_path, monkeypatch):
+    """Both evaluations are interrupted, the second after the last step; the curves are those of an undisturbed run."""
+    whole, run, evaluate = tmp_path / "whole", tmp_path / "run", training.evaluate
+    training.train(config_for(clips), str(whole))
+
+    def start(*interrupted: bool) -> None:
+        """Train, with a signal as each of these evaluations begins."""
+        signals = iter(interrupted)
+
+        def measured(*arguments, **names):
+            if next(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate(*arguments, **names)
+
+        monkeypatch.setattr(training, "evaluate", measured)
+        training.train(config_for(clips), str(run))
+
+    for step, interrupted in zip(
+        [r["step"] for r in records(whole) if "dev_wer" in r], [(True,), (False, True)], strict=True
+    ):
+        with pytest.raises(Stopped) as stopped:
+            start(*interrupted)
+        assert stopped.value.step == step
+        with Checkpoints(str(run), read_only=True) as checkpoints:
+            assert checkpoints.latest() == step
+    start(False)
+    assert records(run) == records(whole)
+    with Checkpoints(str(whole), read_only=True) as expected, Checkpoints(str(run), read_only=True) as found:
+        assert found.best() == expected.best()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 0)])
+def test_the_exit_code_tells_a_launcher_from_a_person(number, code, clips, tmp_path):
+    flags = [*small_flags(clips), "--config.batch.buckets=1", "--config.train.epochs=100000", f"--workdir={tmp_path}"]
+    with start_main(*flags, devices=jax.device_count()) as process:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "metrics.jsonl").exists() or not records(tmp_path):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == code, err
+    stopped = json.loads(out.splitlines()[-1])["stopped_at_step"]
+    assert (tmp_path / "checkpoints" / str(stopped) / "_CHECKPOINT_METADATA").is_file()
+    assert f"stopped at step {stopped}; run the same line again" in err
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path):
+    """One a step; the program is killed as soon as an unfinished one is seen, several times, and goes on from the last."""
+    flags = [
+        *small_flags(clips),
+        "--config.batch.buckets=1",
+        "--config.train.checkpoint_every_s=0",
+        f"--workdir={tmp_path}",
+    ]
+    seen = 0
+    for _ in range(3):
+        with start_main(*flags, "--config.train.epochs=100000", devices=jax.device_count()) as process:
+            deadline = time.monotonic() + 200
+            while not (unfinished := list(tmp_path.glob("checkpoints/*orbax-checkpoint-tmp*"))):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+            process.kill()
+            process.communicate()
+        seen += any(path.exists() for path in unfinished)
+        whole = [
+            int(p.parent.name)
+            for p in tmp_path.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")
+            if p.parent.name.isdigit()
+        ]
+        if whole:
+            with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
+                assert checkpoints.latest() == max(whole)
+    assert seen, "no unfinished checkpoint was ever left: the test shows nothing"
+    result = run_main(
+        *flags,
+        f"--config.train.max_steps={max(whole, default=0) + 2}",
+        "--config.train.epochs=100000",
+        devices=jax.device_count(),
+    )
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.glob("checkpoints/*tmp*"))
