@@ -4,8 +4,8 @@
 
 Writes a manifest of so many utterances (no audio) and prints one JSON line: seconds of the processor (`_s`; by the clock
 `plan_clock_s`) to read it, to encode its transcripts, and for the plan itself, which is the bucket shapes and one epoch;
-`plan_mb` is the most memory that the plan took besides the columns it is made from; `process_peak_mb` that of the whole
-process at that time, its imports included. `to_worker_mb` and `to_worker_s`: what a worker process is sent.
+`imported_mb`, `read_mb` and `encode_mb` are the memory that stays taken, `plan_mb` is the most that the plan takes besides;
+`process_peak_mb` that of the whole process at that time. `to_worker_mb` and `to_worker_s`: what a worker process is sent.
 """
 
 import argparse
@@ -72,7 +72,9 @@ def main() -> None:
         path = Path(folder, "train.jsonl")
         write_manifest(path, a.utterances)
         size_mb = path.stat().st_size / 1e6
+        imported_mb = resident_memory_mb()
         utterances, read_s, _ = timed(lambda: manifest.read(path))
+        read_mb = resident_memory_mb()
         augment = Path(folder, "augment.json")
         params = {"min_speed_rate": 0.9, "max_speed_rate": 1.1}
         augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}] if a.speed else []))
@@ -96,8 +98,11 @@ def main() -> None:
         "utterances": len(utterances),
         "batches": len(specs),
         "manifest_mb": round(size_mb, 1),
+        "imported_mb": round(imported_mb, 1),
         "read_s": read_s,
+        "read_mb": round(read_mb - imported_mb, 1),
         "encode_s": encode_s,
+        "encode_mb": round(before_mb - read_mb, 1),
         "plan_s": plan_s,
         "plan_clock_s": plan_clock_s,
         "plan_mb": round(peak_mb - before_mb, 1),
