@@ -291,6 +291,35 @@ def test_a_disk_too_small_is_told_before_the_work(clips, tmp_path, monkeypatch):
     assert not os.listdir(tmp_path / "out")
 
 
+@pytest.mark.parametrize("where", ["here", "store"])
+def test_what_is_damaged_costs_its_rows_only(store, clips, tmp_path, where):
+    folder = tmp_path / "out"
+    packed = manifest.read(pack(str(clips), str(folder), shards=3).manifest)
+    references = [parsed for path in packed.audio if (parsed := shards.parse_reference(path))]
+    damaged, cut, gone = (references[row] for row in (1, 5, 11))
+    assert len({damaged.shard, cut.shard, gone.shard}) == 3
+    content = bytearray(Path(damaged.shard).read_bytes())
+    content[damaged.begin + 1000] ^= 1  # of one record
+    Path(damaged.shard).write_bytes(content)
+    with open(cut.shard, "rb+") as file:
+        file.truncate(cut.begin + 1000)  # the shard ends within one record
+    os.unlink(gone.shard)
+    if where == "store":
+        fsspec.filesystem("s3").put(str(folder), "s3://speech/damaged", recursive=True)
+    path = folder / "manifest.jsonl" if where == "here" else "s3://speech/damaged/manifest.jsonl"
+    corpus = corpus_of(path)
+    said: dict[int, str] = {}
+    for batch in corpus.batches(corpus.epoch(0)):
+        said |= {int(u): str(p) for u, p in zip(batch["utterance"], batch["problem"], strict=True) if p}
+        assert (batch["valid"] == ((batch["problem"] == "") & (batch["utterance"] >= 0))).all()
+    of = [[row for row in range(12) if shard.shard in packed.audio[row]] for shard in (damaged, cut, gone)]
+    lost = of[1] if where == "here" else [row for row in of[1] if row >= 5]  # ranges before the cut are still there
+    assert sorted(said) == sorted([1, *lost, *of[2]])
+    assert "is damaged" in said[1]
+    assert "end" in said[5]
+    assert "does not exist" in said[11]
+
+
 def test_the_doctor_and_infer_read_shards(clips, tmp_path, capsys):
     from input_pipeline.manifest import main as manifest_main
 
