@@ -39,9 +39,9 @@ def find(
     named = {name: _read(name, flags, environment) for name in NAMED}
     if any(named.values()):
         return _explicit(named, environment)
-    if environment.get("SLURM_STEP_NODELIST") and _number(environment, SLURM[0]) > 1:
+    if environment.get("SLURM_STEP_NODELIST") and number(environment, SLURM[0]) > 1:
         return _launched("Slurm", SLURM, environment)
-    if _number(environment, OPEN_MPI[0]) > 1:
+    if number(environment, OPEN_MPI[0]) > 1:
         if not environment.get("OMPI_MCA_orte_hnp_uri"):  # of Open MPI up to 4; JAX reads the address from it
             raise ValueError(
                 "this Open MPI does not tell where process 0 is: name it, --coordinator=HOST:PORT (or DS2_COORDINATOR)"
@@ -68,7 +68,7 @@ def _read(name: str, flags: Mapping[str, str], environment: Mapping[str, str]) -
 
 
 def _launched(launcher: str, variables: tuple[str, str], environment: Mapping[str, str]) -> Place:
-    processes, process = (_number(environment, variable) for variable in variables)
+    processes, process = (number(environment, variable) for variable in variables)
     return Place(launcher, None, processes, process, _own_devices(environment))
 
 
@@ -98,7 +98,7 @@ def _explicit(named: Mapping[str, str], environment: Mapping[str, str]) -> Place
 
 def _indexed_job(environment: Mapping[str, str]) -> Place | None:
     """An indexed job of Kubernetes: JAX asks the API for the rest, if its Python package is there."""
-    index = _number(environment, INDEXED_JOB)
+    index = number(environment, INDEXED_JOB)
     if importlib.util.find_spec("kubernetes"):
         return Place("Kubernetes")
     if index > 0:
@@ -113,7 +113,7 @@ def _is_pod(environment: Mapping[str, str]) -> bool:
     """Tell whether this TPU machine is one of several; where the environment does not say, JAX asks the cloud."""
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if hosts is not None:
-        return "," in hosts or _number(environment, "MEGASCALE_NUM_SLICES") > 1
+        return "," in hosts or number(environment, "MEGASCALE_NUM_SLICES") > 1
     return not environment.get("TPU_SKIP_MDS_QUERY")
 
 
@@ -127,7 +127,7 @@ def _own_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
         return None
     visible = environment.get("CUDA_VISIBLE_DEVICES") or environment.get("ROCR_VISIBLE_DEVICES") or ""
     devices = len([name for name in visible.split(",") if name.strip()])
-    devices = devices or _number(environment, "SLURM_GPUS_ON_NODE") or len(glob.glob("/dev/nvidia[0-9]*"))
+    devices = devices or number(environment, "SLURM_GPUS_ON_NODE") or len(glob.glob("/dev/nvidia[0-9]*"))
     if not devices:
         return None
     size, rank = _on_this_machine(environment)
@@ -149,13 +149,14 @@ def _on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
         for part in environment["SLURM_STEP_TASKS_PER_NODE"].split(","):  # e.g. 4(x2),3
             count, _, times = part.partition("(x")
             counts += [int(count)] * int(times.rstrip(")") or 1)
-        return counts[_number(environment, "SLURM_NODEID")], _number(environment, "SLURM_LOCALID")
+        return counts[number(environment, "SLURM_NODEID")], number(environment, "SLURM_LOCALID")
     if environment.get("OMPI_COMM_WORLD_LOCAL_SIZE"):
-        return _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE"), _number(environment, "OMPI_COMM_WORLD_LOCAL_RANK")
+        return number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE"), number(environment, "OMPI_COMM_WORLD_LOCAL_RANK")
     return 1, 0
 
 
-def _number(environment: Mapping[str, str], variable: str) -> int:
+def number(environment: Mapping[str, str], variable: str) -> int:
+    """Read a variable, 0 where it is not set. Raises ValueError with its name."""
     return _parse(variable, environment.get(variable) or "0")
 
 

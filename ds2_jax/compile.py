@@ -43,6 +43,7 @@ def compile_steps(
     with tqdm(total=len(shapes), desc="compile", unit=" shapes", leave=False) as bar:
         compiled = {shapes[0]: _compile_largest(compile_one, shapes)}
         bar.update()
+        bar.clear()  # or the table begins on its line
         logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[shapes[0]], shapes[0]))
         _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
         with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:

@@ -40,6 +40,7 @@ T = TypeVar("T")
 class _Run:
     """What this process knows of the run: one object for the whole program."""
 
+    met = False  # the others
     watch: Watch | None = None
     names: tuple[str, ...] = ("this process",)
     calls = 0  # of exchanges: each has a name of its own
@@ -101,10 +102,9 @@ def _on_tpu() -> bool:
 
 def _connect(place: Place) -> None:
     """Start JAX's distributed runtime and the watch over the others."""
-    seconds = int(os.environ.get("DS2_START_S") or START_S)
+    seconds = cluster.number(os.environ, "DS2_START_S") or START_S
     where = place.coordinator or f"the place that {place.found_in} names"
-    number = "?" if place.process is None else place.process
-    size = place.processes or "?"
+    number, size = ("?" if value is None else value for value in (place.process, place.processes))
     if place.process == 0 and place.coordinator:
         _refuse_taken_port(place.coordinator)
     if place.process != 0:  # one bar is enough; tqdm reads this as it is imported
@@ -118,11 +118,9 @@ def _connect(place: Place) -> None:
     def judge() -> None:
         if _Run.watch is not None:
             _Run.watch.judge_abort()
-        else:
-            reason = (
-                f"the {size} processes did not come together at {where} within {seconds} s: the logs that lack the "
-            )
-            watch.end_at_once(1, reason + "line 'meeting the others' are those of the missing ones", rank(), count())
+        elif not _Run.met:
+            reason = f"the {size} processes did not come together at {where} within {seconds} s: those are missing whose logs "
+            watch.end_at_once(1, reason + "lack the line 'meeting the others'", rank(), count())
 
     watch.on_abort(judge)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -137,6 +135,7 @@ def _connect(place: Place) -> None:
         initialization_timeout=seconds,
         heartbeat_timeout_seconds=HEARTBEAT_S,
     )
+    _Run.met = True
     if count() == 1:
         return
     _Run.names = tuple(f"process {r} ({host})" for r, host in enumerate(exchange(socket.gethostname())))

@@ -128,7 +128,9 @@ class Watch:
         patience = BROKEN_S if self._broken else LOST_S
         if self._rank and now - self._answered > patience:
             return RETRY, self._of_coordinator(f"has not answered for {now - self._answered:.0f} s")
-        lost = [rank for rank, (_, when) in self._heard.items() if now - when > patience]
+        lost = [
+            rank for rank, (_, when) in self._heard.items() if self._answered - when > patience
+        ]  # while it answered
         if lost:
             named = ", ".join(self._names[rank] for rank in lost)
             return RETRY, f"nothing was heard of {named} for {patience:.0f} s: killed, stopped, or out of reach"

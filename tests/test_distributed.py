@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -262,3 +263,30 @@ def test_an_error_of_one_process_ends_all_with_its_message(clips, tmp_path):
         assert "5 devices were expected and 2 found" in cluster.stderr(1).splitlines()[-1]
         assert "process 1 (" in cluster.stderr(0)
         assert "5 devices were expected and 2 found" in cluster.stderr(0).splitlines()[-1]
+
+
+def test_a_start_without_the_others_ends_in_time_and_says_so(clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("DS2_START_S", "3")
+    with Cluster(1, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--num_processes=2") as cluster:
+        assert cluster.finish(LEAVES_S) == [1]
+        assert "error: the 2 processes did not come together at 127.0.0.1:" in cluster.stderr(0).splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_named(clips, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        flags = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--workdir={tmp_path / 'run'}"]
+        with Cluster(1, *flags_for(clips), *flags) as cluster:
+            assert cluster.finish(LEAVES_S) == [1]
+            assert f"error: port {port} of --coordinator=127.0.0.1:{port} is taken" in cluster.stderr(0)
+
+
+def test_another_number_of_processes_than_expected_is_refused(clips, tmp_path):
+    with Cluster(2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=3") as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1]
+        assert "3 processes were expected and 2 found together" in cluster.stderr(1)
+    result = run_main(*flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=2")
+    assert result.returncode == 1
+    assert "2 processes were expected and 1 found together" in result.stderr
