@@ -116,7 +116,7 @@ def test_a_data_set_becomes_shards_with_all_it_says(tensorflow_python, data_dir,
     [
         (["--split=dev"], "--split=dev: spoken has train, test"),
         (["--split=train", "--name=spokn"], "--name=spokn: TensorFlow Datasets cannot prepare it"),
-        (["--split=train", "--audio_key=text"], "features with audio, which are: speech, file"),
+        (["--split=train", "--audio_key=text"], "features with audio, which are: file, speech"),
         (["--split=train", "--shards=10"], "train has 9 utterances"),
         (["--split=train", "--audio_key=speech", "--output=/proc/x"], "/proc/x"),
     ],

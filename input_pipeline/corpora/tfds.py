@@ -87,7 +87,7 @@ def _build(tfds: Any, name: str, data_dir: str | None) -> Any:
 
 
 def _keys(features: Mapping, kind: type) -> list[str]:
-    return [key for key, feature in features.items() if isinstance(feature, kind)]
+    return sorted(key for key, feature in features.items() if isinstance(feature, kind))
 
 
 def _choose(asked: str, known: Sequence[str], supervised: Sequence[str] | None, place: int, what: str) -> str:
