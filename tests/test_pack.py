@@ -305,8 +305,8 @@ def test_what_is_damaged_costs_its_rows_only(store, clips, tmp_path, where):
         file.truncate(cut.begin + 1000)  # the shard ends within one record
     os.unlink(gone.shard)
     if where == "store":
-        fsspec.filesystem("s3").put(str(folder), "s3://speech/damaged", recursive=True)
-    path = folder / "manifest.jsonl" if where == "here" else "s3://speech/damaged/manifest.jsonl"
+        fsspec.filesystem("s3").put(str(folder), "s3://speech/partly_damaged", recursive=True)
+    path = folder / "manifest.jsonl" if where == "here" else "s3://speech/partly_damaged/manifest.jsonl"
     corpus = corpus_of(path)
     said: dict[int, str] = {}
     for batch in corpus.batches(corpus.epoch(0)):
