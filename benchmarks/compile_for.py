@@ -163,6 +163,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--labels", type=int, default=120)
     parser.add_argument("--vocab", type=int, default=0, help="symbols with blank; 0: the corpus's")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="compilations at a time")
+    parser.add_argument("--set", default="", help="settings besides the recipe's, e.g. mesh.fsdp=8,train.remat=true")
     parser.add_argument("--json", default="", help="file of results; those of other recipes and topologies stay in it")
     return parser.parse_args()
 
@@ -171,6 +172,10 @@ def main() -> None:
     """Parse, compile, print, write."""
     a = parse_arguments()
     config = recipe_shapes.read_config(a.config)
+    for name, _, value in (item.partition("=") for item in a.set.split(",") if item):
+        config.update_from_flattened_dict(
+            {name: json.loads(value) if value in ("true", "false") or not value.isalpha() else value}
+        )
     chip = CHIPS.get(a.topology.partition(":")[0], CHIPS["v5e"])
     mesh = make_mesh(a.topology, config.mesh.fsdp)
     jitted = make_steps(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)
