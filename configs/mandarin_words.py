@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.batch.eval_size = 32
     config.features.kind = "fbank"
     config.features.mel_bins = 64
-    config.augment.file = "configs/augmentation_an4.json"
+    config.augment.file = "configs/augmentation_light.json"
     config.model.conv = "11x21/3x2:16, 7x11/2x2:16"
     config.model.rnn_size = 256
     config.model.rnn_layers = 2

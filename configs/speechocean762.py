@@ -26,13 +26,13 @@ def get_config() -> ConfigDict:
     config.batch.eval_size = 32
     config.features.kind = "fbank"
     config.features.mel_bins = 64
-    config.augment.file = "configs/augmentation_an4.json"
+    config.augment.file = "configs/augmentation_light.json"
     config.model.conv = "11x21/3x2:24, 7x11/1x2:24"
     config.model.rnn_size = 256
     config.model.dropout = 0.15
     config.optim.learning_rate = 1e-3
     config.optim.clip_norm = 20.0
     config.optim.ema = 0.998
-    config.train.epochs = 22
+    config.train.epochs = 16
     config.train.eval_every = 450  # two epochs: dev takes a while
     return config
