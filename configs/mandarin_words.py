@@ -12,9 +12,12 @@ The clips are single words (139 minutes of them for training). Joined, in two co
 
 The last line evaluates the words one by one. Both are learnt, short ones first in the first epoch: from joined words
 alone a network still wrote nothing after 600 steps, from single words it wrote characters after 300. 2.3 million
-parameters, 16 epochs in about 30 minutes on two idle cores. Not measured yet. Expect a high CER: 12,500 characters are few
-for 2,600 different ones, a tenth of those of test are in no training word, and nothing but a language model tells
-characters of one sound apart.
+parameters.
+
+Measured (jax 0.10.2, one core of an AMD EPYC of family 25): after 6 epochs in 26 minutes (`--config.train.epochs=6`)
+test CER 98.3 % (95 % interval 97.3 to 99.1) joined and 101 % word by word. That is to say, nothing useful was learnt;
+the 20 epochs below were not measured. Expect a high CER in any case: 12,500 characters are few for 2,600 different ones,
+a tenth of those of test are in no training word, and nothing but a language model tells characters of one sound apart.
 """
 
 from ml_collections import ConfigDict
