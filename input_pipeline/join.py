@@ -7,7 +7,6 @@ which clips come together, and the pauses between them, follow from the seed.
 """
 
 import argparse
-import io
 import itertools
 import os
 import sys
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
@@ -124,7 +122,7 @@ def write_joined(
         parts = [audio.read(clips.audio[row], sample_rate_hz)[0] for row in rows]
         samples = join_samples(parts, sample_rate_hz, limits, np.random.default_rng([seed, index]))
         path = folder / f"{index:06d}.flac"
-        _write_flac(path, samples, sample_rate_hz)
+        audio.write_flac(path, samples, sample_rate_hz)
         return {
             "audio_filepath": f"{folder.name}/{path.name}",
             "duration": round(len(samples) / sample_rate_hz, 3),
@@ -143,14 +141,6 @@ def write_joined(
             raise
     manifest.write(output, records)
     return records
-
-
-def _write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
-    encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
-    soundfile.write(encoded, samples, sample_rate_hz, subtype="PCM_16", format="FLAC")
-    unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(encoded.getbuffer())
-    os.replace(unfinished, path)
 
 
 def _parse_range(text: str, number: type) -> tuple:

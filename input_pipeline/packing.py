@@ -109,8 +109,10 @@ class Packing:
         if not _exists(manifest) and not _exists(self._index):
             return False
         with contextlib.suppress(ValueError, KeyError, OSError):
-            if json.loads(self._read(self._index))["source"] == self.source and _exists(manifest):
-                return True
+            index = json.loads(self._read(self._index))
+            if index["source"] == self.source and _exists(manifest):
+                sizes = {name: entry["bytes"] for name, entry in index["shards"].items()}
+                return all(_size(object_store.join(self.output, name)) == size for name, size in sizes.items())
         if not _exists(manifest):
             return False  # the index of a run that was stopped at its very end
         raise PackError(

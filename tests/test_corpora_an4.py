@@ -119,10 +119,13 @@ def test_missing_and_broken_utterances_are_named_and_skipped(distribution, tmp_p
         file.write("NOBODY (an1-nobody-b)\n")
     with (distribution / "etc" / "an4_train.fileids").open("a") as file:
         file.write("an4_clstk/fash/an9-fash-b\n")
+    with (distribution / "etc" / "an4_train.transcription").open("a") as file:
+        file.write("<s> ONE </s> (an9-fash-b)\n<s> TWO </s> (an9-fash-b)\n")
     splits = an4.convert(distribution, tmp_path / "an4", workers=2)
     assert [len(records) for records in splits.values()] == [1, 1, 1]
     out = capsys.readouterr().out
     assert "have no audio file: 2: an4_clstk/fash/an251-fash-b, an4_clstk/fash/an9-fash-b" in out
+    assert "have two different transcripts: 1: an9-fash-b" in out
     assert "have no transcript: 1: an4_clstk/fash/an9-fash-b" in out
     assert "not in the list of files: 1: an1-nobody-b" in out
     assert "cannot be read: 1: an60-mmxg-b.sph" in out

@@ -182,6 +182,16 @@ def test_what_has_no_counterpart_or_stands_twice_is_named(tmp_path, capsys):
     assert texts(tmp_path / "x" / "train.jsonl") == ["kept"]
 
 
+def test_a_text_that_a_comma_cuts_is_named_and_not_taken(tmp_path, capsys):
+    table = 'path,text\nclips/00.wav,hello, you there\nclips/01.wav,"hello, you there"\n'
+    source = write_tree(tmp_path / "s", {**many(2), "a.csv": table})
+    assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
+    out = capsys.readouterr().out
+    assert "have more fields than the header (put quotes around texts with commas): 1: clips/00.wav (a.csv)" in out
+    assert "--config.data.dev= --config.data.test=" in out  # not those of the recipe
+    assert all_texts(tmp_path / "x") == ["hello, you there"]
+
+
 def test_audio_that_libsndfile_does_not_read_is_named(tmp_path, capsys):
     files = {**many(1), "clips/00.txt": "fine", "clips/01.m4a": b"\0\0\0\x20ftypM4A ", "clips/01.txt": "lost"}
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
@@ -224,7 +234,7 @@ def test_a_manifest_of_an_earlier_run_is_pointed_out(tmp_path, capsys):
     assert run(source, tmp_path / "x", "--test_share=0") == 0
     out = capsys.readouterr().out
     assert f"{tmp_path / 'x' / 'test.jsonl'} is there from an earlier run; remove it" in out
-    assert out.endswith(f"--config.data.dev={tmp_path / 'x' / 'dev.jsonl'}\n")
+    assert out.endswith(f"--config.data.dev={tmp_path / 'x' / 'dev.jsonl'} --config.data.test=\n")
 
 
 def test_the_folder_itself_may_hold_the_manifests(tmp_path, capsys):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from input_pipeline.corpora.download import ArchiveError, DownloadError, extract, fetch
+from input_pipeline.corpora.download import ArchiveError, DamagedArchiveError, DownloadError, extract, fetch
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: more than one read
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -242,6 +242,17 @@ def test_a_truncated_archive_leaves_nothing_behind(tmp_path):
     with pytest.raises(ArchiveError, match=r"a\.tar\.gz is damaged"):
         extract(whole, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+def test_a_flipped_bit_anywhere_in_an_archive_is_found(tmp_path):
+    whole = write_tar(tmp_path / "a.tar.gz", (tarfile.TarInfo("x"), hashlib.shake_128(b"noise").digest(30_000)))
+    for place in range(100, whole.stat().st_size, 5000):
+        damaged = bytearray(whole.read_bytes())
+        damaged[place] ^= 4
+        (tmp_path / "b.tar.gz").write_bytes(damaged)
+        with pytest.raises(DamagedArchiveError):
+            extract(tmp_path / "b.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_locked_zip_is_refused(tmp_path):

@@ -249,6 +249,20 @@ def test_a_clip_that_goes_while_packing_is_named_and_nothing_takes_the_name(clip
     assert not os.listdir(tmp_path / "out")
 
 
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_shards_that_are_gone_are_packed_anew(clips, tmp_path, damage):
+    line = [str(clips), f"--output={tmp_path}", "--shards=3"]
+    assert main(line) == 0
+    before = tree(tmp_path)
+    second = tmp_path / "manifest-00001-of-00003.array_record"
+    if damage == "removed":
+        second.unlink()
+    else:
+        second.write_bytes(second.read_bytes()[:100])
+    assert main(line) == 0
+    assert tree(tmp_path) == before
+
+
 def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys):
     out = f"--output={tmp_path / 'out'}"
     assert main([str(changed(clips, tmp_path)), out, "--shards=2"]) == 0

@@ -4,7 +4,6 @@ Free for any use under a BSD-like licence. Test is the official one; dev is eigh
 """
 
 import argparse
-import io
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from input_pipeline import manifest
+from input_pipeline import audio, manifest
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared
 
@@ -83,15 +82,19 @@ def _sphere_file(root: Path, path: str) -> Path:
 
 def read_transcripts(path: Path) -> dict[str, str]:
     """Read a transcription file into lower-case text by utterance id."""
-    texts = {}
+    texts: dict[str, str] = {}
+    differing = set()
     for number, line in enumerate(_read_lines(path), start=1):
         if not line:
             continue
         match = TRANSCRIPT.fullmatch(line)
         if match is None:
             raise CorpusError(f"{path}:{number}: {line!r} is not `<s> TEXT </s> (utterance)`; mend or remove the line")
-        texts[match["utterance"]] = " ".join(match["text"].lower().split())
-    return texts
+        text = " ".join(match["text"].lower().split())
+        if texts.setdefault(match["utterance"], text) != text:
+            differing.add(match["utterance"])
+    assemble.name_skipped("have two different transcripts", sorted(differing))
+    return {utterance: text for utterance, text in texts.items() if utterance not in differing}
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -125,11 +128,9 @@ def _convert_file(sphere: Path, folder: Path, text: str) -> dict | str:
         return f"{sphere.name} ({error.error_string})"
     if len(samples) == 0:
         return f"{sphere.name} (no samples)"
-    encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
-    soundfile.write(encoded, samples, rate, subtype="PCM_16", format="FLAC")
     speaker = sphere.parent.name
     relative = f"audio/{speaker}/{sphere.stem}.flac"
-    (folder / relative).write_bytes(encoded.getbuffer())
+    audio.write_flac(folder / relative, samples, rate)
     return {
         "audio_filepath": relative,
         "duration": round(len(samples) / rate, 3),

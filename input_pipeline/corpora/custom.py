@@ -155,6 +155,7 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
     """Read rows; a path is relative to the folder, absolute, without its ending, or a unique file name."""
     found = Transcripts("path")
     ids = _ids_by_spelling(files, source)
+    cut = []
     for table, split in tables.items():
         columns = column_names(table, names, needed=True)
         print(f"reading {table} ({', '.join(f'{column}: {name}' for column, name in columns.items())})")
@@ -164,6 +165,9 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
             values = {column: row[place].strip() if place < len(row) else "" for column, place in places.items()}
             if not values["path"]:
                 continue
+            if any(field.strip() for field in row[len(header) :]):
+                cut.append(f"{values['path']} ({table.name})")
+                continue
             written = os.path.normpath(values["path"].replace("\\", "/"))
             name = ids.get(written) or path_id(source / written, source)
             if os.path.isabs(written) and written not in ids and os.path.isfile(written):
@@ -172,6 +176,7 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
             found.speakers[name] = values.get("speaker", "")
             own_split = values.get("split", "").lower()
             found.splits[name] = SPLIT_NAMES.get(own_split, own_split) or split or "train"
+    assemble.name_skipped("have more fields than the header (put quotes around texts with commas)", cut)
     unknown = sorted(set(found.splits.values()) - set(SPLIT_NAMES.values()))
     if unknown:
         raise CorpusError(f"splits {', '.join(unknown)} in {', '.join(map(str, tables))}: use train, dev and test")

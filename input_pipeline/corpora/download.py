@@ -267,6 +267,8 @@ def _unpack_tar(archive: Path, folder: Path) -> Iterator[int]:
             except tarfile.FilterError as error:
                 raise ArchiveError(f"{archive}: refused to unpack {member.name!r}: {error}") from error
             yield packed.tell()
+        while tar.fileobj is not None and tar.fileobj.read(CHUNK_BYTES):  # to the end, where the check sums are
+            pass
 
 
 def _unpack_zip(archive: Path, folder: Path) -> Iterator[int]:

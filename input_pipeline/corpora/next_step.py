@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: str = "dev", test: str = "test") -> str:
-    """Word the line that trains with a recipe on manifests of a folder; a split without a name is left out."""
+    """Word the line that trains with a recipe on manifests of a folder; a split without a name is none, whatever the recipe has."""
     manifests = {"train": ",".join(f"{folder / name}.jsonl" for name in splits)}
-    manifests |= {split: f"{folder / name}.jsonl" for split, name in (("dev", dev), ("test", test)) if name}
+    manifests |= {split: f"{folder / name}.jsonl" if name else "" for split, name in (("dev", dev), ("test", test))}
     options = [f"--config.data.{split}={paths}" for split, paths in manifests.items()]
     return shlex.join(["python", "main.py", f"--config={recipe}", f"--workdir=runs/{folder.name}", *options])
 

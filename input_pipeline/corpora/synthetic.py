@@ -6,7 +6,6 @@ the same bytes, whatever the number of workers.
 
 import argparse
 import ctypes
-import io
 import itertools
 import multiprocessing
 import os
@@ -19,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import soundfile
 import soxr
 from tqdm import tqdm
 
+from input_pipeline import audio
 from input_pipeline.corpora import next_step
 from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.manifest import write as write_manifest
@@ -213,9 +212,7 @@ def speak(utterances: Iterable[Utterance], folder: Path) -> list[dict]:
     for utterance in utterances:
         samples = espeak.say(utterance.text, utterance.voice, utterance.words_per_minute, utterance.pitch)
         samples = record(soxr.resample(samples, espeak.sample_rate_hz, SAMPLE_RATE_HZ), utterance.seed)
-        encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
-        soundfile.write(encoded, samples, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
-        (folder / utterance.audio_filepath).write_bytes(encoded.getbuffer())
+        audio.write_flac(folder / utterance.audio_filepath, samples, SAMPLE_RATE_HZ)
         records.append(
             {
                 "audio_filepath": utterance.audio_filepath,
