@@ -47,5 +47,5 @@ def get_config() -> ConfigDict:
     config.optim.learning_rate = 1e-3
     config.optim.clip_norm = 20.0
     config.optim.ema = 0.998
-    config.train.epochs = 6
+    config.train.epochs = 20
     return config
