@@ -6,11 +6,13 @@ A checkpoint holds the items `model` (parameters, batch statistics, averaged par
 
 import dataclasses
 import errno
+import hashlib
 import json
 import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -88,9 +90,14 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_):
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind, *_):
+        try:
+            self.wait()
+        except OSError:
+            if kind is None:  # else what ends the program is told already
+                raise
+        finally:
+            self._manager.close()
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -104,6 +111,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
         """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
+        self.wait()  # orbax would, too; before it, the free space is not known
         self._refuse_full_disk(state)
         try:
             self._manager.save(
@@ -228,11 +236,22 @@ def find_checkpoint(path: str) -> epath.Path:
 def load_model(path: str) -> tuple[ModelMeta, dict]:
     """Load a model's description and the variables to evaluate: averaged parameters where there are any.
 
-    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. Raises
-    ModelFileError.
+    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. All processes have to
+    call it. Raises ModelFileError, and ValueError where they found different models.
     """
-    if is_bundle(path):
-        return load_bundle(path)
+    meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
+    distributed.require_same(lambda: {f"the model {path} (digest)": _digest(meta, variables)})
+    return meta, variables
+
+
+def _digest(meta: ModelMeta, variables: dict) -> str:
+    digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
+    for array in jax.tree.leaves(variables):
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _load_checkpoint(path: str) -> tuple[ModelMeta, dict]:
     checkpoint = find_checkpoint(path)
     meta = read_meta(checkpoint)
     abstract = meta.abstract_variables()

@@ -1,7 +1,7 @@
 """Where this process stands among those that work together, read from flags and the environment; nothing is started.
 
 In this order: flags of main.py and DS2_COORDINATOR, DS2_NUM_PROCESSES, DS2_PROCESS_ID (what is not named comes from the
-launcher below), Slurm, Open MPI, Kubernetes, a TPU pod; else the process is alone.
+launcher below), Slurm, Open MPI, a TPU pod, Kubernetes; else the process is alone.
 """
 
 import glob
@@ -47,10 +47,10 @@ def find(
                 "this Open MPI does not tell where process 0 is: name it, --coordinator=HOST:PORT (or DS2_COORDINATOR)"
             )
         return _launched("Open MPI", OPEN_MPI, environment)
+    if on_tpu and _is_pod(environment):  # also where Kubernetes started it
+        return Place("TPU pod")
     if INDEXED_JOB in environment and environment.get("KUBERNETES_SERVICE_HOST"):
         return _indexed_job(environment)
-    if on_tpu and _is_pod(environment):
-        return Place("TPU pod")
     return None
 
 

@@ -30,6 +30,7 @@ HEARTBEAT_S = 100  # after which JAX itself aborts the others; watch.LOST_S is s
 WAIT_MS = 24 * 3600 * 1000  # in a barrier: the watch ends this process if one of the others is gone
 CHUNK_BYTES = 4 << 20  # of what a process hands to the others at once
 BROKEN = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "Connection reset", "Broken pipe")
+FILES = ("augment.file", "features.stats", "vocabulary")  # settings that name a file, whose content counts
 SOURCES = ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs")
 
 logger = logging.getLogger("ds2_jax")
@@ -164,7 +165,7 @@ def introduce(settings: Mapping[str, Any]) -> None:
     """
     if count() == 1:
         return
-    require_same(lambda: code_version() | {name: repr(value) for name, value in _flat(settings)})
+    require_same(lambda: code_version() | _described(dict(_flat(settings))))
     devices = exchange(str(jax.local_device_count()))
     if len(set(devices)) > 1:
         _refuse_differences("devices", [{"devices": number} for number in devices])
@@ -172,6 +173,15 @@ def introduce(settings: Mapping[str, Any]) -> None:
     kinds = Counter(device.device_kind for device in jax.devices())
     listed = ", ".join(f"{number} x {kind}" for kind, number in kinds.items())
     logger.info("%d processes on %d machine(s), %d devices: %s", count(), machines, jax.device_count(), listed)
+
+
+def _described(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Word settings [by their full names] and the files that they name, for a comparison."""
+    values = {name: repr(value) for name, value in settings.items()} | {"--num_processes": str(count())}
+    for name in FILES:
+        if settings.get(name) and os.path.isfile(settings[name]):
+            values[f"{name} (digest)"] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()[:16]
+    return values
 
 
 def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

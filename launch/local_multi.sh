@@ -4,8 +4,8 @@
 #   launch/local_multi.sh 2 -- --config=configs/an4.py --workdir=runs/an4
 #
 # Each process has a log of its own, LOGS/process-K.log (LOGS=logs/local-TIME by default); the terminal shows all, each line
-# with the process it is from. When one fails, the others end, too. Ctrl-C (or SIGTERM) is passed on: a checkpoint follows,
-# then the end; a second one ends at once. The exit code is that of the first process that failed, or 0.
+# with the process it is from. When one fails, the others end, too. Ctrl-C (or SIGTERM, or the end of the terminal) is
+# passed on: a checkpoint follows, then the end; a second one ends at once. The exit code is that of the first process that failed, or 0.
 # The machine's GPUs are shared out where N divides them; on CPU each process has the devices that XLA_FLAGS gives it.
 set -euo pipefail
 
@@ -49,9 +49,19 @@ start() {
   [ -e "$run/code-$k" ] || echo 0 > "$run/code-$k"
 }
 
-# Put the process's number before lines that lack it; a bar's states become lines.
+# Put the process's number before lines that lack it; a bar's states become lines. In Python, since Debian's awk holds lines
+# back; and it reads on when the terminal is gone, since the process would fail otherwise.
 label() {
-  awk -v RS='[\r\n]+' -v k="$1" -v n="$processes" '/[^ ]/ { print (index($0, "[" k "/" n "]") == 1 ? "" : "[" k "/" n "] ") $0; fflush() }'
+  "$python" -c '
+import contextlib, os, re, sys
+mark, rest, data = sys.argv[1].encode(), b"", b"-"
+while data:
+    data = os.read(0, 1 << 16)
+    *lines, rest = re.split(rb"[\r\n]+", rest + data) if data else (rest, b"")
+    for line in filter(bytes.strip, lines):
+        with contextlib.suppress(OSError):
+            os.write(1, line + b"\n" if line.startswith(mark) else mark + b" " + line + b"\n")
+' "[$1/$processes]"
 }
 
 pass_on() {
@@ -62,7 +72,7 @@ pass_on() {
 }
 
 trap 'pass_on INT' INT
-trap 'pass_on TERM' TERM
+trap 'pass_on TERM' TERM HUP # HUP: the terminal was closed
 set -m # each pipeline is a group of its own: Ctrl-C comes to this script alone
 for ((k = 0; k < processes; k++)); do
   start "$k" "$@" 2>&1 | tee "$logs/process-$k.log" | label "$k" &

@@ -59,6 +59,7 @@ def test_launchers_that_jax_knows_need_nothing_named():
     assert find({}, SLURM) == Place("Slurm", None, 5, 4)
     assert find({}, OPEN_MPI) == Place("Open MPI", None, 6, 5)
     assert find({}, {"TPU_WORKER_HOSTNAMES": "a,b"}, on_tpu=True) == Place("TPU pod")
+    assert find({}, POD | {"TPU_WORKER_HOSTNAMES": "a,b"}, on_tpu=True) == Place("TPU pod")
     assert find({}, {"TPU_WORKER_HOSTNAMES": "a"}, on_tpu=True) is None
     assert find({}, {"TPU_WORKER_HOSTNAMES": "a,b"}, on_tpu=False) is None
 

@@ -212,6 +212,7 @@ def test_different_settings_are_refused_and_named(clips, tmp_path):
     ("file", "old", "new", "expected"),
     [
         ("decoding/greedy.py", "Greedy CTC", "greedy CTC", r"source files \(digest\) is \w+ in process 1 "),
+        ("configs/augmentation_light.json", '"F": 10', '"F": 11', r"augment.file \(digest\) is \w+ in process 1 "),
         ("tests/clips/manifest.jsonl", "a m y", "a m i", r"config.data.train \(digest\) is \w+ in process 1 "),
     ],
 )
@@ -223,7 +224,7 @@ def test_another_version_of_the_program_or_of_the_data_is_refused(file, old, new
         else:
             shutil.copy(ROOT / name, tmp_path / "copy")
     (tmp_path / "copy" / file).write_text((ROOT / file).read_text().replace(old, new))
-    flags = flags_for(clips.relative_to(ROOT))
+    flags = [*flags_for(clips.relative_to(ROOT)), "--config.augment.file=configs/augmentation_light.json"]
     with Cluster(2, *flags, f"--workdir={tmp_path / 'run'}", roots={1: tmp_path / "copy"}) as cluster:
         assert cluster.finish(LEAVES_S) == [1, 1]
         assert re.search(expected, cluster.stderr(0).splitlines()[-1])
@@ -290,3 +291,25 @@ def test_another_number_of_processes_than_expected_is_refused(clips, tmp_path):
     result = run_main(*flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=2")
     assert result.returncode == 1
     assert "2 processes were expected and 1 found together" in result.stderr
+
+
+def test_another_model_is_refused(clips, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs", "models/an4"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    weights = copy / "models" / "an4" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    flags = ["--mode=eval", "--config.restore=models/an4", f"--config.data.test={clips}", f"--workdir={tmp_path}"]
+    with Cluster(2, *flags, roots={1: copy}) as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1]
+        assert re.search(r"the model models/an4 \(digest\) is \w+ in process 1 ", cluster.stderr(0).splitlines()[-1])
+
+
+def test_another_number_of_processes_is_refused(clips, tmp_path):
+    own = {1: ["--num_processes=3"]}
+    with Cluster(2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", own=own) as cluster:
+        assert cluster.finish(LEAVES_S) == [1, 1]
+        assert re.search(r"--num_processes is 3 in process 1 .*, and 2 in the others", cluster.stderr(0))

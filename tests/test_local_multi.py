@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,6 +14,10 @@ import pytest
 
 from tests.runs import ROOT, small_flags
 
+# Make standard input this session's terminal, then start what is named.
+CONTROLLING = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 SCRIPT = ROOT / "launch" / "local_multi.sh"
 
 
@@ -42,6 +47,43 @@ def test_two_processes_train_as_one_program_each_with_its_log(clips, tmp_path):
     assert json.loads(logs[0].read_text().strip().splitlines()[-1])["utterances"] == 12
 
 
+def test_lines_are_shown_as_they_come(clips, tmp_path):
+    flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
+    with start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if ", loss " in line:  # of a bar, thousands of epochs before the end
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert process.returncode == 75
+
+
+def test_a_closed_terminal_leaves_a_checkpoint_and_no_process(clips, tmp_path):
+    flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
+    terminal, inner = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {
+        "PYTHON": sys.executable,
+        "LOGS": str(tmp_path / "logs"),
+        "JAX_PLATFORMS": "cpu",
+        "TQDM_MININTERVAL": "1",
+    }
+    command = [sys.executable, "-c", CONTROLLING, str(SCRIPT), "2", "--", *flags]
+    streams = {"stdin": inner, "stdout": inner, "stderr": inner}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+        os.close(inner)
+        seen = b""
+        while b", loss " not in seen:
+            seen += os.read(terminal, 1 << 16)
+        os.close(terminal)
+        process.wait(120)
+    log = (tmp_path / "logs" / "process-0.log").read_text()
+    step = int(re.search(r"stopped at step (\d+)", log)[1])  # type: ignore[index]
+    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
+    assert subprocess.run(["pgrep", "-f", "--", f"--workdir={tmp_path}/run"], capture_output=True).returncode == 1
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_line_goes_on(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
     with start(tmp_path, "2", "--", *flags) as process:
@@ -62,11 +104,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_line_goes_on(clips, tmp_path):
 
 @pytest.fixture
 def program(tmp_path) -> str:
-    """Write an interpreter that runs no Python: process 1 fails, the others wait."""
+    """Write an interpreter that does not run main.py: process 1 fails, the others wait."""
     path = tmp_path / "interpreter"
     path.write_text(
         "#!/bin/sh\n"
-        '[ "$1" = -c ] && { echo 4711; exit; }\n'  # the script asks for a free port
+        f'[ "$1" = -c ] && exec {sys.executable} "$@"\n'  # the script's own
         '[ "$DS2_PROCESS_ID" = 1 ] && { echo failed; exit 7; }\n'
         "exec sleep 600\n"
     )
