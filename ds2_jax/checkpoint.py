@@ -23,6 +23,7 @@ from ds2_jax.state import TrainState
 from input_pipeline import object_store
 
 FOLDER = "checkpoints"
+BESIDES_BYTES = 500_000  # of a checkpoint: some forty files, each rounded up to blocks (270 kB were seen), and locks
 METRICS = "metrics"  # as orbax names the item, and the file in it
 
 
@@ -131,7 +132,7 @@ class Checkpoints:
         """Raise before a write that cannot succeed: what orbax says in the middle of one is hard to read."""
         if "://" in str(self._folder):
             return
-        needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + 100_000
+        needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + BESIDES_BYTES
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             reason = f"it takes up to {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
