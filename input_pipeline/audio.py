@@ -7,6 +7,7 @@ read, a reference to a record of a shard and the address of an object are, too (
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -23,6 +24,12 @@ Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not
 _WHOLE = 0.99  # share of the promised samples that a whole file has: the headers of MP3 are a little off
 _SPHERE, _SPHERE_BYTES = b"NIST_1A", 1024  # how a SPHERE header starts, and its size
 _SHORTEN, _SHORTEN_MAGIC = b"shorten", b"ajkg"  # what it says of compressed samples, and how these start
+_SPHERE_SAMPLES = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)  # what it promises, of each channel
+# libsndfile shortens what a header promises to the bytes that there are, and says so in its log alone.
+_PROMISED = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_NO_SIZE = 0x7FFF0000  # from here on a size is what programs write that write to a pipe, and cannot know it
+_NO_END = "Last page lacks an end-of-stream bit"
+_MALFORMED = ("malformed", "lost sync")  # libsndfile's words for a format that it knows, and content that is not right
 
 
 class AudioError(ValueError):
@@ -64,7 +71,7 @@ def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray,
 
 
 def info(source: Source) -> AudioInfo:
-    """Read a file's header. Raises AudioError."""
+    """Read a file's header. Raises AudioError, also where a file is cut off and its size shows it (not FLAC and MP3)."""
     source = _resolved(source)
     with _opened(source) as file:
         header = AudioInfo(file.frames, file.samplerate, file.channels, file.frames / file.samplerate)
@@ -102,9 +109,30 @@ def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
         if not isinstance(handle, str | os.PathLike):
             handle.seek(0)  # whoever looked at it before left it somewhere
         with soundfile.SoundFile(handle) as file:
+            _check_whole(file, handle, _name(source))
             yield file
+    except AudioError:
+        raise
     except (OSError, soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
         raise AudioError(_why_unreadable(handle, _name(source), error)) from error
+
+
+def _check_whole(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO, name: str) -> None:
+    """Raise AudioError where a header promises more than there is; FLAC and MP3 show it only when they are decoded."""
+    if file.format in ("FLAC", "MP3"):
+        return
+    if file.format == "NIST":
+        counts = _SPHERE_SAMPLES.findall(_head(handle))
+        promised, there, unit = int(counts[0]) if counts else 0, file.frames, "samples"
+        promised = 0 if promised == there * file.channels else promised  # some count those of all channels
+    else:
+        log = file.extra_info
+        if _NO_END in log:
+            raise AudioError(f"{name} is cut off: it has no end; copy it again, or close it: ffmpeg -i IN -c copy OUT")
+        found = _PROMISED.search(log)
+        promised, there, unit = (int(found[1]), int(found[2]), "bytes") if found else (0, 0, "")
+    if there < _WHOLE * promised and promised < _NO_SIZE:
+        raise AudioError(f"{name} is cut off: {there} of {promised} {unit} are there; copy it again")
 
 
 def _check_not_empty(samples: int, name: str) -> None:
@@ -135,17 +163,22 @@ def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exce
     if head.startswith(_SPHERE) and (_SHORTEN in head or head.endswith(_SHORTEN_MAGIC)):
         return f"{name} is compressed with 'shorten'; decompress it first: sph2pipe -p -f wav IN.sph OUT.wav"
     reason = getattr(error, "error_string", str(error))  # libsndfile's, without the path
+    if any(word in reason for word in _MALFORMED):
+        return f"{name} is cut off or damaged ({reason.rstrip('.')}); copy it again"
     return f"{name} is no audio that libsndfile reads ({reason}); convert it to WAV or FLAC"
 
 
 def _head(handle: str | os.PathLike | BinaryIO) -> bytes:
-    """Return what a SPHERE header would be, and the four bytes behind it."""
+    """Return what a SPHERE header would be, and the four bytes behind it; a file object stays where it is."""
     size = _SPHERE_BYTES + len(_SHORTEN_MAGIC)
     if isinstance(handle, str | os.PathLike):
         with open(handle, "rb") as file:
             return file.read(size)
+    place = handle.tell()
     handle.seek(0)
-    return handle.read(size)
+    head = handle.read(size)
+    handle.seek(place)
+    return head
 
 
 def write_flac(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int) -> None:

@@ -67,8 +67,57 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, name, coding):
     soundfile.write(tmp_path / name, noise, RATE, subtype=coding)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(AudioError, match=name):
+    with pytest.raises(AudioError, match=f"{name} is cut off.*copy it again"):
         read(tmp_path / name)
+
+
+CONTAINERS = [
+    ("WAV", "PCM_16"),
+    ("WAVEX", "FLOAT"),
+    ("RF64", "PCM_16"),
+    ("W64", "PCM_16"),
+    ("WAV", "IMA_ADPCM"),
+    ("AIFF", "PCM_16"),
+    ("AIFF", "ULAW"),
+    ("AU", "PCM_16"),
+    ("NIST", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+]
+
+
+@pytest.mark.parametrize(("container", "coding"), CONTAINERS)
+def test_a_header_that_promises_more_than_there_is_is_refused_before_decoding(container, coding):
+    whole = io.BytesIO()
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * RATE)
+    soundfile.write(whole, noise, RATE, format=container, subtype=coding)
+    assert info(whole).samples >= len(noise)
+    cut = whole.getvalue()[: len(whole.getvalue()) * 2 // 3]
+    for use in (info, read):
+        with pytest.raises(AudioError, match=r"is cut off.*copy it again"):
+            use(cut)
+
+
+@pytest.mark.parametrize(
+    ("container", "size_at"),
+    [("WAV", lambda whole: whole.index(b"data") + 4), ("AIFF", lambda whole: whole.index(b"SSND") + 4)],
+)
+@pytest.mark.parametrize("size", [2**31 - 1 - 36, 2**31, 2**32 - 1])
+def test_a_size_that_a_pipe_could_not_know_promises_nothing(container, size_at, size):
+    file = io.BytesIO()
+    soundfile.write(file, tone(), RATE, format=container, subtype="PCM_16")
+    whole, order = file.getvalue(), "little" if container == "WAV" else "big"
+    place = size_at(whole)
+    piped = whole[:4] + size.to_bytes(4, order) + whole[8:place] + size.to_bytes(4, order) + whole[place + 4 :]
+    np.testing.assert_array_equal(read(piped)[0], read(whole)[0])
+
+
+@pytest.mark.parametrize(("container", "coding"), CONTAINERS)
+def test_what_stands_behind_the_audio_is_no_matter(container, coding):
+    file = io.BytesIO()
+    soundfile.write(file, tone(), RATE, format=container, subtype=coding)
+    junk = b"TAG" + bytes(125) if container != "AIFF" else b"ANNO" + (100).to_bytes(4, "big") + bytes(20)
+    assert info(file.getvalue() + junk).samples >= len(tone())
 
 
 def test_header_says_what_is_in_the_file(tmp_path):

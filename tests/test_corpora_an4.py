@@ -1,6 +1,7 @@
 """AN4 from an archive laid out like the published one, with speech-shaped noise in real SPHERE files."""
 
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def test_source_takes_a_folder_with_the_archive(url, distribution, tmp_path):
 def test_missing_and_broken_utterances_are_named_and_skipped(distribution, tmp_path, capsys):
     wav = distribution / "wav"
     (wav / "an4_clstk" / "fash" / "an251-fash-b.sph").unlink()
-    (wav / "an4test_clstk" / "mmxg" / "an60-mmxg-b.sph").write_bytes(b"not a sphere file")
+    broken = wav / "an4test_clstk" / "mmxg" / "an60-mmxg-b.sph"
+    broken.write_bytes(broken.read_bytes()[:2000])
     with (distribution / "etc" / "an4_test.transcription").open("a") as file:
         file.write("NOBODY (an1-nobody-b)\n")
     with (distribution / "etc" / "an4_train.fileids").open("a") as file:
@@ -128,7 +130,7 @@ def test_missing_and_broken_utterances_are_named_and_skipped(distribution, tmp_p
     assert "have two different transcripts: 1: an9-fash-b" in out
     assert "have no transcript: 1: an4_clstk/fash/an9-fash-b" in out
     assert "not in the list of files: 1: an1-nobody-b" in out
-    assert "cannot be read: 1: an60-mmxg-b.sph" in out
+    assert re.search(r"cannot be read: 1: \S*/an60-mmxg-b.sph is cut off", out)
 
 
 def test_a_line_that_is_no_transcript_is_named_with_its_number(distribution, tmp_path, capsys):

@@ -123,11 +123,10 @@ def _convert_all(root: Path, folder: Path, wanted: Mapping[str, str], workers: i
 def _convert_file(sphere: Path, folder: Path, text: str) -> dict | str:
     """Re-encode one SPHERE file as FLAC, sample for sample; return its record, or the file and why it has none."""
     try:
+        audio.info(sphere)
         samples, rate = soundfile.read(sphere, dtype="int16")
-    except soundfile.LibsndfileError as error:
-        return f"{sphere.name} ({error.error_string})"
-    if len(samples) == 0:
-        return f"{sphere.name} (no samples)"
+    except (audio.AudioError, soundfile.LibsndfileError) as error:
+        return str(error)
     speaker = sphere.parent.name
     relative = f"audio/{speaker}/{sphere.stem}.flac"
     audio.write_flac(folder / relative, samples, rate)
