@@ -13,7 +13,8 @@ import pytest
 
 from input_pipeline import manifest, prepare
 from input_pipeline.corpora import fsdd
-from input_pipeline.corpora.assemble import CorpusError, Place, Recording, find_root, list_files, split_off
+from input_pipeline.corpora.assemble import CorpusError, Place, Recording, find_root, list_files
+from input_pipeline.corpora.groups import split_off
 from tests import corpus_site
 from tests.conftest import CLIPS
 from tests.corpus_site import clip, write_tree

@@ -1,5 +1,7 @@
 """A folder of one's own: tables, text files beside the audio, LibriSpeech-like transcripts; and what can go wrong."""
 
+import os
+
 import pytest
 
 from input_pipeline import prepare
@@ -24,6 +26,7 @@ TABLES = {
     "bars": ("a.csv", "path|text\nclips/00.wav|well, yes\nclips/01.wav|no\nclips/02.wav|maybe\n"),
     "tabs": ("a.tsv", 'file\tsentence\nclips/00.wav\twell, yes\nclips/01.wav\tno\nclips/02.wav\tmaybe\n'),
     "byte order mark": ("a.csv", "\ufeffpath,text\r\nclips\\00.wav,\"well, yes\"\r\nclips\\01.wav,no\r\nclips\\02.wav,maybe\r\n"),
+    "Excel's own line": ("a.csv", "sep=;\r\npath;text;a,b,c,d\r\n00;well, yes\r\n01;no\r\n02;maybe\r\n"),
     "bare names": ("a.csv", 'file_name,transcription\n00.wav,"well, yes"\n01,no\nclips/02,maybe\n'),
 }  # fmt: skip
 
@@ -94,9 +97,30 @@ def test_a_folder_of_test_material_alone_leads_to_an_evaluation(tmp_path, capsys
 
 
 def test_a_table_about_something_else_does_no_harm(tmp_path):
-    files = {**many(3), **{f"clips/{n:02d}.txt": f"t {n}" for n in range(3)}, "ages.csv": "who,age\nanna,30\n"}
+    files: dict[str, bytes | str] = {**many(3), **{f"clips/{n:02d}.txt": f"t {n}" for n in range(3)}}
+    files["ages.csv"] = b"who,age\nren\xe9,30\n"
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x") == 0
     assert all_texts(tmp_path / "x") == ["t 0", "t 1", "t 2"]
+
+
+def test_names_match_however_their_accents_are_stored(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # the second as macOS stores it
+    for number, (written, stored) in enumerate([(composed, decomposed), (decomposed, composed)]):
+        rows = f"path,text\n{written}/1.wav,one\n{written}2.wav,two\n"
+        files: dict[str, bytes | str] = {
+            f"{stored}/1.wav": clip(0, "WAV"),
+            f"deep/{stored}2.wav": clip(1, "WAV"),
+            "a.csv": rows,
+        }
+        assert run(write_tree(tmp_path / f"s{number}", files), tmp_path / str(number), "--dev_share=0") == 0
+        assert all_texts(tmp_path / str(number)) == ["one", "two"]
+
+
+def test_audio_that_cannot_be_read_has_no_share_in_the_splits(tmp_path):
+    files: dict[str, bytes | str] = {**many(4), **{f"bad/{number}.m4a": "no audio" for number in range(200)}}
+    files |= {f"{os.path.splitext(path)[0]}.txt": "text" for path in files}
+    assert run(write_tree(tmp_path / "s", files), tmp_path / "x") == 0
+    assert [len(texts(tmp_path / "x" / f"{split}.jsonl")) for split in ("train", "dev", "test")] == [2, 1, 1]
 
 
 def test_several_tables_ask_for_one(tmp_path, capsys):
@@ -206,7 +230,22 @@ def test_audio_that_libsndfile_does_not_read_is_named(tmp_path, capsys):
         ({"a.txt": "text"}, [], "holds no audio"),
         (many(1), [], "holds 1 audio files, but no table (CSV, TSV) with a column for the path (audio_filepath, path"),
         ({**many(1), "a.csv": ""}, [], "its columns (none) lack"),
-        ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv is not UTF-8 text"),
+        ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv:2: is not UTF-8 text"),
+        (
+            {**many(2), "train.csv": "path,text\nclips/00.wav,a\n", "test.csv": "path,text\n00,a\n01,b\n"},
+            [],
+            "1 lines name audio of another split, too: clips/00.wav (test and train); leave each in one split",
+        ),
+        (
+            {**many(3), "a.csv": 'path,text\n00,"open\n01,no\n02,"maybe\n'},
+            [],
+            "a.csv:2: ',' expected after '\"'; mend the quotes",
+        ),
+        (
+            {**many(3), "a.csv": 'sep=,\npath,text\n00,yes\n01,"open\n02,"",maybe"\n'},
+            [],
+            "a.csv:4: a quote here is closed only in line 5; mend the quotes",
+        ),
         ({**many(1), "a.csv": "path,text,split\n00,a,eval\n"}, [], "splits eval in"),
         (
             {**many(1), "clips/00.txt": "text"},

@@ -4,10 +4,8 @@ A corpus module says where its archives are, how they are laid out and which tex
 """
 
 import argparse
-import collections
 import contextlib
 import csv
-import hashlib
 import io
 import os
 import shutil
@@ -26,6 +24,7 @@ from input_pipeline.text import ScoringRules
 NAMED_AT_MOST = 10  # files in one message
 CHUNK = 64  # headers that a thread reads before it comes back
 DEPTH = 2  # how far below a source its content is looked for
+MEND_QUOTES = "mend the quotes, put each text into one line, or save the table parted by tabs"
 ARCHIVE_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 
 Value = TypeVar("Value")
@@ -155,13 +154,17 @@ class Place:
         nothing is left of a split, and writes none then.
         """
         written = {name: self.scan(recordings, name) for name, recordings in splits.items()}
-        for name, records in written.items():
+        self.write_records(written, official)
+        return written
+
+    def write_records(self, splits: Mapping[str, Sequence[dict]], official: Mapping[str, int] | None = None) -> None:
+        """Write the manifests of records that `scan` returned, as `write` does."""
+        for name, records in splits.items():
             if not records:
                 raise CorpusError(f"nothing is left for {self.folder / name}.jsonl; what was skipped is named above")
-        compare_counts(written, official or {})
-        for name, records in written.items():
+        compare_counts(splits, official or {})
+        for name, records in splits.items():
             manifest.write(self.folder / f"{name}.jsonl", records)
-        return written
 
     def scan(self, recordings: Sequence[Recording], what: str) -> list[dict]:
         """Read the headers of recordings in threads; return manifest records in order, without those unreadable."""
@@ -267,7 +270,11 @@ def read_text(path: str | Path, errors: str = "strict") -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig", errors=errors)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 text ({error.reason}); convert it, or fetch it again") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CorpusError(
+            f"{path}:{line}: is not UTF-8 text ({error.reason}); save it as UTF-8 (iconv -f latin1 -t utf-8, if it is "
+            "Latin-1), or fetch it again"
+        ) from error
     except FileNotFoundError as error:
         raise CorpusError(f"{path} is missing; this is not the whole corpus: fetch it again") from error
 
@@ -279,21 +286,31 @@ def read_keyed(path: str | Path, errors: str = "strict") -> Iterator[tuple[str, 
             yield parts[0], parts[1].strip() if len(parts) > 1 else ""
 
 
-def read_rows(path: str | Path) -> Iterator[list[str]]:
+def read_rows(path: str | Path, errors: str = "strict") -> Iterator[list[str]]:
     """Read the rows of a table, the header first; raises CorpusError that names file and line.
 
-    Columns are parted by tabs, or by the one of , ; | most frequent in the header. Between tabs or bars, quotes are
-    marks of the text.
+    Columns are parted by tabs, or by the one of , ; | most frequent in the header, or as Excel's line `sep=;` before it
+    says. Between tabs or bars, quotes are marks of the text; a quoted field that goes over several lines is refused,
+    since what opened it is mostly a quote that was forgotten.
     """
-    content = read_text(path)
-    header = content.partition("\n")[0]
-    delimiter = "\t" if "\t" in header else max(",;|", key=header.count)
+    content, first = read_text(path, errors), 1
+    header, _, rest = content.partition("\n")
+    if header.lower().startswith("sep=") and len(header) == len("sep=;"):
+        delimiter, content, first = header[-1], rest, 2
+    else:
+        delimiter = "\t" if "\t" in header else max(",;|", key=header.count)
     quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
     rows = csv.reader(io.StringIO(content), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    skipped = first - 1
     try:
-        yield from rows
+        for row in rows:
+            last = rows.line_num + skipped
+            if last > first:
+                raise CorpusError(f"{path}:{first}: a quote here is closed only in line {last}; {MEND_QUOTES}")
+            yield row
+            first = last + 1
     except csv.Error as error:
-        raise CorpusError(f"{path}:{rows.line_num}: {error}; mend the quotes, or save it parted by tabs") from error
+        raise CorpusError(f"{path}:{first}: {error}; {MEND_QUOTES}") from error
 
 
 def match(
@@ -351,38 +368,3 @@ def name_skipped(why: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
         print(f"  skipped, as they {why}: {len(names)}: {', '.join(names[:NAMED_AT_MOST])}{more}")
-
-
-def split_off(
-    recordings: Sequence[Recording], shares: Mapping[str, float], group: Callable[[Recording], str]
-) -> dict[str, list[Recording]]:
-    """Divide recordings into train and the splits of `shares` (of the recordings), by whole groups such as speakers.
-
-    The rule is fixed: groups come in the order of the MD5 of their names, and one joins a split if that brings the
-    split nearer to its share. Every split has a group, train too. Raises CorpusError where there are too few.
-    """
-    sizes = collections.Counter(group(one) for one in recordings)
-    if len(sizes) <= len(shares):
-        raise CorpusError(f"{len(sizes)} speakers or files are too few for {', '.join(['train', *shares])}")
-    left = sorted(sizes, key=lambda name: hashlib.md5(name.encode(), usedforsecurity=False).digest())
-    split_of: dict[str, str] = {}
-    for later, (split, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
-        have, wanted = 0, share * len(recordings)
-        for name in list(left):
-            if have + sizes[name] / 2 <= wanted and len(left) > later:
-                have += sizes[name]
-                split_of[name] = split
-                left.remove(name)
-        if not have:
-            smallest = min(left, key=lambda name: sizes[name])
-            split_of[smallest] = split
-            left.remove(smallest)
-    divided: dict[str, list[Recording]] = {"train": [], **{split: [] for split in shares}}
-    for one in recordings:
-        divided[split_of.get(group(one), "train")].append(one)
-    return divided
-
-
-def by_speaker(recording: Recording) -> str:
-    """Return the group of a recording where groups are speakers."""
-    return recording.speaker

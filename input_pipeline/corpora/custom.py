@@ -1,18 +1,19 @@
 """A folder of your own: audio with a table beside it, with a text file for each, or with LibriSpeech-like transcripts.
 
-Tables are CSV or TSV files in the folder itself, with a header. What is known of columns stands in COLUMNS; files named
-train, dev and test, or a column `split`, are taken as splits. What is not split yet is, by speaker where speakers are
-known (`assemble.split_off`).
+Tables are CSV or TSV files in the folder itself, with a header; the columns are found by their names, or named below.
+Files named train, dev and test, or a column `split`, are taken as splits. What is not split yet is divided: by speaker
+where speakers are known, else by file.
 """
 
 import argparse
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from input_pipeline.corpora import assemble, next_step
-from input_pipeline.corpora.assemble import CorpusError, Place, Prepared, Recording
+from input_pipeline.corpora import assemble, groups, next_step
+from input_pipeline.corpora.assemble import CorpusError, Place, Prepared
 
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aif", ".aiff", ".au", ".m4a", ".aac", ".webm")
 COLUMNS = {
@@ -39,15 +40,18 @@ class Transcripts:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
     assemble.add_arguments(parser, "custom", "your audio and its transcripts")
-    parser.add_argument("--table", help="the CSV or TSV file, where there are several")
+    parser.add_argument("--table", metavar="FILE", help="the CSV or TSV file, where there are several")
     for column, names in COLUMNS.items():
-        parser.add_argument(f"--{column}_column", help=f"its name in the table (default: {', '.join(names)})")
-    parser.add_argument("--speaker_folders", action="store_true", help="a file's folder is its speaker")
-    parser.add_argument("--dev_share", type=float, default=0.1, help="of all utterances; 0 for none (default: 0.1)")
-    parser.add_argument("--test_share", type=float, default=0.1, help="of all utterances; 0 for none (default: 0.1)")
+        told = f"the table's column of the {column} (default: the first there is of {', '.join(names)})"
+        parser.add_argument(f"--{column}_column", metavar="NAME", help=told)
     parser.add_argument(
-        "--text", choices=("plain", "as_is"), default="as_is", help="lower-case words only, or as it is"
+        "--speaker_folders", action="store_true", help="take the folder that a file lies in for its speaker"
     )
+    told = "share of the utterances that is put into this split, unless it is given; 0 for none (default: 0.1)"
+    parser.add_argument("--dev_share", type=float, default=0.1, metavar="SHARE", help=told)
+    parser.add_argument("--test_share", type=float, default=0.1, metavar="SHARE", help=told)
+    told = "plain: lower case without punctuation; as_is: texts as they are (default: as_is)"
+    parser.add_argument("--text", choices=("plain", "as_is"), default="as_is", help=told)
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
@@ -66,7 +70,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     rule = assemble.text_rule(args.text)
 
     def id_of(path: str | Path) -> str:
-        return assemble.file_id(path) if found.key == "name" else path_id(path, source)
+        return composed(assemble.file_id(path)) if found.key == "name" else path_id(path, source)
 
     texts = ((name, rule(text)) for name, text in found.texts)
     if args.speaker_folders:
@@ -74,13 +78,18 @@ def prepare(args: argparse.Namespace) -> Prepared:
     recordings = assemble.match(texts, files, lambda name: found.speakers.get(name, ""), id_of)
     if not recordings:
         raise CorpusError(f"--source={source}: no audio file has a transcript; what was skipped is named above")
-    splits: dict[str, list[Recording]] = {}
-    for one in recordings:
-        splits.setdefault(found.splits.get(id_of(one.audio), "train"), []).append(one)
+    splits: dict[str, list[dict]] = {found.splits.get(id_of(one.audio), "train"): [] for one in recordings}
+
+    def id_in(record: dict) -> str:
+        return id_of(place.folder / record["audio_filepath"])
+
+    for record in place.scan(recordings, source.name):  # before they are divided: what cannot be read has no share
+        splits[found.splits.get(id_in(record), "train")].append(record)
     shares = {split: share for split, share in shares.items() if share and split not in splits}
-    if "train" in splits and shares:
-        splits |= divide(splits["train"], shares, id_of)
-    records = place.write({split: splits[split] for split in ("train", "dev", "test") if split in splits})
+    if splits.get("train") and shares:
+        splits |= divide(splits["train"], shares, id_in)
+    records: dict[str, list[dict]] = {split: splits[split] for split in ("train", "dev", "test") if split in splits}
+    place.write_records(records)
     for split in ("train", "dev", "test"):
         if split not in records and (place.folder / f"{split}.jsonl").exists():
             print(f"note: {place.folder / split}.jsonl is there from an earlier run; remove it")
@@ -95,7 +104,7 @@ def read_transcripts(source: Path, files: Sequence[str], table: str | None, name
     listed = assemble.list_files(source, "trans.txt")
     if listed:
         print(f"reading {len(listed):,} files *trans.txt (id and text in each line)")
-        texts = [line for path in listed for line in assemble.read_keyed(path)]
+        texts = [(composed(name), text) for path in listed for name, text in assemble.read_keyed(path)]
         return Transcripts("name", texts, {name: name.partition("-")[0] for name, _ in texts if "-" in name})
     pairs = assemble.list_files(source, ".txt")
     if not pairs:
@@ -133,7 +142,7 @@ def tables_of(source: Path) -> list[Path]:
 
 def column_names(path: Path, names: Mapping, needed: bool) -> dict[str, str]:
     """Find a table's columns by what they hold; {} where path or text lack, an error if the table is needed."""
-    header = next(assemble.read_rows(path), [])
+    header = next(assemble.read_rows(path, errors="replace"), [])  # of a table about something else, too
     found = {}
     for column, known in COLUMNS.items():
         wanted = [names[column]] if names[column] else known
@@ -155,7 +164,7 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
     """Read rows; a path is relative to the folder, absolute, without its ending, or a unique file name."""
     found = Transcripts("path")
     ids = _ids_by_spelling(files, source)
-    cut = []
+    cut, in_two = [], []
     for table, split in tables.items():
         columns = column_names(table, names, needed=True)
         print(f"reading {table} ({', '.join(f'{column}: {name}' for column, name in columns.items())})")
@@ -169,14 +178,21 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
                 cut.append(f"{values['path']} ({table.name})")
                 continue
             written = os.path.normpath(values["path"].replace("\\", "/"))
-            name = ids.get(written) or path_id(source / written, source)
-            if os.path.isabs(written) and written not in ids and os.path.isfile(written):
+            name = ids.get(composed(written)) or path_id(source / written, source)
+            if os.path.isabs(written) and composed(written) not in ids and os.path.isfile(written):
                 found.elsewhere.append(written)
             found.texts.append((name, values["text"]))
             found.speakers[name] = values.get("speaker", "")
             own_split = values.get("split", "").lower()
-            found.splits[name] = SPLIT_NAMES.get(own_split, own_split) or split or "train"
+            chosen = SPLIT_NAMES.get(own_split, own_split) or split or "train"
+            if found.splits.setdefault(name, chosen) != chosen:
+                in_two.append(f"{values['path']} ({found.splits[name]} and {chosen})")
     assemble.name_skipped("have more fields than the header (put quotes around texts with commas)", cut)
+    if in_two:
+        named = ", ".join(in_two[: assemble.NAMED_AT_MOST])
+        raise CorpusError(
+            f"--source={source}: {len(in_two)} lines name audio of another split, too: {named}; leave each in one split"
+        )
     unknown = sorted(set(found.splits.values()) - set(SPLIT_NAMES.values()))
     if unknown:
         raise CorpusError(f"splits {', '.join(unknown)} in {', '.join(map(str, tables))}: use train, dev and test")
@@ -189,29 +205,32 @@ def _ids_by_spelling(files: Sequence[str], source: Path) -> dict[str, str]:
     full: dict[str, str] = {}
     for path in files:
         own = path_id(path, source)
-        full |= dict.fromkeys((own, os.path.relpath(path, source), os.path.abspath(path)), own)
-        for name in (os.path.basename(path), assemble.file_id(path)):
+        full |= dict.fromkeys((own, composed(os.path.relpath(path, source)), composed(os.path.abspath(path))), own)
+        for name in (composed(os.path.basename(path)), composed(assemble.file_id(path))):
             bare[name] = own if bare.get(name, own) == own else ""
     return bare | full
 
 
 def path_id(path: str | Path, source: Path) -> str:
     """Return a path from the source on, without its ending."""
-    return os.path.splitext(os.path.relpath(path, source))[0].replace(os.sep, "/")
+    return composed(os.path.splitext(os.path.relpath(path, source))[0].replace(os.sep, "/"))
 
 
-def divide(
-    recordings: Sequence[Recording], shares: Mapping[str, float], id_of: Callable[[str | Path], str]
-) -> dict[str, list[Recording]]:
-    """Divide recordings into train and the splits of `shares`, by speaker where there are enough speakers."""
-    if len(recordings) <= len(shares):
-        raise CorpusError(f"{len(recordings)} recordings are too few to divide; set --dev_share=0 --test_share=0")
-    speakers = {one.speaker for one in recordings} - {""}
+def composed(name: str) -> str:
+    """Write accents as one character (NFC): macOS stores file names the other way, and both look the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+def divide(records: Sequence[dict], shares: Mapping[str, float], id_of: Callable[[dict], str]) -> dict[str, list[dict]]:
+    """Divide records into train and the splits of `shares`, by speaker where there are enough speakers."""
+    if len(records) <= len(shares):
+        raise CorpusError(f"{len(records)} recordings are too few to divide; set --dev_share=0 --test_share=0")
+    speakers = {record.get("speaker", "") for record in records} - {""}
     if len(speakers) > len(shares):
         print(f"dividing {len(speakers):,} speakers: none is in two of train, {', '.join(shares)}")
-        return assemble.split_off(recordings, shares, lambda one: one.speaker or id_of(one.audio))
+        return groups.split_off(records, shares, lambda record: record.get("speaker") or id_of(record))
     print("dividing by file: " + (f"{len(speakers)} speakers are too few" if speakers else "no speakers are known"))
-    return assemble.split_off(recordings, shares, lambda one: id_of(one.audio))
+    return groups.split_off(records, shares, id_of)
 
 
 def to_run_next(folder: Path, records: Mapping[str, Sequence]) -> str:

@@ -2,12 +2,12 @@
 
 CC BY-SA 4.0, https://github.com/Jakobovski/free-spoken-digit-dataset (SHA-256: tensorflow-datasets'). Officially,
 clips 0 to 4 of each digit and speaker are test; dev is clips 5 to 9. So every speaker is in every split. With
---split=speakers dev and test are a speaker each (`assemble.split_off`).
+--split=speakers dev and test are a speaker each (`groups.split_off`).
 """
 
 import argparse
 
-from input_pipeline.corpora import assemble, next_step
+from input_pipeline.corpora import assemble, groups, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 
 ARCHIVE = Archive(
@@ -35,7 +35,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     recordings = [read_name(path) for path in files]
     assemble.compare_counts({"all": recordings}, OFFICIAL_UTTERANCES)
     if args.split == "speakers":
-        splits = assemble.split_off(recordings, SPEAKER_SHARES, assemble.by_speaker)
+        splits = groups.split_off(recordings, SPEAKER_SHARES, groups.by_speaker)
     else:
         splits = {"train": [], "dev": [], "test": []}
         for one in recordings:

@@ -2,13 +2,13 @@
 
 Public domain, https://keithito.com/LJ-Speech-Dataset (SHA-256: torchaudio's and tensorflow-datasets'). There are no
 official splits, and one speaker: dev and test are whole chapters (LJ001 to LJ050), a twenty-fifth of the clips each
-(`assemble.split_off`).
+(`groups.split_off`).
 """
 
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble, next_step
+from input_pipeline.corpora import assemble, groups, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
 from input_pipeline.text import ScoringRules
 
@@ -35,7 +35,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
         read_metadata(root / "metadata.csv"), assemble.list_files(root / "wavs", ".wav"), lambda name: "lj"
     )
     assemble.compare_counts({"all": recordings}, OFFICIAL_UTTERANCES)
-    records = place.write(assemble.split_off(recordings, SHARES, chapter_of))
+    records = place.write(groups.split_off(recordings, SHARES, chapter_of))
     return Prepared(records, next_step.train(RECIPE, place.folder))
 
 

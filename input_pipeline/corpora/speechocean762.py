@@ -1,13 +1,13 @@
 """speechocean762 (Zhang et al. 2021): 6 hours of English read by 250 native speakers of Mandarin, half of them children.
 
 CC BY 4.0, http://www.openslr.org/101. Texts are the prompts: a mispronounced word is written as it should have been
-said. Test is the official one; dev is a tenth of train, by speaker (`assemble.split_off`).
+said. Test is the official one; dev is a tenth of train, by speaker (`groups.split_off`).
 """
 
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble, next_step
+from input_pipeline.corpora import assemble, groups, next_step
 from input_pipeline.corpora.assemble import Archive, Place, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/101/speechocean762.tar.gz")
@@ -28,7 +28,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     official = {split: read_split(root, split) for split in OFFICIAL_UTTERANCES}
     assemble.compare_counts(official, OFFICIAL_UTTERANCES)
     splits = {
-        **assemble.split_off(official["train"], {"dev": DEV_SHARE}, assemble.by_speaker),
+        **groups.split_off(official["train"], {"dev": DEV_SHARE}, groups.by_speaker),
         "test": official["test"],
     }
     return Prepared(place.write(splits), next_step.train(RECIPE, place.folder))
