@@ -176,7 +176,8 @@ def make_corpus(config: Mapping, manifest: Manifest, meta: ModelMeta, mesh: jax.
     if warning and distributed.rank() == 0:
         logger.warning("%s", warning)
     batch = config["batch"]
-    augmentation = Augmentation.load(config["augment"]["file"], meta.features.sample_rate_hz)
+    # Its clips were read when the config was checked.
+    augmentation = Augmentation.load(config["augment"]["file"], meta.features.sample_rate_hz, read_clips=False)
     logger.info("augmentation:\n%s", augmentation.describe())
     return Corpus(
         manifest,
@@ -196,5 +197,6 @@ def refuse_too_many(bad: int, total: int, share: float, named: str) -> None:
     if bad > share * total:
         raise ValueError(
             f"{bad} of {total} training utterances cannot be used, more than config.data.max_bad_share={share}:\n{named}\n"
-            "Mend the manifest (python -m input_pipeline.manifest check), or allow a larger share"
+            "Mend the manifest (python -m input_pipeline.manifest check), or the entry of config.augment.file where one "
+            "is named, or allow a larger share"
         )

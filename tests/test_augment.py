@@ -169,7 +169,10 @@ def test_shift_and_startup_delay_are_milliseconds_and_seconds(tmp_path):
 def test_a_shift_beyond_the_clip_is_an_error_of_that_clip(tmp_path):
     shift = {"type": "shift", "params": {"min_shift_ms": 300, "max_shift_ms": 300}, "prob": 1.0}
     loaded = Augmentation.load(write_config(tmp_path, shift), RATE_HZ)
-    with pytest.raises(AugmentationError, match="a shift of 4800 samples leaves nothing of 4000"):
+    named = (
+        r"augmentation.json: entry 1 \(shift\): a shift of 4800 samples leaves nothing of 4000: .* within -250 and 250"
+    )
+    with pytest.raises(AugmentationError, match=named):
         apply(loaded, tone(4000))
 
 

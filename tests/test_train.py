@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from ds2_jax import config_check
 from ds2_jax.checkpoint import Checkpoints, load_model
 from ds2_jax.train import train
 from input_pipeline import prepare
+from input_pipeline.augment.clip_cache import Clips
 from tests import corpus_site
 from tests.runs import run_main, small_config, small_flags, start_main
 
@@ -116,6 +118,18 @@ def test_kill_9_and_the_same_line_again_equal_an_uninterrupted_run(clips, augmen
     assert loss_curve(workdir) == loss_curve(uninterrupted)
     for mine, theirs in zip(parameters_of(workdir), parameters_of(uninterrupted), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_noise_is_read_once_before_the_training_starts(clips, tmp_path, monkeypatch):
+    params = {"min_snr_dB": 20, "max_snr_dB": 20, "noise_manifest_path": str(clips)}
+    (tmp_path / "a.json").write_text(json.dumps([{"type": "noise", "params": params, "prob": 1.0}]))
+    config, checks = config_for(clips, str(tmp_path / "a.json")), []
+    monkeypatch.setattr(Clips, "check", lambda clips, rate: checks.append(rate))
+    monkeypatch.setattr("ds2_jax.train.make_schedule", lambda *_: pytest.fail("was not reached", pytrace=False))
+    config_check.check(config, [], "train", "")
+    with pytest.raises(pytest.fail.Exception):
+        train(config, str(tmp_path / "run"))
+    assert checks == [config.features.sample_rate_hz]
 
 
 def test_a_finished_run_is_not_trained_again(clips, augmentation, uninterrupted, tmp_path):

@@ -58,7 +58,7 @@ def shift(samples: np.ndarray, count: int) -> np.ndarray:
     if count == 0 or len(samples) == 0:
         return samples
     if abs(count) >= len(samples):
-        raise AugmentationError(f"a shift of {count} samples leaves nothing of {len(samples)}; narrow its limits")
+        raise AugmentationError(f"a shift of {count} samples leaves nothing of {len(samples)}")
     shifted = np.zeros_like(samples)
     if count > 0:
         shifted[:-count] = samples[count:]

@@ -39,8 +39,11 @@ class Augmentation:
     entries: tuple[Entry, ...] = ()
 
     @classmethod
-    def load(cls, path: str | Path, sample_rate_hz: int) -> "Augmentation":
-        """Read a JSON file ('' for no augmentation); sample_rate_hz is the speech's; raises AugmentationError."""
+    def load(cls, path: str | Path, sample_rate_hz: int, *, read_clips: bool = True) -> "Augmentation":
+        """Read a JSON file ('' for no augmentation); sample_rate_hz is the speech's; raises AugmentationError.
+
+        The clips that it names are read, too, so that a bad one is told now, unless that was done before.
+        """
         if not str(path):
             return cls()
         try:
@@ -51,7 +54,7 @@ class Augmentation:
             return cls()
         if not isinstance(content, list):
             raise AugmentationError(f'{path}: must be a list of {{"type", "params", "prob"}}, [] for no augmentation')
-        parsed = [_parse_entry(entry, index, Path(path), sample_rate_hz) for index, entry in enumerate(content)]
+        parsed = [_parse_entry(entry, n, Path(path), sample_rate_hz, read_clips) for n, entry in enumerate(content, 1)]
         loaded = cls(tuple(parsed))
         shortest, longest = loaded.stretch_limits
         if shortest < 1 / FASTEST_RATE or longest > 1 / SLOWEST_RATE:
@@ -103,8 +106,8 @@ class Augmentation:
         return features
 
 
-def _parse_entry(entry: Any, index: int, path: Path, sample_rate_hz: int) -> Entry:
-    where = f"{path}: entry {index + 1}"
+def _parse_entry(entry: Any, number: int, path: Path, sample_rate_hz: int, read_clips: bool) -> Entry:
+    where = f"{path}: entry {number}"
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
         raise AugmentationError(f'{where}: {entry!r} is not {{"type": ..., "params": {{...}}, "prob": ...}}')
     kind = AUGMENTORS.get(entry["type"])
@@ -117,7 +120,7 @@ def _parse_entry(entry: Any, index: int, path: Path, sample_rate_hz: int) -> Ent
     values = entry.get("params", {})
     if not isinstance(values, dict):
         raise AugmentationError(f"{where}: 'params' is {values!r}; it must be an object with named values")
-    params = Params(values, where, path.parent, sample_rate_hz)
+    params = Params(values, where, path.parent, sample_rate_hz, read_clips)
     augmentor = kind.parse(params)
     params.refuse_others()
     named = "".join(f", {name} {value}" for name, value in values.items())

@@ -24,7 +24,7 @@ from input_pipeline.augment.audio_effects import (
 )
 from input_pipeline.augment.clip_cache import CACHE_BYTES, Clips
 from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
-from input_pipeline.augment.params import Params
+from input_pipeline.augment.params import AugmentationError, Params
 
 CROSS_FADE_S = 0.05
 LONGEST_RESPONSE_S = 30.0
@@ -77,14 +77,24 @@ class Shift:
 
     min_shift_ms: float
     max_shift_ms: float
+    where: str = "shift"  # the entry, for messages
 
     @classmethod
     def parse(cls, params: Params) -> "Shift":
-        return cls(*params.interval("min_shift_ms", "max_shift_ms", -LONGEST_SHIFT_MS, LONGEST_SHIFT_MS))
+        limits = params.interval("min_shift_ms", "max_shift_ms", -LONGEST_SHIFT_MS, LONGEST_SHIFT_MS)
+        return cls(*limits, params.where)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
-        """Move samples [N] float32 in time."""
-        return shift(samples, int(rng.uniform(self.min_shift_ms, self.max_shift_ms) * sample_rate_hz / 1000))
+        """Move samples [N] float32 in time. Raises AugmentationError where nothing would be left, as the original."""
+        count = int(rng.uniform(self.min_shift_ms, self.max_shift_ms) * sample_rate_hz / 1000)
+        try:
+            return shift(samples, count)
+        except AugmentationError as error:
+            clip_ms = 1000 * len(samples) // sample_rate_hz
+            raise AugmentationError(
+                f"{self.where}: {error}: keep min_shift_ms and max_shift_ms within -{clip_ms} and {clip_ms}, or leave "
+                f"clips as short as this out (config.data.min_duration_s)"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,8 @@ class Noise:
         min_snr_db, max_snr_db = params.interval("min_snr_dB", "max_snr_dB", -LOUDEST_DB, LOUDEST_DB)
         longest_s = CACHE_BYTES / 4 / params.sample_rate_hz  # a longer one would be decoded for each utterance
         clips = Clips("noise", NoiseClip, params.clips("noise_manifest_path", longest_s))
-        clips.check(params.sample_rate_hz)
+        if params.read_clips:
+            clips.check(params.sample_rate_hz)
         return cls(min_snr_db, max_snr_db, clips)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +170,8 @@ class Impulse:
     def parse(cls, params: Params) -> "Impulse":
         manifest = params.clips("impulse_manifest_path", LONGEST_RESPONSE_S)
         clips = Clips("impulse response", ImpulseResponse, manifest)
-        clips.check(params.sample_rate_hz)
+        if params.read_clips:
+            clips.check(params.sample_rate_hz)
         return cls(clips)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:

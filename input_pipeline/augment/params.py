@@ -21,6 +21,7 @@ class Params:
     where: str
     folder: Path  # of the JSON file
     sample_rate_hz: int
+    read_clips: bool = True  # noise and impulse responses are looked at now
     known: list[str] = field(default_factory=list)
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
