@@ -45,11 +45,11 @@ class AudioInfo(NamedTuple):
     duration_s: float
 
 
-def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
+def read(source: Source, sample_rate_hz: int | None = None, *, first_channel: bool = False) -> tuple[np.ndarray, int]:
     """Read mono samples [N] float32 in [-1, 1], at the rate asked for, and return the file's own rate beside them.
 
-    Channels are averaged. A file object is read from its beginning. Raises AudioError where there is nothing to read,
-    the file is cut off, or values are not finite.
+    Channels are averaged, unless the first is asked for. A file object is read from its beginning. Raises AudioError
+    where there is nothing to read, the file is cut off, or values are not finite.
     """
     source = _resolved(source)
     name = _name(source)
@@ -58,7 +58,7 @@ def read(source: Source, sample_rate_hz: int | None = None) -> tuple[np.ndarray,
     _check_not_empty(len(samples), name)
     if len(samples) < _WHOLE * promised:
         raise AudioError(f"{name} is cut off: {len(samples)} of {promised} samples can be read; copy it again")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    mono = samples[:, 0] if first_channel or samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} holds values that are not finite; convert it again, to 16-bit samples")
     if sample_rate_hz and sample_rate_hz != own_rate_hz:

@@ -216,6 +216,17 @@ def test_every_shipped_file_loads(tmp_path, monkeypatch):
         assert len(apply(Augmentation.load(file, RATE_HZ), tone(9000))) == 9000
 
 
+def test_of_a_room_with_several_microphones_the_first_is_heard(tmp_path):
+    both = np.stack([response(900, 5), np.roll(response(900, 5), 7)], axis=1)
+    write_noise(tmp_path, {"both.wav": both, "first.wav": both[:, 0]}, "rooms.jsonl")
+    wet = []
+    for line in (tmp_path / "rooms.jsonl").read_text().splitlines():
+        (tmp_path / "one.jsonl").write_text(line)
+        entry = one("impulse", impulse_manifest_path="one.jsonl")
+        wet.append(apply(Augmentation.load(write_config(tmp_path, entry), RATE_HZ), tone(2000)))
+    np.testing.assert_array_equal(wet[0], wet[1])
+
+
 def test_a_response_longer_than_the_clip_is_cut_to_it(tmp_path):
     write_noise(tmp_path, {"hall.wav": response(30000, 5)}, "rooms.jsonl")
     entry = {"type": "impulse", "params": {"impulse_manifest_path": "rooms.jsonl"}, "prob": 1.0}

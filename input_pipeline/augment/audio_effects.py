@@ -5,6 +5,7 @@ Lengths stay as they are, except for `change_speed`.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import soxr
@@ -106,6 +107,8 @@ def limit_band(samples: np.ndarray, sample_rate_hz: int, through_hz: int) -> np.
 class NoiseClip:
     """Noise with its level, which is measured once."""
 
+    FIRST_CHANNEL: ClassVar[bool] = False
+
     samples: np.ndarray  # [M] float32
     level_db: float
 
@@ -156,7 +159,12 @@ def loop_noise(noise: np.ndarray, cross_fade: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImpulseResponse:
-    """A room's response in pieces of PIECE samples, each transformed once; the last is filled with zeros."""
+    """A room's response in pieces of PIECE samples, each transformed once; the last is filled with zeros.
+
+    Of several channels, the first is taken: they are microphones at different places, whose average is a comb filter.
+    """
+
+    FIRST_CHANNEL: ClassVar[bool] = True
 
     delay: int  # samples until the direct sound, the response's largest value
     spectra: np.ndarray  # [pieces, PIECE + 1] complex64

@@ -162,7 +162,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Impulse:
-    """The sound of a random room: convolution with a clip of a manifest of impulse responses."""
+    """The sound of a random room: convolution with a clip of a manifest of impulse responses (its first channel)."""
 
     clips: Clips[ImpulseResponse]
 

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, Self, TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +18,8 @@ CHECKED = 1000  # clips of a manifest that are read before the training starts
 
 class Prepared(Protocol):
     """What is made of a clip's samples and kept instead of them."""
+
+    FIRST_CHANNEL: ClassVar[bool]  # of several, rather than their average
 
     @classmethod
     def of(cls, samples: np.ndarray, /) -> Self:
@@ -51,7 +53,9 @@ class ClipCache(Generic[P]):
             if key in self._clips:
                 self._clips.move_to_end(key)
                 return self._clips[key]
-        samples, _ = audio.read(path, sample_rate_hz)  # not under the lock: other threads go on meanwhile
+        samples, _ = audio.read(
+            path, sample_rate_hz, first_channel=self.kind.FIRST_CHANNEL
+        )  # not under the lock: other threads go on meanwhile
         clip = self.kind.of(samples)
         with self._lock:
             if key not in self._clips:

@@ -1,7 +1,7 @@
 """RIRS_NOISES (Ko et al. 2017): 325 measured and 60,000 simulated room impulse responses, and noises; 16 kHz WAV.
 
 Apache License 2.0, http://www.openslr.org/28 (MD5: OpenSLR's). Manifests without texts: `real` (measured; many have
-several channels, which are averaged when they are read), `smallroom`, `mediumroom`, `largeroom` (simulated),
+several channels, of which the first is used), `smallroom`, `mediumroom`, `largeroom` (simulated),
 `pointsource_noise` (MUSAN's free sounds) and `isotropic_noise` (recorded in the measured rooms).
 """
 
