@@ -185,7 +185,7 @@ def write_flac(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int
     """Write samples [N], float32 or int16, as 16-bit FLAC; the name is given to whole files only. Raises OSError."""
     encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
     soundfile.write(encoded, samples, sample_rate_hz, subtype="PCM_16", format="FLAC")
-    unfinished = f"{os.fspath(path)}.part"
+    unfinished = f"{os.fspath(path)}.{os.getpid()}.part"
     with open(unfinished, "wb") as file:
         file.write(encoded.getbuffer())
     os.replace(unfinished, path)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -20,7 +21,6 @@ from tests.conftest import CLIPS
 from tests.corpus_site import clip, write_tree
 from tests.runs import ROOT
 
-FULL_DISK_KB = 200
 OWN_MOUNTS = shutil.which("unshare") is not None and (
     subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
 )
@@ -138,6 +138,30 @@ def test_a_truncated_download_is_said_and_the_same_line_goes_on(tmp_path, monkey
         assert prepare.main(line) == 0
 
 
+def test_a_damaged_archive_that_was_fetched_is_removed_and_said_to_be(tmp_path, monkeypatch, capsys):
+    packed = corpus_site.tar(FSDD)[:-1000]
+    corpus_site.publish(monkeypatch, fsdd, packed)
+    site = write_tree(tmp_path / "site", {"v1.0.9.tar.gz": packed})
+    with corpus_site.serve(site) as address:
+        assert prepare.main(["fsdd", f"--target_dir={tmp_path / 'x'}", f"--url={address}"]) == 1
+    assert re.search(
+        r"v1.0.9.tar.gz is damaged \(.*\) and was removed; run the same line again\n", capsys.readouterr().err
+    )
+    assert not list((tmp_path / "x").iterdir())
+
+
+def test_archives_can_be_removed_in_a_later_run(tmp_path, monkeypatch, capsys):
+    packed = corpus_site.tar(FSDD)
+    corpus_site.publish(monkeypatch, fsdd, packed)
+    site = write_tree(tmp_path / "site", {"v1.0.9.tar.gz": packed})
+    with corpus_site.serve(site) as address:
+        line = ["fsdd", f"--target_dir={tmp_path / 'x'}", f"--url={address}"]
+        for options, left in (([], True), (["--remove_archives"], False), (["--remove_archives"], False)):
+            assert prepare.main([*line, *options]) == 0
+            assert (tmp_path / "x" / "v1.0.9.tar.gz").exists() == left
+    assert capsys.readouterr().out.count("v1.0.9.tar.gz: unpacked, and removed") == 1
+
+
 LIMITED_RUN = """
 import pathlib, sys, pytest
 from input_pipeline import prepare
@@ -171,11 +195,18 @@ def run_limited(
 
 
 @pytest.mark.skipif(not OWN_MOUNTS, reason="needs a mount of its own (unshare)")
-def test_a_disk_that_fills_while_unpacking_leaves_nothing(tmp_path):
-    mount = f'mount -t tmpfs -o size={FULL_DISK_KB}k none {tmp_path / "disk"} && exec "$@"'
+@pytest.mark.parametrize(
+    ("size_kb", "message"),
+    [
+        (200, "disk/fsdd has 200,704 free; free some space, or choose another folder"),  # less than the archive's size
+        (560, "v1.0.9: the disk is full; free some space and run the same line again"),
+    ],
+)
+def test_a_disk_that_fills_while_unpacking_leaves_nothing(tmp_path, size_kb, message):
+    mount = f'mount -t tmpfs -o size={size_kb}k none {tmp_path / "disk"} && exec "$@"'
     run = run_limited(tmp_path, "unshare", "-rm", "sh", "-c", mount, "sh")
     assert run.returncode == 1
-    assert "v1.0.9: the disk is full; free some space and run the same line again" in run.stderr
+    assert message in run.stderr
     assert run.stderr.count("\n") == 1
     assert run.stdout.splitlines()[-1] == "left: []"
 

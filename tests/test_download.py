@@ -4,15 +4,20 @@ import contextlib
 import hashlib
 import http.server
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from input_pipeline.corpora.download import ArchiveError, DamagedArchiveError, DownloadError, extract, fetch
+from input_pipeline.corpora.download import ArchiveError, DamagedArchiveError, DownloadError, alone, extract, fetch
+from tests.runs import ROOT
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: more than one read
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -25,6 +30,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     ranges = True
     breaks_after: int | None = None
+    pause: threading.Event | None = None  # waited for in the middle
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -53,6 +59,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         with contextlib.suppress(ConnectionError):  # a client that refuses the size has gone by now
+            if self.server.pause is not None:
+                self.wfile.write(CONTENT[start : start + 200_000])
+                start += 200_000
+                self.server.pause.wait()
             self.wfile.write(CONTENT[start : self.server.breaks_after])
 
     def log_message(self, *args) -> None:
@@ -103,6 +113,61 @@ def test_a_broken_download_says_so_and_is_resumed_where_it_broke(server, tmp_pat
     fetch(server.url, target, md5=MD5)
     assert target.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=300000-"]
+
+
+def test_two_that_fetch_the_same_fetch_it_once(server, tmp_path, capsys):
+    target = tmp_path / "corpus.tar.gz"
+    second = threading.Thread(target=fetch, args=(server.url, target))
+    with alone(target):
+        second.start()
+        told = ""
+        while "is at work on it; waiting" not in told:
+            told += capsys.readouterr().out
+        assert f"{target}: process {os.getpid()} on " in told
+        target.write_bytes(CONTENT)
+    second.join()
+    assert server.asked == []
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.tar.gz"]
+
+
+def test_what_another_process_has_unpacked_meanwhile_is_used(tmp_path, capsys):
+    archive = write_tar(tmp_path / "a.tar.gz", (tarfile.TarInfo("x"), b"1"))
+    second = threading.Thread(target=extract, args=(archive, tmp_path / "out"))
+    with alone(tmp_path / "out"):
+        second.start()
+        while "is at work on it" not in capsys.readouterr().out:
+            pass
+        (tmp_path / "out").mkdir()
+    second.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "out"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_lock_of_a_process_that_was_killed_keeps_nobody_waiting(server, tmp_path):
+    hold = "import sys, time; from input_pipeline.corpora.download import alone; from pathlib import Path\n"
+    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    target = tmp_path / "corpus.tar.gz"
+    with subprocess.Popen([sys.executable, "-c", hold, target], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        holder.kill()
+    assert (tmp_path / "corpus.tar.gz.lock").exists()
+    fetch(server.url, target, md5=MD5)
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.tar.gz"]
+
+
+def test_what_a_slow_line_brings_is_written_as_it_comes(server, tmp_path):
+    server.pause = threading.Event()
+    thread = threading.Thread(target=fetch, args=(server.url, tmp_path / "corpus.tar.gz"))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not (part := tmp_path / "corpus.tar.gz.part").exists() or part.stat().st_size < 100_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        server.pause.set()
+        thread.join()
 
 
 def test_a_server_without_ranges_is_read_from_the_start(server, tmp_path, capsys):
@@ -253,6 +318,15 @@ def test_a_flipped_bit_anywhere_in_an_archive_is_found(tmp_path):
         with pytest.raises(DamagedArchiveError):
             extract(tmp_path / "b.tar.gz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_zip_that_the_disk_cannot_take_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("zeros", bytes(1_000_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=999_999))
+    with pytest.raises(ArchiveError, match=r"takes 1,000,000 bytes at least, the disk of .* has 999,999 free"):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_a_locked_zip_is_refused(tmp_path):

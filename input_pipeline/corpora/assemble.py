@@ -101,6 +101,7 @@ class Place:
         unpacked = self.unpacked(archive)
         if unpacked.is_dir():
             print(f"{unpacked}: unpacked already; remove the folder to unpack {archive.name} anew")
+            self._remove(self.folder / archive.name)
         else:
             packed = self._bring(archive, marker)
             self.unpack(packed, unpacked)
@@ -120,12 +121,18 @@ class Place:
         """Unpack an archive; one that was fetched goes then if that was asked for, or if it turns out damaged."""
         try:
             download.extract(packed, folder, quiet=quiet)
-        except download.DamagedArchiveError:
-            if self.source is None:
-                packed.unlink()
-            raise
-        if self.remove_archives and self.source is None:
+        except download.DamagedArchiveError as error:
+            if self.source is not None:
+                raise
+            packed.unlink(missing_ok=True)
+            raise download.ArchiveError(f"{error.fault} and was removed; run the same line again") from error
+        self._remove(packed)
+
+    def _remove(self, packed: Path) -> None:
+        """Remove an archive that was fetched, if that was asked for."""
+        if self.remove_archives and self.source is None and packed.exists():
             packed.unlink()
+            print(f"{packed}: unpacked, and removed")
 
     def unpacked(self, archive: Archive) -> Path:
         """Return the folder that an archive is unpacked into."""

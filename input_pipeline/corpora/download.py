@@ -1,10 +1,13 @@
 """Fetch archives over HTTP, resuming what broke off, and unpack them without trusting them."""
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import http.client
 import os
 import shutil
+import socket
 import stat
 import sys
 import tarfile
@@ -14,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -31,7 +35,11 @@ class ArchiveError(OSError):
 
 
 class DamagedArchiveError(ArchiveError):
-    """An archive that ends early or was changed on its way: fetched again, it may be whole."""
+    """An archive that ends early or was changed on its way: fetched again, it may be whole. `fault` is without advice."""
+
+    def __init__(self, fault: str):
+        super().__init__(f"{fault}; remove it and fetch it again")
+        self.fault = fault
 
 
 def fetch(
@@ -48,32 +56,17 @@ def fetch(
     A file that is there already and fits the digest (or the size, or nothing, as far as known) is kept. Otherwise the
     download goes to `<target>.part`, continues an earlier one where the server can, and takes its name only when it is
     complete and right. Raises DownloadError; the `.part` stays for the next attempt unless its content is wrong.
-    `quiet` is for one of many: no bar, no word.
+    `quiet` is for one of many: no bar, no word. A process that fetches the same file is waited for.
     """
     target = Path(target)
-    if target.exists():
-        fault = _fault(target, md5, sha256, size)
-        if fault is None:
-            if not quiet:
-                print(f"{target} is there already" + ("" if md5 or sha256 else " (no digest is known to verify it by)"))
-            return target
-        print(f"{target} is not the published file ({fault}): fetching it again")
-    part = target.with_name(target.name + ".part")
+    known = _Published(md5, sha256, size)
+    if _is_there(target, known, quiet):
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        announced = _download(url, part, size, quiet)
-        fault = _fault(part, md5, sha256, size)
-        if fault is not None:
-            part.unlink()
-            raise DownloadError(
-                f"{url}: the downloaded file is wrong ({fault}) and was removed; run the same line again, "
-                "and if that does not help, the file on the server has changed"
-            )
-        if not (md5 or sha256 or quiet):
-            known = size if size is not None else announced
-            by = "no size is announced either" if known is None else f"only the size is verified ({known:,} bytes)"
-            print(f"{target.name}: no digest is known, {by}")
-        os.replace(part, target)
+        with alone(target) as waited:
+            if not (waited and _is_there(target, known, quiet)):
+                _fetch(url, target, known, quiet)
     except DownloadError:
         raise
     except OSError as error:
@@ -81,9 +74,68 @@ def fetch(
     return target
 
 
+def _is_there(target: Path, known: "_Published", quiet: bool) -> bool:
+    if not target.exists():
+        return False
+    fault = known.fault(target)
+    if fault is not None:
+        print(f"{target} is not the published file ({fault}): fetching it again")
+    elif not quiet:
+        print(f"{target} is there already" + ("" if known.has_digest else " (no digest is known to verify it by)"))
+    return fault is None
+
+
+def _fetch(url: str, target: Path, known: "_Published", quiet: bool) -> None:
+    part = target.with_name(target.name + ".part")
+    announced = _download(url, part, known.size, quiet)
+    fault = known.fault(part)
+    if fault is not None:
+        part.unlink()
+        raise DownloadError(
+            f"{url}: the downloaded file is wrong ({fault}) and was removed; run the same line again, "
+            "and if that does not help, the file on the server has changed"
+        )
+    if not (known.has_digest or quiet):
+        size = known.size if known.size is not None else announced
+        by = "no size is announced either" if size is None else f"only the size is verified ({size:,} bytes)"
+        print(f"{target.name}: no digest is known, {by}")
+    os.replace(part, target)
+
+
+@contextlib.contextmanager
+def alone(target: Path) -> Iterator[bool]:
+    """Keep other processes from making `target` too while the block lasts; yield whether one had to be waited for.
+
+    The lock is the system's, on `<target>.lock`: it ends with its process, however that ends.
+    """
+    lock, waited = target.with_name(target.name + ".lock"), False
+    while True:
+        with lock.open("a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read().decode(errors="replace") or "another process"
+                print(f"{target}: {who} is at work on it; waiting for its end (or interrupt here)", flush=True)
+                waited = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
+                continue  # whoever had it has removed it
+            with contextlib.suppress(OSError):  # a full disk is told where it matters
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+            try:
+                yield waited
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
 def verify(path: Path, *, md5: str | None = None, sha256: str | None = None, size: int | None = None) -> None:
     """Compare a file with what was published of it, as far as known. Raises DownloadError that says what differs."""
-    fault = _fault(path, md5, sha256, size)
+    fault = _Published(md5, sha256, size).fault(path)
     if fault is not None:
         raise DownloadError(
             f"{path} is not the published file ({fault}); fetch it again, or unpack it yourself if you trust it"
@@ -149,7 +201,7 @@ def _receive(
     with bar, part.open("ab" if have else "wb") as file:
         while True:
             try:
-                block = response.read(CHUNK_BYTES)
+                block = response.read1(CHUNK_BYTES)  # what has come, not only when it is a mebibyte
             except (OSError, http.client.HTTPException) as error:
                 broken = error
                 break
@@ -177,16 +229,27 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
-def _fault(path: Path, md5: str | None, sha256: str | None, size: int | None) -> str | None:
-    """Say what is wrong with a file, None if it fits all that is known of it."""
-    if size is not None and path.stat().st_size != size:
-        return f"{path.stat().st_size:,} bytes instead of {size:,}"
-    for name, expected in (("md5", md5), ("sha256", sha256)):
-        if expected is not None:
-            found = _digest(path, name)
-            if found != expected.lower():
-                return f"{name} {found} instead of {expected.lower()}"
-    return None
+class _Published(NamedTuple):
+    """What is known of a file."""
+
+    md5: str | None
+    sha256: str | None
+    size: int | None
+
+    @property
+    def has_digest(self) -> bool:
+        return bool(self.md5 or self.sha256)
+
+    def fault(self, path: Path) -> str | None:
+        """Say what is wrong with a file, None if it fits all that is known of it."""
+        if self.size is not None and path.stat().st_size != self.size:
+            return f"{path.stat().st_size:,} bytes instead of {self.size:,}"
+        for name, expected in (("md5", self.md5), ("sha256", self.sha256)):
+            if expected is not None:
+                found = _digest(path, name)
+                if found != expected.lower():
+                    return f"{name} {found} instead of {expected.lower()}"
+        return None
 
 
 def _digest(path: Path, name: str) -> str:
@@ -211,7 +274,7 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
 
     The folder appears under its name only when everything is in it (until then it is `<folder>.part`). Raises
     ArchiveError, naming the member, for absolute paths, `..`, links out of the folder and device files, for a damaged
-    archive, and for a folder that exists. `quiet` is for one of many: no bar.
+    archive, for a folder that exists, and for a disk that is too small. `quiet` is for one of many: no bar.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -219,29 +282,51 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
     part = folder.with_name(folder.name + ".part")
     try:
         unpack = _unpacker(archive)
-        if part.exists():
-            shutil.rmtree(part)  # of a run that was killed
-        part.mkdir(parents=True)
-        size, what = archive.stat().st_size, f"unpack {archive.name}"
-        with tqdm(total=size, unit="B", unit_scale=True, desc=what, delay=BAR_DELAY_S, disable=quiet) as bar:
-            for done in unpack(archive, part):
-                bar.update(done - bar.n)
-        os.replace(part, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with alone(folder) as waited:
+            if waited and folder.exists():
+                return folder
+            try:
+                _extract(archive, part, unpack, quiet)
+                os.replace(part, folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except ArchiveError:
-        shutil.rmtree(part, ignore_errors=True)
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise DamagedArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+        raise DamagedArchiveError(f"{archive} is damaged ({error})") from error
     except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password or a rare compression
-        shutil.rmtree(part, ignore_errors=True)
         raise ArchiveError(f"{archive} cannot be unpacked ({error}); unpack it by hand") from error
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         if error.errno is None:  # gzip and lzma say so when the stream is broken; the system always sets a number
-            raise DamagedArchiveError(f"{archive} is damaged ({error}); remove it and fetch it again") from error
+            raise DamagedArchiveError(f"{archive} is damaged ({error})") from error
         raise ArchiveError(_local_fault(error, folder)) from error
     return folder
+
+
+def _extract(archive: Path, part: Path, unpack: Callable[[Path, Path], Iterator[int]], quiet: bool) -> None:
+    if part.exists():
+        shutil.rmtree(part)  # of a run that was killed
+    size, free = archive.stat().st_size, shutil.disk_usage(part.parent).free
+    needed = _unpacked_bytes(archive)
+    if needed > free:
+        raise ArchiveError(
+            f"{archive}: unpacked, it takes {needed:,} bytes at least, the disk of {part.parent} has {free:,} free; "
+            "free some space, or choose another folder"
+        )
+    part.mkdir()
+    what = f"unpack {archive.name}"
+    with tqdm(total=size, unit="B", unit_scale=True, desc=what, delay=BAR_DELAY_S, disable=quiet) as bar:
+        for done in unpack(archive, part):
+            bar.update(done - bar.n)
+
+
+def _unpacked_bytes(archive: Path) -> int:
+    """Return what a zip archive says that it takes; a tar does not say, and takes about its own size at least."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            return sum(member.file_size for member in zipped.infolist())
+    return archive.stat().st_size * 99 // 100
 
 
 def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[int]]:
@@ -251,7 +336,7 @@ def _unpacker(archive: Path) -> Callable[[Path, Path], Iterator[int]]:
     if zipfile.is_zipfile(archive):
         return _unpack_zip
     if not tarfile.is_tarfile(archive):
-        raise DamagedArchiveError(f"{archive} is neither a tar nor a zip archive; remove it and fetch it again")
+        raise DamagedArchiveError(f"{archive} is neither a tar nor a zip archive")
     if not hasattr(tarfile, "data_filter"):
         version = ".".join(map(str, sys.version_info[:3]))
         raise ArchiveError(f"Python {version} cannot unpack {archive} safely; 3.11.4 or later can")
