@@ -62,7 +62,7 @@ def test_the_command_downloads_converts_and_names_the_next_step(url, tmp_path, c
     target = tmp_path / "an4"
     assert prepare.main(["an4", f"--target_dir={target}", f"--url={url}"]) == 0
     assert sorted(path.name for path in target.iterdir()) == [
-        "an4_sphere.tar.gz", "audio", "dev.jsonl", "test.jsonl", "train.jsonl"
+        "an4_sphere", "an4_sphere.tar.gz", "audio", "dev.jsonl", "test.jsonl", "train.jsonl"
     ]  # fmt: skip
     assert corpus_site.read_manifest(target / "test.jsonl")[0] == {
         "audio_filepath": "audio/fcaw/an406-fcaw-b.flac",
@@ -73,6 +73,8 @@ def test_the_command_downloads_converts_and_names_the_next_step(url, tmp_path, c
     }
     out = capsys.readouterr().out
     assert "no digest is known, only the size is verified" in out
+    assert prepare.main(["an4", f"--target_dir={target}", f"--url={url}"]) == 0
+    assert f"{target}/an4_sphere: unpacked already" in capsys.readouterr().out
     assert "train: 3 transcripts and 3 audio files, officially 948" in out
     assert f"--config=configs/an4.py --workdir=runs/an4 --config.data.train={target}/train.jsonl" in out
 

@@ -59,6 +59,16 @@ def test_kinds_of_musan_can_be_chosen(tmp_path):
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["music.jsonl"]
 
 
+def test_a_kind_that_is_missing_is_told_before_the_others_are_read(tmp_path, capsys):
+    tree = corpus_site.write_tree(
+        tmp_path / "musan", {"noise/a/noise.wav": corpus_site.clip(1, "WAV"), "speech/README": ""}
+    )
+    assert prepare.main(["musan", f"--source={tree}", f"--target_dir={tmp_path / 'x'}", "--kinds=noise,speech"]) == 1
+    told = capsys.readouterr()
+    assert "x/speech.jsonl; what was skipped is named above; if nothing was, this is not the whole corpus" in told.err
+    assert not (tmp_path / "x").exists()
+
+
 def stereo() -> bytes:
     file = io.BytesIO()
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, (800, 2)), 16_000, format="WAV")

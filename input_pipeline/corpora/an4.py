@@ -5,7 +5,6 @@ Free for any use under a BSD-like licence. Test is the official one; dev is eigh
 
 import argparse
 import re
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,11 +35,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     """Fetch, unpack, check and convert AN4; write the manifests."""
     place = Place.of(args)
     root = place.obtain(ARCHIVE, MARKER)
-    try:
-        splits = convert(root, place.folder, place.workers)
-    finally:
-        if place.source is None or not root.is_relative_to(place.source):
-            shutil.rmtree(place.unpacked(ARCHIVE), ignore_errors=True)  # what is kept are the FLAC files
+    splits = convert(root, place.folder, place.workers)
     return Prepared(splits, next_step.train(RECIPE, place.folder))
 
 

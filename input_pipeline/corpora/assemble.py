@@ -24,6 +24,10 @@ from input_pipeline.text import ScoringRules
 NAMED_AT_MOST = 10  # files in one message
 CHUNK = 64  # headers that a thread reads before it comes back
 DEPTH = 2  # how far below a source its content is looked for
+WHY_NOTHING = (
+    "what was skipped is named above; if nothing was, this is not the whole corpus: fetch or copy it again, or leave the "
+    "part out where there is an option for it (--help)"
+)
 MEND_QUOTES = "mend the quotes, put each text into one line, or save the table parted by tabs"
 ARCHIVE_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 
@@ -160,18 +164,22 @@ class Place:
         `official` has the published number of utterances by split; another number is said. Raises CorpusError where
         nothing is left of a split, and writes none then.
         """
+        self._refuse_empty(splits)  # before the headers of the others are read
         written = {name: self.scan(recordings, name) for name, recordings in splits.items()}
         self.write_records(written, official)
         return written
 
     def write_records(self, splits: Mapping[str, Sequence[dict]], official: Mapping[str, int] | None = None) -> None:
         """Write the manifests of records that `scan` returned, as `write` does."""
-        for name, records in splits.items():
-            if not records:
-                raise CorpusError(f"nothing is left for {self.folder / name}.jsonl; what was skipped is named above")
+        self._refuse_empty(splits)
         compare_counts(splits, official or {})
         for name, records in splits.items():
             manifest.write(self.folder / f"{name}.jsonl", records)
+
+    def _refuse_empty(self, splits: Mapping[str, Sequence]) -> None:
+        for name, found in splits.items():
+            if not found:
+                raise CorpusError(f"nothing is left for {self.folder / name}.jsonl; {WHY_NOTHING}")
 
     def scan(self, recordings: Sequence[Recording], what: str) -> list[dict]:
         """Read the headers of recordings in threads; return manifest records in order, without those unreadable."""
