@@ -71,6 +71,7 @@ def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMe
                 num_samples=config["features"]["stats_samples"],
                 seed=config["seed"],
                 max_bad_share=config["data"]["max_bad_share"],
+                warn_upsampled=False,  # make_corpus does
             )
     vocabulary.save(Path(workdir, "vocabulary.txt"))
     if stats is not None:

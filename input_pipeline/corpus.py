@@ -125,10 +125,8 @@ def describe_upsampling(manifest: Manifest, sample_rate_hz: int) -> str:
     if not low:
         return ""
     first, rate = next(iter(low.items()))
-    return (
-        f"{len(low)} of {len(rows)} clips looked at were recorded at less than the model's {sample_rate_hz} Hz and are "
-        f"upsampled: {manifest.where(first)} has {rate} Hz. A model trained on wider audio recognises them worse"
-    )
+    told = audio.describe_upsampled(f"{len(low)} of {len(rows)} clips looked at", sample_rate_hz)
+    return f"{told}. The first is {manifest.where(first)}, {rate} Hz"
 
 
 def name_problems(manifest: Manifest, problems: dict[int, str]) -> str:

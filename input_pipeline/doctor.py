@@ -22,12 +22,14 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest, shard_source, text
 from input_pipeline.manifest import Manifest, absolute_path
+from input_pipeline.shards import parse_reference
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and cut a few milliseconds
 FULL_SCALE = 0.999
 CLIPS_PER_WORKER = 32  # fewer are not worth starting a process
 HISTOGRAM_BINS = 10
 BAR_WIDTH = 40
+NO_SHARD = "there is no shard "
 
 # What is looked for: how it is called in the report, and what the cleaned manifest does about it.
 KINDS = {
@@ -187,6 +189,9 @@ def examine_all(paths: Sequence[str], workers: int) -> list[Clip]:
 def examine(path: str) -> Clip:
     """Read one clip at its own rate and measure it."""
     if not audio.is_there(path):
+        reference = parse_reference(path)
+        if reference is not None:
+            return Clip("missing", f"{NO_SHARD}{reference.shard}; copy it there, or pack again")
         return Clip("missing", "a folder, not a file" if os.path.isdir(path) else "no such file")
     try:
         samples, rate_hz = audio.read(path)
@@ -317,8 +322,11 @@ def problem_report(checked: Manifest, found: Sequence[Problem], bad_lines: Seque
     """Name the problems, kind by kind, each with its file and line."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     by_kind["line"] = list(bad_lines)
+    shards = Counter(problem.message for problem in found if problem.message.startswith(NO_SHARD))
+    by_kind["missing"] = [f"{message}: {clips} clips" for message, clips in shards.items()]
     for problem in found:
-        by_kind[problem.kind].append(f"{checked.where(problem.row)}: {problem.message}")
+        if problem.message not in shards:
+            by_kind[problem.kind].append(f"{checked.where(problem.row)}: {problem.message}")
     if not any(by_kind.values()):
         yield "no problems found"
     for kind, (title, remedy) in KINDS.items():

@@ -25,7 +25,9 @@ INSTALL = {
     "az": "adlfs",
     "abfs": "adlfs",
     "http": "aiohttp",
+    "https": "aiohttp",
 }
+NO_STORES = ("ftp", "sftp", "ssh", "smb")  # fsspec knows them, but makes nothing of an address alone
 Result = TypeVar("Result")
 
 logger = logging.getLogger("input_pipeline")
@@ -46,6 +48,13 @@ class Stopped(Exception):
 def is_remote(path: str | os.PathLike) -> bool:
     """Tell an object's address from a path."""
     return "://" in os.fspath(path)
+
+
+def check_address(path: str) -> None:
+    """Refuse `s3:/bucket`, which would be a folder of this name here. Raises ObjectStoreError."""
+    protocol, colon, rest = path.partition(":")
+    if colon and protocol in INSTALL and not rest.startswith("//"):
+        raise ObjectStoreError(f"{path} lacks a slash: write {protocol}://{rest.lstrip('/')}")
 
 
 def read(url: str, begin: int = 0, size: int | None = None) -> bytes:
@@ -132,6 +141,8 @@ def _store(url: str) -> Any:
 
     protocol = url.partition("://")[0]
     try:
+        if protocol in NO_STORES:
+            raise ValueError(protocol)
         return fsspec.filesystem(protocol)
     except ImportError as error:
         package = INSTALL.get(protocol, f"fsspec's package for {protocol}://")

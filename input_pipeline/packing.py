@@ -55,6 +55,7 @@ class Packing:
 
     def run(self, records: Records, total_bytes: int | None = None) -> Packed:
         """Write what is not there yet. Raises PackError, OSError; what is finished stays for the next run."""
+        object_store.check_address(self.output)
         if object_store.is_remote(self.output) and not self.output.partition("://")[2].strip("/"):
             raise PackError(f"--output={self.output}: name a bucket, s3://bucket/prefix")
         manifest = object_store.join(self.output, f"{self.name}.jsonl")
@@ -100,7 +101,7 @@ class Packing:
             folder = Path(self.output)
         else:
             place = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
-            folder = ShardCache.of_environment().folder.parent / "packing" / place
+            folder = ShardCache.of_environment().folder / "packing" / place
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -69,11 +69,13 @@ def compute(
     workers: int = 0,
     max_bad_share: float = MAX_BAD_SHARE,
     progress: bool = True,
+    warn_upsampled: bool = True,
 ) -> FeatureStats:
     """Measure a random sample (all, if fewer) of the clips of manifests, on all cores unless `workers` says how many.
 
     The result is the same for any number of workers. Clips that cannot be used are named and left out; a larger share of
-    them than `max_bad_share` raises StatsError. A std below 0.05 is raised to it.
+    them than `max_bad_share` raises StatsError. A std below 0.05 is raised to it. Clips
+    of a lower rate are warned of, unless the caller does that.
     """
     if num_samples < 1 or workers < 0:
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
@@ -84,7 +86,7 @@ def compute(
     clips = list(all_clips)
     with shard_source.filling(all_clips):
         total = _measure_all(clips, settings, workers or _cores(), progress)
-    _report(total, len(clips), settings, max_bad_share)
+    _report(total, len(clips), settings, max_bad_share, warn_upsampled)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
         logger.warning("%d of %d features hardly vary in %s", (std < STD_FLOOR).sum(), len(std), ", ".join(paths))
@@ -142,15 +144,9 @@ def _measure(chunk: tuple[list[str], FeatureSettings]) -> Moments:
     return total
 
 
-def _report(total: Moments, clips: int, settings: FeatureSettings, max_bad_share: float) -> None:
-    if total.upsampled:
-        logger.warning(
-            "%d of %d clips were upsampled to %d Hz: there is nothing in their upper frequencies; "
-            "a model for such material alone is better made with their own rate (config.features.sample_rate_hz)",
-            total.upsampled,
-            clips,
-            settings.sample_rate_hz,
-        )
+def _report(total: Moments, clips: int, settings: FeatureSettings, max_bad_share: float, warn_upsampled: bool) -> None:
+    if total.upsampled and warn_upsampled:
+        logger.warning("%s", audio.describe_upsampled(f"{total.upsampled} of {clips} clips", settings.sample_rate_hz))
     if not total.problems:
         return
     named = "\n".join(f"  {problem}" for problem in total.problems[:MAX_NAMED])

@@ -196,3 +196,16 @@ def test_processes_find_the_same_in_the_same_order(tmp_path):
 def test_an4_test_set_is_sound(capsys):
     assert manifest.main(["check", f"{SPEECH}/an4/test.jsonl", "--workers=1"]) == 0
     assert "130 utterances, 0.10 h" in capsys.readouterr().out
+
+
+def test_a_missing_shard_is_told_once_with_its_clips(clinic):
+    for record in range(3):
+        clinic.add(f"m-00000-of-00002.array_record#{record}")
+    clinic.add("gone.wav")
+    code, report = clinic.check("--output", str(clinic.folder / "clean.jsonl"))
+    assert code == 1
+    shard = clinic.folder / "m-00000-of-00002.array_record"
+    assert f"  there is no shard {shard}; copy it there, or pack again: 3 clips\n" in report
+    assert report.count("m-00000-of-00002") == 1
+    assert "no such file" in report
+    assert "2 utterances, 4 removed" in report

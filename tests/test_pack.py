@@ -69,7 +69,7 @@ def test_a_bucket_gives_the_batches_of_the_files_whatever_fits_into_the_cache(
     done = pack(str(clips), f"s3://speech/same{limit}/deep", shards=3)
     assert done.manifest == f"s3://speech/same{limit}/deep/manifest.jsonl"
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest, threads=4))
-    assert not list(tmp_path.glob("cache/packing/*"))
+    assert not list(tmp_path.glob("cache/shards/packing/*"))
     kept = [path.name for path in tmp_path.glob("cache/shards/*.array_record")]
     assert len(kept) <= {"1": 3, "3e-4": 1, "0": 0}[limit]
 
@@ -286,6 +286,8 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
         (["--output=/proc/nowhere"], "/proc/nowhere"),
         (["--output=s3://nobucket/x"], r"s3://nobucket/x/manifest-00000-of-00001.array_record does not exist .*bucket"),
         (["--output=gopher://x"], "there is no store gopher://"),
+        (["--output=ftp://127.0.0.1/x"], "there is no store ftp://"),
+        (["--output=s3:/speech/x"], "s3:/speech/x lacks a slash: write s3://speech/x"),
         (["--output=s3://"], "--output=s3://: name a bucket"),
         (["--name=a/b"], "--name=a/b: give a name without a folder"),
     ],
@@ -345,7 +347,7 @@ def test_the_doctor_and_infer_read_shards(clips, tmp_path, capsys):
     assert len(audio.read(cleaned.audio[3])[0])
     shutil.copyfile(done.manifest, tmp_path / "moved.jsonl")  # without its shards
     assert manifest_main(["check", str(tmp_path / "moved.jsonl")]) == 1
-    assert "missing audio files [missing]: 12" in capsys.readouterr().out
+    assert "manifest-00001-of-00002.array_record; copy it there, or pack again: 5 clips" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_upsampled_clips_are_counted_and_their_empty_features_not_blown_up(tmp_p
     path = make_corpus(tmp_path, 3)
     soundfile.write(tmp_path / "0.wav", np.random.default_rng(1).normal(0, 0.1, 4000), 8000)
     stats = compute([path], FeatureSettings())
-    assert "1 of 3 clips were upsampled to 16000 Hz" in caplog.text
+    assert "1 of 3 clips were recorded at less than the model's 16000 Hz and are upsampled" in caplog.text
     for i in (1, 2):
         soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 4000), 8000)
     alone = compute([path], FeatureSettings())
