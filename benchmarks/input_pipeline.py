@@ -141,4 +141,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:  # a manifest or a file of augmentors that is not there, or not usable
+        raise SystemExit(f"python -m benchmarks.input_pipeline: {error}") from None

@@ -195,6 +195,12 @@ def write_flac(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int
     encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
     soundfile.write(encoded, samples, sample_rate_hz, subtype="PCM_16", format="FLAC")
     unfinished = f"{os.fspath(path)}.{os.getpid()}.part"
-    with open(unfinished, "wb") as file:
-        file.write(encoded.getbuffer())
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(encoded.getbuffer())
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)  # a full disk's has none
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
     os.replace(unfinished, path)

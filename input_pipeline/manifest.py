@@ -303,6 +303,10 @@ def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, target)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk's has none
+            error.filename = str(target)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

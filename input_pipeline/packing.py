@@ -198,6 +198,10 @@ def write_lines(path: Path, values) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk's has none
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

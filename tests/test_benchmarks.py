@@ -50,6 +50,15 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert 0 <= result["padding"] < 1
 
 
+def test_the_input_pipeline_of_a_manifest_that_is_not_there_is_a_message():
+    command = [sys.executable, "-m", "benchmarks.input_pipeline", "--manifest=nowhere.jsonl"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 1
+    assert (
+        result.stderr == "python -m benchmarks.input_pipeline: manifest nowhere.jsonl does not exist; check the path\n"
+    )
+
+
 def test_batch_plan():
     result = run("benchmarks.batch_plan", "--utterances=3000", "--batch=7", "--speed")
     assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few are not full
