@@ -14,6 +14,7 @@ lost or stood still: run the same line again.
 import json
 import logging
 import os
+import re
 import sys
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
@@ -46,9 +47,8 @@ for _name, _help in CLUSTER.items():
 
 
 def main(argv: list[str]) -> None:
-    """Check the flags, join the other processes if there are any, and hand over to the mode."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    """Join the other processes if there are any, and hand over to the mode."""
+    del argv
     from ds2_jax import distributed, ending  # after the flags: a misspelt one fails at once
 
     with ending.readable(_WORKDIR.value or _OUTPUT.value):
@@ -80,7 +80,7 @@ def run() -> dict | None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the command line; a misspelt setting or a wrong value ends the program with its name."""
+    """Parse the command line; a misspelt setting or a wrong value ends the program with its name, and code 2."""
     if not any(argument.removeprefix("-").removeprefix("-").split("=")[0] == "config" for argument in argv[1:]):
         argv = [
             argv[0],
@@ -88,9 +88,32 @@ def parse_flags(argv: list[str]) -> list[str]:
             *argv[1:],
         ]
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # of ml_collections
-        sys.exit(f"error: in the command line: {error.args[0] if error.args else error}")
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"{rest[1]!r} belongs to no flag; settings are written --config.NAME=VALUE")
+        _CONFIG.value.lock()  # fails where the recipe could not be read
+    except Exception as error:
+        print(f"error: in the command line: {_reason(error)}", file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def _reason(error: Exception) -> str:
+    """Put what absl and ml_collections say of a wrong flag into one line; of a recipe's traceback, its last error."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    message = str(error)
+    if isinstance(error, KeyError):
+        name, _, hint = str(error.args[0]).partition("\n")
+        return f"there is no setting {name}. {hint or 'configs/base.py has all of them'}"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    places = re.findall(r'File "(.+)", line (\d+)', message)
+    if "get_config() takes 0 positional arguments" in message:
+        return f"{message.split(': Error')[0]}: this recipe has no variants; leave away what follows its name"
+    if places:
+        kind, _, said = lines[-1].partition(": ")
+        return said if kind == "ValueError" else f"{places[-1][0]}, line {places[-1][1]}: {lines[-1]}"
+    return lines[-1] if "Failed loading config file" in message else " ".join(lines)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_a_preempted_job_goes_on_by_itself_and_ends_like_one_process_that_was_no
     assert ended["Restarts"] == "1"
     assert "ended with code 75: queued again" in told
     assert "start 2: 2 processes, 2 devices" in told
-    assert all("SIGTERM: a checkpoint follows" in log for log in logs)
+    assert all("SIGTERM: what has to be saved is saved" in log for log in logs)
     assert "go on from step" in logs[0]
 
     alone = run_main(*flags, f"--workdir={tmp_path}/alone")
