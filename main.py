@@ -7,15 +7,13 @@
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
 
 On several machines the launcher starts one process each (docs/distributed.md). Exit codes: 0 done, or stopped by Ctrl-C;
-1 an error, said in the last line; 2 a wrong command line; 75 stopped by SIGTERM after a checkpoint, or another process was
-lost or stood still: run the same line again.
+1 an error, said in the last line; 2 a wrong command line; 75 run the same line again: stopped by SIGTERM after a checkpoint,
+another process was lost, stood still or did not come, or another run is still using the workdir.
 """
 
 import json
 import logging
 import os
-import re
-import sys
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
@@ -23,6 +21,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
+
+from ds2_jax import command_line
 
 MODES = ("train", "eval", "infer", "tune", "export")
 
@@ -79,42 +79,5 @@ def run() -> dict | None:
     return {"train": train.train, "eval": evaluate.run_eval, "tune": tune.run_tune}[mode](config, workdir)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the command line; a misspelt setting or a wrong value ends the program with its name, and code 2."""
-    if not any(argument.removeprefix("-").removeprefix("-").split("=")[0] == "config" for argument in argv[1:]):
-        argv = [
-            argv[0],
-            f"--config={os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'base.py')}",
-            *argv[1:],
-        ]
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"{rest[1]!r} belongs to no flag; settings are written --config.NAME=VALUE")
-        _CONFIG.value.lock()  # fails where the recipe could not be read
-    except Exception as error:
-        print(f"error: in the command line: {_reason(error)}", file=sys.stderr)
-        sys.exit(2)
-    return rest
-
-
-def _reason(error: Exception) -> str:
-    """Put what absl and ml_collections say of a wrong flag into one line; of a recipe's traceback, its last error."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    message = str(error)
-    if isinstance(error, KeyError):
-        name, _, hint = str(error.args[0]).partition("\n")
-        return f"there is no setting {name}. {hint or 'configs/base.py has all of them'}"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    places = re.findall(r'File "(.+)", line (\d+)', message)
-    if "get_config() takes 0 positional arguments" in message:
-        return f"{message.split(': Error')[0]}: this recipe has no variants; leave away what follows its name"
-    if places:
-        kind, _, said = lines[-1].partition(": ")
-        return said if kind == "ValueError" else f"{places[-1][0]}, line {places[-1][1]}: {lines[-1]}"
-    return lines[-1] if "Failed loading config file" in message else " ".join(lines)
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=command_line.parse)

@@ -108,5 +108,5 @@ def test_expectations_come_from_flags_or_variables():
     assert expected("expect_processes", {"expect_processes": "2"}, variables) == 2
     assert expected("expect_processes", {"expect_processes": ""}, variables) == 8
     assert expected("expect_devices", {}, variables) == 0
-    with pytest.raises(ValueError, match="--expect_processes .or DS2_EXPECT_PROCESSES. is 'all'"):
+    with pytest.raises(ValueError, match=r"--expect_processes .or DS2_EXPECT_PROCESSES. is 'all'"):
         expected("expect_processes", {}, {"DS2_EXPECT_PROCESSES": "all"})

@@ -70,7 +70,7 @@ def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--config.model.rnn_sise=256"], 'no setting \'rnn_sise\'. Did you mean "rnn_size"'),
+        (["--config.model.rnn_sise=256"], "no setting 'rnn_sise'. Did you mean \"rnn_size\""),
         (["--config.batch.size=many"], "--config.batch.size=many: invalid literal"),
         (["--config=configs/nowhere.py"], "No such file or directory: 'configs/nowhere.py'"),
         (["--config=configs/an4.py:16"], "this recipe has no variants"),

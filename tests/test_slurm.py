@@ -110,7 +110,10 @@ def test_variables_hold_for_sbatch_too_and_other_devices_than_expected_are_refus
 def test_a_job_with_fewer_nodes_than_asked_for_does_not_start(cluster, tmp_path):
     options = variables(tmp_path) | {"DS2_SUBMITTED": "1"}
     job = cluster.run(
-        *("sbatch", "--parsable", "--cpus-per-task=1", "--nodes=1"), "launch/slurm.sbatch", "--workdir=nowhere", **options
+        *("sbatch", "--parsable", "--cpus-per-task=1", "--nodes=1"),
+        "launch/slurm.sbatch",
+        "--workdir=nowhere",
+        **options,
     )
     assert cluster.wait(job, "COMPLETED", "FAILED")["JobState"] == "FAILED"
     assert "NODES=2 were asked for, the job has 1" in (tmp_path / "job.out").read_text()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import jax
 import pytest
@@ -119,15 +120,15 @@ def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path
 def test_a_signal_while_steps_are_compiled_ends_before_the_other_shapes_are(clips, tmp_path, monkeypatch):
     compiled = []
 
-    def compile_steps(*arguments, between, **names):
+    def compile_steps(*arguments, between: Callable[[], None]):
         def interrupted():
             compiled.append(1)
             os.kill(os.getpid(), signal.SIGTERM)
             between()
 
-        return compiling(*arguments, between=interrupted, **names)
+        return compiling(*arguments, between=interrupted)
 
-    compiling = training.compile_steps
+    compiling: Callable = training.compile_steps
     monkeypatch.setattr(training, "compile_steps", compile_steps)
     config = config_for(clips)
     config.batch.buckets = 4
