@@ -7,14 +7,13 @@
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
 
 On several machines the launcher starts one process each (docs/distributed.md). Exit codes: 0 done, or stopped by Ctrl-C;
-1 an error, said in the last line; 2 a wrong command line; 75 stopped by SIGTERM after a checkpoint, or another process was
-lost or stood still: run the same line again.
+1 an error, said in the last line; 2 a wrong command line; 75 run the same line again: stopped by SIGTERM after a checkpoint,
+another process was lost, stood still or did not come, or another run is still using the workdir.
 """
 
 import json
 import logging
 import os
-import sys
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
@@ -22,6 +21,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
+
+from ds2_jax import command_line
 
 MODES = ("train", "eval", "infer", "tune", "export")
 
@@ -46,9 +47,8 @@ for _name, _help in CLUSTER.items():
 
 
 def main(argv: list[str]) -> None:
-    """Check the flags, join the other processes if there are any, and hand over to the mode."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    """Join the other processes if there are any, and hand over to the mode."""
+    del argv
     from ds2_jax import distributed, ending  # after the flags: a misspelt one fails at once
 
     with ending.readable(_WORKDIR.value or _OUTPUT.value):
@@ -79,19 +79,5 @@ def run() -> dict | None:
     return {"train": train.train, "eval": evaluate.run_eval, "tune": tune.run_tune}[mode](config, workdir)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the command line; a misspelt setting or a wrong value ends the program with its name."""
-    if not any(argument.removeprefix("-").removeprefix("-").split("=")[0] == "config" for argument in argv[1:]):
-        argv = [
-            argv[0],
-            f"--config={os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'base.py')}",
-            *argv[1:],
-        ]
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # of ml_collections
-        sys.exit(f"error: in the command line: {error.args[0] if error.args else error}")
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=command_line.parse)

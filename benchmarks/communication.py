@@ -88,7 +88,10 @@ def main() -> None:
     parser.add_argument("--config", default="configs/librispeech.py:16")
     parser.add_argument("--frames", type=int, required=True)
     a = parser.parse_args()
-    found = json.loads(Path(a.figures).read_text())
+    try:
+        found = json.loads(Path(a.figures).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        parser.error(f"{a.figures} cannot be read ({error}): make it with benchmarks.compile_for --json={a.figures}")
     fitting = [r for r in found if (r["config"], r["step"], r["shape"][1]) == (a.config, "train", a.frames)]
     if not fitting:
         parser.error(f"{a.figures} has no training step of {a.config} with {a.frames} frames")

@@ -4,11 +4,15 @@ A checkpoint holds the items `model` (parameters, batch statistics, averaged par
 `meta`.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import shutil
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,6 +29,12 @@ from input_pipeline import object_store
 FOLDER = "checkpoints"
 BESIDES_BYTES = 500_000  # of a checkpoint: some forty files, each rounded up to blocks (270 kB were seen), and locks
 METRICS = "metrics"  # as orbax names the item, and the file in it
+PARTS = (  # of a whole checkpoint
+    *("meta/metadata", "progress/metadata"),
+    *(f"{item}/{file}" for item in ("model", "optimizer") for file in ("_METADATA", "manifest.ocdbt", "d")),
+)
+
+logger = logging.getLogger("ds2_jax")
 
 
 @dataclasses.dataclass
@@ -54,6 +64,8 @@ class Checkpoints:
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
         self._folder = absolute(workdir) / FOLDER
+        if not read_only:
+            _set_partial_aside(self._folder)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(n=keep),
@@ -100,13 +112,17 @@ class Checkpoints:
         finally:
             self._manager.close()
 
+    def _steps(self) -> list[int]:
+        """Steps of the complete checkpoints."""
+        return [step for step in self._manager.all_steps() if _missing_part(self._folder / str(step)) is None]
+
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+        return max(self._steps(), default=None)
 
     def best(self) -> int | None:
         """Step of the checkpoint with the least dev error rate, else the newest."""
-        found = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        found = {step: self._manager.metrics(step) for step in self._steps()}
         measured = {step: _rank(metrics) for step, metrics in found.items() if metrics}
         return min(measured, key=measured.__getitem__) if measured else self.latest()
 
@@ -157,18 +173,22 @@ class Checkpoints:
         self._manager.reload()
 
     def restore(self, step: int, state: TrainState, shardings: Any) -> tuple[TrainState, Progress]:
-        """Read a checkpoint into the shapes of `state`, onto devices as the tree `shardings` says."""
+        """Read a checkpoint into the shapes of `state`, onto devices as the tree `shardings` says.
+
+        Raises ModelFileError.
+        """
         abstract = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, shardings
         )
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(_model_item(abstract)),
-                optimizer=ocp.args.StandardRestore({"optimizer": abstract.optimizer, "step": abstract.step}),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
+        with _readable(self._folder / str(step)):
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardRestore(_model_item(abstract)),
+                    optimizer=ocp.args.StandardRestore({"optimizer": abstract.optimizer, "step": abstract.step}),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
         state = state.replace(
             **{name: found["model"][name] for name in ("parameters", "batch_stats")},
             averaged=found["model"].get("averaged"),
@@ -181,6 +201,26 @@ class Checkpoints:
         return read_meta(self._folder / str(step))
 
 
+def _missing_part(checkpoint: epath.Path) -> str | None:
+    """Name a part that a checkpoint's folder lacks."""
+    return next((part for part in PARTS if not (checkpoint / part).exists()), None)
+
+
+def _set_partial_aside(folder: epath.Path) -> None:
+    """Rename what is called a checkpoint and lacks a part, so that training goes on from the one before it.
+
+    Copying that was interrupted leaves such, and the mount of a store that renames a folder file by file.
+    """
+    if distributed.rank() == 0 and folder.is_dir():
+        for checkpoint in [path for path in folder.iterdir() if path.name.isdigit()]:
+            missing = _missing_part(checkpoint)
+            if missing:
+                aside = folder / f"{checkpoint.name}.partial-{int(time.time())}"
+                logger.warning("%s is no whole checkpoint (no %s): renamed to %s", checkpoint, missing, aside.name)
+                checkpoint.rename(aside)
+    distributed.barrier()
+
+
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
     """The least error rate is best, and of equal ones the first."""
     return metrics["error_rate"], metrics["step"]
@@ -191,6 +231,18 @@ def _model_item(state: TrainState) -> dict:
     if state.averaged is not None:
         item["averaged"] = state.averaged
     return item
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: epath.Path) -> Iterator[None]:
+    """Raise ModelFileError where what is inside cannot read a checkpoint."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).partition(" [tensorstore_spec")[0]  # pages of it
+        raise ModelFileError(
+            f"{checkpoint} cannot be read ({reason}); if it is damaged, move it away: the one before it is taken"
+        ) from error
 
 
 def _write_error(folder, error: Exception) -> OSError:

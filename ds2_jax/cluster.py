@@ -56,7 +56,7 @@ def find(
 
 def expected(name: str, flags: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of processes or devices that has to be there ('expect_processes', 'expect_devices'); 0: any."""
-    return _parse(_variable(name), _read(name, flags, environment) or "0")
+    return _parse(f"--{name} (or {_variable(name)})", _read(name, flags, environment) or "0")
 
 
 def _variable(name: str) -> str:
@@ -68,7 +68,11 @@ def _read(name: str, flags: Mapping[str, str], environment: Mapping[str, str]) -
 
 
 def _launched(launcher: str, variables: tuple[str, str], environment: Mapping[str, str]) -> Place:
+    for variable in variables:
+        if not environment.get(variable):
+            raise ValueError(f"{launcher} started this, but {variable} is not set: do not remove its variables")
     processes, process = (number(environment, variable) for variable in variables)
+    _check_rank(process, processes, variables[1], variables[0])
     return Place(launcher, None, processes, process, _own_devices(environment))
 
 
@@ -87,11 +91,15 @@ def _explicit(named: Mapping[str, str], environment: Mapping[str, str]) -> Place
             raise ValueError(
                 f"--{name} (or {_variable(name)}) is not set; several processes need all of {', '.join(NAMED)}"
             )
-    processes, process = (_parse(name, values[name]) for name in ("num_processes", "process_id"))
-    if not 0 <= process < processes:
-        raise ValueError(f"--process_id is {process} of --num_processes={processes}: use 0 to {processes - 1}")
-    if not re.fullmatch(r".+:\d+", values["coordinator"]):
-        raise ValueError(f"--coordinator is {values['coordinator']!r}: write HOST:PORT, where process 0 listens")
+    processes, process = (_parse(f"--{name}", values[name]) for name in ("num_processes", "process_id"))
+    if processes < 1:
+        raise ValueError(f"--num_processes is {processes}: use 1 or more")
+    _check_rank(process, processes, "--process_id", "--num_processes")
+    port = values["coordinator"].rpartition(":")[2]
+    if not re.fullmatch(r".+:\d+", values["coordinator"]) or not 0 < int(port) < 1 << 16:
+        raise ValueError(
+            f"--coordinator is {values['coordinator']!r}: write HOST:PORT, where process 0 listens, the port from 1 to 65535"
+        )
     devices = _own_devices(environment)
     return Place(", ".join(dict.fromkeys(found)), values["coordinator"], processes, process, devices)
 
@@ -149,10 +157,21 @@ def _on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
         for part in environment["SLURM_STEP_TASKS_PER_NODE"].split(","):  # e.g. 4(x2),3
             count, _, times = part.partition("(x")
             counts += [int(count)] * int(times.rstrip(")") or 1)
-        return counts[number(environment, "SLURM_NODEID")], number(environment, "SLURM_LOCALID")
+        node = number(environment, "SLURM_NODEID")
+        if node >= len(counts):
+            raise ValueError(
+                f"SLURM_NODEID is {node}, but SLURM_STEP_TASKS_PER_NODE={environment['SLURM_STEP_TASKS_PER_NODE']} is of "
+                f"{len(counts)} nodes: do not change Slurm's variables"
+            )
+        return counts[node], number(environment, "SLURM_LOCALID")
     if environment.get("OMPI_COMM_WORLD_LOCAL_SIZE"):
         return number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE"), number(environment, "OMPI_COMM_WORLD_LOCAL_RANK")
     return 1, 0
+
+
+def _check_rank(process: int, processes: int, rank: str, size: str) -> None:
+    if not 0 <= process < processes:
+        raise ValueError(f"{rank} is {process} of {size}={processes}: use 0 to {processes - 1}")
 
 
 def number(environment: Mapping[str, str], variable: str) -> int:

@@ -24,12 +24,19 @@ def batch_shape(batch: dict[str, jax.Array]) -> Shape:
 
 
 def compile_steps(
-    step: Callable, state: TrainState, buckets: list[Bucket], feature_size: int, mesh: jax.sharding.Mesh, multiple: int
+    step: Callable,
+    state: TrainState,
+    buckets: list[Bucket],
+    feature_size: int,
+    mesh: jax.sharding.Mesh,
+    multiple: int,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[Shape, Callable]:
     """Return the compiled step for each bucket: (state, batch) -> (state, metrics), the state's buffers used again.
 
     The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows
-    now. What it takes is logged. Raises MemoryError naming the largest bucket that would fit.
+    now. What it takes is logged. `between` is called after each shape; it may raise. Raises MemoryError naming the largest
+    bucket that would fit.
     """
     everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
     of_state = sharding.of_state(state, mesh)
@@ -46,10 +53,16 @@ def compile_steps(
         bar.clear()  # or the table begins on its line
         logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[shapes[0]], shapes[0]))
         _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
+        between()
         with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for shape, function in zip(shapes[1:], pool.map(compile_one, shapes[1:]), strict=True):
-                compiled[shape] = function
-                bar.update()
+            futures = {shape: pool.submit(compile_one, shape) for shape in shapes[1:]}
+            try:
+                for shape, future in futures.items():
+                    compiled[shape] = future.result()
+                    bar.update()
+                    between()
+            finally:
+                pool.shutdown(cancel_futures=True)  # those not begun, where one failed or `between` raised
     return compiled
 
 

@@ -120,8 +120,7 @@ def _connect(place: Place) -> None:
         if _Run.watch is not None:
             _Run.watch.judge_abort()
         elif not _Run.met:
-            reason = f"the {size} processes did not come together at {where} within {seconds} s: those are missing whose logs "
-            watch.end_at_once(1, reason + "lack the line 'meeting the others'", rank(), count())
+            watch.end_at_once(watch.RETRY, _why_alone(place, seconds), rank(), count())
 
     watch.on_abort(judge)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -142,6 +141,20 @@ def _connect(place: Place) -> None:
     _Run.names = tuple(f"process {r} ({host})" for r, host in enumerate(exchange(socket.gethostname())))
     _Run.watch = Watch(_client(), rank(), list(_Run.names), str(runtime.global_state.coordinator_address))
     jax.devices()  # makes the processes' devices known to each other: all wait for all, so it is done here
+
+
+def _why_alone(place: Place, seconds: int) -> str:
+    """Say why the processes did not meet."""
+    host, _, _ = (place.coordinator or "").rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]") or None, 0)
+    except OSError as error:
+        return f"{host} of --coordinator={place.coordinator} is no machine that is known here ({error.strerror})"
+    size, where = place.processes or "", place.coordinator or f"the place that {place.found_in} names"
+    return (
+        f"the {size} processes did not come together at {where} within {seconds} s (DS2_START_S): those are missing whose "
+        "logs lack the line 'meeting the others'"
+    )
 
 
 def _refuse_taken_port(coordinator: str) -> None:

@@ -3,7 +3,8 @@
 0  done, or stopped by Ctrl-C after a checkpoint
 1  an error that will come again: the last line says what to do
 2  a wrong command line
-75 (EX_TEMPFAIL) stopped by SIGTERM after a checkpoint, or another process was lost or stood still: run the same line again
+75 (EX_TEMPFAIL) run the same line again: stopped by SIGTERM after a checkpoint; another process was lost, stood still or
+   did not come; or another run is still using the workdir
 """
 
 import contextlib
@@ -48,11 +49,11 @@ def readable(output: str) -> Iterator[None]:
             raise
         if not expected:  # Python would wait for the others, which wait for this one
             traceback.print_exc()
-        distributed.leave(1, _describe(error, output))
+        distributed.leave(RETRY if isinstance(error, BlockingIOError) else 1, _describe(error, output))
 
 
 def _describe(error: Exception, output: str) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that any part of it writes
         where = error.filename or output
         return f"{where} cannot be written: the disk is full; what was saved before is whole. Free the disk, run again"
-    return str(error) or type(error).__name__
+    return str(error) if isinstance(error, FOR_PEOPLE) and str(error) else f"{type(error).__name__}: {error}"

@@ -54,7 +54,7 @@ class Stopping:
         if self._received:
             raise KeyboardInterrupt
         self._received = number
-        logger.warning("%s: a checkpoint follows, then the end", signal.Signals(number).name)
+        logger.warning("%s: what has to be saved is saved, then this ends", signal.Signals(number).name)
 
     def agree(self, *, save: bool = False) -> bool:
         """Hand in this process's wishes; return whether all save now, and set `stop`. All call it equally often.
@@ -81,3 +81,9 @@ class Stopping:
         self.agree()
         if self.stop:
             raise Stopped(self.stop)
+
+    def check_at_once(self) -> None:
+        """Raise Stopped where any process got a signal so far: all wait here for all, so not for loops of steps."""
+        received = [int(number) for number in distributed.exchange(str(int(self._received)))]
+        if any(received):
+            raise Stopped(signal.SIGTERM if signal.SIGTERM in received else signal.SIGINT)

@@ -83,7 +83,13 @@ def train(config: ConfigDict, workdir: str) -> dict:
         )
         with distributed.moving(0):  # however long it takes
             compiled = compile_steps(
-                step_function, state, corpus.buckets, meta.feature_size, mesh, corpus.loading.multiple
+                step_function,
+                state,
+                corpus.buckets,
+                meta.feature_size,
+                mesh,
+                corpus.loading.multiple,
+                between=stopping.check_at_once,
             )
         meter = stack.enter_context(Meter(config, corpus, log, schedule, progress, steps_per_epoch))
         measure = functools.partial(_measure_dev, evaluator, meta, dev, config, progress, meter, stopping, log)

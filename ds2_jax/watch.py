@@ -133,7 +133,8 @@ class Watch:
         ]  # while it answered
         if lost:
             named = ", ".join(self._names[rank] for rank in lost)
-            return RETRY, f"nothing was heard of {named} for {patience:.0f} s: killed, stopped, or out of reach"
+            silent = max(self._answered - self._heard[rank][1] for rank in lost)
+            return RETRY, f"nothing was heard of {named} for {silent:.0f} s: killed, stopped, or out of reach"
         if self._stall_s and now - self._noted > self._stall_s:
             return RETRY, f"nothing has moved for {now - self._noted:.0f} s ({self._doing}); {self._who_is_behind()}"
         return None

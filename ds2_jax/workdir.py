@@ -4,8 +4,11 @@ In a store lie the checkpoints, written there by all processes, and copies of th
 folder of its own machine.
 """
 
+import errno
+import fcntl
 import os
 import shutil
+import socket
 import tempfile
 import time
 import uuid
@@ -16,12 +19,15 @@ from input_pipeline import object_store
 
 SHARED_S = 20  # for a network file system to show a new file everywhere
 KEPT = ("metrics.jsonl", "run.json")  # that a later start adds to
+LOCK = ".lock"  # held while a run writes here; says whose it is
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
 class Workdir:
     """The folder to write small files to, `local`, while it is entered; `push` copies them to a store, if there is one.
 
-    Raises OSError with what to do where the run's folder cannot be written.
+    Raises OSError with what to do where the run's folder cannot be written, BlockingIOError where another run does so
+    (of folders only: a store has no locks).
     """
 
     def __init__(self, path: str):
@@ -29,10 +35,12 @@ class Workdir:
         self._remote = object_store.is_remote(path)
         self.local = tempfile.mkdtemp(prefix="ds2_jax_") if self._remote else path
         self._pushed: dict[str, tuple[int, int]] = {}  # size and time of change
+        self._lock: int | None = None
 
     def __enter__(self) -> "Workdir":
         if not self._remote:
             _make_folder(self.path)
+            self._lock = _lock(self.path) if distributed.rank() == 0 else None
         elif distributed.rank() == 0:
             for name in KEPT:
                 if object_store.exists(self._url(name)):
@@ -43,6 +51,8 @@ class Workdir:
         if self._remote:
             self.push()
             shutil.rmtree(self.local, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def push(self) -> None:
         """Copy what changed to the store; of a local folder, nothing has to be done."""
@@ -86,6 +96,27 @@ def _make_folder(path: str) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(f"--workdir={path} cannot be written ({error.strerror}); name a folder that can") from error
+
+
+def _lock(path: str) -> int | None:
+    """Take a folder's lock, which ends with this process at the latest; None where there are no locks."""
+    lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(lock, 1000).decode(errors="replace") or "another process"
+        os.close(lock)
+        raise BlockingIOError(
+            f"--workdir={path} is in use by {owner}: wait until it has ended, or name another folder"
+        ) from None
+    except OSError as error:
+        os.close(lock)
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+    os.truncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}".encode())
+    return lock
 
 
 def _require_shared(path: str) -> None:

@@ -5,8 +5,10 @@
 #
 # Each process has a log of its own, LOGS/process-K.log (LOGS=logs/local-TIME by default); the terminal shows all, each line
 # with the process it is from. When one fails, the others end, too. Ctrl-C (or SIGTERM, or the end of the terminal) is
-# passed on: a checkpoint follows, then the end; a second one ends at once. The exit code is that of the first process that failed, or 0.
-# The machine's GPUs are shared out where N divides them; on CPU each process has the devices that XLA_FLAGS gives it.
+# passed on: a checkpoint follows, then the end; a second one ends at once. The exit code is that of the first process that
+# failed, or 0.
+# The machine's GPUs (or those of CUDA_VISIBLE_DEVICES) are shared out evenly; with JAX_PLATFORMS=cpu, and without GPUs, each
+# process has the CPU devices that XLA_FLAGS gives it.
 set -euo pipefail
 
 LEAVE_S=${LEAVE_S:-75} # the others notice a lost process and name it themselves, in 60 s at most; then they are ended
@@ -26,24 +28,28 @@ shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 [ -x "$(command -v "$python")" ] || usage "$python is missing: run make install, or name an interpreter, PYTHON=..."
+if [ "${JAX_PLATFORMS:-}" = cpu ]; then
+  visible=''
+else
+  visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | paste -sd, || true)}
+fi
+IFS=, read -ra gpus <<< "$visible"
+[ $((${#gpus[@]} % processes)) = 0 ] || usage "$processes processes cannot share ${#gpus[@]} GPUs evenly: choose a divisor, or set JAX_PLATFORMS=cpu"
 logs=${LOGS:-logs/local-$(date +%Y%m%d-%H%M%S)}
 mkdir -p "$logs"
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export DS2_COORDINATOR=127.0.0.1:$port DS2_NUM_PROCESSES=$processes PYTHONUNBUFFERED=1 TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}
-gpus=$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)
+export DS2_COORDINATOR=127.0.0.1:$port DS2_NUM_PROCESSES=$processes DS2_EXPECT_PROCESSES=$processes
+export PYTHONUNBUFFERED=1 TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}
+[ ${#gpus[@]} = 0 ] || export DS2_EXPECT_DEVICES=${#gpus[@]}
 
 # One process: its number and exit code go to files, since a pipeline hides them.
 start() {
-  local k=$1 share first
+  local k=$1 share=$((${#gpus[@]} / processes)) IFS=,
   shift
-  if [ "$gpus" -gt 0 ] && [ $((gpus % processes)) = 0 ] && [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then
-    share=$((gpus / processes)) first=$((k * gpus / processes))
-    CUDA_VISIBLE_DEVICES=$(seq -s, "$first" $((first + share - 1)))
-    export CUDA_VISIBLE_DEVICES
-  fi
+  [ "$share" = 0 ] || export CUDA_VISIBLE_DEVICES="${gpus[*]:k*share:share}"
   # shellcheck disable=SC2016  # $$ and "$@" are the inner shell's
   DS2_PROCESS_ID=$k sh -c 'echo $$ > "$0"; exec "$@"' "$run/pid-$k" "$python" "$root/main.py" "$@" || echo $? > "$run/code-$k"
   [ -e "$run/code-$k" ] || echo 0 > "$run/code-$k"

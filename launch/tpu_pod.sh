@@ -3,9 +3,11 @@
 #
 #   export TPU=ds2 ZONE=us-west4-a TYPE=v5litepod-16 BUCKET=gs://my-bucket/ds2
 #   launch/tpu_pod.sh create                                   a slice (SPOT=1: a cheaper one that may be taken away)
-#   launch/tpu_pod.sh setup                                    copy this repository there, make install ACCELERATOR=tpu
-#   launch/tpu_pod.sh upload data/librispeech                  a folder to BUCKET/data/librispeech
-#   launch/tpu_pod.sh train --config=configs/librispeech.py:16 --workdir=/bucket/runs/librispeech ...
+#   launch/tpu_pod.sh setup                                    copy the last commit there, make install ACCELERATOR=tpu
+#   launch/tpu_pod.sh upload data/librispeech                  a folder below this one to BUCKET/data/librispeech
+#   launch/tpu_pod.sh train --config=configs/librispeech.py:16 --workdir=/bucket/runs/librispeech \
+#     --config.data.train=/bucket/data/librispeech/train.jsonl --config.data.dev=/bucket/data/librispeech/dev-clean.jsonl \
+#     --config.data.test=/bucket/data/librispeech/test-clean.jsonl
 #   launch/tpu_pod.sh list                                     slices, their state, and what runs on TPU's machines
 #   launch/tpu_pod.sh logs [K]                                 follow the log of machine K (0)
 #   launch/tpu_pod.sh stop                                     end the training after a checkpoint; train: go on
@@ -43,6 +45,13 @@ on() {
   vm ssh "$TPU" --worker="$1" --command="$2"
 }
 
+chips() { # of the slice: v4 and v5p count cores, two of which are one device; v2 and v3 too, but each is one
+  case "$TYPE" in
+    v4-* | v5p-*) echo $((${TYPE##*-} / 2)) ;;
+    *) echo "${TYPE##*-}" ;;
+  esac
+}
+
 command=${1:-}
 [ $# -eq 0 ] || shift
 case "$command" in
@@ -54,28 +63,32 @@ case "$command" in
     need ZONE BUCKET
     archive=$(mktemp)
     trap 'rm -f "$archive"' EXIT
+    [ -z "$(git -C "$root" status --porcelain)" ] || echo "warning: what is not committed stays here" >&2
     git -C "$root" archive --format=tar.gz --output="$archive" HEAD
     vm scp "$archive" "$TPU:ds2.tar.gz" --worker=all
     path=${BUCKET#gs://} prefix=''
     [ "$path" = "${path%%/*}" ] || prefix=${path#*/}
-    on all "set -e; mkdir -p ~/ds2; tar -xzf ~/ds2.tar.gz -C ~/ds2; sudo mkdir -p /bucket; sudo chown \$(id -u) /bucket
-      sudo apt-get install -y -qq gcsfuse python3-venv make g++ || (curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg \
+    on all "set -e; mkdir -p ~/ds2; tar -xzf ~/ds2.tar.gz -C ~/ds2
+      sudo apt-get install -y -qq gcsfuse make g++ || (curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg \
         | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
         echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" \
-        | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get update -qq; sudo apt-get install -y -qq gcsfuse python3-venv make g++)
-      mountpoint -q /bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=0 ${prefix:+--only-dir=$prefix }${path%%/*} /bucket
-      cd ~/ds2; make install ACCELERATOR=tpu"
+        | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get update -qq; sudo apt-get install -y -qq gcsfuse make g++)
+      mountpoint -q /bucket || (sudo mkdir -p /bucket; sudo chown \$(id -u) /bucket
+        gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=0 ${prefix:+--only-dir=$prefix }${path%%/*} /bucket)
+      command -v ~/.local/bin/uv > /dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh  # images have older Pythons
+      ~/.local/bin/uv python install 3.12
+      cd ~/ds2; make install ACCELERATOR=tpu PYTHON=\$(~/.local/bin/uv python find 3.12)"
     ;;
   upload)
     need BUCKET
-    [ $# -eq 1 ] || usage "name one folder to upload"
+    [ $# -eq 1 ] && [ -d "$1" ] && [ "${1#/}" = "$1" ] || usage "name one folder to upload, below this one: data/librispeech"
     gcloud storage rsync --recursive "$1" "$BUCKET/${1%/}"
     ;;
   train)
     need ZONE
     [ $# -gt 0 ] || usage "no flags of main.py are given"
     on all "cd ~/ds2; sudo systemd-run --unit=ds2 --collect --uid=\$(id -u) --working-directory=\$HOME/ds2 --setenv=HOME=\$HOME \
-      --setenv=JAX_PLATFORMS=tpu,cpu --setenv=PYTHONUNBUFFERED=1 --property=KillMode=mixed --property=TimeoutStopSec=300 \
+      --setenv=JAX_PLATFORMS=tpu,cpu --setenv=PYTHONUNBUFFERED=1 --setenv=DS2_EXPECT_DEVICES=$(chips) --property=KillMode=mixed --property=TimeoutStopSec=300 \
       --property=Restart=on-failure --property=RestartForceExitStatus=75 --property=RestartPreventExitStatus='1 2' \
       --property=SuccessExitStatus=0 --property=RestartSec=10 .venv/bin/python main.py$(printf ' %q' "$@")"
     ;;
@@ -86,7 +99,7 @@ case "$command" in
     ;;
   logs)
     need ZONE
-    on "${1:-0}" "journalctl --unit=ds2 --output=cat --follow --lines=200"
+    on "${1:-0}" "sudo journalctl --unit=ds2 --output=cat --follow --lines=200"
     ;;
   stop)
     need ZONE

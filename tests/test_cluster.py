@@ -87,7 +87,12 @@ def test_the_gpus_of_a_machine_are_shared_by_its_processes(visible, task, device
         ({"coordinator": "n1:7000"}, {}, "--num_processes .or DS2_NUM_PROCESSES. is not set"),
         (NAMED | {"process_id": "4"}, {}, "process_id is 4 of --num_processes=4: use 0 to 3"),
         (NAMED | {"process_id": "first"}, {}, "process_id is 'first': write a whole number"),
+        (NAMED | {"num_processes": "0"}, {}, "num_processes is 0: use 1 or more"),
         (NAMED | {"coordinator": "n1"}, {}, "'n1': write HOST:PORT"),
+        (NAMED | {"coordinator": "n1:99999"}, {}, "port from 1 to 65535"),
+        ({}, SLURM | {"SLURM_PROCID": ""}, "Slurm started this, but SLURM_PROCID is not set"),
+        ({}, SLURM | {"SLURM_PROCID": "5"}, "SLURM_PROCID is 5 of SLURM_NTASKS=5: use 0 to 4"),
+        ({}, SLURM | {"SLURM_NODEID": "3", "SLURM_GPUS_ON_NODE": "2"}, "SLURM_NODEID is 3, but .* is of 3 nodes"),
         ({}, POD, "this is pod 2 of an indexed job"),
         ({}, {name: value for name, value in OPEN_MPI.items() if "uri" not in name}, "this Open MPI does not tell"),
         ({}, SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_NODEID": "0"}, "3 GPUs cannot be shared by 2 processes"),
@@ -103,5 +108,5 @@ def test_expectations_come_from_flags_or_variables():
     assert expected("expect_processes", {"expect_processes": "2"}, variables) == 2
     assert expected("expect_processes", {"expect_processes": ""}, variables) == 8
     assert expected("expect_devices", {}, variables) == 0
-    with pytest.raises(ValueError, match="DS2_EXPECT_PROCESSES is 'all'"):
+    with pytest.raises(ValueError, match=r"--expect_processes .or DS2_EXPECT_PROCESSES. is 'all'"):
         expected("expect_processes", {}, {"DS2_EXPECT_PROCESSES": "all"})

@@ -125,6 +125,43 @@ def test_all_end_when_one_fails_and_its_exit_code_is_passed_on(program, tmp_path
     assert (tmp_path / "logs" / "process-1.log").read_text() == "failed\n"
 
 
+@pytest.mark.parametrize(
+    ("variables", "shares"),
+    [
+        ({}, ["0,1", "2,3"]),
+        ({"CUDA_VISIBLE_DEVICES": "5,GPU-7"}, ["5", "GPU-7"]),
+        ({"JAX_PLATFORMS": "cpu"}, ["none", "none"]),
+    ],
+)
+def test_gpus_are_shared_out_evenly(variables, shares, gpus, tmp_path):
+    result = run(tmp_path, "2", "--", "--workdir=x", **({"JAX_PLATFORMS": "cuda,cpu"} | gpus | variables))
+    assert result.returncode == 0, result.stderr
+    found = [(tmp_path / "logs" / f"process-{k}.log").read_text().split() for k in (0, 1)]
+    devices = "none" if shares[0] == "none" else str(sum(len(share.split(",")) for share in shares))
+    assert found == [[share, "2", devices] for share in shares]
+
+
+def test_gpus_that_cannot_be_shared_out_are_told(gpus, tmp_path):
+    result = run(tmp_path, "3", "--", "--workdir=x", **gpus, JAX_PLATFORMS="")
+    assert result.returncode == 2
+    assert "3 processes cannot share 4 GPUs evenly" in result.stderr
+
+
+@pytest.fixture
+def gpus(tmp_path) -> dict[str, str]:
+    """Put an nvidia-smi of four GPUs on the path, and an interpreter that tells what it was given."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\nseq 0 3\n")
+    (tools / "interpreter").write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\n'
+        'echo "${CUDA_VISIBLE_DEVICES:-none} $DS2_EXPECT_PROCESSES ${DS2_EXPECT_DEVICES:-none}"\n'
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    return {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": str(tools / "interpreter")}
+
+
 @pytest.mark.parametrize(("arguments", "message"), [(("x",), "'x' is no number"), (("2", "--"), "no flags")])
 def test_misuse_is_explained(arguments, message, tmp_path):
     result = run(tmp_path, *arguments)

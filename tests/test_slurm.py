@@ -70,7 +70,7 @@ def test_a_preempted_job_goes_on_by_itself_and_ends_like_one_process_that_was_no
     assert ended["Restarts"] == "1"
     assert "ended with code 75: queued again" in told
     assert "start 2: 2 processes, 2 devices" in told
-    assert all("SIGTERM: a checkpoint follows" in log for log in logs)
+    assert all("SIGTERM: what has to be saved is saved" in log for log in logs)
     assert "go on from step" in logs[0]
 
     alone = run_main(*flags, f"--workdir={tmp_path}/alone")
@@ -98,7 +98,8 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_does_not_come_back(cluster, cli
 
 def test_variables_hold_for_sbatch_too_and_other_devices_than_expected_are_refused(cluster, clips, tmp_path):
     flags = [*small_flags(clips), f"--workdir={tmp_path}/run", "--expect_devices=5"]
-    first = cluster.run("sbatch", "--parsable", "launch/slurm.sbatch", *flags, **variables(tmp_path))
+    one_core = ("sbatch", "--parsable", "--cpus-per-task=1")  # all that these nodes have
+    first = cluster.run(*one_core, "launch/slurm.sbatch", *flags, **variables(tmp_path))
     cluster.wait(first, "COMPLETED")
     second = (tmp_path / "job.out").read_text().split("Submitted batch job ")[1].split()[0]
     ended = cluster.wait(second, "COMPLETED", "FAILED")
@@ -108,7 +109,40 @@ def test_variables_hold_for_sbatch_too_and_other_devices_than_expected_are_refus
 
 def test_a_job_with_fewer_nodes_than_asked_for_does_not_start(cluster, tmp_path):
     options = variables(tmp_path) | {"DS2_SUBMITTED": "1"}
-    job = cluster.run("sbatch", "--parsable", "--nodes=1", "launch/slurm.sbatch", "--workdir=nowhere", **options)
+    job = cluster.run(
+        *("sbatch", "--parsable", "--cpus-per-task=1", "--nodes=1"),
+        "launch/slurm.sbatch",
+        "--workdir=nowhere",
+        **options,
+    )
     assert cluster.wait(job, "COMPLETED", "FAILED")["JobState"] == "FAILED"
     assert "NODES=2 were asked for, the job has 1" in (tmp_path / "job.out").read_text()
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_job_that_is_killed_again_without_a_new_checkpoint_does_not_come_back(cluster, tmp_path):
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    options = variables(tmp_path) | {"PYTHON": str(killed)}
+    job = cluster.run("launch/slurm.sbatch", f"--workdir={tmp_path}/run", **options).split()[-1]
+    ended = cluster.wait(job, "COMPLETED", "FAILED")
+    told = (tmp_path / "job.out").read_text()
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "1"), told
+    assert "ended with code 137: queued again" in told
+    assert "killed (code 137) twice without a new checkpoint" in told
+
+
+def test_tasks_that_sbatch_was_asked_for_are_started(cluster, tmp_path):
+    options = {name: value for name, value in variables(tmp_path).items() if name not in ("NODES", "CPUS_PER_PROCESS")}
+    flags = ("--cpus-per-task=1", "--nodes=2", "--ntasks=4")
+    job = cluster.run("sbatch", "--parsable", *flags, "launch/slurm.sbatch", **(options | {"PYTHON": "/bin/echo"}))
+    assert cluster.wait(job, "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
+    logs = sorted((tmp_path / "logs" / job).glob("process-*.log"))
+    assert [log.read_text() for log in logs] == ["main.py --expect_processes=4 --expect_devices=4\n"] * 4
+
+
+@pytest.mark.parametrize(("name", "value"), [("NODES", "two"), ("GPUS_PER_NODE", "eight"), ("MAX_RESTARTS", "-1")])
+def test_variables_that_are_no_numbers_are_named(name, value, cluster, tmp_path):
+    with pytest.raises(RuntimeError, match=f"error: {name}={value}: write"):
+        cluster.run("launch/slurm.sbatch", "--workdir=x", **(variables(tmp_path) | {name: value}))

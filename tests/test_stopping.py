@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import jax
 import pytest
@@ -114,3 +115,23 @@ def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path
     )
     assert result.returncode == 0, result.stderr
     assert not list(tmp_path.glob("checkpoints/*tmp*"))
+
+
+def test_a_signal_while_steps_are_compiled_ends_before_the_other_shapes_are(clips, tmp_path, monkeypatch):
+    compiled = []
+
+    def compile_steps(*arguments, between: Callable[[], None]):
+        def interrupted():
+            compiled.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            between()
+
+        return compiling(*arguments, between=interrupted)
+
+    compiling: Callable = training.compile_steps
+    monkeypatch.setattr(training, "compile_steps", compile_steps)
+    config = config_for(clips)
+    config.batch.buckets = 4
+    with pytest.raises(Stopped) as stopped:
+        training.train(config, str(tmp_path / "run"))
+    assert (stopped.value.signal, stopped.value.step, len(compiled)) == (signal.SIGTERM, None, 1)

@@ -1,6 +1,7 @@
 """Training end to end on a few real utterances: resume, overfitting, bad input, what lies in the workdir."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from ds2_jax import config_check
 from ds2_jax.checkpoint import Checkpoints, load_model
 from ds2_jax.train import train
+from ds2_jax.workdir import Workdir
 from input_pipeline import prepare
 from input_pipeline.augment.clip_cache import Clips
 from tests import corpus_site
@@ -138,6 +140,35 @@ def test_a_finished_run_is_not_trained_again(clips, augmentation, uninterrupted,
     train(config_for(clips, augmentation), str(tmp_path / "run"))
     for a, b in zip(before, parameters_of(tmp_path / "run"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_partial_checkpoint_is_set_aside_for_the_one_before(clips, augmentation, uninterrupted, tmp_path, caplog):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest / "progress")  # what a copy that was interrupted has not come to
+    with caplog.at_level("WARNING", "ds2_jax"):
+        train(config_for(clips, augmentation), str(tmp_path / "run"))
+    assert f"{newest} is no whole checkpoint (no progress/metadata)" in caplog.text
+    assert loss_curve(tmp_path / "run") == loss_curve(uninterrupted)
+    for mine, theirs in zip(parameters_of(tmp_path / "run"), parameters_of(uninterrupted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(clips, augmentation, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    for file in (newest / "optimizer").glob("**/d/*"):
+        file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(ValueError, match=rf"checkpoints/{newest.name} cannot be read .*move it away"):
+        train(config_for(clips, augmentation), str(tmp_path / "run"))
+
+
+def test_a_workdir_that_another_run_uses_is_refused(clips, augmentation, tmp_path):
+    with Workdir(str(tmp_path / "run")):
+        result = run_main(*small_flags(clips), f"--workdir={tmp_path}/run")
+    assert result.returncode == 75
+    assert f"is in use by process {os.getpid()}" in result.stderr.splitlines()[-1]
+    train(config_for(clips, augmentation), str(tmp_path / "run"))
 
 
 def test_changed_data_is_refused_unless_told(clips, augmentation, uninterrupted, tmp_path):
