@@ -175,8 +175,9 @@ class Packing:
         for note in notes:
             note.unlink()
         if object_store.is_remote(self.output):
-            with contextlib.suppress(OSError):  # something of another packing lies there
-                work.rmdir()
+            with contextlib.suppress(OSError):  # something of another packing lies there, or the cache has shards
+                for folder in (work, work.parent, work.parent.parent):
+                    folder.rmdir()
         return list(infos.values())
 
 

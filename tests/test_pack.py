@@ -69,7 +69,7 @@ def test_a_bucket_gives_the_batches_of_the_files_whatever_fits_into_the_cache(
     done = pack(str(clips), f"s3://speech/same{limit}/deep", shards=3)
     assert done.manifest == f"s3://speech/same{limit}/deep/manifest.jsonl"
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest, threads=4))
-    assert not list(tmp_path.glob("cache/shards/packing/*"))
+    assert not list(tmp_path.glob("cache/**/packing"))
     kept = [path.name for path in tmp_path.glob("cache/shards/*.array_record")]
     assert len(kept) <= {"1": 3, "3e-4": 1, "0": 0}[limit]
 
@@ -297,6 +297,11 @@ def test_what_cannot_be_meant_is_named(store, clips, tmp_path, capsys, flags, sa
 
     assert main([str(clips), f"--output={tmp_path / 'out'}", *flags]) == 1
     assert re.search(said, capsys.readouterr().err)
+
+
+def test_what_is_on_its_way_to_a_store_lies_in_the_cache(tmp_path):
+    folder = packing.Packing("s3://speech/x", "train", [1], "")._work_folder()
+    assert folder.is_relative_to(tmp_path / "cache" / "shards")
 
 
 def test_a_disk_too_small_is_told_before_the_work(clips, tmp_path, monkeypatch):
