@@ -24,7 +24,7 @@ class MaskedBatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
         if train:
-            mean, var, count = _moments(x, mask)
+            mean, var, count = _moments(x, mask, running_mean.value)
             if not self.is_initializing():
                 keep = jnp.where(count > 0, self.momentum, 1.0)
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
@@ -35,13 +35,16 @@ class MaskedBatchNorm(nn.Module):
         return (x.astype(jnp.float32) * gain + (bias - mean * gain)).astype(x.dtype)
 
 
-def _moments(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance [C] of the valid positions, and how many there are, in float32."""
+def _moments(x: jax.Array, mask: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and biased variance [C] of the valid positions, and how many there are, in float32.
+
+    Both come from one pass, so that devices exchange them at once; the distance from `near` [C], which the mean is not far
+    from, keeps digits that the difference of two squares would lose.
+    """
     axes = tuple(range(x.ndim - 1))
-    wide = x.astype(jnp.float32)
     positions = jnp.broadcast_to(mask, (*x.shape[:-1], 1)).astype(jnp.float32)
     count = positions.sum()
     total = jnp.maximum(count, 1.0)
-    mean = (wide * positions).sum(axes) / total
-    var = (jnp.square(wide - mean) * positions).sum(axes) / total
-    return mean, var, count
+    away = (x.astype(jnp.float32) - near) * positions
+    first, second = away.sum(axes) / total, jnp.square(away).sum(axes) / total
+    return near + first, jnp.maximum(second - jnp.square(first), 0.0), count

@@ -117,6 +117,10 @@ class Watch:
                 self._answered = self._noted = now
             last = now
             verdict = self._verdict(now)
+            if verdict is None and self._stall_s and now - self._noted > self._stall_s:
+                reason = f"nothing has moved for {now - self._noted:.0f} s ({self._doing}); {self._who_is_behind()}"
+                self.say_goodbye(RETRY, reason)  # or the others would only see a connection break
+                self._end_here(RETRY, reason)
             if verdict is not None and not self._ended.is_set():
                 self._end_here(*verdict)
 
@@ -135,8 +139,6 @@ class Watch:
             named = ", ".join(self._names[rank] for rank in lost)
             silent = max(self._answered - self._heard[rank][1] for rank in lost)
             return RETRY, f"nothing was heard of {named} for {silent:.0f} s: killed, stopped, or out of reach"
-        if self._stall_s and now - self._noted > self._stall_s:
-            return RETRY, f"nothing has moved for {now - self._noted:.0f} s ({self._doing}); {self._who_is_behind()}"
         return None
 
     def _who_is_behind(self) -> str:

@@ -86,5 +86,7 @@ def test_devices_exchange_the_gradient_and_statistics_only(clips, parts, model):
     program, parameters = train_step_program(clips, parts, rnn_layers=2, **model)
     collectives = program.collectives()
     assert {collective.kind for collective in collectives} == {"all-reduce"}
+    statistics = [collective.times for collective in collectives if "_norm_" in collective.source]
+    assert statistics == [parts] * 2 * 3  # of each layer once forward and once backward
     sent = sum(collective.total for collective in collectives)
     assert parameters < sent < parts * MORE_ON_CPU * parameters
