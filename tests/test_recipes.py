@@ -73,7 +73,7 @@ def test_every_recipe_reads_its_manifests_and_augmentors(name, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     record = {"audio_filepath": "a.wav", "duration": 1.0, "text": "一" if config.text.language == "zh" else "one"}
     for split in ("train", "dev", "test"):
-        for path in filter(None, config.data[split].split(",")):
+        for path, _ in map(manifest.parse_weight, filter(None, config.data[split].split(","))):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text(json.dumps(record))
         if config.data[split]:
