@@ -202,10 +202,12 @@ def main() -> None:
         }
 
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
-        results = list(tqdm(pool.map(one, steps), total=len(steps), desc="compile", unit=" steps", file=sys.stderr))
+        results: list[dict] = []
+        for result in tqdm(pool.map(one, steps), total=len(steps), desc="compile", unit=" steps", file=sys.stderr):
+            results.append(result)
+            if a.json:
+                write(Path(a.json), results)
     print(table(results, chip))
-    if a.json:
-        write(Path(a.json), results)
 
 
 def write(file: Path, results: list[dict]) -> None:
