@@ -64,7 +64,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
         self._folder = absolute(workdir) / FOLDER
-        if not read_only:
+        if not read_only and not object_store.is_remote(workdir):  # in a store, orbax finds and removes them
             _set_partial_aside(self._folder)
         policy = preservation_policy.AnyPreservationPolicy(
             [

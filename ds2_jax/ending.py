@@ -20,6 +20,7 @@ from absl import logging as absl_logging
 from ds2_jax import distributed
 from ds2_jax.stopping import Stopped
 from ds2_jax.watch import RETRY
+from ds2_jax.workdir import WorkdirInUse
 
 FOR_PEOPLE = (ValueError, OSError, MemoryError, FloatingPointError)
 
@@ -49,7 +50,7 @@ def readable(output: str) -> Iterator[None]:
             raise
         if not expected:  # Python would wait for the others, which wait for this one
             traceback.print_exc()
-        distributed.leave(RETRY if isinstance(error, BlockingIOError) else 1, _describe(error, output))
+        distributed.leave(RETRY if isinstance(error, WorkdirInUse) else 1, _describe(error, output))
 
 
 def _describe(error: Exception, output: str) -> str:

@@ -38,8 +38,8 @@ class MaskedBatchNorm(nn.Module):
 def _moments(x: jax.Array, mask: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean and biased variance [C] of the valid positions, and how many there are, in float32.
 
-    Both come from one pass, so that devices exchange them at once; the distance from `near` [C], which the mean is not far
-    from, keeps digits that the difference of two squares would lose.
+    Both come from one pass, so that devices exchange them at once; the distance from `near` [C], which after the first
+    steps is close to the mean, keeps digits that the difference of two squares would lose.
     """
     axes = tuple(range(x.ndim - 1))
     positions = jnp.broadcast_to(mask, (*x.shape[:-1], 1)).astype(jnp.float32)

@@ -23,15 +23,20 @@ LOCK = ".lock"  # held while a run writes here; says whose it is
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
+class WorkdirInUse(OSError):
+    """Another run writes to the folder."""
+
+
 class Workdir:
     """The folder to write small files to, `local`, while it is entered; `push` copies them to a store, if there is one.
 
-    Raises OSError with what to do where the run's folder cannot be written, BlockingIOError where another run does so
-    (of folders only: a store has no locks).
+    alone: no other run may write there meanwhile (in folders only: a store has no locks). Raises OSError with what to do
+    where the run's folder cannot be written, WorkdirInUse where another run does.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, alone: bool = False):
         self.path = path
+        self._alone = alone
         self._remote = object_store.is_remote(path)
         self.local = tempfile.mkdtemp(prefix="ds2_jax_") if self._remote else path
         self._pushed: dict[str, tuple[int, int]] = {}  # size and time of change
@@ -40,7 +45,7 @@ class Workdir:
     def __enter__(self) -> "Workdir":
         if not self._remote:
             _make_folder(self.path)
-            self._lock = _lock(self.path) if distributed.rank() == 0 else None
+            self._lock = _lock(self.path) if self._alone and distributed.rank() == 0 else None
         elif distributed.rank() == 0:
             for name in KEPT:
                 if object_store.exists(self._url(name)):
@@ -81,7 +86,7 @@ def make_workdir(path: str) -> Workdir:
             f"--workdir={path}: checkpoints can be written to gs:// and to folders; mount other stores as a folder "
             "(docs/distributed.md)"
         )
-    workdir = Workdir(path)
+    workdir = Workdir(path, alone=True)
     if not object_store.is_remote(path):
         _make_folder(path)
         _require_shared(path)
@@ -106,8 +111,9 @@ def _lock(path: str) -> int | None:
     except BlockingIOError:
         owner = os.read(lock, 1000).decode(errors="replace") or "another process"
         os.close(lock)
-        raise BlockingIOError(
-            f"--workdir={path} is in use by {owner}: wait until it has ended, or name another folder"
+        raise WorkdirInUse(
+            f"--workdir={path} is in use by {owner}: wait until it has ended, or name another folder; if that machine is "
+            f"gone for good, remove {path}/{LOCK}"
         ) from None
     except OSError as error:
         os.close(lock)

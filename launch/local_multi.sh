@@ -31,7 +31,7 @@ python=${PYTHON:-$root/.venv/bin/python}
 if [ "${JAX_PLATFORMS:-}" = cpu ]; then
   visible=''
 else
-  visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | paste -sd, || true)}
+  visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | grep -x '[0-9]*' | paste -sd, || true)}
 fi
 IFS=, read -ra gpus <<< "$visible"
 [ $((${#gpus[@]} % processes)) = 0 ] || usage "$processes processes cannot share ${#gpus[@]} GPUs evenly: choose a divisor, or set JAX_PLATFORMS=cpu"

@@ -69,15 +69,15 @@ case "$command" in
     path=${BUCKET#gs://} prefix=''
     [ "$path" = "${path%%/*}" ] || prefix=${path#*/}
     on all "set -e; mkdir -p ~/ds2; tar -xzf ~/ds2.tar.gz -C ~/ds2
-      sudo apt-get install -y -qq gcsfuse make g++ || (curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg \
+      sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq gcsfuse make g++ || (curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg \
         | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
         echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" \
-        | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get update -qq; sudo apt-get install -y -qq gcsfuse make g++)
+        | sudo tee /etc/apt/sources.list.d/gcsfuse.list; sudo apt-get -o DPkg::Lock::Timeout=600 update -qq; sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq gcsfuse make g++)
       mountpoint -q /bucket || (sudo mkdir -p /bucket; sudo chown \$(id -u) /bucket
         gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=0 ${prefix:+--only-dir=$prefix }${path%%/*} /bucket)
       command -v ~/.local/bin/uv > /dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh  # images have older Pythons
       ~/.local/bin/uv python install 3.12
-      cd ~/ds2; make install ACCELERATOR=tpu PYTHON=\$(~/.local/bin/uv python find 3.12)"
+      cd ~/ds2; TPU_PROCESS_BOUNDS=1,1,1 TPU_CHIPS_PER_PROCESS_BOUNDS=1,1,1 TPU_VISIBLE_CHIPS=0 make install ACCELERATOR=tpu PYTHON=\$(~/.local/bin/uv python find 3.12)"
     ;;
   upload)
     need BUCKET

@@ -99,11 +99,12 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_does_not_come_back(cluster, cli
 def test_variables_hold_for_sbatch_too_and_other_devices_than_expected_are_refused(cluster, clips, tmp_path):
     flags = [*small_flags(clips), f"--workdir={tmp_path}/run", "--expect_devices=5"]
     one_core = ("sbatch", "--parsable", "--cpus-per-task=1")  # all that these nodes have
-    first = cluster.run(*one_core, "launch/slurm.sbatch", *flags, **variables(tmp_path))
+    first = cluster.run(*one_core, "--partition=high", "launch/slurm.sbatch", *flags, **variables(tmp_path))
     cluster.wait(first, "COMPLETED")
     second = (tmp_path / "job.out").read_text().split("Submitted batch job ")[1].split()[0]
     ended = cluster.wait(second, "COMPLETED", "FAILED")
     assert (ended["JobState"], ended["NumNodes"], ended["Restarts"], ended["ExitCode"]) == ("FAILED", "2", "0", "1:0")
+    assert ended["Partition"] == "high"
     assert "5 devices were expected and 2 found" in (tmp_path / "logs" / second / "process-0.log").read_text()
 
 
