@@ -12,7 +12,12 @@ The clips are single words (139 minutes of them for training). Joined, each in o
 
 The last line evaluates the words one by one. An epoch has each word six times, each joined utterance twice, always
 augmented anew; the first epoch goes from short to long, so that 1,100 steps see single words: from joined ones alone a
-network still wrote nothing after 1,300. Not measured.
+network still wrote nothing after 1,300. 2.3 million parameters.
+
+Measured (jax 0.10.2, one core of an AMD EPYC of family 25, beside other work, 67 minutes), greedy: test CER 59.4 % (95 %
+interval 55.9 to 62.7) joined, 61.0 % (57.8 to 64.2) word by word. Expect a high CER: 12,500 characters are few for
+2,600 different ones, a tenth of those of test are in no training word, and nothing but a language model tells
+characters of one sound apart.
 """
 
 from ml_collections import ConfigDict
