@@ -22,6 +22,11 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no TPU is looked for
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault(
+    "TPU_ACCELERATOR_TYPE", "v5litepod-16"
+)  # any: else libtpu complains at length that it is on no TPU
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several compilers side by side: none has a chip
 
 import jax
 import numpy as np
@@ -73,7 +78,8 @@ def make_mesh(topology: str, fsdp: int) -> Mesh:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except RuntimeError as error:
-        raise SystemExit(f"error: {error}; install the compiler: {INSTALL}") from error
+        mend = f"install the compiler: {INSTALL}" if "not installed" in str(error) else "choose another --topology"
+        raise SystemExit(f"error: {error}; {mend}") from error
     return Mesh(np.array(found.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
 
 
