@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from input_pipeline import shard_source
+from input_pipeline import audio_frames, shard_source
 from input_pipeline.object_store import is_remote
 from input_pipeline.shards import parse_reference
 
@@ -28,7 +28,10 @@ _SPHERE_SAMPLES = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)  # what 
 # libsndfile shortens what a header promises to the bytes that there are, and says so in its log alone.
 _PROMISED = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _NO_SIZE = 0x7FFF0000  # from here on a size is what programs write that write to a pipe, and cannot know it
+_UNKNOWN = 2**62  # samples: libsndfile's word for a FLAC that was written to a pipe
+_MP3_SLACK = 3 * 1152  # samples: what encoders add at both ends, and a header's own frame
 _NO_END = "Last page lacks an end-of-stream bit"
+_CONVERT = "ffmpeg -i IN OUT.flac"
 _MALFORMED = ("malformed", "lost sync")  # libsndfile's words for a format that it knows, and content that is not right
 
 
@@ -71,7 +74,7 @@ def read(source: Source, sample_rate_hz: int | None = None, *, first_channel: bo
 
 
 def info(source: Source) -> AudioInfo:
-    """Read a file's header. Raises AudioError, also where a file is cut off and its size shows it (not FLAC and MP3)."""
+    """Read a file's header. Raises AudioError, also where a file is cut off and its size shows it (not FLAC)."""
     source = _resolved(source)
     with _opened(source) as file:
         header = AudioInfo(file.frames, file.samplerate, file.channels, file.frames / file.samplerate)
@@ -127,8 +130,13 @@ def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
 
 
 def _check_whole(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO, name: str) -> None:
-    """Raise AudioError where a header promises more than there is; FLAC and MP3 show it only when they are decoded."""
-    if file.format in ("FLAC", "MP3"):
+    """Raise AudioError where a header promises another length than there is; FLAC shows it only when it is decoded."""
+    if file.frames >= _UNKNOWN:
+        raise AudioError(f"{name} does not say how long it is, as if streamed; write it again: {_CONVERT}")
+    if file.format == "FLAC":
+        return
+    if file.format == "MP3":
+        _check_frames(file.frames, audio_frames.mp3_samples(_head(handle, size=-1)), name)
         return
     if file.format == "NIST":
         counts = _SPHERE_SAMPLES.findall(_head(handle))
@@ -138,10 +146,28 @@ def _check_whole(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO
         log = file.extra_info
         if _NO_END in log:
             raise AudioError(f"{name} is cut off: it has no end; copy it again, or close it: ffmpeg -i IN -c copy OUT")
+        if file.format == "OGG" and audio_frames.ogg_is_joined(_head(handle, size=-1)):
+            raise AudioError(
+                f"{name} is several files end to end, of which the first alone is read; join them: {_CONVERT}"
+            )
         found = _PROMISED.search(log)
         promised, there, unit = (int(found[1]), int(found[2]), "bytes") if found else (0, 0, "")
     if there < _WHOLE * promised and promised < _NO_SIZE:
         raise AudioError(f"{name} is cut off: {there} of {promised} {unit} are there; copy it again")
+
+
+def _check_frames(promised: int, there: int, name: str) -> None:
+    """Raise AudioError where an MP3's frames, if they can be followed, do not hold what its header says."""
+    if there and promised > there / _WHOLE + _MP3_SLACK:
+        raise AudioError(
+            f"{name} is cut off, or does not say how long it is: {there} of {promised} samples are there; copy it again, "
+            f"or, if it is whole, convert it: {_CONVERT}"
+        )
+    if there and promised < there * _WHOLE - _MP3_SLACK:
+        raise AudioError(
+            f"{name} holds {there} samples, of which {promised} would be read: it does not say how long it is, or is "
+            f"several files end to end; convert it: {_CONVERT}"
+        )
 
 
 def _check_not_empty(samples: int, name: str) -> None:
@@ -177,9 +203,8 @@ def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exce
     return f"{name} is no audio that libsndfile reads ({reason}); convert it to WAV or FLAC"
 
 
-def _head(handle: str | os.PathLike | BinaryIO) -> bytes:
-    """Return what a SPHERE header would be, and the four bytes behind it; a file object stays where it is."""
-    size = _SPHERE_BYTES + len(_SHORTEN_MAGIC)
+def _head(handle: str | os.PathLike | BinaryIO, size: int = _SPHERE_BYTES + len(_SHORTEN_MAGIC)) -> bytes:
+    """Return the first bytes (-1: all): a SPHERE header and the four bytes behind it; a file object stays where it is."""
     if isinstance(handle, str | os.PathLike):
         with open(handle, "rb") as file:
             return file.read(size)

@@ -120,6 +120,63 @@ def test_what_stands_behind_the_audio_is_no_matter(container, coding):
     assert info(file.getvalue() + junk).samples >= len(tone())
 
 
+def mp3(seconds: float, *, levels: tuple[float, float] = (0.2, 0.2), coding: str = "CONSTANT") -> bytes:
+    """Encode noise of one level in its first half and another one in its second."""
+    noise = np.random.default_rng(1).normal(0, 1, int(seconds * RATE)) * np.repeat(levels, int(seconds * RATE) // 2)
+    file = io.BytesIO()
+    soundfile.write(file, noise, RATE, format="MP3", bitrate_mode=coding, compression_level=0.5)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("levels", [(0.2, 2e-4), (2e-4, 0.2)])
+def test_an_mp3_of_variable_rate_that_does_not_tell_its_length_is_refused(levels):
+    whole = mp3(10, levels=levels, coding="VARIABLE")
+    assert len(read(whole)[0]) == 10 * RATE
+    second = whole.index(whole[:2], whole.index(b"LAME"))  # the first frame holds no audio, but the length
+    headless = whole[second:]
+    assert soundfile.info(io.BytesIO(headless)).frames != pytest.approx(10 * RATE, rel=0.1)  # what libsndfile guesses
+    for use in (info, read):
+        with pytest.raises(AudioError, match=r"does not say how long it is.*ffmpeg"):
+            use(headless)
+
+
+@pytest.mark.parametrize("coding", ["CONSTANT", "VARIABLE"])
+def test_mp3_files_put_end_to_end_are_refused_since_the_first_alone_would_be_read(coding):
+    tag = b"TAG" + bytes(125)
+    for joined in (mp3(3, coding=coding) + mp3(7, coding=coding), mp3(3, coding=coding) + tag + mp3(7, coding=coding)):
+        with pytest.raises(AudioError, match="several files end to end"):
+            info(joined)
+
+
+def test_an_mp3_with_tags_is_read():
+    tag = b"ID3\x04\x00\x00\x00\x00\x02\x00" + b"\xff\xfb\x90" * 85 + b"\0"
+    whole = mp3(2)
+    np.testing.assert_array_equal(read(tag + whole + b"TAG" + bytes(125))[0], read(whole)[0])
+
+
+@pytest.mark.parametrize("coding", ["VORBIS", "OPUS"])
+def test_ogg_files_put_end_to_end_are_refused_since_the_first_alone_would_be_read(coding):
+    parts = []
+    for seconds in (1, 2):
+        file = io.BytesIO()
+        soundfile.write(file, tone(seconds), RATE, format="OGG", subtype=coding)
+        assert info(file).duration_s == pytest.approx(seconds, abs=0.01)
+        parts.append(file.getvalue())
+    with pytest.raises(AudioError, match="several files end to end"):
+        info(b"".join(parts))
+
+
+def test_flac_that_was_streamed_and_does_not_know_its_length_is_refused():
+    file = io.BytesIO()
+    soundfile.write(file, tone(), RATE, format="FLAC")
+    whole = bytearray(file.getvalue())
+    whole[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples
+    whole[22:26] = bytes(4)
+    for use in (info, read):
+        with pytest.raises(AudioError, match="does not say how long it is"):
+            use(bytes(whole))
+
+
 def test_header_says_what_is_in_the_file(tmp_path):
     soundfile.write(tmp_path / "s.wav", np.zeros((2000, 3)), 8000)
     assert info(tmp_path / "s.wav") == (2000, 8000, 3, 0.25)
