@@ -25,6 +25,7 @@ from input_pipeline.manifest import Manifest, absolute_path
 from input_pipeline.shards import parse_reference
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and cut a few milliseconds
+SAMPLES_SLACK_S = 1e-4  # by which audio may be longer than what the batch plan makes room for: a sample or two
 FULL_SCALE = 0.999
 CLIPS_PER_WORKER = 32  # fewer are not worth starting a process
 HISTOGRAM_BINS = 10
@@ -220,8 +221,7 @@ def _has_no_samples(path: str) -> bool:
 
 def audio_problems(checked: Manifest, clips: Sequence[Clip], limits: Limits) -> Iterator[Problem]:
     """Find what is wrong with the audio alone, and durations that differ from it."""
-    # By most rows: a single duration that lies must not make the rounding of the others look like lies.
-    unit = manifest.rounding_unit_s(checked.duration, share=0.5)
+    lies = lying_durations(checked.duration, np.array([math.nan if clip.fault else clip.duration_s for clip in clips]))
     for row, clip in enumerate(clips):
         seconds = clip.duration_s
         if clip.fault:
@@ -233,10 +233,21 @@ def audio_problems(checked: Manifest, clips: Sequence[Clip], limits: Limits) -> 
             yield Problem(row, "silent", f"mean level {clip.level_db:.1f} dBFS")
         if clip.clipped_share > limits.clipped_share:
             yield Problem(row, "clipped", f"{clip.clipped_share:.2%} of the samples at full scale")
-        if abs(checked.duration[row] - seconds) > unit + DURATION_SLACK_S:
+        if lies[row]:
             yield Problem(row, "duration", f"says {checked.duration[row]:g} s, the audio has {seconds:.3f} s")
         if not limits.min_duration_s <= seconds <= limits.max_duration_s:
             yield Problem(row, "limits", f"{seconds:.3f} s")
+
+
+def lying_durations(stated: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Tell which stated seconds [N] are far from the true ones [N] (nan: not known), or shorter than rounding explains.
+
+    Rounding is that of all rows that are not far off, as for the batch plan (pipeline.planned_frames), which makes no room
+    for more, so that the clip would be left out. What is far off is told by the rounding of most rows: a single
+    duration that lies must not make the rounding of the others look like lies.
+    """
+    far = np.abs(stated - true) > manifest.rounding_unit_s(stated, share=0.5) + DURATION_SLACK_S
+    return far | (true - stated > manifest.rounding_unit_s(stated[~far]) / 2 + SAMPLES_SLACK_S)
 
 
 def rate_problems(clips: Sequence[Clip]) -> Iterator[Problem]:
@@ -360,12 +371,12 @@ def write_cleaned(
     kept = [row for row in range(len(checked)) if row not in removed]
     if not kept:
         raise DoctorError(f"{checked.sources[0]}: no good row is left, so {output} was not written")
-    unit = manifest.rounding_unit_s(checked.duration, share=0.5)
+    # Rounded as the others that stay: another unit would make their rounding look like lies.
+    unit = manifest.rounding_unit_s(checked.duration[[row for row in kept if row not in mended]])
     same_folder = os.path.realpath(os.path.dirname(output)) == os.path.realpath(os.path.dirname(checked.sources[0]))
 
     def record(row: int) -> dict:
         path = checked.path_as_written(row) if same_folder else absolute_path(checked.audio[row])
-        # Rounded as its neighbours: other units would make the rounding of the neighbours look like lies.
         true_s = round(max(unit, round(clips[row].duration_s / unit) * unit), 3)
         duration = true_s if row in mended else checked.duration[row]
         return {"audio_filepath": path, "duration": float(duration), "text": checked.text[row], **checked.extra[row]}

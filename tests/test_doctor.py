@@ -119,6 +119,24 @@ def test_durations_rounded_to_tenths_do_not_lie_even_beside_one_that_does(clinic
     assert "[duration]: 1" in clinic.check()[1]
 
 
+@pytest.mark.parametrize("finer", [1.234, None])
+def test_durations_shorter_than_the_batch_plan_allows_lie_and_are_mended(clinic, finer):
+    """Tenths beside thousandths, or cut off instead of rounded: the plan would make no room for the clip."""
+    stated = {1.04: 1.0, 1.33: 1.3, 0.96: 1.0} if finer else {1.07: 1.0, 1.33: 1.3, 1.16: 1.1}
+    for seed, (seconds, said) in enumerate(stated.items(), start=10):
+        clinic.add(f"{seed}.wav", voice(seconds, seed), duration=said)
+    if finer:
+        clinic.add("fine.wav", voice(finer, 30), duration=finer)
+    output = clinic.folder / "cleaned.jsonl"
+    code, report = clinic.check(f"--output={output}")
+    assert code == 1
+    assert "[duration]: 2" in report
+    cleaned = manifest.read(output)
+    for seconds, duration in zip([2.0, 2.0, *stated, *([finer] if finer else [])], cleaned.duration, strict=True):
+        assert seconds <= duration + cleaned.duration_unit_s / 2 + 1e-9
+    assert manifest.main(["check", str(output)]) == 0
+
+
 def test_the_cleaned_manifest_is_clean_and_counts_what_was_done(clinic):
     clinic.add("gone.wav")
     clinic.add("liar.wav", voice(1.234, 5), duration=30.0)
