@@ -8,6 +8,7 @@ import hashlib
 import math
 import multiprocessing
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -98,14 +99,27 @@ class Limits:
         return (frames - 1) // self.stride + 1 if to_hop >= 0 else 0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `check` to a command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line of `python -m input_pipeline.manifest` and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Look after manifests.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="read every clip and report what is wrong", description=__doc__)
+    _add_arguments(check)
+    args = parser.parse_args(argv)
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("manifest", help="manifest file to check")
     add("--vocabulary", default="", help="vocabulary file: texts with other characters are problems")
-    add(
-        "--language", default="", help="language whose text normalisation comes first, such as en or zh (default: none)"
-    )
+    add("--language", default="", choices=text.LANGUAGES, help="whose text normalisation comes first (default: none)")
     add("--output", default="", help="write a cleaned manifest: bad rows removed, lying durations mended")
     add("--min_duration", type=float, default=0.0, help="shortest clip in seconds (default: 0)")
     add("--max_duration", type=float, default=math.inf, help="longest clip in seconds (default: no limit)")

@@ -3,7 +3,6 @@
 `python -m input_pipeline.manifest check FILE` reads every clip and reports what is wrong (input_pipeline/doctor.py).
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -67,7 +66,8 @@ class Manifest:
 
     def speaker(self, row: int) -> str:
         """Return the speaker of a row, '' where the manifest names none."""
-        return str(self.extra[row].get("speaker", ""))
+        value = self.extra[row].get("speaker")
+        return "" if value is None else str(value)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Manifest":
         """Keep these rows, in this order."""
@@ -292,14 +292,14 @@ def parse_weight(part: str) -> tuple[str, float]:
 
 
 def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
-    """Write a manifest at once or not at all: to a neighbouring file first, which then takes the name."""
+    """Write JSON lines at once or not at all: to a neighbouring file first, which then takes the name."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+        with open(unfinished, "wb") as file:
             for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                file.write(_line(record))
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, target)
@@ -309,6 +309,14 @@ def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _line(record: Mapping) -> bytes:
+    """Write a record as UTF-8; what UTF-8 cannot hold, half a surrogate pair, comes back as the escape that it was."""
+    try:
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(record).encode() + b"\n"
 
 
 def filter_duration(manifest: Manifest, min_s: float = 0.0, max_s: float = math.inf) -> tuple[Manifest, str]:
@@ -335,23 +343,7 @@ def filter_duration(manifest: Manifest, min_s: float = 0.0, max_s: float = math.
     return manifest.select(np.flatnonzero(~dropped)), sentence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 clean, 1 problems found, 2 wrong usage."""
-    from input_pipeline import doctor  # reads audio: whoever only imports this module does not pay for it
-
-    parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Look after manifests.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="read every clip and report what is wrong", description=doctor.__doc__)
-    doctor.add_arguments(check)
-    args = parser.parse_args(argv)
-    try:
-        return doctor.run(args)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
 if __name__ == "__main__":
+    from input_pipeline.doctor import main  # reads audio: whoever only imports this module does not pay for it
+
     sys.exit(main())

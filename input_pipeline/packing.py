@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from input_pipeline import manifest as manifests
 from input_pipeline import object_store
 from input_pipeline.shard_cache import ShardCache
 from input_pipeline.shard_writer import ShardWriter
@@ -159,15 +160,15 @@ class Packing:
             }
             for number, (line, (begin, size)) in enumerate(zip(lines, ranges, strict=True))
         ]
-        write_lines(note, [{"source": self.source, **info._asdict()}, *described])
+        manifests.write(note, [{"source": self.source, **info._asdict()}, *described])
 
     def _write_manifest(self, notes: Sequence[Path], work: Path) -> list[ShardInfo]:
         """Join the notes to the index and the manifest, which comes last."""
         infos = {self._shard(number): _read_note(note)[0] for number, note in enumerate(notes)}
         index, manifest = work / f"{self.name}.shards.json", work / f"{self.name}.jsonl"
         entries = {name: info._asdict() for name, info in infos.items()}
-        write_lines(index, [{"source": self.source, "shards": entries}])
-        write_lines(manifest, (line for note in notes for line in _read_note(note)[2]))
+        manifests.write(index, [{"source": self.source, "shards": entries}])
+        manifests.write(manifest, (line for note in notes for line in _read_note(note)[2]))
         if object_store.is_remote(self.output):
             for path in (index, manifest):
                 object_store.upload(path, object_store.join(self.output, path.name))
@@ -187,24 +188,6 @@ def equal_ends(sizes: np.ndarray, shards: int) -> list[int]:
     ends = np.searchsorted(total * shards, total[-1] * number) + 1
     ends = np.maximum.accumulate(np.maximum(ends - number, 0)) + number  # each has a row
     return np.minimum(ends, len(sizes) - shards + number).tolist()  # and leaves one for each of those behind it
-
-
-def write_lines(path: Path, values) -> None:
-    """Write JSON lines at once or not at all."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(unfinished, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-            for value in values:
-                file.write(json.dumps(value, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        if error.errno and not error.filename:  # a full disk's has none
-            error.filename = str(path)
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _read_note(note: Path) -> tuple[ShardInfo, str, Iterator[dict]]:

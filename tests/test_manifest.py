@@ -37,6 +37,7 @@ def test_rows_know_their_line_speaker_and_extra_keys(tmp_path):
     assert read.where(1) == f"{path}:3 (b.wav)"
     assert [read.speaker(0), read.speaker(1)] == ["fash", "7"]
     assert read.extra[0] == {"speaker": "fash", "take": 2}
+    assert manifest.read(write_lines(tmp_path / "null.jsonl", record(speaker=None))).speaker(0) == ""
     assert read.text == ["yes", "你好"]
     assert read.duration.tolist() == [1.5, 2.0]
 
@@ -196,3 +197,12 @@ def test_command_line_names_a_wrong_file_without_a_traceback(tmp_path):
     assert ran.returncode == 2
     assert ran.stderr.strip().splitlines()[-1].endswith("gone.jsonl does not exist; check the path")
     assert "Traceback" not in ran.stderr
+
+
+def test_half_a_surrogate_pair_is_written_as_the_escape_that_it_was(tmp_path):
+    """JSON may hold it, UTF-8 may not: one broken text must not make the whole manifest unreadable."""
+    source = write_lines(tmp_path / "m.jsonl", record(text="a\ud83d"), record(text="你好"))
+    written = tmp_path / "written.jsonl"
+    manifest.write(written, manifest.records(source))
+    assert manifest.read(written).text == manifest.read(source).text
+    assert "你好" in written.read_text(encoding="utf-8")
