@@ -66,7 +66,7 @@ def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMe
             stats = FeatureStats.load(config["features"]["stats"])
         else:
             stats = feature_stats.compute(
-                manifest.sources,
+                manifest.audio,
                 features,
                 num_samples=config["features"]["stats_samples"],
                 seed=config["seed"],

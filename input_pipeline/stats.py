@@ -61,7 +61,7 @@ class Moments:
 
 
 def compute(
-    paths: Sequence[str],
+    clips: Strings,
     settings: FeatureSettings,
     *,
     num_samples: int = 2000,
@@ -71,7 +71,7 @@ def compute(
     progress: bool = True,
     warn_upsampled: bool = True,
 ) -> FeatureStats:
-    """Measure a random sample (all, if fewer) of the clips of manifests, on all cores unless `workers` says how many.
+    """Measure a random sample (all, if fewer) of clips, on all cores unless `workers` says how many.
 
     The result is the same for any number of workers. Clips that cannot be used are named and left out; a larger share of
     them than `max_bad_share` raises StatsError. A std below 0.05 is raised to it. Clips
@@ -79,17 +79,14 @@ def compute(
     """
     if num_samples < 1 or workers < 0:
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
-    all_clips = Strings.joined([manifest.read(path, need_text=False).audio for path in paths])
-    if len(all_clips) > num_samples:
-        chosen = np.random.default_rng(seed).choice(len(all_clips), num_samples, replace=False)
-        all_clips = all_clips.take(np.sort(chosen))
-    clips = list(all_clips)
-    with shard_source.filling(all_clips):
-        total = _measure_all(clips, settings, workers or _cores(), progress)
+    if len(clips) > num_samples:
+        clips = clips.take(np.sort(np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)))
+    with shard_source.filling(clips):
+        total = _measure_all(list(clips), settings, workers or _cores(), progress)
     _report(total, len(clips), settings, max_bad_share, warn_upsampled)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
-        logger.warning("%d of %d features hardly vary in %s", (std < STD_FLOOR).sum(), len(std), ", ".join(paths))
+        logger.warning("%d of %d features hardly vary in these %d clips", (std < STD_FLOOR).sum(), len(std), len(clips))
     return FeatureStats(total.mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32))
 
 
@@ -184,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not os.access(folder, os.W_OK):  # told now rather than after the work
             raise StatsError(f"--output={args.output}: {folder} is no folder that can be written to; make it first")
         settings = FeatureSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(FeatureSettings)})
-        stats = compute(args.manifests, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
+        clips = Strings.joined([manifest.read(path, need_text=False).audio for path in args.manifests])
+        stats = compute(clips, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
         stats.save(args.output)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

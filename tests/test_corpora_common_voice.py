@@ -62,6 +62,24 @@ def test_a_locale_is_asked_for_where_there_are_several(tmp_path, capsys):
     assert "--config=configs/aishell.py" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [[], ["--locale=zh-CN"]])
+def test_the_folder_of_a_locale_is_a_source_too_and_keeps_its_language(tmp_path, options, monkeypatch, capsys):
+    source = corpus_site.write_tree(tmp_path / "s", MANDARIN) / "cv-corpus-17.0-2024-03-15" / "zh-CN"
+    monkeypatch.chdir(source)
+    for named in (".", str(source)):
+        assert prepare.main(["common_voice", f"--source={named}", f"--target_dir={tmp_path / 'x'}", *options]) == 0
+        assert corpus_site.texts(tmp_path / "x" / "train.jsonl") == ["你好世界"]
+        assert "--config=configs/aishell.py" in capsys.readouterr().out
+
+
+def test_lines_that_are_cut_off_are_counted(tmp_path, capsys):
+    source = corpus_site.write_tree(tmp_path / "s", ENGLISH)
+    with open(source / "cv-corpus-17.0-2024-03-15" / "en" / "dev.tsv", "a") as table:
+        table.write("speaker\tcommon_voice_en_99.mp3\n")
+    assert prepare.main(["common_voice", f"--source={source}", f"--target_dir={tmp_path / 'x'}"]) == 0
+    assert "skipped, as they are lines of dev.tsv that are cut off: 1: speaker" in capsys.readouterr().out
+
+
 def test_a_locale_is_unpacked_beside_another_that_is_unpacked_already(tmp_path):
     source = corpus_site.write_tree(tmp_path / "s", {**ENGLISH, "zh-CN.tar.gz": corpus_site.tar(MANDARIN)})
     line = ["common_voice", f"--source={source}", f"--target_dir={tmp_path / 'x'}", "--locale=zh-CN"]

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from ds2_jax import config_check
 from ds2_jax.checkpoint import Checkpoints, load_model
 from ds2_jax.train import train
+from ds2_jax.training_data import describe_model, read_training_manifest
 from ds2_jax.workdir import Workdir
-from input_pipeline import prepare
+from input_pipeline import manifest, prepare, stats
 from input_pipeline.augment.clip_cache import Clips
 from tests import corpus_site
 from tests.runs import run_main, small_config, small_flags, start_main
@@ -200,6 +201,26 @@ def test_the_best_checkpoint_and_the_last_ones_are_kept(uninterrupted):
         kept = sorted(int(path.name) for path in (uninterrupted / "checkpoints").iterdir())
     assert best == min(rates, key=lambda step: (rates[step], step))
     assert {best, *sorted(rates)[-2:]} == set(kept)
+
+
+def test_clips_outside_the_limits_of_duration_are_not_in_the_statistics_either(clips, tmp_path):
+    excluded = {"audio_filepath": "an hour that nobody can read.wav", "duration": 3600.0, "text": "yes"}
+    train_manifest = tmp_path / "train.jsonl"
+    chosen = manifest.read(clips)
+    manifest.write(
+        train_manifest,
+        [
+            {"audio_filepath": chosen.audio[row], "duration": chosen.duration[row], "text": chosen.text[row]}
+            for row in range(6)
+        ]
+        + [excluded] * 3,
+    )
+    config = small_config(train_manifest)
+    config.data.max_duration_s = 60.0
+    meta = describe_model(config, read_training_manifest(config), str(tmp_path))
+    alone = stats.compute(chosen.audio.take(np.arange(6)), meta.features)
+    assert meta.stats is not None
+    np.testing.assert_array_equal(meta.stats.mean, alone.mean)
 
 
 def test_bad_utterances_are_skipped_and_named(clips, tmp_path, caplog):

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(args: argparse.Namespace) -> Prepared:
     """Unpack and scan; write the manifests."""
     place = Place.of(args)
-    root = find_locale(place, Path(args.source), args.locale)
+    root = find_locale(place, Path(args.source).resolve(), args.locale)
     spaceless = (args.locale or root.name).partition("-")[0] in WITHOUT_SPACES
     rule = assemble.text_rule(args.text, spaces=not spaceless)
     splits = {split: read_split(root, split, rule) for split in SPLITS}
@@ -46,6 +46,8 @@ def prepare(args: argparse.Namespace) -> Prepared:
 
 def find_locale(place: Place, source: Path, locale: str | None) -> Path:
     """Return the folder of the language with its clips and TSV files, unpacked first if need be."""
+    if source.name == locale and (source / "train.tsv").is_file():
+        return source
     if locale is not None:
         archives = [path.name for path in source.glob("*.tar.gz") if f"-{path.name}".endswith(f"-{locale}.tar.gz")]
         if archives or assemble.find_root(source, f"{locale}/train.tsv") is not None:
@@ -68,6 +70,9 @@ def read_split(root: Path, split: str, rule: Callable[[str], str]) -> list[Recor
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise CorpusError(f"{path}: no column {', '.join(missing)}; this is not a release's {split}.tsv")
+    assemble.name_skipped(
+        f"are lines of {path.name} that are cut off", ["\t".join(row) for row in rows if len(row) < len(header)]
+    )
     listed = [[row[header.index(name)] for name in COLUMNS] for row in rows if len(row) >= len(header)]
     speakers = {clip: speaker for speaker, clip, _ in listed}
     there = set(os.listdir(root / "clips"))
