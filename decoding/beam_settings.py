@@ -15,7 +15,8 @@ class BeamSettings:
     lm: a KenLM model, binary or ARPA ('' for none). unigrams: its words, one a line ('' where they are read from the
     model). beam_size: prefixes that survive a frame. cutoff_prob and cutoff_top_n: a frame's most probable symbols up to
     this sum and number. threshold: prefixes whose score lies further below the best one's are dropped. lexicon: `strict`
-    writes words of the language model only, `open` any word, at unknown_score (natural log) for one it lacks.
+    writes words (or characters, of a model of characters) of the language model only, `open` any, at unknown_score
+    (natural log) for one it lacks.
     end_of_sentence: the model's </s> counts at the end. hot_words: 'word:weight, word:weight', a weight in natural logs
     added for each occurrence. nbest: hypotheses returned. threads: of the engine; 0 for one a core.
     Raises ValueError naming field, value and mend.

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 WORD_START = "\u2581"
 LEAST_SYMBOL = -5.0  # ln p below which both skip a symbol of a frame; less makes them slow, and no better
-LEAST_OF_SEVERAL = (
-    -10.0
-)  # the same where more than one hypothesis is wanted: a sure network has no other symbols above -5
+LEAST_OF_SEVERAL = -10.0  # where more hypotheses than one are wanted: a sure network has no other symbols above -5
 STRICT = -100.0  # log10, of a word that the model lacks: as good as forbidden, and never without any hypothesis
 LOSSES = (
     "no strict lexicon (words that the language model lacks are made improbable, not impossible), </s> always counts, "
@@ -131,7 +129,7 @@ class LibraryEngine:
             log_probs,
             beam_width=self._settings.beam_size,
             beam_prune_logp=-self._settings.threshold,
-            token_min_logp=LEAST_SYMBOL,
+            token_min_logp=LEAST_SYMBOL if single else LEAST_OF_SEVERAL,
             prune_history=single,  # as the libraries' own decode(): it costs variety only
             hotwords=self._hot_words,
             hotword_weight=self._hot_weight,

@@ -57,7 +57,7 @@ class LanguageScorer:
         self.model.BeginSentenceWrite(state)
         for unit in units:
             score = LN10 * self.model.BaseScore(state, unit, after)
-            if self.spaced and (unit not in self.known or unit not in self.model):
+            if unit not in self.model or (self.spaced and unit not in self.known):
                 score += self.settings.unknown_score
             total += self.settings.alpha * score + self.settings.beta
             state, after = after, state
@@ -74,9 +74,13 @@ class LanguageScorer:
         )
 
     def is_allowed(self, prefix: Prefix, ended: bool) -> bool:
-        """Tell whether words stand where they may: no empty ones, in a strict lexicon only those of the model."""
-        if self.model is None or not self.spaced:
+        """Tell whether words may stand there: no empty ones, in a strict lexicon those (or characters) of the model only."""
+        if self.model is None:
             return True
+        if not self.spaced:
+            hot = "".join(self.hot_words)
+            unknown = (c for c in self.vocabulary.decode(prefix) if c not in self.model and c not in hot)
+            return self.settings.lexicon == "open" or not any(unknown)
         words = self.vocabulary.decode(prefix).split(" ")
         whole = words if ended and words[-1] else words[:-1]
         if "" in whole:

@@ -135,6 +135,25 @@ def test_a_model_of_characters_decides_between_characters(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ENGINES)
+def test_a_character_that_the_model_lacks_is_written_in_an_open_lexicon_alone(name, tmp_path):
+    lm = str(write_arpa(tmp_path / "zh.arpa", ["你好", "你世"], characters=True))
+    rows = spelled("你_界_", MANDARIN)
+    strict = BeamSettings(engine=name, lm=lm)
+    soft = dataclasses.replace(strict, lexicon="open", unknown_score=-0.1)
+    hard = dataclasses.replace(soft, unknown_score=-1000.0)
+    found = [make_engine(MANDARIN, s, FRAME_S).decode_batch([rows])[0][0].text for s in (strict, soft, hard)]
+    assert found[1] == "你界"
+    assert "界" not in found[0] + found[2]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_as_many_hypotheses_as_asked_for_where_the_network_is_sure(name):
+    rows = spelled("_ab_c'a_b_", LETTERS, sure=0.999)
+    found = make_engine(LETTERS, BeamSettings(engine=name, nbest=5), FRAME_S).decode_batch([rows])[0]
+    assert len({hypothesis.text for hypothesis in found}) == 5
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_a_language_model_corrects_a_word(name, tmp_path):
     lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab", "cab ab ab"]))
     rows = spelled("a_a cab", LETTERS)

@@ -95,19 +95,23 @@ def test_scores_are_those_of_the_sum_over_all_paths(case, words_lm):
         compare(engine.decode_batch([rows])[0], brute_force(rows, scorer))
 
 
-def test_characters_without_spaces_are_units(characters_lm):
+@pytest.mark.parametrize("lexicon", [{"lexicon": "strict"}, {"lexicon": "open", "unknown_score": -3.0}], ids=str)
+@pytest.mark.parametrize("hot_words", ["你好:2.0", "好界:3.0"])  # the model lacks 界
+def test_characters_without_spaces_are_units(characters_lm, lexicon, hot_words):
     settings = {
         "alpha": 0.7,
         "beta": 0.4,
         **WIDE,
         "lm": characters_lm,
         "end_of_sentence": True,
-        "hot_words": "好世:2.0",
+        "hot_words": hot_words,
+        **lexicon,
     }
-    scorer = LanguageScorer(MANDARIN, BeamSettings(**settings))
+    vocabulary = Vocabulary(tuple("你好界"))
+    scorer = LanguageScorer(vocabulary, BeamSettings(**settings))
     for seed in range(5):
-        rows = random_log_probs(6, MANDARIN.size, seed)
-        compare(native(MANDARIN, **settings).decode_batch([rows])[0], brute_force(rows, scorer))
+        rows = random_log_probs(6, vocabulary.size, seed)
+        compare(native(vocabulary, **settings).decode_batch([rows])[0], brute_force(rows, scorer))
 
 
 @pytest.mark.parametrize("case", ["strict", "open"])

@@ -141,6 +141,9 @@ class Decoder {
     if (setup_->space < 0) {
       setup_->units.push_back(0);  // blank
       for (const std::string& symbol : symbols) setup_->units.push_back(model.Find(symbol));
+      for (const WordIndex unit : setup_->units) setup_->writable.push_back(!setup_->strict || unit != 0);
+      for (const HotWord& hot : setup_->hot_words)
+        for (const int symbol : hot.symbols) setup_->writable[symbol] = true;
       return;
     }
     std::vector<SpelledWord> spelled;

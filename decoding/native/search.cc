@@ -259,7 +259,7 @@ int Search::FindChild(int parent, int symbol) const {
 // Tell whether a symbol may follow at a node of the lexicon, and which node it leads to.
 bool Search::IsAllowed(int node, int symbol, int& next) const {
   next = Lexicon::kRoot;
-  if (!setup_.lexicon) return true;
+  if (!setup_.lexicon) return setup_.writable.empty() || setup_.writable[symbol];
   if (symbol == setup_.space) {
     if (node == Lexicon::kRoot) return false;  // at the start, or after another space
     return !setup_.strict || setup_.lexicon->IsWord(node);
@@ -275,7 +275,7 @@ float Search::ScoreExtension(const Entry& before, int symbol, int next_node) {
   if (setup_.lexicon)
     score = unit ? FinishWord(before.node, before.context) : setup_.alpha * (Ahead(next_node) - before.ahead);
   else if (setup_.language_model)
-    score = setup_.alpha * transitions_.Score(before.context, setup_.units[symbol]) + setup_.beta;
+    score = setup_.alpha * ScoreWord(before.context, setup_.units[symbol]) + setup_.beta;
   if (unit && !setup_.hot_words.empty()) score += HotWordWeight(before.prefix, setup_.space < 0 ? symbol : -1);
   return score;
 }
@@ -293,8 +293,12 @@ WordIndex Search::WordAt(int node) const {
 // What the language model adds for the word that ends at a node, less what was anticipated.
 float Search::FinishWord(int node, int context) {
   const WordIndex word = WordAt(node);
-  const float score = transitions_.Score(context, word) + (word ? 0.0f : setup_.unknown_score);
-  return setup_.alpha * (score - Ahead(node)) + setup_.beta;
+  return setup_.alpha * (ScoreWord(context, word) - Ahead(node)) + setup_.beta;
+}
+
+// ln p of a word or character of the language model in its context; of an unknown one, less its penalty.
+float Search::ScoreWord(int context, WordIndex word) {
+  return transitions_.Score(context, word) + (word ? 0.0f : setup_.unknown_score);
 }
 
 // The weights of the hot words that end with this prefix and, unless it is -1, the symbol behind it: whole words, or the

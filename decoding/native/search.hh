@@ -29,12 +29,13 @@ struct Setup {
   int cutoff_top_n = 40;
   float threshold = 15.0f;
   float alpha = 0.5f, beta = 1.0f;
-  bool strict = true;             // words of the lexicon only
-  float unknown_score = -10.0f;   // ln, times alpha, on top of the language model's score of an unknown word
+  bool strict = true;             // words, or characters, of the language model only
+  float unknown_score = -10.0f;   // ln, times alpha, on top of the language model's score of an unknown word or character
   bool end_of_sentence = false;
   std::unique_ptr<LanguageModel> language_model;  // none: neither alpha nor beta counts
   std::unique_ptr<Lexicon> lexicon;               // of a model of words
   std::vector<WordIndex> units;                   // of a model of characters: each symbol's index
+  std::vector<bool> writable;                     // the same: whether the symbol may be written
   float unknown_alone = 0.0f;                     // ln p(unknown word) without context
   std::vector<HotWord> hot_words;
 };
@@ -127,6 +128,7 @@ class Search {
   float Ahead(int node) const;
   WordIndex WordAt(int node) const;
   float FinishWord(int node, int context);
+  float ScoreWord(int context, WordIndex word);
   float HotWordWeight(int last, int symbol) const;
   std::vector<PlacedSymbol> Spell(int prefix) const;
 
