@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 ENGINES = ("auto", "greedy", "native", "pyctcdecode", "ctc_beam_decoder")
 LEXICONS = ("strict", "open")
+MOST = 1_000_000  # prefixes or symbols: more is a slip, which the engines' integers may not hold
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class BeamSettings:
             self._require(name, math.isfinite(getattr(self, name)), "give a finite number")
         self._require("alpha", self.alpha >= 0, "use 0 for a language model without weight, or more")
         self._require("unknown_score", self.unknown_score <= 0, "it is a natural logarithm: use 0 or less")
-        self._require("beam_size", self.beam_size >= 1, "use 1 or more; 100 is usual")
+        self._require("beam_size", 1 <= self.beam_size <= MOST, f"use 1 to {MOST:,}; 100 is usual")
         self._require("cutoff_prob", 0 < self.cutoff_prob <= 1, "use a sum of probabilities above 0, at most 1")
-        self._require("cutoff_top_n", self.cutoff_top_n >= 1, "use 1 or more symbols; 40 is usual")
+        self._require("cutoff_top_n", 1 <= self.cutoff_top_n <= MOST, f"use 1 to {MOST:,} symbols; 40 is usual")
         self._require("threshold", self.threshold > 0, "use a distance above 0; 15 is usual")
         self._require("nbest", 1 <= self.nbest <= self.beam_size, f"use 1 to config.decode.beam_size={self.beam_size}")
         self._require("threads", self.threads >= 0, "use 0 for one a core, or their number")

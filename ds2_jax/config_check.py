@@ -1,5 +1,7 @@
 """Check a config once, at the start: what is wrong fails in seconds, not in hour three."""
 
+import functools
+import operator
 from collections.abc import Iterable, Mapping
 
 from ds2_jax import decode_settings
@@ -26,6 +28,7 @@ def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) ->
     BatchSettings(batch["eval_size"], 0.0, batch["eval_buckets"])
     make_optimizer(config["optim"], make_schedule(config["optim"], 2, 1))
     decode_settings.read_settings(config)
+    _require(config["seed"] >= 0, "seed", config, "use 0 or more")
     _require(config["train"]["nonfinite"] in ("skip", "stop"), "train.nonfinite", config, "choose skip or stop")
     _require(config["train"]["keep"] >= 1, "train.keep", config, "keep at least 1")
     _require(config["train"]["epochs"] >= 1, "train.epochs", config, "train for at least 1")
@@ -53,5 +56,5 @@ def _check_restore(config: Mapping, overrides: Iterable[str], mode: str, workdir
 
 def _require(holds: bool, name: str, config: Mapping, mend: str) -> None:
     if not holds:
-        section, field = name.split(".")
-        raise ValueError(f"config.{name} is {config[section][field]!r}: {mend}")
+        value = functools.reduce(operator.getitem, name.split("."), config)
+        raise ValueError(f"config.{name} is {value!r}: {mend}")

@@ -56,6 +56,14 @@ def parse_prepare(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None
     assert prepare.main(arguments) == 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("train.keep", 0), ("train.nonfinite", "hope")])
+def test_a_wrong_value_is_named_with_its_field_and_a_mend(name, value):
+    config = base.get_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=rf"config\.{name} is {value!r}: \w+"):
+        config_check.check(config, [], "train", "")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_passes_the_check(name, monkeypatch):
     monkeypatch.chdir(ROOT)
