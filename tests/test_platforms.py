@@ -61,6 +61,33 @@ def test_published_memory_is_of_the_recipes_as_they_are(recipe):
         assert shape in shapes, f"python -m benchmarks.compile_for --config={name} --shapes=largest ... anew"
 
 
+def test_every_bucket_of_both_recipes_was_compiled_for_16_chips():
+    published = json.loads((ROOT / "docs" / "scaling.json").read_text())
+    for recipe in RECIPES:
+        config = recipe_shapes.read_config(f"{ROOT}/configs/{recipe}.py:16")
+        found = [(r["step"], *r["shape"]) for r in published if r["config"] == f"configs/{recipe}.py:16" and r["fits"]]
+        for name in ("train", "eval"):
+            for bucket in recipe_shapes.shapes(config, *recipe_shapes.lengths(config), training=name == "train"):
+                assert (name, -(-bucket.rows // 16) * 16, bucket.frames, bucket.labels) in found
+
+
+def test_the_guide_shows_the_figures_that_were_measured():
+    peaks = {
+        f"{Path(r['config']).name} {r['step']} {r['shape'][1]} x {r['shape'][2]}": f"{r['peak_bytes'] / 2**30:.2f}"
+        for r in json.loads((ROOT / "docs" / "scaling.json").read_text())
+    }
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "scaling.md").read_text().splitlines()]
+    longest = [row for row in rows if len(row) == 7 and row[0].startswith("`")]
+    buckets = [row for row in rows if len(row) == 9 and row[0] in ("train", "eval")]
+    assert (len(longest), len(buckets)) == (10, 16)
+    for recipe, _, rows_x_frames, _, _, peak, _ in longest:
+        start = f"{recipe.strip('`')} train {rows_x_frames.split(' x ')[1]} x "
+        assert peak.strip("*") in [value for name, value in peaks.items() if name.startswith(start)]
+    for step, english, english_peak, _, _, mandarin, mandarin_peak, _, _ in buckets:
+        assert peaks[f"librispeech.py:16 {step} {english}"] == english_peak
+        assert peaks[f"aishell.py:16 {step} {mandarin}"] == mandarin_peak
+
+
 @pytest.fixture(scope="module")
 def tpu_compiler() -> dict[str, str]:
     """Install the TPU compiler where it is not: it is 480 MB, and no other test needs it."""
