@@ -72,7 +72,8 @@ def get_config() -> ConfigDict:
     config.optim.learning_rate = 5e-4  # highest
     config.optim.schedule = "cosine"  # after the warm-up: cosine, exponential (by epoch), constant
     config.optim.warmup_steps = 200
-    config.optim.decay = 0.01  # cosine: share of the highest rate that is left at the end; exponential: factor an epoch
+    config.optim.final_share = 0.01  # of the highest rate, left at the end (cosine)
+    config.optim.decay = 0.83  # factor an epoch (exponential)
     config.optim.weight_decay = 0.0  # of matrices and kernels
     config.optim.beta1 = 0.9
     config.optim.beta2 = 0.999
@@ -91,7 +92,7 @@ def get_config() -> ConfigDict:
     config.train.keep = 2  # last checkpoints kept, besides the best
     config.train.patience = 0  # evaluations without a better dev WER before stopping; 0: never
     config.train.nonfinite = "skip"  # a step whose loss or gradient is not finite; or stop
-    config.train.max_nonfinite = 20  # skipped steps before the run stops all the same
+    config.train.max_nonfinite = 20  # skipped steps, since the last start, before the run stops all the same
     config.train.log_every = 10  # steps between lines of metrics.jsonl
     config.train.profile_step = 0  # write a profiler trace of 3 steps from this one on; 0: no
     config.train.remat = (

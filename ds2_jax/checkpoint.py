@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,10 +29,10 @@ from input_pipeline import object_store
 FOLDER = "checkpoints"
 BESIDES_BYTES = 500_000  # of a checkpoint: some forty files, each rounded up to blocks (270 kB were seen), and locks
 METRICS = "metrics"  # as orbax names the item, and the file in it
-PARTS = (  # of a whole checkpoint
-    *("meta/metadata", "progress/metadata"),
-    *(f"{item}/{file}" for item in ("model", "optimizer") for file in ("_METADATA", "manifest.ocdbt", "d")),
-)
+PROGRESS = "progress/metadata"  # the file of the item
+_ARRAYS = ("_METADATA", "manifest.ocdbt", "d")
+MODEL_PARTS = ("meta/metadata", *(f"model/{file}" for file in _ARRAYS))  # of what evaluation reads
+PARTS = (*MODEL_PARTS, PROGRESS, *(f"optimizer/{file}" for file in _ARRAYS))  # of a whole checkpoint
 
 logger = logging.getLogger("ds2_jax")
 
@@ -49,11 +49,17 @@ class Progress:
     evaluations_since_best: int = 0
     data_digest: str = ""  # of the training manifest
     plan_digest: str = ""  # of the settings that decide batches and their order
-    steps_per_epoch: int = 0  # that the schedule was made for
+    dev_digest: str = ""  # of the manifest that the best error rate is of
+    optimizer: str = ""  # what decides which arrays its state has
     trained_s: float = 0.0  # wall time of training, over all starts
     bad_utterances: list[int] = dataclasses.field(default_factory=list)
     finished: bool = False
     evaluation_due: bool = False  # dev is to be measured with these parameters: a stop came first
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Progress":
+        """Read what a checkpoint says; what other versions say besides is passed over."""
+        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
 
 
 class Checkpoints:
@@ -64,19 +70,20 @@ class Checkpoints:
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
         self._folder = absolute(workdir) / FOLDER
+        self._dev = ""  # digest of the manifest that error rates are of, as far as they say
         if not read_only and not object_store.is_remote(workdir):  # in a store, orbax finds and removes them
             _set_partial_aside(self._folder)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(n=keep),
                 preservation_policy.BestN(
-                    get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=self._rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
                 ),
             ]
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=_rank,  # the policy decides what is kept; without this, orbax would not write error rates down
+            best_fn=self._rank,  # the policy decides what is kept; without this, orbax would not write error rates down
             best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -121,15 +128,22 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the least dev error rate, else the newest."""
-        found = {step: self._manager.metrics(step) for step in self._steps()}
-        measured = {step: _rank(metrics) for step, metrics in found.items() if metrics}
-        return min(measured, key=measured.__getitem__) if measured else self.latest()
+        """Step of the checkpoint with the least dev error rate, of those on the same dev as the last; else the newest."""
+        found = {step: metrics for step in self._steps() if (metrics := self._manager.metrics(step))}
+        if not found:
+            return self.latest()
+        self._dev = found[max(found)].get("dev", "")
+        return min(found, key=lambda step: self._rank(found[step]))
+
+    def _rank(self, metrics: Mapping[str, Any]) -> tuple[bool, float, float]:
+        """The least error rate is best, and of equal ones the first; those on another dev come last."""
+        return metrics.get("dev", self._dev) != self._dev, metrics["error_rate"], metrics["step"]
 
     def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
         """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
         self.wait()  # orbax would, too; before it, the free space is not known
         self._refuse_full_disk(state)
+        self._dev = progress.dev_digest
         try:
             self._manager.save(
                 progress.step,
@@ -139,7 +153,7 @@ class Checkpoints:
                     progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
                     meta=ocp.args.JsonSave(meta.to_json()),
                 ),
-                metrics=None if error_rate is None else {"error_rate": error_rate, "step": progress.step},
+                metrics=None if error_rate is None else _metrics(progress, error_rate),
             )
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
@@ -161,18 +175,29 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
 
-    def add_error_rate(self, step: int, error_rate: float) -> None:
-        """Give a complete checkpoint the dev error rate that was measured after it was written."""
-        item = self._folder / str(step) / METRICS
-        if distributed.rank() == 0 and not item.exists():
-            unfinished = item.with_name(f".{METRICS}")
-            unfinished.mkdir(exist_ok=True)
-            (unfinished / METRICS).write_text(json.dumps({"error_rate": error_rate, "step": step}))
-            unfinished.rename(item)
+    def add_error_rate(self, progress: Progress, error_rate: float) -> None:
+        """Give a complete checkpoint the dev error rate that was measured after it was written, and what it changed."""
+        checkpoint = self._folder / str(progress.step)
+        item = checkpoint / METRICS
+        if distributed.rank() == 0:
+            if not item.exists():
+                unfinished = item.with_name(f".{METRICS}")
+                unfinished.mkdir(exist_ok=True)
+                (unfinished / METRICS).write_text(json.dumps(_metrics(progress, error_rate)))
+                unfinished.rename(item)
+            unfinished = checkpoint / ".progress"
+            unfinished.write_text(json.dumps(dataclasses.asdict(progress)))
+            unfinished.replace(checkpoint / PROGRESS)
         distributed.barrier()
         self._manager.reload()
 
-    def restore(self, step: int, state: TrainState, shardings: Any) -> tuple[TrainState, Progress]:
+    def progress(self, step: int) -> Progress:
+        """Read where training stood at a checkpoint. Raises ModelFileError."""
+        checkpoint = self._folder / str(step)
+        with _readable(checkpoint):
+            return Progress.from_json(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+
+    def restore(self, step: int, state: TrainState, shardings: Any) -> TrainState:
         """Read a checkpoint into the shapes of `state`, onto devices as the tree `shardings` says.
 
         Raises ModelFileError.
@@ -186,24 +211,22 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     model=ocp.args.StandardRestore(_model_item(abstract)),
                     optimizer=ocp.args.StandardRestore({"optimizer": abstract.optimizer, "step": abstract.step}),
-                    progress=ocp.args.JsonRestore(),
                 ),
             )
-        state = state.replace(
+        return state.replace(
             **{name: found["model"][name] for name in ("parameters", "batch_stats")},
             averaged=found["model"].get("averaged"),
             **found["optimizer"],
         )
-        return state, Progress(**found["progress"])
 
     def meta(self, step: int) -> ModelMeta:
         """Read the description of a checkpoint's model."""
         return read_meta(self._folder / str(step))
 
 
-def _missing_part(checkpoint: epath.Path) -> str | None:
+def _missing_part(checkpoint: epath.Path, parts: Sequence[str] = PARTS) -> str | None:
     """Name a part that a checkpoint's folder lacks."""
-    return next((part for part in PARTS if not (checkpoint / part).exists()), None)
+    return next((part for part in parts if not (checkpoint / part).exists()), None)
 
 
 def _set_partial_aside(folder: epath.Path) -> None:
@@ -221,9 +244,8 @@ def _set_partial_aside(folder: epath.Path) -> None:
     distributed.barrier()
 
 
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """The least error rate is best, and of equal ones the first."""
-    return metrics["error_rate"], metrics["step"]
+def _metrics(progress: Progress, error_rate: float) -> dict[str, Any]:
+    return {"error_rate": error_rate, "step": progress.step, "dev": progress.dev_digest}
 
 
 def _model_item(state: TrainState) -> dict:
@@ -246,9 +268,11 @@ def _readable(checkpoint: epath.Path) -> Iterator[None]:
 
 
 def _write_error(folder, error: Exception) -> OSError:
+    number = error.errno if isinstance(error, OSError) else None
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    mend = "Free the disk" if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason else "Mend this"
     return OSError(
-        f"a checkpoint cannot be written to {folder}: {reason}; what was saved before is whole. Free the disk, run again"
+        f"a checkpoint cannot be written to {folder}: {reason}; what was saved before is whole. {mend}, run again"
     )
 
 
@@ -306,12 +330,15 @@ def _digest(meta: ModelMeta, variables: dict) -> str:
 
 def _load_checkpoint(path: str) -> tuple[ModelMeta, dict]:
     checkpoint = find_checkpoint(path)
+    missing = _missing_part(checkpoint, MODEL_PARTS)
+    if missing:
+        raise ModelFileError(f"{checkpoint} is no whole checkpoint (no {missing}): name another one, or copy it again")
     meta = read_meta(checkpoint)
     abstract = meta.abstract_variables()
     item = {"parameters": abstract["params"], "batch_stats": abstract["batch_stats"]}
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader:
-        stored = reader.metadata(checkpoint / "model").item_metadata
+    with ocp.StandardCheckpointer() as reader, _readable(checkpoint):
+        stored = reader.metadata(checkpoint / "model").item_metadata or {}
         if "averaged" in stored:
             item["averaged"] = abstract["params"]
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), item)

@@ -30,6 +30,13 @@ def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) ->
     decode_settings.read_settings(config)
     _require(config["seed"] >= 0, "seed", config, "use 0 or more")
     _require(config["train"]["nonfinite"] in ("skip", "stop"), "train.nonfinite", config, "choose skip or stop")
+    for name in ("patience", "max_steps", "eval_every", "checkpoint_every_s", "max_nonfinite", "profile_step"):
+        _require(config["train"][name] >= 0, f"train.{name}", config, "use 0 or more")
+    for name in ("warmup_steps", "clip_norm", "weight_decay"):
+        _require(config["optim"][name] >= 0, f"optim.{name}", config, "use 0 for none, or more")
+    _require(config["optim"]["learning_rate"] > 0, "optim.learning_rate", config, "use a rate above 0; 5e-4 is usual")
+    _require(0 <= config["optim"]["final_share"] <= 1, "optim.final_share", config, "use a share from 0 to 1")
+    _require(0 < config["optim"]["decay"] <= 1, "optim.decay", config, "use a factor above 0, at most 1")
     _require(config["train"]["keep"] >= 1, "train.keep", config, "keep at least 1")
     _require(config["train"]["epochs"] >= 1, "train.epochs", config, "train for at least 1")
     _require(config["train"]["log_every"] >= 1, "train.log_every", config, "use 1 or more")

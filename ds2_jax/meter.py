@@ -26,7 +26,7 @@ class Meter:
     """Collects what the steps return; guards against non-finite values; keeps the progress bar and the log."""
 
     def __init__(
-        self, config: Mapping, corpus: Corpus, log: MetricsLog, schedule, progress: Progress, steps_per_epoch: int
+        self, config: Mapping, corpus: Corpus, log: MetricsLog, schedule, progress: Progress, total_steps: int
     ):
         self._settings = config["train"]
         self._manifest = corpus.manifest
@@ -34,8 +34,7 @@ class Meter:
         self._log = log
         self._schedule = schedule
         self._progress = progress
-        total = self._settings["max_steps"] or self._settings["epochs"] * steps_per_epoch
-        self._bar = tqdm(total=total, initial=progress.step, desc="train", unit=" steps", dynamic_ncols=True)
+        self._bar = tqdm(total=total_steps, initial=progress.step, desc="train", unit=" steps", dynamic_ncols=True)
         self._pending: collections.deque = collections.deque()
         self._nonfinite = 0
         self._bad = set(progress.bad_utterances)
@@ -76,7 +75,7 @@ class Meter:
         distributed.note(f"step {self._progress.step}")
         self._name_problems(batch["utterance"], problems)
         room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * distributed.count()
-        self._pending.append((self._progress.step, metrics, batch["utterance"], room))
+        self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], room))
         if len(self._pending) > LAG:
             self._read(*self._pending.popleft())
         self._bar.update()
@@ -104,18 +103,18 @@ class Meter:
                 self._progress.bad_utterances.append(utterance)
                 logger.warning("skipped %s: %s", self._manifest.where(utterance), problems[row])
 
-    def _read(self, step: int, metrics: dict[str, jax.Array], utterances: np.ndarray, room: int) -> None:
+    def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, room: int) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if values.pop("skipped"):
             self._guard(step, values, utterances)
         else:
-            for name in ("loss", "count", "infeasible", "frames"):
+            for name in ("loss", "count", "infeasible", "grad_norm"):
                 self._sums[name] += values[name]
-            self._sums["grad_norm"] += values["grad_norm"]
             self._sums["steps"] += 1
+        self._sums["frames"] += values["frames"]
         self._sums["room"] += room
         if step % self._settings["log_every"] == 0:
-            self._write(step)
+            self._write(step, epoch)
 
     def _guard(self, step: int, values: dict[str, float], utterances: np.ndarray) -> None:
         """Name a step whose loss or gradient was not finite; the device has left the parameters as they were."""
@@ -129,14 +128,14 @@ class Meter:
             )
         logger.warning("%s; the step was skipped", what)
 
-    def _write(self, step: int) -> None:
+    def _write(self, step: int, epoch: int) -> None:
         sums, seconds = self._sums, max(time.monotonic() - self._interval_start, 1e-9)
         count, steps = max(sums["count"], 1), max(sums["steps"], 1)
         audio_s_per_s = sums["frames"] * self._frame_s / seconds
         waiting = self._waited / seconds
         padding = 1 - sums["frames"] / max(sums["room"], 1)
         values = {
-            "epoch": self._progress.epoch,
+            "epoch": epoch,
             "loss": sums["loss"] / count,
             "grad_norm": sums["grad_norm"] / steps,
             "learning_rate": float(self._schedule(step - 1)),
@@ -149,7 +148,7 @@ class Meter:
         }
         self._log.write(step, **values)
         self._bar.set_postfix_str(
-            f"epoch {values['epoch']}, loss {values['loss']:.3f}, {audio_s_per_s:.0f} audio s/s, padding {padding:.0%}",
+            f"epoch {epoch}, loss {values['loss']:.3f}, {audio_s_per_s:.0f} audio s/s, padding {padding:.0%}",
             refresh=False,
         )
         if waiting > INPUT_LIMIT and step > 10 * self._settings["log_every"] and not self._warned:

@@ -13,7 +13,7 @@ def make_schedule(config: Mapping, total_steps: int, steps_per_epoch: int) -> op
     peak, warmup = config["learning_rate"], min(config["warmup_steps"], max(total_steps - 1, 0))
     rest = max(total_steps - warmup, 1)
     if config["schedule"] == "cosine":
-        after = optax.cosine_decay_schedule(peak, rest, alpha=config["decay"])
+        after = optax.cosine_decay_schedule(peak, rest, alpha=config["final_share"])
     elif config["schedule"] == "exponential":
         after = optax.exponential_decay(peak, steps_per_epoch, config["decay"], staircase=True)
     elif config["schedule"] == "constant":

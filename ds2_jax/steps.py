@@ -112,7 +112,8 @@ def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable
             tuple[jax.Array, jax.Array], model.apply(variables, batch["spectrogram"], frames, train=False)
         )
         log_probs = jax.nn.log_softmax(logits)
-        loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], batch["valid"])
+        spoken = batch["valid"] & (batch["label_lengths"] > 0)  # no labels: the text is empty, or has unknown symbols
+        loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], spoken)
         best = {"ids": log_probs.argmax(-1).astype(jnp.int32), "probabilities": jnp.exp(log_probs.max(-1))}
         return {
             **({"log_probs": log_probs} if all_symbols else best),

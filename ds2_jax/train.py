@@ -1,20 +1,18 @@
 """Train a network: one loop, read from top to bottom."""
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
-import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from ds2_jax import distributed, sharding
+from ds2_jax import distributed, resume, sharding
 from ds2_jax.bundle import ModelMeta
 from ds2_jax.checkpoint import Checkpoints, Progress, load_model
 from ds2_jax.compile import batch_shape, compile_steps
@@ -22,6 +20,7 @@ from ds2_jax.evaluate import Evaluation, Evaluator, evaluate, write_reports
 from ds2_jax.meter import Meter
 from ds2_jax.metrics_log import MetricsLog
 from ds2_jax.optim import make_optimizer, make_schedule
+from ds2_jax.profiling import Profiler
 from ds2_jax.run_record import write_run_record
 from ds2_jax.state import TrainState, start_state
 from ds2_jax.steps import make_train_step
@@ -30,10 +29,10 @@ from ds2_jax.training_data import make_corpus, read_training_manifest, refuse_to
 from ds2_jax.workdir import Workdir, make_workdir
 from input_pipeline import manifest as manifests
 from input_pipeline.corpus import Corpus, name_problems
+from input_pipeline.pipeline import BatchSpec
 
 logger = logging.getLogger("ds2_jax")
 
-PROFILED_STEPS = 3
 FULL_ENOUGH = 0.9  # share of a batch's rows that are utterances, below which a warning says what to do
 
 
@@ -50,19 +49,21 @@ def train(config: ConfigDict, workdir: str) -> dict:
         manifest = read_training_manifest(config)
         dev = manifests.read_many(config["data"]["dev"]) if config["data"]["dev"] else None
         test = manifests.read_many(config["data"]["test"]) if config["data"]["test"] else None
-        digests = {"train": manifest.digest()} | {n: m.digest() for n, m in (("dev", dev), ("test", test)) if m}
+        digests = {n: m.digest() for n, m in (("train", manifest), ("dev", dev), ("test", test)) if m}
         same = {f"config.data.{n} (digest)": d for n, d in digests.items()} | {"checkpoint": str(checkpoints.latest())}
         distributed.require_same(lambda: same)
         meta, variables = start_model(config, manifest, files.local, checkpoints)
         mesh = sharding.make_mesh(config["mesh"]["fsdp"])
         corpus = make_corpus(config, manifest, meta, mesh)
         steps_per_epoch = len(corpus.epoch(1))
-        schedule = make_schedule(config["optim"], _total_steps(config, steps_per_epoch), steps_per_epoch)
+        total_steps = _total_steps(config, steps_per_epoch)
+        schedule = make_schedule(config["optim"], total_steps, steps_per_epoch)
         optimizer = make_optimizer(config["optim"], schedule)
         state = start_state(variables, optimizer, mesh, average=config["optim"]["ema"] > 0)
-        progress = Progress(data_digest=corpus.manifest.digest(), plan_digest=_plan_digest(config))
+        progress = resume.start(config, corpus.manifest, digests.get("dev", ""))
         if checkpoints.latest() is not None:
-            state, progress = _resume(checkpoints, state, progress, mesh, config, workdir)
+            state, progress = resume.go_on(checkpoints, state, progress, mesh, config, workdir)
+            progress.finished = _is_finished(progress, config)  # more epochs may be asked for now
         _introduce(state, corpus, config, files.local, mesh, progress, steps_per_epoch, digests)
 
         # Compiled steps and helpers.
@@ -91,7 +92,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
                 corpus.loading.multiple,
                 between=stopping.check_at_once,
             )
-        meter = stack.enter_context(Meter(config, corpus, log, schedule, progress, steps_per_epoch))
+        meter = stack.enter_context(Meter(config, corpus, log, schedule, progress, total_steps))
         measure = functools.partial(_measure_dev, evaluator, meta, dev, config, progress, meter, stopping, log)
         saved_at = time.monotonic()
 
@@ -99,12 +100,13 @@ def train(config: ConfigDict, workdir: str) -> dict:
         if progress.evaluation_due:  # the last start was stopped before it
             rate = measure(state)
             if rate is not None:
-                checkpoints.add_error_rate(progress.step, rate)
+                checkpoints.add_error_rate(progress, rate)
+        profiler = stack.enter_context(Profiler(config["train"]["profile_step"], files.local))
         while not (stopping.stop or _is_finished(progress, config)):
-            specs = corpus.epoch(progress.epoch)
+            specs = _epoch(corpus, progress)
             with contextlib.closing(corpus.batches(specs[progress.batch :])) as batches:
                 for batch in meter.waiting_for(batches):
-                    _profile(config, files.local, progress.step)
+                    profiler.begin(progress.step)
                     problems = batch.pop("problem")
                     arrays = sharding.put_batch(batch, mesh)
                     state, metrics = compiled[batch_shape(arrays)](state, arrays)
@@ -144,45 +146,15 @@ def _total_steps(config: ConfigDict, steps_per_epoch: int) -> int:
     return min(steps, config["train"]["max_steps"]) if config["train"]["max_steps"] else steps
 
 
-def _plan_digest(config: ConfigDict) -> str:
-    """Digest what decides batches and their order."""
-    parts = {"batch": config["batch"].to_dict(), "seed": config["seed"], "augment": config["augment"].to_dict()}
-    parts["batch"] = {name: value for name, value in parts["batch"].items() if not name.startswith("eval")}
-    file = config["augment"]["file"]
-    parts["augmentation"] = Path(file).read_text(encoding="utf-8") if file else ""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _resume(
-    checkpoints: Checkpoints,
-    state: TrainState,
-    fresh: Progress,
-    mesh: jax.sharding.Mesh,
-    config: ConfigDict,
-    workdir: str,
-) -> tuple[TrainState, Progress]:
-    """Restore the last checkpoint; refuse other data or another order of it, unless told to accept it."""
-    latest = checkpoints.latest()
-    assert latest is not None
-    state, progress = checkpoints.restore(latest, state, sharding.of_state(state, mesh))
-    changed = [
-        what
-        for what, before, now in (
-            ("the training manifest", progress.data_digest, fresh.data_digest),
-            ("batches, seed or augmentation", progress.plan_digest, fresh.plan_digest),
-        )
-        if before != now
-    ]
-    if changed and not config["train"]["allow_changed_data"]:
+def _epoch(corpus: Corpus, progress: Progress) -> Sequence[BatchSpec]:
+    """Plan the epoch; a plan that ends before the batch that is next is not the one that the training was in."""
+    specs = corpus.epoch(progress.epoch)
+    if progress.batch >= len(specs):
         raise ValueError(
-            f"{workdir} was trained with other settings: {' and '.join(changed)} changed since step {progress.step}. Go on "
-            "with the old ones, choose another --workdir, or accept it with --config.train.allow_changed_data=true"
+            f"epoch {progress.epoch} has {len(specs)} batches, of which {progress.batch} are said to be done: this program plans "
+            "other batches than the one that wrote the checkpoint; go on with that one, or choose another --workdir"
         )
-    if changed:
-        progress = dataclasses.replace(progress, batch=0, data_digest=fresh.data_digest, plan_digest=fresh.plan_digest)
-    progress.finished = _is_finished(progress, config)  # more epochs may be asked for now
-    logger.info("go on from step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
-    return state, progress
+    return specs
 
 
 def _is_finished(progress: Progress, config: ConfigDict) -> bool:
@@ -265,15 +237,6 @@ def _join_bad_utterances(progress: Progress, corpus: Corpus, config: ConfigDict)
     """Put together what all processes found, so that all of it is saved and counted."""
     progress.bad_utterances = sorted(set().union(*distributed.gather(progress.bad_utterances)))
     _stop_at_bad_utterances(progress, corpus, config)
-
-
-def _profile(config: ConfigDict, workdir: str, step: int) -> None:
-    first = config["train"]["profile_step"]
-    if first and step == first:
-        jax.profiler.start_trace(os.path.join(workdir, "profile"))
-    elif first and step == first + PROFILED_STEPS:
-        jax.profiler.stop_trace()
-        logger.info("profiler trace of steps %d to %d in %s/profile", first, step - 1, workdir)
 
 
 def _introduce(

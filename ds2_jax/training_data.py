@@ -159,14 +159,17 @@ def make_corpus(config: Mapping, manifest: Manifest, meta: ModelMeta, mesh: jax.
     """
     labels, problems = encode_transcripts(manifest, meta.vocabulary, meta.language)
     frames = ModelSettings.from_config(meta.model).output_frames(planned_frames(manifest, meta.features))
-    for row in np.flatnonzero(labels.needed_frames() > frames):
+    needed = labels.needed_frames()
+    for row in np.flatnonzero(needed > frames):
         problems[int(row)] = (
-            f"the text needs {labels.needed_frames()[row]} output frames, its {manifest.duration[row]} s give {frames[row]}"
+            f"the text needs {needed[row]} output frames, its {manifest.duration[row]} s give {frames[row]}"
         )
     if problems:
         refuse_too_many(
             len(problems), len(manifest), config["data"]["max_bad_share"], name_problems(manifest, problems)
         )
+        if len(problems) == len(manifest):
+            raise ValueError(f"no training utterance can be used:\n{name_problems(manifest, problems)}")
         if distributed.rank() == 0:
             named = name_problems(manifest, problems)
             logger.warning("%d of %d utterances are left out:\n%s", len(problems), len(manifest), named)

@@ -18,7 +18,8 @@ def config(**changes):
         "learning_rate": PEAK,
         "schedule": "cosine",
         "warmup_steps": WARMUP,
-        "decay": 0.2,
+        "final_share": 0.2,
+        "decay": 0.3,
         "weight_decay": 0.0,
         "beta1": 0.9,
         "beta2": 0.99,
@@ -36,9 +37,9 @@ def test_every_schedule_rises_linearly_from_zero_to_the_peak(name):
 
 @pytest.mark.parametrize(
     ("name", "at_the_end"),
-    [("cosine", 0.2 * PEAK), ("exponential", PEAK * 0.2 ** ((TOTAL - WARMUP) // EPOCH)), ("constant", PEAK)],
+    [("cosine", 0.2 * PEAK), ("exponential", PEAK * 0.3 ** ((TOTAL - WARMUP) // EPOCH)), ("constant", PEAK)],
 )
-def test_every_schedule_ends_where_decay_says(name, at_the_end):
+def test_every_schedule_ends_where_the_settings_say(name, at_the_end):
     schedule = make_schedule(config(schedule=name), TOTAL, EPOCH)
     assert float(schedule(TOTAL)) == pytest.approx(at_the_end, abs=ROUNDING)
 
@@ -52,7 +53,7 @@ def test_cosine_is_halfway_between_peak_and_end_in_the_middle_and_stays_down():
 def test_exponential_falls_once_an_epoch():
     schedule = make_schedule(config(schedule="exponential"), TOTAL, EPOCH)
     rates = [float(schedule(WARMUP + step)) for step in (EPOCH - 1, EPOCH, 2 * EPOCH - 1)]
-    np.testing.assert_allclose(rates, [PEAK, 0.2 * PEAK, 0.2 * PEAK], atol=ROUNDING)
+    np.testing.assert_allclose(rates, [PEAK, 0.3 * PEAK, 0.3 * PEAK], atol=ROUNDING)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -56,7 +56,19 @@ def parse_prepare(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None
     assert prepare.main(arguments) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("train.keep", 0), ("train.nonfinite", "hope")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("train.keep", 0),
+        ("train.nonfinite", "hope"),
+        ("train.patience", -1),
+        ("train.max_steps", -1),
+        ("optim.clip_norm", -1.0),
+        ("optim.learning_rate", 0.0),
+        ("optim.decay", 0.0),
+    ],
+)
 def test_a_wrong_value_is_named_with_its_field_and_a_mend(name, value):
     config = base.get_config()
     config.update_from_flattened_dict({name: value})

@@ -252,9 +252,23 @@ def test_evaluation_gives_the_best_symbols_and_the_sums_of_the_loss():
     out = jax.jit(make_eval_step(model))(variables, batch)
     frames = np.where(batch["valid"], batch["frames"], 0)
     logits, lengths = jax.jit(functools.partial(model.apply, train=False))(variables, batch["spectrogram"], frames)
-    loss, counted, _ = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], batch["valid"])
+    spoken = batch["valid"] & (batch["label_lengths"] > 0)
+    loss, counted, _ = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], spoken)
     np.testing.assert_array_equal(out["ids"], np.argmax(logits, axis=-1))
     np.testing.assert_allclose(out["probabilities"], jax.nn.softmax(logits).max(-1), rtol=ORDER)
     np.testing.assert_array_equal(out["lengths"], lengths)
     assert float(out["loss"]) == pytest.approx(float(loss), rel=ORDER)
     assert (int(out["count"]), int(out["infeasible"])) == (int(counted.sum()), 0)
+
+
+def test_an_utterance_without_labels_has_no_loss_in_evaluation():
+    """Its text is empty or has symbols that the network does not write; the loss of silence would say nothing."""
+    model, batch = make_model(0.0), make_batch()
+    variables = {"params": initial().parameters, "batch_stats": initial().batch_stats}
+    step = jax.jit(make_eval_step(model))
+    batch["label_lengths"][:] = [0, *[2] * (B - 1)]
+    left_out = step(variables, batch)
+    batch["valid"][0] = False
+    alone = step(variables, batch)
+    assert left_out["count"] == alone["count"] == B - 2
+    np.testing.assert_allclose(left_out["loss"], alone["loss"], rtol=1e-6)
