@@ -259,20 +259,30 @@ def _folders(folder: Path) -> list[os.DirEntry]:
 
 
 def list_files(folder: Path, *endings: str) -> list[str]:
-    """List all files below a folder that have one of these endings (of any case), sorted; hidden ones are not seen."""
+    """List all files below a folder that have one of these endings (of any case), sorted; hidden ones are not seen.
+
+    A folder that does not exist holds none. Raises CorpusError naming one that cannot be read.
+    """
     found = []
     seen = set()  # links are followed, but not round in circles
-    walk = os.walk(folder, followlinks=True)
+    walk = os.walk(folder, onerror=_refuse_unreadable, followlinks=True)
     for parent, folders, files in tqdm(walk, desc=f"list {folder}", unit=" folders", delay=download.BAR_DELAY_S):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         audible = (name for name in sorted(files) if name.lower().endswith(endings) and not name.startswith("."))
         found += [os.path.join(parent, name) for name in audible]
     return found
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise CorpusError(
+            f"{error.filename}: cannot be read ({error.strerror}); let it be read, or move it out of the corpus"
+        ) from error
 
 
 def file_id(path: str | Path) -> str:
