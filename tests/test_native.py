@@ -225,6 +225,23 @@ def test_threads_change_nothing(words_lm, threads):
     assert native(LETTERS, lm=words_lm, threads=threads).decode_batch(batch) == one
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="its size is read from /proc")
+def test_threads_that_cannot_be_started_are_done_without(words_lm):
+    code = f"""
+import re, resource
+from pathlib import Path
+from tests.test_native import *
+batch = [random_log_probs(9, LETTERS.size, number) for number in range(64)]
+one = native(LETTERS, lm={words_lm!r}, threads=1).decode_batch(batch)
+many = native(LETTERS, lm={words_lm!r}, threads=64)
+used = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), resource.RLIM_INFINITY))  # room for a few threads of 64
+print(many.decode_batch(batch) == one)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "True\n", result.stderr[-3000:]
+
+
 def test_pruning_keeps_the_best_text(words_lm):
     rows = random_log_probs(30, LETTERS.size, 11, peak=5.0)
     wide = native(LETTERS, lm=words_lm, **WIDE).decode_batch([rows])[0][0]
