@@ -276,6 +276,17 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
     assert tree(tmp_path / "out") == before
 
 
+def test_a_manifest_is_not_packed_over_itself(clips, tmp_path, monkeypatch, capsys):
+    named = changed(clips, tmp_path)
+    before = tree(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in ([str(named), "--output=."], [named.name, f"--output={tmp_path}"]):
+        assert main(line) == 1
+        assert "is the manifest's own folder, and changed.jsonl is taken: choose another" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+    assert main([str(named), "--output=.", "--name=packed"]) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
