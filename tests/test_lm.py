@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from decoding import kenlm_build, kenlm_run, lm, lm_text, lm_vocabulary
+from input_pipeline.lock import alone
 from tests.runs import ROOT
 
 BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
@@ -217,6 +219,29 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capsys):
         f"error: {tmp_path / 'lm.bin'}: the disk is full; free some space and run again, or choose another --output\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lmplz", "t.txt"]
+
+
+def test_a_second_run_waits_for_the_first_and_leaves_its_folder_alone(tmp_path, monkeypatch, capsys):
+    text, output, folder = tmp_path / "t.txt", tmp_path / "lm.bin", tmp_path / ".lm.bin.unfinished"
+    text.write_text("\n".join(SENTENCES))
+    copying = tmp_path / "copying"  # in place of both programs: from the last file but one, or stdin, to the last one
+    copying.write_text(
+        '#!/bin/sh\nfor f; do from=$to; to=$f; done\nif [ -f "$from" ]; then cp "$from" "$to"; else cat; fi\n'
+    )
+    copying.chmod(0o755)
+    monkeypatch.setattr(kenlm_build, "program", lambda name: str(copying))
+    line = lm.parse(["train", f"--text={text}", f"--output={output}", "--language=none"])
+    second = threading.Thread(target=lm.run_train, args=(line,))
+    with alone(output):
+        folder.mkdir()  # as the first run does
+        second.start()
+        while "lm.bin: process" not in capsys.readouterr().out:
+            assert second.is_alive()
+        assert folder.is_dir()
+        assert not any(folder.iterdir())
+    second.join()
+    assert output.read_text() == "\n".join(SENTENCES) + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copying", "lm.bin", "t.txt"]
 
 
 def test_missing_programs_are_named_with_the_command_that_builds_them(monkeypatch, tmp_path):
