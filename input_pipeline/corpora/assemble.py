@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
+from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import download
 from input_pipeline.text import ScoringRules
 
@@ -85,7 +86,7 @@ class Place:
     source: Path | None = None  # archives or unpacked content that are here already
     url: str | None = None  # another address: of the archive, or of the folder it is in
     remove_archives: bool = False
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=usable_cores)
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Place":
@@ -231,7 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser, corpus: str, archives: str, u
     `archives` names what a source may hold.
     """
     parser.add_argument("--target_dir", default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads (default: all cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="threads (default: all cores)")
     if url is None:
         parser.add_argument("--source", required=True, help=f"folder with {archives}")
         parser.set_defaults(url=None, remove_archives=False)
