@@ -64,7 +64,8 @@ def mapped_mb(path: str) -> dict[str, float]:
 def vocabulary_of(words: list[str]) -> Vocabulary:
     """Make the vocabulary of a network that writes these words: their characters, and a space unless they are characters."""
     symbols = sorted(set("".join(words)))[:MOST_SYMBOLS]
-    return Vocabulary(tuple(symbols) if lm_vocabulary.is_of_characters(words) else (" ", *symbols))
+    of_characters = all(len(word) == 1 for word in words)  # as for Mandarin
+    return Vocabulary(tuple(symbols) if of_characters else (" ", *symbols))
 
 
 def spoken(words: list[str], vocabulary: Vocabulary, count: int, seed: int) -> list[np.ndarray]:

@@ -1,12 +1,13 @@
 """What the benchmarks share: timing, memory and the description of the machine."""
 
 import importlib.metadata
-import os
 import platform
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from input_pipeline.cores import usable_cores
 
 VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -41,11 +42,6 @@ def machine() -> str:
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     family = next((line.split(":")[1].strip() for line in lines if line.startswith("cpu family")), "")
     return f"{usable_cores()} cores of {model}" + (f" (family {family})" if family else "")
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def forget_peak_memory() -> None:

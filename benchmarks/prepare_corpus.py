@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from input_pipeline import prepare
+from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import librispeech
 from input_pipeline.corpora.assemble import Place
 
@@ -44,7 +45,7 @@ def main() -> None:
     """Parse, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=5000)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", help="where the tree is made (default: the system's folder for temporary files)")
     a = parser.parse_args()

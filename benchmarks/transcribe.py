@@ -20,6 +20,7 @@ from ds2_jax import sharding
 from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
 from input_pipeline import manifest as manifests
+from input_pipeline.cores import usable_cores
 from input_pipeline.text import ScoringRules
 
 
@@ -37,7 +38,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before JAX starts its threads
     meta, variables = load_model(a.model)
     config = base.get_config()
-    config.batch.eval_size, config.data.threads = a.batch, measure.usable_cores()
+    config.batch.eval_size, config.data.threads = a.batch, usable_cores()
     manifest = manifests.read(a.manifest)
     if a.limit:
         manifest = manifest.select(np.arange(min(a.limit, len(manifest))))
@@ -54,7 +55,7 @@ def main() -> None:
     result = {
         "benchmark": "transcribe",
         "versions": measure.versions(),
-        "cores": measure.usable_cores(),
+        "cores": usable_cores(),
         "audio_s": round(float(manifest.duration.sum()), 1),
         "audio_s_per_s": round(float(manifest.duration.sum()) / statistics.median(seconds), 1),
         "wer": summarise(*texts, rules=ScoringRules.for_language(meta.language)).as_dict()["wer"],

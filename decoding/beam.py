@@ -40,6 +40,22 @@ class Engine(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """Decodes one utterance whose frames arrive piece by piece; the engine's weights hold while it lasts."""
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Take the next frames, natural-log probabilities [n, K] f32."""
+        ...
+
+    def partial(self) -> Hypothesis:
+        """Return the best prefix so far; its last word may be unfinished, and all of it may change yet."""
+        ...
+
+    def finish(self) -> list[Hypothesis]:
+        """Return the hypotheses of the whole utterance, best first, as `Engine.decode_batch` does."""
+        ...
+
+
 def native_available() -> bool:
     """Tell whether the native engine is built."""
     try:
@@ -63,7 +79,7 @@ def choose_engine(settings: BeamSettings) -> str:
     return "ctc_beam_decoder"
 
 
-def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> Engine:
+def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> "CheckedEngine":
     """Build the engine that `settings.engine` names for a vocabulary; frame_s seconds lie between two frames.
 
     Raises ValueError naming what does not fit (language model, vocabulary, hot words, a missing library) and the mend.
@@ -129,7 +145,7 @@ class CheckedEngine:
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
         """Decode as `Engine.decode_batch`; an utterance without frames is empty text. Raises ValueError."""
-        arrays = [self._checked(rows, number) for number, rows in enumerate(log_probs)]
+        arrays = [_checked(rows, f"utterance {number}", self._size) for number, rows in enumerate(log_probs)]
         spoken = [rows for rows in arrays if len(rows)]
         found = iter(self.inner.decode_batch(spoken) if spoken else [])
         return [(next(found) if len(rows) else []) or [Hypothesis("", [], 0.0)] for rows in arrays]
@@ -140,20 +156,42 @@ class CheckedEngine:
             raise ValueError(f"alpha {alpha} and beta {beta} must be finite numbers")
         self.inner.rescale(float(alpha), float(beta))
 
-    def _checked(self, rows: np.ndarray, number: int) -> np.ndarray:
-        rows = np.ascontiguousarray(rows, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self._size:
+    def stream(self) -> Stream:
+        """Begin an utterance whose frames arrive piece by piece. Raises ValueError for engines that cannot."""
+        begin = getattr(self.inner, "stream", None)
+        if begin is None:
             raise ValueError(
-                f"log probabilities of utterance {number} are {rows.shape}; the vocabulary asks for [U, {self._size}]"
+                f"config.decode.engine={self.name!r} decodes whole utterances only: choose config.decode.engine='native', "
+                "which make install builds where a C++ compiler is"
             )
-        bad = ~np.isfinite(rows).all(1)
-        if bad.any():
-            raise ValueError(
-                f"log probabilities of utterance {number} are not finite at frame {int(bad.argmax())} of {len(rows)}: the "
-                "model has diverged; restore an earlier checkpoint, or train with a lower config.optim.learning_rate"
-            )
-        if len(rows) and rows.max() > ROUNDING:
-            raise ValueError(
-                f"utterance {number} has a value of {rows.max():.3g}: give natural logarithms of probabilities (log_softmax)"
-            )
-        return rows
+        return CheckedStream(begin(), self._size)
+
+
+class CheckedStream:
+    """A stream whose pieces are looked at as utterances are."""
+
+    def __init__(self, inner: Stream, size: int):
+        self._inner, self._size = inner, size
+        self.partial, self.finish = inner.partial, inner.finish
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Take the next frames as `Stream.feed`, none of them where one is wrong. Raises ValueError."""
+        self._inner.feed(_checked(log_probs, "this piece", self._size))
+
+
+def _checked(rows: np.ndarray, what: str, size: int) -> np.ndarray:
+    """Return log probabilities [n, K] as float32 in one piece. Raises ValueError for what are none."""
+    rows = np.ascontiguousarray(rows, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != size:
+        raise ValueError(f"log probabilities of {what} are {rows.shape}; the vocabulary asks for [U, {size}]")
+    bad = ~np.isfinite(rows).all(1)
+    if bad.any():
+        raise ValueError(
+            f"log probabilities of {what} are not finite at frame {int(bad.argmax())} of {len(rows)}: the model has "
+            "diverged; restore an earlier checkpoint, or train with a lower config.optim.learning_rate"
+        )
+    if len(rows) and rows.max() > ROUNDING:
+        raise ValueError(
+            f"{what} has a value of {rows.max():.3g}: give natural logarithms of probabilities (log_softmax)"
+        )
+    return rows

@@ -1,8 +1,11 @@
 """KenLM's source, from the archive on the package index: the native decoder and `lmplz` are built from it."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 VERSION = "0.3.0"
@@ -20,7 +23,7 @@ def fetch(folder: Path | None = None) -> Path:
     """
     folder = folder or BUILD
     source = folder / f"kenlm-{VERSION}"
-    if (source / "lm" / "model.hh").is_file():
+    if _is_whole(source):
         return source
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"kenlm-{VERSION}.tar.gz"
@@ -33,10 +36,23 @@ def fetch(folder: Path | None = None) -> Path:
                 f"KenLM's source, kenlm=={VERSION}, could not be downloaded from the package index; put {archive.name} into "
                 f"{folder}, or mend the connection. pip says: {result.stderr.strip()[-300:]}"
             )
+    if not hasattr(tarfile, "data_filter"):
+        version = ".".join(map(str, sys.version_info[:3]))
+        raise SourceError(f"Python {version} cannot unpack {archive} safely; 3.11.4 or later can")
+    part = folder / f".{os.getpid()}.part"  # under its own name, a half would be taken for the whole
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        archive.unlink()
+            tar.extractall(part, filter="data")
+        if not _is_whole(source):  # another process may have been faster
+            shutil.rmtree(source, ignore_errors=True)
+            os.replace(part / source.name, source)
+    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        archive.unlink(missing_ok=True)
         raise SourceError(f"{archive} cannot be unpacked ({error}); it is removed: run the same line again") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return source
+
+
+def _is_whole(source: Path) -> bool:
+    return (source / "lm" / "model.hh").is_file()

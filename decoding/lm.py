@@ -20,6 +20,7 @@ from pathlib import Path
 
 from decoding import kenlm_build, kenlm_run, lm_text, published
 from decoding.kenlm_build import KenlmError
+from input_pipeline.lock import alone
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
 LEAST_MEMORY = 100 * 2**20  # of lmplz
@@ -108,8 +109,7 @@ def run_train(a: argparse.Namespace) -> dict:
         kenlm_build.program(name)
     excluded = lm_text.Excluded(a.exclude.split(","), a.language) if a.exclude else None
     output = Path(a.output).absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
+    with alone(output), _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
         corpus = folder / "corpus.txt"
         counted = lm_text.write_corpus(a.text.split(","), a.language, a.vocabulary, corpus, excluded)
         if excluded is not None:

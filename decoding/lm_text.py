@@ -65,17 +65,30 @@ def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = No
         manifest = ".jsonl" in Path(path).suffixes
         number = place = 0
         try:
-            with open(path, "rb") as raw, opener(raw, encoding="utf-8", **mode) as file:
+            with open(path, "rb") as raw, opener(raw, encoding="utf-8-sig", **mode) as file:  # the mark is no text
                 for line in file:
                     number += 1
                     if bar is not None and number % LINES_A_TICK == 0 and raw.seekable():
                         bar.update(raw.tell() - place)
                         place = raw.tell()
-                    yield json.loads(line)["text"] if manifest else line
+                    if not manifest:
+                        yield line
+                    elif line.strip():
+                        yield _text_of(line)
         except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
             raise ValueError(f"{flag}: {path} cannot be read after line {number}: {error}") from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{flag}: {path}, line {number} is no line of a manifest with a text: {error}") from error
+            raise ValueError(
+                f"{flag}: {path}:{number}: not a JSON object with a string as its 'text' ({error}); mend or remove the line"
+            ) from error
+
+
+def _text_of(line: str) -> str:
+    """Return the text of a manifest's line. Raises JSONDecodeError, KeyError, TypeError."""
+    text = json.loads(line)["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"it is a {type(text).__name__}")
+    return text
 
 
 class Excluded:

@@ -148,11 +148,6 @@ def _words_of_arpa(lm: str, kind: str) -> Iterator[str]:
         ) from error
 
 
-def is_of_characters(words: Sequence[str]) -> bool:
-    """Tell whether a model's words are single characters throughout, as for Mandarin."""
-    return all(len(word) == 1 for word in words)
-
-
 def check_words(words: Sequence[str], vocabulary: Vocabulary, where: str) -> None:
     """Raise LanguageModelError where a model's words and the network's vocabulary cannot belong together."""
     if not words:

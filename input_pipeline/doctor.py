@@ -22,6 +22,7 @@ import soundfile
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest, shard_source, text
+from input_pipeline.cores import usable_cores
 from input_pipeline.manifest import Manifest, absolute_path
 from input_pipeline.shards import parse_reference
 
@@ -130,7 +131,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stride", type=int, default=3, help="time stride of the model (default: 3)")
     add("--ignore", default="", help=f"comma-separated kinds not to look for, of {', '.join(KINDS)}")
     add("--show", type=int, default=20, help="lines shown of each kind of problem, 0 for all (default: 20)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    add("--workers", type=int, default=usable_cores(), help="processes (default: all cores)")
 
 
 def run(args: argparse.Namespace) -> int:

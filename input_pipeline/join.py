@@ -8,7 +8,6 @@ which clips come together, and the pauses between them, follow from the seed.
 
 import argparse
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
+from input_pipeline.cores import usable_cores
 from input_pipeline.text import LANGUAGES, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; digital silence has a logarithm that no microphone ever gives
@@ -183,7 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sample_rate_hz", default=16000, type=int, help="of the files written (default: %(default)s)")
     parser.add_argument("--seed", default=0, type=int, help="another seed, other company (default: 0)")
-    parser.add_argument("--workers", default=os.cpu_count() or 1, type=int, help="threads (default: all cores)")
+    parser.add_argument("--workers", default=usable_cores(), type=int, help="threads (default: all cores)")
     return parser
 
 

@@ -43,6 +43,10 @@ def pack(
     name = name or os.path.basename(path).removesuffix(".jsonl")
     if "/" in name or not name:
         raise PackError(f"--name={name}: give a name without a folder; --output says where the shards go")
+    if os.path.realpath(os.path.join(output, f"{name}.jsonl")) == os.path.realpath(path):
+        raise PackError(
+            f"--output={output} is the manifest's own folder, and {name}.jsonl is taken: choose another folder"
+        )
     utterances = manifest.read(path, need_text=False)
     with ThreadPoolExecutor(threads, "read") as pool:
         sizes, changed = _measure(utterances, pool)

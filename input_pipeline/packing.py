@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from input_pipeline import manifest as manifests
 from input_pipeline import object_store
+from input_pipeline.lock import alone
 from input_pipeline.shard_cache import ShardCache
 from input_pipeline.shard_writer import ShardWriter
 from input_pipeline.shards import ORIGINAL_KEY, ShardInfo, shard_name
@@ -55,15 +56,33 @@ class Packing:
     source: str
 
     def run(self, records: Records, total_bytes: int | None = None) -> Packed:
-        """Write what is not there yet. Raises PackError, OSError; what is finished stays for the next run."""
+        """Write what is not there yet. Raises PackError, OSError; what is finished stays for the next run.
+
+        Another process of this machine that packs the same is waited for.
+        """
         object_store.check_address(self.output)
         if object_store.is_remote(self.output) and not self.output.partition("://")[2].strip("/"):
             raise PackError(f"--output={self.output}: name a bucket, s3://bucket/prefix")
-        manifest = object_store.join(self.output, f"{self.name}.jsonl")
-        if self._is_packed(manifest):
-            entries = json.loads(self._read(self._index))["shards"].values()
-            return Packed(manifest, self.ends[-1], sum(e["bytes"] for e in entries), len(entries), len(entries))
+        if packed := self._packed():
+            return packed
         work = self._work_folder()
+        with alone(work / f"{self.name}.jsonl"):
+            packed = self._packed() or self._write(records, total_bytes, work)  # by whoever was waited for
+        if object_store.is_remote(self.output):
+            with contextlib.suppress(OSError):  # something of another packing lies there, or the cache has shards
+                for folder in (work, work.parent, work.parent.parent):
+                    folder.rmdir()
+        return packed
+
+    def _packed(self) -> Packed | None:
+        """Return what is there, None unless it is all. Raises PackError where something else has the name."""
+        if not self._is_packed(self._manifest):
+            return None
+        entries = json.loads(self._read(self._index))["shards"].values()
+        return Packed(self._manifest, self.ends[-1], sum(e["bytes"] for e in entries), len(entries), len(entries))
+
+    def _write(self, records: Records, total_bytes: int | None, work: Path) -> Packed:
+        """Write the shards that are not there, and of their notes the manifest."""
         self._check_space(work, total_bytes)
         notes = [work / f".{self._shard(number)}.packed" for number in range(len(self.ends))]
         done = [self._is_done(note, self._shard(number)) for number, note in enumerate(notes)]
@@ -87,7 +106,11 @@ class Packing:
             if finishing is not None:
                 finishing.result()
         infos = self._write_manifest(notes, work)
-        return Packed(manifest, self.ends[-1], sum(i.bytes for i in infos), len(infos), sum(done))
+        return Packed(self._manifest, self.ends[-1], sum(i.bytes for i in infos), len(infos), sum(done))
+
+    @property
+    def _manifest(self) -> str:
+        return object_store.join(self.output, f"{self.name}.jsonl")
 
     @property
     def _index(self) -> str:
@@ -99,12 +122,9 @@ class Packing:
     def _work_folder(self) -> Path:
         """Return a folder of this machine: the output, or for a store one that the same command finds again."""
         if not object_store.is_remote(self.output):
-            folder = Path(self.output)
-        else:
-            place = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
-            folder = ShardCache.of_environment().folder / "packing" / place
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+            return Path(self.output)
+        place = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
+        return ShardCache.of_environment().folder / "packing" / place
 
     def _is_packed(self, manifest: str) -> bool:
         """Tell whether all is there already. Raises PackError where something else has the name."""
@@ -175,10 +195,6 @@ class Packing:
                 path.unlink()
         for note in notes:
             note.unlink()
-        if object_store.is_remote(self.output):
-            with contextlib.suppress(OSError):  # something of another packing lies there, or the cache has shards
-                for folder in (work, work.parent, work.parent.parent):
-                    folder.rmdir()
         return list(infos.values())
 
 

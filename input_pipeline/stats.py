@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest, shard_source
 from input_pipeline.columns import Strings
+from input_pipeline.cores import usable_cores
 from input_pipeline.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
 
 CHUNK = 25  # clips that are summed at a time; fixed, so that the result does not depend on the number of workers
@@ -82,17 +83,12 @@ def compute(
     if len(clips) > num_samples:
         clips = clips.take(np.sort(np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)))
     with shard_source.filling(clips):
-        total = _measure_all(list(clips), settings, workers or _cores(), progress)
+        total = _measure_all(list(clips), settings, workers or usable_cores(), progress)
     _report(total, len(clips), settings, max_bad_share, warn_upsampled)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
         logger.warning("%d of %d features hardly vary in these %d clips", (std < STD_FLOOR).sum(), len(std), len(clips))
     return FeatureStats(total.mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32))
-
-
-def _cores() -> int:
-    """Count the cores that this process may use, fewer than the machine's in a batch job."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _measure_all(clips: list[str], settings: FeatureSettings, workers: int, progress: bool) -> Moments:

@@ -273,6 +273,12 @@ def test_arrays_that_are_no_log_probabilities_are_refused(name):
         engine.decode_batch([rows[:, 1:]])
 
 
+@pytest.mark.parametrize("name", ["greedy", "ctc_beam_decoder"])
+def test_an_engine_that_has_no_streams_says_which_one_has(name):
+    with pytest.raises(ValueError, match=rf"engine='{name}' decodes whole utterances only: choose .*'native'"):
+        make_engine(LETTERS, BeamSettings(engine=name), FRAME_S).stream()
+
+
 def test_spelled_letters_are_words(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "decoding"):
         lm = str(write_arpa(tmp_path / "letters.arpa", ["a b c", "c a b"]))

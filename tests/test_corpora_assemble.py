@@ -21,6 +21,7 @@ from tests.conftest import CLIPS
 from tests.corpus_site import clip, write_tree
 from tests.runs import ROOT
 
+NOBODY = 65534  # the user of that name
 OWN_MOUNTS = shutil.which("unshare") is not None and (
     subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
 )
@@ -94,8 +95,24 @@ def test_the_nearest_folder_with_the_marker_is_found_and_not_one_too_deep(tmp_pa
 
 
 def test_hidden_files_are_not_seen(tmp_path):
-    write_tree(tmp_path, {"a.wav": "", "._a.wav": "", "B.WAV": "", "c.txt": ""})
+    write_tree(tmp_path, {"a.wav": "", "._a.wav": "", "B.WAV": "", "c.txt": "", ".Trash-1000/files/d.wav": ""})
     assert [os.path.basename(path) for path in list_files(tmp_path, ".wav")] == ["B.WAV", "a.wav"]
+    assert list_files(tmp_path / "nowhere", ".wav") == []
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    write_tree(tmp_path, {"a/a.wav": "", "b/c/b.wav": ""})
+    tmp_path.chmod(0o755)
+    (tmp_path / "b" / "c").chmod(0)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(NOBODY)  # root may read everything
+        with pytest.raises(CorpusError, match=r"b/c: cannot be read \(Permission denied\); let it be read, or move"):
+            list_files(Path(), ".wav")
+    finally:
+        os.seteuid(user)
 
 
 FSDD = {

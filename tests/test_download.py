@@ -16,7 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from input_pipeline.corpora.download import ArchiveError, DamagedArchiveError, DownloadError, alone, extract, fetch
+from input_pipeline.corpora.download import ArchiveError, DamagedArchiveError, DownloadError, extract, fetch
+from input_pipeline.lock import alone
 from tests.runs import ROOT
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: more than one read
@@ -144,7 +145,7 @@ def test_what_another_process_has_unpacked_meanwhile_is_used(tmp_path, capsys):
 
 
 def test_the_lock_of_a_process_that_was_killed_keeps_nobody_waiting(server, tmp_path):
-    hold = "import sys, time; from input_pipeline.corpora.download import alone; from pathlib import Path\n"
+    hold = "import sys, time; from input_pipeline.lock import alone; from pathlib import Path\n"
     hold += "with alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     target = tmp_path / "corpus.tar.gz"
     with subprocess.Popen([sys.executable, "-c", hold, target], cwd=ROOT, stdout=subprocess.PIPE) as holder:

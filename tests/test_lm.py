@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from decoding import kenlm_build, kenlm_run, lm, lm_text, lm_vocabulary
+from input_pipeline.lock import alone
 from tests.runs import ROOT
 
 BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
@@ -40,12 +42,14 @@ def test_text_is_prepared_as_the_original_did(language, line, prepared):
     assert lm_text.prepare(line, language) == prepared
 
 
-def test_texts_are_read_from_plain_and_compressed_files_and_manifests(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_texts_are_read_from_plain_and_compressed_files_and_manifests(encoding, tmp_path):
+    record = json.dumps({"audio_filepath": "x.wav", "duration": 1, "text": "four"})
     paths = [tmp_path / name for name in ("a.txt", "b.txt.gz", "c.bz2", "d.jsonl")]
-    paths[0].write_text("one\n")
-    paths[1].write_bytes(gzip.compress(b"two\n"))
-    paths[2].write_bytes(bz2.compress(b"three\n"))
-    paths[3].write_text(json.dumps({"audio_filepath": "x.wav", "duration": 1, "text": "four"}))
+    paths[0].write_text("one\n", encoding)
+    paths[1].write_bytes(gzip.compress("two\n".encode(encoding)))
+    paths[2].write_bytes(bz2.compress("three\n".encode(encoding)))
+    paths[3].write_text(f"{record}\n \n", encoding)
     assert [line.strip() for line in lm_text.read_lines(map(str, paths))] == ["one", "two", "three", "four"]
 
 
@@ -55,7 +59,9 @@ def test_texts_are_read_from_plain_and_compressed_files_and_manifests(tmp_path):
         (None, "a.txt", "a.txt cannot be read"),
         (b"\xff\xfe", "b.txt", "b.txt cannot be read after line 0"),
         (gzip.compress(b"one\ntwo\n" * 99)[:-9], "c.gz", "c.gz cannot be read"),
-        (b'{"text": "a"}\nno json', "d.jsonl", "d.jsonl, line 2"),
+        (b'{"text": "a"}\nno json', "d.jsonl", "d.jsonl:2: not a JSON object"),
+        (b'\n{"text": null}', "d.jsonl", r"d.jsonl:2: .* \(it is a NoneType\); mend or remove the line"),
+        (b'["text"]', "d.jsonl", "d.jsonl:1"),
     ],
 )
 def test_text_that_cannot_be_read_is_named_with_its_line(content, name, named, tmp_path):
@@ -102,6 +108,12 @@ def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
         lm_text.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
     with pytest.raises(ValueError, match="--exclude: nowhere"):
         lm_text.Excluded(["nowhere.jsonl"], "en")
+
+
+def test_the_first_text_of_a_test_set_is_left_out_whatever_mark_its_file_starts_with(tmp_path):
+    (tmp_path / "test.txt").write_text("今天的天气非常好\n", encoding="utf-8-sig")
+    assert lm_text.Excluded([str(tmp_path / "test.txt")], "zh").holds("今 天 的 天 气 非 常 好")
+    assert lm_text.Excluded([str(tmp_path / "test.txt")], "none").holds("今天的天气非常好")
 
 
 def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
@@ -207,6 +219,29 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capsys):
         f"error: {tmp_path / 'lm.bin'}: the disk is full; free some space and run again, or choose another --output\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lmplz", "t.txt"]
+
+
+def test_a_second_run_waits_for_the_first_and_leaves_its_folder_alone(tmp_path, monkeypatch, capsys):
+    text, output, folder = tmp_path / "t.txt", tmp_path / "lm.bin", tmp_path / ".lm.bin.unfinished"
+    text.write_text("\n".join(SENTENCES))
+    copying = tmp_path / "copying"  # in place of both programs: from the last file but one, or stdin, to the last one
+    copying.write_text(
+        '#!/bin/sh\nfor f; do from=$to; to=$f; done\nif [ -f "$from" ]; then cp "$from" "$to"; else cat; fi\n'
+    )
+    copying.chmod(0o755)
+    monkeypatch.setattr(kenlm_build, "program", lambda name: str(copying))
+    line = lm.parse(["train", f"--text={text}", f"--output={output}", "--language=none"])
+    second = threading.Thread(target=lm.run_train, args=(line,))
+    with alone(output):
+        folder.mkdir()  # as the first run does
+        second.start()
+        while "lm.bin: process" not in capsys.readouterr().out:
+            assert second.is_alive()
+        assert folder.is_dir()
+        assert not any(folder.iterdir())
+    second.join()
+    assert output.read_text() == "\n".join(SENTENCES) + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copying", "lm.bin", "t.txt"]
 
 
 def test_missing_programs_are_named_with_the_command_that_builds_them(monkeypatch, tmp_path):

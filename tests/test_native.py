@@ -198,7 +198,7 @@ def test_a_hot_word_that_the_model_lacks_is_written(words_lm):
 def test_a_stream_equals_the_whole_and_tells_its_best_prefix(words_lm):
     rows = random_log_probs(40, LETTERS.size, 7, peak=4.0)
     engine = native(LETTERS, lm=words_lm, nbest=5)
-    stream = engine.inner.stream()
+    stream = engine.stream()
     told = []
     for first in range(0, 40, 7):
         stream.feed(rows[first : first + 7])
@@ -206,6 +206,34 @@ def test_a_stream_equals_the_whole_and_tells_its_best_prefix(words_lm):
     assert stream.finish() == engine.decode_batch([rows])[0]
     assert told[-1]
     assert len(told[0]) < len(told[-1])
+
+
+def test_a_stream_of_silence_or_of_nothing_equals_the_whole():
+    silence = np.log(np.tile([0.97, 0.01, 0.01, 0.01], (4, 1))).astype(np.float32)
+    engine = native(LETTERS)
+    for rows in (silence, silence[:0]):
+        stream = engine.stream()
+        stream.feed(rows[:1])
+        stream.feed(rows[1:])
+        assert stream.finish() == engine.decode_batch([rows])[0] == [stream.partial()]
+
+
+def test_a_piece_that_is_no_log_probabilities_is_refused_and_the_stream_goes_on(words_lm):
+    rows = random_log_probs(9, LETTERS.size, 3)
+    engine = native(LETTERS, lm=words_lm)
+    stream = engine.stream()
+    stream.feed(rows[:5])
+    broken = rows[5:].copy()
+    broken[2, 1] = np.nan
+    for piece, message in (
+        (broken, "of this piece are not finite at frame 2 of 4"),
+        (np.exp(rows), "this piece has a value of .*: give natural logarithms"),
+        (rows[0], r"of this piece are \(4,\); the vocabulary asks for \[U, 4\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stream.feed(piece)
+    stream.feed(rows[5:])
+    assert stream.finish() == engine.decode_batch([rows])[0]
 
 
 def test_words_lie_where_they_were_said():
@@ -227,6 +255,23 @@ def test_threads_change_nothing(words_lm, threads):
     batch = [random_log_probs(frames, LETTERS.size, frames) for frames in range(1, 30)]
     one = native(LETTERS, lm=words_lm, threads=1).decode_batch(batch)
     assert native(LETTERS, lm=words_lm, threads=threads).decode_batch(batch) == one
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="its size is read from /proc")
+def test_threads_that_cannot_be_started_are_done_without(words_lm):
+    code = f"""
+import re, resource
+from pathlib import Path
+from tests.test_native import *
+batch = [random_log_probs(9, LETTERS.size, number) for number in range(64)]
+one = native(LETTERS, lm={words_lm!r}, threads=1).decode_batch(batch)
+many = native(LETTERS, lm={words_lm!r}, threads=64)
+used = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), resource.RLIM_INFINITY))  # room for a few threads of 64
+print(many.decode_batch(batch) == one)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "True\n", result.stderr[-3000:]
 
 
 def test_pruning_keeps_the_best_text(words_lm):
@@ -289,7 +334,7 @@ for lm, vocabulary in (({words_lm!r}, LETTERS), ({characters_lm!r}, MANDARIN), (
     for lexicon in ("strict", "open"):
         engine = native(vocabulary, lm=lm, lexicon=lexicon, nbest=20, threads=4, hot_words=vocabulary.symbols[1] + ":1.0")
         engine.decode_batch([random_log_probs(n, vocabulary.size, n) for n in range(1, 60)])
-        stream = engine.inner.stream(); stream.feed(random_log_probs(50, vocabulary.size, 1)); stream.partial(); stream.finish()
+        stream = engine.stream(); stream.feed(random_log_probs(50, vocabulary.size, 1)); stream.partial(); stream.finish()
 print("searched")
 """
     environment = os.environ | {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -191,6 +192,21 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     assert interrupted.returncode == 130
 
 
+def test_a_second_run_waits_for_the_first_and_finds_all_packed(long_manifest, tmp_path):
+    command = [sys.executable, "-m", "input_pipeline.pack", str(long_manifest), f"--output={tmp_path / 'out'}"]
+    both = [subprocess.Popen([*command, "--shards=9"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = sorted(
+        (run.communicate(timeout=100)[0] for run in both), key=lambda said: "is packed already" in said
+    )
+    assert [run.returncode for run in both] == [0, 0]
+    assert re.search(
+        r"train.jsonl: process \d+ on .* is at work on it; waiting .*\n.* is packed already: 6,000", second
+    )
+    assert "MB in 9 shards (" in first
+    assert len(list(shards.records(str(tmp_path / "out" / "train-00008-of-00009.array_record")))) > 600
+    assert not list((tmp_path / "out").glob("*.lock"))
+
+
 def test_an_upload_that_failed_goes_on(store, clips, tmp_path, monkeypatch):
     real, urls = object_store.upload, []
 
@@ -276,6 +292,17 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
     assert tree(tmp_path / "out") == before
 
 
+def test_a_manifest_is_not_packed_over_itself(clips, tmp_path, monkeypatch, capsys):
+    named = changed(clips, tmp_path)
+    before = tree(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in ([str(named), "--output=."], [named.name, f"--output={tmp_path}"]):
+        assert main(line) == 1
+        assert "is the manifest's own folder, and changed.jsonl is taken: choose another" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+    assert main([str(named), "--output=.", "--name=packed"]) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -293,8 +320,6 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
     ],
 )
 def test_what_cannot_be_meant_is_named(store, clips, tmp_path, capsys, flags, said):
-    import re
-
     assert main([str(clips), f"--output={tmp_path / 'out'}", *flags]) == 1
     assert re.search(said, capsys.readouterr().err)
 

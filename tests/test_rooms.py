@@ -19,7 +19,9 @@ DECODERS = {
     "kenlm",
     "matplotlib",
 }  # imported when they are used, by name or inside
-DOWNLOADS = "input_pipeline.corpora.download"  # needs nothing else of its room; decoding/published.py alone uses it
+LOCK = "input_pipeline.lock"  # needs nothing else of its room
+DOWNLOADS = "input_pipeline.corpora.download"  # needs nothing else of its room but the lock
+OF_DECODING = {"published.py": DOWNLOADS, "lm.py": LOCK}  # who in decoding uses what, and nobody else
 USES_GRAIN = {"pipeline.py", "corpus.py"}  # pipeline itself, and what builds on it
 
 
@@ -84,13 +86,14 @@ def test_decoding_needs_numpy_and_the_text_rules_only(path):
     known = {"numpy", "rapidfuzz", "tqdm", "decoding", "input_pipeline"} | DECODERS
     assert top(used) - set(sys.stdlib_module_names) <= known
     for name in used:
-        downloads = path.name == "published.py" and name.startswith(DOWNLOADS)
-        assert not name.startswith("input_pipeline") or name.split(".")[1:2] == ["text"] or downloads, name
+        allowed = {"input_pipeline.text", OF_DECODING.get(path.name)}
+        assert not name.startswith("input_pipeline") or name in allowed or name.rpartition(".")[0] in allowed, name
 
 
-def test_downloading_needs_no_other_part_of_the_input_pipeline():
-    used = used_by(ROOT / f"{DOWNLOADS.replace('.', '/')}.py")
-    assert top(used) - set(sys.stdlib_module_names) <= {"tqdm"}
+@pytest.mark.parametrize(("module", "needed"), [(DOWNLOADS, {"tqdm.tqdm", f"{LOCK}.alone"}), (LOCK, set())])
+def test_what_decoding_takes_from_the_input_pipeline_needs_no_other_part_of_it(module, needed):
+    used = used_by(ROOT / f"{module.replace('.', '/')}.py")
+    assert {name for name in used if top({name}) - set(sys.stdlib_module_names)} == needed
 
 
 def test_settings_load_no_decoder_library():

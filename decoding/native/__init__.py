@@ -76,7 +76,7 @@ class NativeEngine:
         """Decode [U, K] arrays on `config.decode.threads` threads, outside of the interpreter's lock."""
         found = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.cores)
         return [
-            [self._hypothesis(told, rows) for told in candidates]
+            [self._hypothesis(told, rows[:, BLANK]) for told in candidates]
             for rows, candidates in zip(log_probs, found, strict=True)
         ]
 
@@ -84,8 +84,11 @@ class NativeEngine:
         """Begin an utterance whose frames arrive piece by piece."""
         return NativeStream(self)
 
-    def _hypothesis(self, told: Told, log_probs: np.ndarray | None = None) -> Hypothesis:
-        """Make words of symbols; a word lies from its first symbol's surest frame to its last one's."""
+    def _hypothesis(self, told: Told, blank: np.ndarray) -> Hypothesis:
+        """Make words of symbols; a word lies from its first symbol's surest frame to its last one's.
+
+        blank [U]: the frames' ln p of silence, which where there is no text is what is trusted.
+        """
         symbols, frames, log_ps, score = told
         words: list[Word] = []
         begin = 0
@@ -101,8 +104,8 @@ class NativeEngine:
         text = (" " if self._space > 0 else "").join(word.text for word in words)
         if log_ps:
             confidence = math.exp(sum(log_ps) / len(log_ps))
-        elif log_probs is not None and len(log_probs):
-            confidence = math.exp(np.maximum(log_probs[:, BLANK], math.log(LEAST_PROBABILITY)).mean())
+        elif len(blank):
+            confidence = math.exp(np.maximum(blank, math.log(LEAST_PROBABILITY)).mean())
         else:
             confidence = 0.0
         return Hypothesis(text, words, confidence, score)
@@ -122,16 +125,21 @@ class NativeStream:
     def __init__(self, engine: NativeEngine):
         self._engine = engine
         self._stream = _extension().Stream(engine._decoder)
+        self._blank = [np.zeros(0, np.float32)]  # of each piece
 
     def feed(self, log_probs: np.ndarray) -> None:
         """Take the next frames, natural logs [n, K]."""
-        self._stream.feed(np.ascontiguousarray(log_probs, np.float32))
+        self._stream.feed(log_probs)
+        self._blank.append(log_probs[:, BLANK].copy())  # a view would keep the piece
 
     def partial(self) -> Hypothesis:
         """Return the best prefix so far; its last word may be unfinished."""
-        return self._engine._hypothesis(self._stream.best(count=1, ended=False)[0])
+        return self._best(1, ended=False)[0]
 
     def finish(self) -> list[Hypothesis]:
         """Return the hypotheses of the whole utterance, best first."""
-        count = self._engine._settings.nbest
-        return [self._engine._hypothesis(told) for told in self._stream.best(count=count, ended=True)]
+        return self._best(self._engine._settings.nbest, ended=True)
+
+    def _best(self, count: int, *, ended: bool) -> list[Hypothesis]:
+        blank = np.concatenate(self._blank)
+        return [self._engine._hypothesis(told, blank) for told in self._stream.best(count=count, ended=ended)]

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <unordered_map>
@@ -119,7 +120,14 @@ class Decoder {
       };
       const int helpers = std::min<int>(threads, static_cast<int>(views.size())) - 1;
       std::vector<std::thread> pool;
-      for (int i = 0; i < helpers; ++i) pool.emplace_back(work);
+      pool.reserve(std::max(helpers, 0));  // which may throw while no thread runs
+      for (int i = 0; i < helpers; ++i) {
+        try {
+          pool.emplace_back(work);
+        } catch (const std::system_error&) {
+          break;  // the system has no more threads, and those that run share the work
+        }
+      }
       work();
       for (std::thread& thread : pool) thread.join();
       if (failure) std::rethrow_exception(failure);

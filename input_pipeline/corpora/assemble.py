@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
+from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import download
 from input_pipeline.text import ScoringRules
 
@@ -85,7 +86,7 @@ class Place:
     source: Path | None = None  # archives or unpacked content that are here already
     url: str | None = None  # another address: of the archive, or of the folder it is in
     remove_archives: bool = False
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=usable_cores)
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Place":
@@ -231,7 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser, corpus: str, archives: str, u
     `archives` names what a source may hold.
     """
     parser.add_argument("--target_dir", default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads (default: all cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="threads (default: all cores)")
     if url is None:
         parser.add_argument("--source", required=True, help=f"folder with {archives}")
         parser.set_defaults(url=None, remove_archives=False)
@@ -259,20 +260,30 @@ def _folders(folder: Path) -> list[os.DirEntry]:
 
 
 def list_files(folder: Path, *endings: str) -> list[str]:
-    """List all files below a folder that have one of these endings (of any case), sorted; hidden ones are not seen."""
+    """List all files below a folder that have one of these endings (of any case), sorted; hidden ones are not seen.
+
+    A folder that does not exist holds none. Raises CorpusError naming one that cannot be read.
+    """
     found = []
     seen = set()  # links are followed, but not round in circles
-    walk = os.walk(folder, followlinks=True)
+    walk = os.walk(folder, onerror=_refuse_unreadable, followlinks=True)
     for parent, folders, files in tqdm(walk, desc=f"list {folder}", unit=" folders", delay=download.BAR_DELAY_S):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         audible = (name for name in sorted(files) if name.lower().endswith(endings) and not name.startswith("."))
         found += [os.path.join(parent, name) for name in audible]
     return found
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise CorpusError(
+            f"{error.filename}: cannot be read ({error.strerror}); let it be read, or move it out of the corpus"
+        ) from error
 
 
 def file_id(path: str | Path) -> str:

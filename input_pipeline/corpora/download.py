@@ -1,13 +1,10 @@
 """Fetch archives over HTTP, resuming what broke off, and unpack them without trusting them."""
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import os
 import shutil
-import socket
 import stat
 import sys
 import tarfile
@@ -20,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+from input_pipeline.lock import alone
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
@@ -63,7 +62,6 @@ def fetch(
     if _is_there(target, known, quiet):
         return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with alone(target) as waited:
             if not (waited and _is_there(target, known, quiet)):
                 _fetch(url, target, known, quiet)
@@ -100,37 +98,6 @@ def _fetch(url: str, target: Path, known: "_Published", quiet: bool) -> None:
         by = "no size is announced either" if size is None else f"only the size is verified ({size:,} bytes)"
         print(f"{target.name}: no digest is known, {by}")
     os.replace(part, target)
-
-
-@contextlib.contextmanager
-def alone(target: Path) -> Iterator[bool]:
-    """Keep other processes from making `target` too while the block lasts; yield whether one had to be waited for.
-
-    The lock is the system's, on `<target>.lock`: it ends with its process, however that ends.
-    """
-    lock, waited = target.with_name(target.name + ".lock"), False
-    while True:
-        with lock.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                who = file.read().decode(errors="replace") or "another process"
-                print(f"{target}: {who} is at work on it; waiting for its end (or interrupt here)", flush=True)
-                waited = True
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # a file system without locks
-            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
-                continue  # whoever had it has removed it
-            with contextlib.suppress(OSError):  # a full disk is told where it matters
-                os.ftruncate(file.fileno(), 0)
-                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
-            try:
-                yield waited
-            finally:
-                lock.unlink(missing_ok=True)
-            return
 
 
 def verify(path: Path, *, md5: str | None = None, sha256: str | None = None, size: int | None = None) -> None:
@@ -282,7 +249,6 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
     part = folder.with_name(folder.name + ".part")
     try:
         unpack = _unpacker(archive)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with alone(folder) as waited:
             if waited and folder.exists():
                 return folder

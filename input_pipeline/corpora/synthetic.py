@@ -22,6 +22,7 @@ import soxr
 from tqdm import tqdm
 
 from input_pipeline import audio
+from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import next_step
 from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.manifest import write as write_manifest
@@ -109,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", choices=sorted(GRAMMAR), default="en", help="what is spoken (default: en)")
     parser.add_argument("--utterances", type=int, default=1000, help="training utterances (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: 0)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: all cores)")
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
