@@ -52,6 +52,7 @@ class Progress:
     dev_digest: str = ""  # of the manifest that the best error rate is of
     optimizer: str = ""  # what decides which arrays its state has
     trained_s: float = 0.0  # wall time of training, over all starts
+    interval: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line of metrics.jsonl
     bad_utterances: list[int] = dataclasses.field(default_factory=list)
     finished: bool = False
     evaluation_due: bool = False  # dev is to be measured with these parameters: a stop came first

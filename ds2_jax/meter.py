@@ -38,10 +38,12 @@ class Meter:
         self._pending: collections.deque = collections.deque()
         self._nonfinite = 0
         self._bad = set(progress.bad_utterances)
-        self._started = self._interval_start = time.monotonic()
+        self._started = time.monotonic()
+        self._paused_s = 0.0
+        self._counted_until = self._clock()
         self._trained_before = progress.trained_s
         self._warned = False
-        self._clear()
+        self._sums = collections.defaultdict(float, progress.interval)
 
     def __enter__(self) -> "Meter":
         return self
@@ -54,10 +56,14 @@ class Meter:
         """Seconds of training so far, over all starts of this run."""
         return self._trained_before + time.monotonic() - self._started
 
-    def _clear(self) -> None:
-        self._sums: dict[str, float] = collections.defaultdict(float)
-        self._waited = 0.0
-        self._interval_start = time.monotonic()
+    @property
+    def interval(self) -> dict[str, float]:
+        """Sums since the last line of metrics.jsonl, from which a later start goes on."""
+        return dict(self._sums)
+
+    def _clock(self) -> float:
+        """Seconds, but for those that are no training."""
+        return time.monotonic() - self._paused_s
 
     def waiting_for(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Pass batches on and measure how long each was waited for."""
@@ -65,7 +71,7 @@ class Meter:
             distributed.note(f"waiting for the data of step {self._progress.step + 1}")
             start = time.monotonic()
             batch = next(batches, None)
-            self._waited += time.monotonic() - start
+            self._sums["waited"] += time.monotonic() - start
             if batch is None:
                 return
             yield batch
@@ -88,7 +94,7 @@ class Meter:
         try:
             yield
         finally:
-            self._interval_start += time.monotonic() - start
+            self._paused_s += time.monotonic() - start
 
     def flush(self) -> None:
         """Read all that is pending: nothing that is not finite may be saved unseen."""
@@ -113,6 +119,11 @@ class Meter:
             self._sums["steps"] += 1
         self._sums["frames"] += values["frames"]
         self._sums["room"] += room
+        share_s = (self._clock() - self._counted_until) / (
+            1 + len(self._pending)
+        )  # the time is that of all these steps
+        self._sums["seconds"] += share_s
+        self._counted_until += share_s
         if step % self._settings["log_every"] == 0:
             self._write(step, epoch)
 
@@ -129,10 +140,10 @@ class Meter:
         logger.warning("%s; the step was skipped", what)
 
     def _write(self, step: int, epoch: int) -> None:
-        sums, seconds = self._sums, max(time.monotonic() - self._interval_start, 1e-9)
+        sums, seconds = self._sums, max(self._sums["seconds"], 1e-9)
         count, steps = max(sums["count"], 1), max(sums["steps"], 1)
         audio_s_per_s = sums["frames"] * self._frame_s / seconds
-        waiting = self._waited / seconds
+        waiting = sums["waited"] / seconds
         padding = 1 - sums["frames"] / max(sums["room"], 1)
         values = {
             "epoch": epoch,
@@ -157,4 +168,4 @@ class Meter:
                 "%.0f %% of the time is spent waiting for data: raise config.data.workers or config.data.threads",
                 100 * waiting,
             )
-        self._clear()
+        self._sums.clear()

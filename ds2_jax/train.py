@@ -124,7 +124,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
                     if save or rate is not None or progress.finished or stopping.stop:
                         meter.flush()
                         _join_bad_utterances(progress, corpus, config)
-                        progress.trained_s = meter.trained_s
+                        progress.trained_s, progress.interval = meter.trained_s, meter.interval
                         checkpoints.save(state, progress, meta, rate)
                         files.push()
                         saved_at = time.monotonic()

@@ -168,3 +168,21 @@ def test_a_manifest_without_one_usable_utterance_is_refused_whatever_share_may_b
     config.data.train, config.data.max_bad_share = str(path), 1.0
     with pytest.raises(ValueError, match="no training utterance can be used"):
         train(config, str(tmp_path / "new"))
+
+
+def test_a_line_of_the_curve_averages_the_steps_before_a_stop_too(clips, tmp_path):
+    config = small_config(clips)
+    config.train.log_every = 4
+    config.optim.schedule = "constant"  # the same, however long the run is meant to be
+    train(config, str(tmp_path / "whole"))
+    config.train.max_steps = 6  # in the middle of a line
+    train(config, str(tmp_path / "run"))
+    config.train.max_steps = 0
+    train(config, str(tmp_path / "run"))
+
+    def curve(run: Path) -> list[tuple]:
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [tuple(line[name] for name in ("step", "loss", "grad_norm", "padding")) for line in lines]
+
+    assert len(curve(tmp_path / "whole")) >= 2
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
