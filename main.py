@@ -69,7 +69,7 @@ def run() -> dict | None:
     from ds2_jax import config_check, distributed, evaluate, export, infer, train, tune
 
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
-    distributed.introduce(config.to_dict() | {"--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value})
+    distributed.introduce({"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value})
     config_check.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
     if mode == "infer":
         infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)

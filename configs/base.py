@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.epochs = 20
-    config.train.max_steps = 0  # stop earlier, after so many steps; 0: no
+    config.train.max_steps = 0  # stop earlier, after so many steps, where the schedule ends, too; 0: no
     config.train.eval_every = 0  # steps between evaluations of config.data.dev; 0: once an epoch
     config.train.checkpoint_every_s = 300  # seconds between checkpoints besides those at evaluations
     config.train.keep = 2  # last checkpoints kept, besides the best

@@ -30,7 +30,11 @@ HEARTBEAT_S = 100  # after which JAX itself aborts the others; watch.LOST_S is s
 WAIT_MS = 24 * 3600 * 1000  # in a barrier: the watch ends this process if one of the others is gone
 CHUNK_BYTES = 4 << 20  # of what a process hands to the others at once
 BROKEN = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "Connection reset", "Broken pipe")
-FILES = ("augment.file", "features.stats", "vocabulary")  # settings that name a file, whose content counts
+FILES = (
+    "config.augment.file",
+    "config.features.stats",
+    "config.vocabulary",
+)  # settings that name a file, whose content counts
 SOURCES = ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs")
 
 logger = logging.getLogger("ds2_jax")
@@ -115,6 +119,9 @@ def _connect(place: Place) -> None:
         file=sys.stderr,
         flush=True,
     )
+    unknown = _why_unknown(place)
+    if unknown:  # in a cluster it may become known
+        print(f"[{number}/{size}] {unknown}: asking for {seconds} s (DS2_START_S)", file=sys.stderr, flush=True)
 
     def judge() -> None:
         if _Run.watch is not None:
@@ -143,17 +150,25 @@ def _connect(place: Place) -> None:
     jax.devices()  # makes the processes' devices known to each other: all wait for all, so it is done here
 
 
-def _why_alone(place: Place, seconds: int) -> str:
-    """Say why the processes did not meet."""
+def _why_unknown(place: Place) -> str:
+    """Say why the coordinator's machine cannot be found; '' where it can."""
     host, _, _ = (place.coordinator or "").rpartition(":")
     try:
         socket.getaddrinfo(host.strip("[]") or None, 0)
     except OSError as error:
         return f"{host} of --coordinator={place.coordinator} is no machine that is known here ({error.strerror})"
+    return ""
+
+
+def _why_alone(place: Place, seconds: int) -> str:
+    """Say why the processes did not meet."""
+    unknown = _why_unknown(place)
+    if unknown:
+        return unknown
     size, where = place.processes or "", place.coordinator or f"the place that {place.found_in} names"
     return (
         f"the {size} processes did not come together at {where} within {seconds} s (DS2_START_S): those are missing whose "
-        "logs lack the line 'meeting the others'"
+        "logs lack the line 'meeting the others'; where none lacks it, two say the same number there, or other places"
     )
 
 

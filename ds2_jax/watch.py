@@ -20,6 +20,7 @@ BEAT_S = 2.0  # between two signs of life
 LOST_S = 60.0  # without one, after which a process counts as gone; JAX's own limit is 100 s
 BROKEN_S = 15.0  # the same where a connection broke already
 RETRY = 75  # exit code, EX_TEMPFAIL: start the same line again (main.py)
+AGAIN = "; run the same line again to go on from the last checkpoint"
 
 ALIVE, LEFT, SEEN = "ds2/alive/", "ds2/left/", "ds2/seen/"
 
@@ -39,7 +40,9 @@ class Watch:
         self._answered = now  # by the coordination service
         self._left: dict[int, tuple[int, str]] = {}  # exit code and reason of those who said so
         self._broken = False
-        self._leaving: int | None = None  # exit code, once this process is about to end with one
+        self._leaving: tuple[int, str] | None = (
+            None  # exit code and reason, once this process is about to end with them
+        )
         self._ended, self._ending = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=f, name=f.__name__, daemon=True) for f in (self._beat, self._look)]
         for thread in self._threads:
@@ -69,7 +72,7 @@ class Watch:
 
     def say_goodbye(self, code: int, reason: str) -> None:
         """Tell the others that this process ends, and wait a little until they know; process 0 takes their news with it."""
-        self._leaving = code
+        self._leaving = code, reason
         self._ended.set()
         post = threading.Thread(target=self._post_goodbye, args=(code, reason), daemon=True)
         post.start()
@@ -120,7 +123,7 @@ class Watch:
             if verdict is None and self._stall_s and now - self._noted > self._stall_s:
                 reason = f"nothing has moved for {now - self._noted:.0f} s ({self._doing}); {self._who_is_behind()}"
                 self.say_goodbye(RETRY, reason)  # or the others would only see a connection break
-                self._end_here(RETRY, reason)
+                self._end_here(RETRY, reason + AGAIN)
             if verdict is not None and not self._ended.is_set():
                 self._end_here(*verdict)
 
@@ -131,14 +134,14 @@ class Watch:
             return code, f"{self._names[rank]} ended: {reason}"
         patience = BROKEN_S if self._broken else LOST_S
         if self._rank and now - self._answered > patience:
-            return RETRY, self._of_coordinator(f"has not answered for {now - self._answered:.0f} s")
+            return RETRY, self._of_coordinator(f"has not answered for {now - self._answered:.0f} s{AGAIN}")
         lost = [
             rank for rank, (_, when) in self._heard.items() if self._answered - when > patience
         ]  # while it answered
         if lost:
             named = ", ".join(self._names[rank] for rank in lost)
             silent = max(self._answered - self._heard[rank][1] for rank in lost)
-            return RETRY, f"nothing was heard of {named} for {silent:.0f} s: killed, stopped, or out of reach"
+            return RETRY, f"nothing was heard of {named} for {silent:.0f} s: killed, stopped, or out of reach{AGAIN}"
         return None
 
     def _who_is_behind(self) -> str:
@@ -157,14 +160,13 @@ class Watch:
 
     def _end_here(self, code: int, message: str) -> None:
         self._ending.acquire()  # never released: the first of the threads that get here says why
-        again = "; run the same line again to go on from the last checkpoint" if code == RETRY else ""
         print(file=sys.stderr)  # a progress bar may stand there
-        end_at_once(code, f"{message}{again}", self._rank, len(self._names))
+        end_at_once(code, message, self._rank, len(self._names))
 
     def judge_abort(self) -> None:
         """End with a reason where JAX aborts the program since a process is gone; return where it does so for another."""
         if self._leaving is not None:
-            os._exit(self._leaving)
+            end_at_once(*self._leaving, self._rank, len(self._names))
         self._broken = True
         deadline = time.monotonic() + 4 * BEAT_S
         while time.monotonic() < deadline:
@@ -172,7 +174,7 @@ class Watch:
             if verdict is not None:
                 self._end_here(*verdict)
             if self._rank and not _listens(self._coordinator):
-                self._end_here(RETRY, self._of_coordinator("is gone"))
+                self._end_here(RETRY, self._of_coordinator(f"is gone{AGAIN}"))
             time.sleep(BEAT_S / 4)
 
 
