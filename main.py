@@ -2,7 +2,7 @@
 
 --mode=train   train in --workdir, or go on there; then measure config.data.test
 --mode=eval    measure config.restore (or the best of --workdir) on config.data.test
---mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test
+--mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (to --output: all of it)
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and picture go to --workdir
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
 

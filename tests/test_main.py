@@ -67,6 +67,26 @@ def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
     assert result.stdout.count("hypothesis:") == min(10, len(rows))
 
 
+def test_infer_writes_all_of_a_manifest_to_a_file_in_a_new_folder(run, clips, tmp_path):
+    output = tmp_path / "new" / "out.jsonl"
+    result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--config.data.test={clips}", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert len(output.read_text().splitlines()) == len(clips.read_text().splitlines()) > 10
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("s3://bucket/out.jsonl", "is in a store: write to a file"),
+        (".", "is a folder: name a file in it"),
+        ("{clips}/out.jsonl", "cannot be written (Not a directory)"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_read(output, expected, clips):
+    flags = ["--mode=infer", "--config.restore=nowhere", f"--config.data.test={clips}"]
+    assert expected in error_of(run_main(*flags, f"--output={output.format(clips=clips)}"))
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
