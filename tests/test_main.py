@@ -11,7 +11,7 @@ from tests.runs import run_main, small_flags
 
 @pytest.fixture(scope="module")
 def run(clips, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("main") / "run"
+    workdir = tmp_path_factory.mktemp("main") / "a run"  # its name needs quoting
     result = run_main(
         *small_flags(clips), f"--config.data.test={clips}", "--config.train.epochs=2", f"--workdir={workdir}"
     )
@@ -36,6 +36,7 @@ def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
     checkpoint = next((workdir / "checkpoints").iterdir())
     exported = run_main("--mode=export", f"--config.restore={workdir}", f"--output={tmp_path / 'bundle'}")
     assert exported.returncode == 0, exported.stderr
+    assert f"'--workdir={workdir}'" in (tmp_path / "bundle" / "README.md").read_text()  # a line that can be run
     results = []
     for restore in (workdir, checkpoint, tmp_path / "bundle"):
         result = run_main("--mode=eval", f"--config.restore={restore}", f"--config.data.test={clips}")
