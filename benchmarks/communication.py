@@ -57,9 +57,14 @@ def step_s(result: dict, machine: Machine) -> float:
     return result["flop"] / (machine.peak * machine.share) if machine.share else result["estimated_s"]
 
 
+def all_reduces(result: dict) -> dict:
+    """Return what a program sends in all-reduces: bytes, those overlapped, and runs; one chip's sends nothing."""
+    return result["collectives"].get("all-reduce", {"bytes": 0, "overlapped_bytes": 0, "runs": 0})
+
+
 def speed_up(result: dict, devices: int, machine: Machine) -> float:
     """Return the expected speed-up of `devices` in weak scaling, with what the program overlaps hidden."""
-    reduce = result["collectives"].get("all-reduce", {"bytes": 0, "overlapped_bytes": 0, "runs": 0})
+    reduce = all_reduces(result)
     exposed = reduce["bytes"] - reduce["overlapped_bytes"]
     alone = step_s(result, machine)
     return devices * alone / (alone + exchange_s(exposed, reduce["runs"], devices, machine))
@@ -69,7 +74,7 @@ def table(result: dict) -> str:
     """Lay out the expected speed-ups of a program."""
     head = ["machine", "a step alone, ms", "exchange on 16, ms", *map(str, DEVICES)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    reduce = result["collectives"]["all-reduce"]
+    reduce = all_reduces(result)
     for machine in MACHINES:
         exchange = exchange_s(reduce["bytes"] - reduce["overlapped_bytes"], reduce["runs"], 16, machine)
         numbers = [f"{1e3 * step_s(result, machine):.1f}", f"{1e3 * exchange:.2f}"]
@@ -96,7 +101,7 @@ def main() -> None:
     if not fitting:
         parser.error(f"{a.figures} has no training step of {a.config} with {a.frames} frames")
     result = fitting[0]
-    reduce = result["collectives"]["all-reduce"]
+    reduce = all_reduces(result)
     print(
         f"{result['rows_of_a_chip']:g} utterances of {a.frames} frames on a device: {result['flop'] / 1e12:.2f} TFLOP; "
         f"{reduce['runs']} all-reduces of {reduce['bytes'] / 1e6:.1f} MB, {reduce['overlapped_bytes'] / 1e6:.1f} MB of them "

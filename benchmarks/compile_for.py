@@ -39,6 +39,7 @@ from benchmarks.hlo import Program
 from benchmarks.recipe_steps import make_steps
 from ds2_jax import memory, sharding
 from ds2_jax.compile import abstract_batch
+from input_pipeline.batch_plan import Bucket
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
@@ -85,18 +86,31 @@ def make_mesh(topology: str, fsdp: int) -> Mesh:
 
 def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape]]:
     """List the steps to compile with their shapes, longest first, rows as training and evaluation raise them."""
-    if a.frames:
-        return [
-            ("train", (a.batch or config.batch.size, a.frames, a.labels)),
-            ("eval", (a.batch or config.batch.eval_size, a.frames, a.labels)),
-        ]
-    seconds, symbols = recipe_shapes.lengths(config, a.manifest)
     steps: list[tuple[str, Shape]] = []
-    for name, multiple in (("train", mesh.size * config.optim.accumulate), ("eval", mesh.size)):
-        buckets = recipe_shapes.shapes(config, seconds, symbols, training=name == "train")
+    for name, size, multiple in (
+        ("train", config.batch.size, mesh.size * config.optim.accumulate),
+        ("eval", config.batch.eval_size, mesh.size),
+    ):
+        if a.steps not in ("all", name):
+            continue
+        if a.frames:
+            buckets = [Bucket(a.frames, a.labels, a.batch or size)]
+        else:
+            buckets = recipe_shapes.shapes(config, *recipe_shapes.lengths(config, a.manifest), training=name == "train")
         found = [(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets]
         steps += [(name, shape) for shape in (found[:1] if a.shapes == "largest" else found)]
-    return [step for step in steps if a.steps in ("all", step[0])]
+    return steps
+
+
+def parse_settings(text: str) -> dict:
+    """Read --set: names and values, which are JSON (a number, true, null), or else text as it stands."""
+    settings = {}
+    for name, _, value in (item.partition("=") for item in text.split(",") if item):
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
 
 
 def describe(lowered: jax.stages.Lowered, chip: tuple[float, float, float]) -> dict:
@@ -178,10 +192,7 @@ def main() -> None:
     """Parse, compile, print, write."""
     a = parse_arguments()
     config = recipe_shapes.read_config(a.config)
-    for name, _, value in (item.partition("=") for item in a.set.split(",") if item):
-        config.update_from_flattened_dict(
-            {name: json.loads(value) if value in ("true", "false") or not value.isalpha() else value}
-        )
+    config.update_from_flattened_dict(parse_settings(a.set))
     chip = CHIPS.get(a.topology.partition(":")[0], CHIPS["v5e"])
     mesh = make_mesh(a.topology, config.mesh.fsdp)
     jitted = make_steps(config, a.vocab or recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)], mesh)

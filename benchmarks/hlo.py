@@ -177,7 +177,6 @@ def _convolution_products(attributes: str, left: tuple[int, ...], right: tuple[i
     assert labels is not None, attributes
     window = re.search(r"window=\{([^}]*)\}", attributes)
     fields = dict(field.split("=") for field in window[1].split()) if window else {}
-    groups = int(found[1]) if (found := re.search(r"batch_group_count=(\d+)", attributes)) else 1
     spatial = sorted(letter for letter in labels[3] if letter.isdigit())
 
     def each(name: str, default: str) -> list[str]:
@@ -193,4 +192,4 @@ def _convolution_products(attributes: str, left: tuple[int, ...], right: tuple[i
         reached = (place * stride - low + tap * spread for place in places for tap in range(taps))
         pairs *= sum(1 for at in reached if 0 <= at < (size - 1) * hole + 1 and at % hole == 0)
     width = right[labels[2].index("i")]  # input channels of one group
-    return pairs * out[labels[3].index("b")] * out[labels[3].index("f")] * width // groups * groups
+    return pairs * out[labels[3].index("b")] * out[labels[3].index("f")] * width

@@ -2,7 +2,7 @@
 
     python -m benchmarks.recurrent --batch 8 --frames 167 --width 512 --hidden 512 --cell gru
 
-Ours masks the padding of every utterance and turns its own length round; the peer runs without either.
+All utterances are of full length; ours masks all the same, and turns the time axis round for its second direction.
 Prints one JSON line.
 """
 

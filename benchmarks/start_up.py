@@ -1,13 +1,14 @@
-"""Time the start of a training, from the command to the end of its first step, the second time it is started.
+"""Time the start of a training, from the command to the end of its first step, for the first time and again.
 
     python -m benchmarks.start_up --config=configs/an4.py --manifest=data/an4/train.jsonl
 
-Runs `main.py` for one step in a process of its own, without evaluation: once to fill the cache of compiled programs, then
-to be timed. Prints one JSON line, in seconds by the clock.
+Runs `main.py` for one step in a process of its own, without evaluation: first with an empty cache of compiled programs,
+then with what that start left in it. Prints one JSON line, in seconds by the clock.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,11 @@ from benchmarks import measure
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(config: str, manifest: str, folder: str) -> float:
-    """Run one step in a new workdir and return its seconds; the program's own words where it fails."""
+def start(config: str, manifest: str, folder: str, cache: str) -> float:
+    """Run one step in a new workdir and return its seconds; the program's own words where it fails.
+
+    cache: folder of compiled programs, instead of the user's, which has those of earlier runs.
+    """
     command = [
         sys.executable,
         "main.py",
@@ -29,8 +33,9 @@ def start(config: str, manifest: str, folder: str) -> float:
         f"--config.data.train={manifest}",
     ]
     options = ["--config.data.dev=", "--config.data.test=", "--config.train.max_steps=1"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     begin = time.perf_counter()
-    result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if result.returncode:
         raise SystemExit(result.stderr)
@@ -46,9 +51,9 @@ def main() -> None:
     a = parser.parse_args()
     manifest = str(Path(a.manifest).absolute())
     seconds = []
-    for _ in range(a.runs + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            seconds.append(start(a.config, manifest, folder))
+    with tempfile.TemporaryDirectory() as folder:
+        for run in range(a.runs + 1):
+            seconds.append(start(a.config, manifest, f"{folder}/{run}", f"{folder}/cache"))
     result = {
         "benchmark": "start_up",
         "versions": measure.versions(),

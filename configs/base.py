@@ -134,7 +134,7 @@ def get_config() -> ConfigDict:
     config.tune.original_grid = False  # instead: 45 alphas from 1.0 to 3.2, by ln 10, and 8 betas from 0.1 to 0.45
 
     config.infer = ConfigDict()
-    config.infer.samples = 10  # utterances of a manifest to print side by side; 0: all
+    config.infer.samples = 10  # utterances of a manifest to print side by side; 0: all, as --output has
     config.infer.words = True  # print times and confidence of each word, too
     return config
 

@@ -19,6 +19,7 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save
 
 from ds2_jax.model import DeepSpeech2, ModelSettings
+from ds2_jax.state import init_variables
 from input_pipeline.features import FeatureSettings, FeatureStats, feature_size
 from input_pipeline.text import Vocabulary
 
@@ -58,8 +59,6 @@ class ModelMeta:
 
     def abstract_variables(self) -> dict:
         """Shapes and types of parameters and batch statistics."""
-        from ds2_jax.state import init_variables
-
         return jax.eval_shape(lambda: init_variables(self.network, self.feature_size, 0))
 
     def to_json(self) -> dict[str, Any]:
@@ -132,7 +131,7 @@ def save_bundle(
 
     more: further files by name, as bytes or as paths to copy.
     """
-    target = Path(path)
+    target = Path(path).resolve()  # of a link, the folder is replaced, and the link stays
     if target.exists() and not is_bundle(target):
         raise ModelFileError(f"{target} exists and is no bundle; export to another folder")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -159,12 +158,25 @@ def save_bundle(
         others = [p for p in target.iterdir() if p.name not in replaced] if target.exists() else []
         others = [p for p in others if not (unfinished / p.name).exists()]
         for other in others:  # a language model, say, that was put beside the network
-            shutil.copy2(other, unfinished / other.name)
-        if target.exists():
-            shutil.rmtree(target)
-        unfinished.rename(target)
+            copy = shutil.copytree if other.is_dir() else shutil.copy2
+            copy(other, unfinished / other.name)
+        _put_in_place(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Give a folder its name; the one that had it is removed afterwards, and has it again where that fails."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_bundle(path: str | os.PathLike) -> tuple[ModelMeta, dict]:

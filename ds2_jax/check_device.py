@@ -13,6 +13,8 @@ def main(accelerator: str) -> None:
 
     Exit with a message where that is not the device asked for.
     """
+    if accelerator not in PLATFORMS:
+        sys.exit(f"ACCELERATOR={accelerator} is not known: choose one of {', '.join(PLATFORMS)}")
     result = jnp.ones((128, 128)) @ jnp.ones((128, 128))
     platform = next(iter(result.devices())).platform
     if accelerator != "cpu" and platform != PLATFORMS[accelerator]:  # a CPU is always there, and may be outdone

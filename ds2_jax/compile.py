@@ -88,7 +88,8 @@ def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shap
 
 
 def _is_of_memory(error: Exception) -> bool:
-    return "RESOURCE_EXHAUSTED" in str(error) or "memory" in str(error)
+    text = str(error)
+    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()  # not "an illegal memory access"
 
 
 def _does_not_fit(shape: Shape, what_fits: str, reason: str) -> MemoryError:

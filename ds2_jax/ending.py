@@ -5,6 +5,7 @@
 2  a wrong command line
 75 (EX_TEMPFAIL) run the same line again: stopped by SIGTERM after a checkpoint; another process was lost, stood still or
    did not come; or another run is still using the workdir
+130 interrupted, and nothing saved: by Ctrl-C in another mode or before the steps of training, or by a second signal
 """
 
 import contextlib
@@ -41,7 +42,8 @@ def readable(output: str) -> Iterator[None]:
         sys.exit(RETRY if stopped.signal == signal.SIGTERM else 0)
     except KeyboardInterrupt:
         if distributed.count() == 1:
-            raise
+            print("interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
         distributed.leave(128 + signal.SIGINT, "interrupted by Ctrl-C")
     except Exception as error:
         distributed.blame(error)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def _training(source: str) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
     return f"""Command (last of {len(starts)} start{"s" if len(starts) > 1 else ""}), at commit {last["commit"] or "unknown"}:
 
-    python {" ".join(last["command"])}
+    python {shlex.join(last["command"])}
 
 {manifests}
 - checkpoint: {find_checkpoint(source).relative_to(run / FOLDER)}

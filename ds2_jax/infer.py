@@ -4,7 +4,9 @@ import dataclasses
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from decoding.greedy import Hypothesis
 from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.checkpoint import load_model
 from ds2_jax.evaluate import Evaluator
-from input_pipeline import audio
+from input_pipeline import audio, object_store
 from input_pipeline import manifest as manifests
 from input_pipeline.columns import Objects, Strings
 from input_pipeline.corpus import describe_upsampling
@@ -25,12 +27,14 @@ logger = logging.getLogger("ds2_jax")
 
 
 def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) -> None:
-    """Transcribe `files`, or else the first `config.infer.samples` utterances of `config.data.test` (0: all).
+    """Transcribe `files`, or else `config.data.test`: all of it to `output`, to the screen `config.infer.samples` (0: all).
 
     Batches are made by length. A clip that cannot be used is named and does not stop the rest; raises ValueError
-    where none could be.
+    where none could be, or where `output` cannot be written.
     """
-    manifest, problems = _requests(config, files)
+    if output:
+        _check_output(output)
+    manifest, problems = _requests(config, files, limit=0 if output else config["infer"]["samples"])
     distributed.require_same(lambda: {"--audio or config.data.test (digest)": manifest.digest()})
     meta, variables = load_model(config["restore"] or workdir)
     evaluator = Evaluator(meta, sharding.make_mesh(), decode_settings.make_engine(config, meta))
@@ -69,15 +73,37 @@ def _report(
             _print(record, rules, words=config["infer"]["words"])
 
 
-def _requests(config: Mapping, files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
-    """Make a manifest of the files, or read the one named; problems that show already, by row."""
+def _check_output(output: str) -> None:
+    """Make the folder of --output, and raise ValueError for what would lose the transcripts once they are there."""
+    if object_store.is_remote(output):
+        raise ValueError(f"--output={output} is in a store: write to a file, then copy it")
+    if Path(output).is_dir():
+        raise ValueError(f"--output={output} is a folder: name a file in it, --output={Path(output, 'out.jsonl')}")
+    if distributed.rank() != 0:
+        return
+    folder = Path(output).absolute().parent
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--output={output} cannot be written ({error.strerror}); name a file in another folder"
+        ) from error
+
+
+def _requests(config: Mapping, files: Sequence[str], limit: int) -> tuple[Manifest, dict[int, str]]:
+    """Make a manifest of the files, or read the first `limit` rows of the one named (0: all); problems that show already.
+
+    The problems are by row.
+    """
     if files:
         return _manifest_of(files)
     if not config["data"]["test"]:
         raise ValueError("nothing to transcribe: name --audio=a.wav,b.flac or --config.data.test=test.jsonl")
     manifest = manifests.read_many(config["data"]["test"], need_text=False)
-    samples = config["infer"]["samples"]
-    return (manifest.select(np.arange(min(samples, len(manifest)))) if samples else manifest), {}
+    return (manifest.select(np.arange(min(limit, len(manifest)))) if limit else manifest), {}
 
 
 def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:

@@ -1,6 +1,7 @@
 """Bundles and checkpoints as files: whole, checked when read, never taken for something they are not."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -60,6 +61,38 @@ def test_exporting_again_keeps_what_others_put_beside_it(bundle, variables):
     save_bundle(bundle, make_meta(), variables, "# a new card\n")
     assert (bundle / "lm.bin").read_bytes() == b"a language model"
     assert (bundle / "README.md").read_text() == "# a new card\n"
+
+
+def test_exporting_again_keeps_folders_too_and_leaves_nothing_else(bundle, variables):
+    (bundle / "reports").mkdir()
+    (bundle / "reports" / "test.html").write_text("3.36 %")
+    save_bundle(bundle, make_meta(), variables, "# a new card\n")
+    assert (bundle / "reports" / "test.html").read_text() == "3.36 %"
+    assert list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_exporting_through_a_link_replaces_the_folder_behind_it(bundle, variables):
+    link = bundle.with_name("newest")
+    link.symlink_to(bundle)
+    save_bundle(link, make_meta(), variables, "# a new card\n")
+    assert link.is_symlink()
+    assert (bundle / "README.md").read_text() == "# a new card\n"
+
+
+def test_an_export_that_fails_at_its_last_step_leaves_the_old_bundle(bundle, variables, monkeypatch):
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        save_bundle(bundle, make_meta(), variables, "# a new card\n")
+    assert list(bundle.parent.iterdir()) == [bundle]
+    assert (bundle / "README.md").read_text() == "# a card\n"
+    load_bundle(bundle)
 
 
 def test_a_folder_that_is_no_bundle_is_not_overwritten(variables, tmp_path):

@@ -11,7 +11,7 @@ from tests.runs import run_main, small_flags
 
 @pytest.fixture(scope="module")
 def run(clips, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("main") / "run"
+    workdir = tmp_path_factory.mktemp("main") / "a run"  # its name needs quoting
     result = run_main(
         *small_flags(clips), f"--config.data.test={clips}", "--config.train.epochs=2", f"--workdir={workdir}"
     )
@@ -36,6 +36,7 @@ def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
     checkpoint = next((workdir / "checkpoints").iterdir())
     exported = run_main("--mode=export", f"--config.restore={workdir}", f"--output={tmp_path / 'bundle'}")
     assert exported.returncode == 0, exported.stderr
+    assert f"'--workdir={workdir}'" in (tmp_path / "bundle" / "README.md").read_text()  # a line that can be run
     results = []
     for restore in (workdir, checkpoint, tmp_path / "bundle"):
         result = run_main("--mode=eval", f"--config.restore={restore}", f"--config.data.test={clips}")
@@ -65,6 +66,26 @@ def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
     result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--config.data.test={manifest}")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("hypothesis:") == min(10, len(rows))
+
+
+def test_infer_writes_all_of_a_manifest_to_a_file_in_a_new_folder(run, clips, tmp_path):
+    output = tmp_path / "new" / "out.jsonl"
+    result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--config.data.test={clips}", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert len(output.read_text().splitlines()) == len(clips.read_text().splitlines()) > 10
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("s3://bucket/out.jsonl", "is in a store: write to a file"),
+        (".", "is a folder: name a file in it"),
+        ("{clips}/out.jsonl", "cannot be written (Not a directory)"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_read(output, expected, clips):
+    flags = ["--mode=infer", "--config.restore=nowhere", f"--config.data.test={clips}"]
+    assert expected in error_of(run_main(*flags, f"--output={output.format(clips=clips)}"))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeyp
         compile_for([SHORT, LONG], state)
 
 
+def test_another_error_that_speaks_of_memory_is_told_as_it_is():
+    def step(state, batch):
+        raise jax.errors.JaxRuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="illegal memory access"):
+        compile_steps(step, new_state(), [SHORT], F, mesh(), mesh().size)
+
+
 def test_a_split_array_counts_with_its_part():
     split = sharding.make_mesh(4)
     array = jnp.zeros((256, 128))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 from jax.sharding import Mesh
 
 from benchmarks import recipe_shapes
-from benchmarks.compile_for import LIBTPU
+from benchmarks.compile_for import LIBTPU, parse_settings, steps_of
 from benchmarks.recipe_steps import make_steps
 from ds2_jax import sharding
 from ds2_jax.compile import abstract_batch
@@ -86,6 +87,24 @@ def test_the_guide_shows_the_figures_that_were_measured():
     for step, english, english_peak, _, _, mandarin, mandarin_peak, _, _ in buckets:
         assert peaks[f"librispeech.py:16 {step} {english}"] == english_peak
         assert peaks[f"aishell.py:16 {step} {mandarin}"] == mandarin_peak
+
+
+def test_a_shape_of_ones_own_is_of_the_step_asked_for_and_fills_the_chips():
+    config = recipe_shapes.read_config(f"{ROOT}/configs/librispeech.py")
+    config.optim.accumulate = 3
+    asked = Namespace(frames=500, labels=7, batch=jax.device_count() + 1, manifest="", shapes="all", steps="train")
+    mesh = sharding.make_mesh()
+    assert steps_of(config, mesh, asked) == [("train", (3 * mesh.size, 500, 7))]
+    asked.steps = "all"
+    assert steps_of(config, mesh, asked)[1] == ("eval", (2 * mesh.size, 500, 7))
+
+
+def test_settings_on_the_command_line_may_be_words_of_any_kind():
+    config = recipe_shapes.read_config(f"{ROOT}/configs/librispeech.py")
+    text = "batch.shuffle=batch_shuffle_clipped,model.conv=5x5/3x2:4,mesh.fsdp=8,train.remat=true,model.cell=gru"
+    config.update_from_flattened_dict(parse_settings(text))
+    assert (config.batch.shuffle, config.model.conv) == ("batch_shuffle_clipped", "5x5/3x2:4")
+    assert (config.mesh.fsdp, config.train.remat, config.model.cell) == (8, True, "gru")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Signals while training: a checkpoint, an exit code that asks for a restart, and nothing lost by it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 from ds2_jax import train as training
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.stopping import Stopped
-from tests.runs import run_main, small_config, small_flags, start_main
+from tests.runs import ROOT, run_main, small_config, small_flags, start_main
 
 
 def config_for(clips):
@@ -77,6 +78,26 @@ def test_the_exit_code_tells_a_launcher_from_a_person(number, code, clips, tmp_p
     stopped = json.loads(out.splitlines()[-1])["stopped_at_step"]
     assert (tmp_path / "checkpoints" / str(stopped) / "_CHECKPOINT_METADATA").is_file()
     assert f"stopped at step {stopped}; run the same line again" in err
+
+
+def test_ctrl_c_where_nothing_is_saved_ends_with_one_line(tmp_path):
+    """While the manifest is read, from a pipe into which nothing comes."""
+    pipe = tmp_path / "test.jsonl"
+    os.mkfifo(pipe)
+    model = f"--config.restore={ROOT / 'models' / 'an4'}"
+    with start_main("--mode=infer", model, f"--config.data.test={pipe}") as process:
+        end = -1
+        while end < 0:
+            assert process.poll() is None
+            time.sleep(0.05)
+            with contextlib.suppress(OSError):  # until it is being read
+                end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+        os.close(end)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
