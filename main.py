@@ -6,10 +6,10 @@
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and picture go to --workdir
 --mode=export  write config.restore (or the best of --workdir) as a bundle to --output
 
-On several machines the launcher starts one process each (docs/distributed.md). Exit codes: 0 done, or stopped by Ctrl-C;
-1 an error, said in the last line; 2 a wrong command line; 75 run the same line again: stopped by SIGTERM after a checkpoint,
-another process was lost, stood still or did not come, or another run is still using the workdir; 130 interrupted, and nothing
-saved: by Ctrl-C in another mode or before the steps of training, or by a second signal.
+On several machines the launcher starts one process each (docs/distributed.md). Exit codes: 0 done, or stopped by Ctrl-C
+after a checkpoint; 1 an error, said in the last line; 2 a wrong command line; 75 run the same line again: stopped by SIGTERM
+after a checkpoint, another process was lost, stood still or did not come, or another run is still using the workdir; 130 and
+143 stopped by Ctrl-C and SIGTERM with nothing new saved.
 """
 
 import json

@@ -1,11 +1,12 @@
 """How main.py ends: exit codes, and errors as one line for people.
 
-0  done, or stopped by Ctrl-C after a checkpoint
-1  an error that will come again: the last line says what to do
-2  a wrong command line
-75 (EX_TEMPFAIL) run the same line again: stopped by SIGTERM after a checkpoint; another process was lost, stood still or
-   did not come; or another run is still using the workdir
-130 interrupted, and nothing saved: by Ctrl-C in another mode or before the steps of training, or by a second signal
+0    done, or stopped by Ctrl-C after a checkpoint
+1    an error that will come again: the last line says what to do
+2    a wrong command line
+75   (EX_TEMPFAIL) run the same line again: stopped by SIGTERM after a checkpoint; another process was lost, stood still
+     or did not come; or another run is still using the workdir
+130  stopped by Ctrl-C with nothing new saved: in another mode, before the first step, or by a second one
+143  the same by SIGTERM
 """
 
 import contextlib
@@ -19,10 +20,11 @@ from collections.abc import Iterator
 from absl import logging as absl_logging
 
 from ds2_jax import distributed
-from ds2_jax.stopping import Stopped
+from ds2_jax.stopping import Interrupted, Stopped
 from ds2_jax.watch import RETRY
 from ds2_jax.workdir import WorkdirInUse
 
+INTERRUPTED = 128 + signal.SIGINT  # exit code
 FOR_PEOPLE = (ValueError, OSError, MemoryError, FloatingPointError)
 
 
@@ -36,15 +38,20 @@ def readable(output: str) -> Iterator[None]:
         yield
         distributed.finish()
     except Stopped as stopped:
-        if stopped.step is not None and distributed.rank() == 0:
+        saved = stopped.step is not None
+        if distributed.rank() == 0 and saved:
             print(json.dumps({"stopped_at_step": stopped.step}))
+        elif distributed.rank() == 0:
+            print("stopped; there was nothing new to save", file=sys.stderr)
         distributed.finish()
-        sys.exit(RETRY if stopped.signal == signal.SIGTERM else 0)
+        sys.exit(RETRY if stopped.signal == signal.SIGTERM else 0 if saved else INTERRUPTED)
+    except Interrupted as interrupt:
+        distributed.leave(128 + interrupt.signal, str(interrupt))
     except KeyboardInterrupt:
         if distributed.count() == 1:
             print("interrupted", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
-        distributed.leave(128 + signal.SIGINT, "interrupted by Ctrl-C")
+            sys.exit(INTERRUPTED)
+        distributed.leave(INTERRUPTED, "interrupted by Ctrl-C")
     except Exception as error:
         distributed.blame(error)
         expected = isinstance(error, FOR_PEOPLE) and not absl_logging.level_debug()

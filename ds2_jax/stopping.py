@@ -27,6 +27,14 @@ class Stopped(Exception):
         self.signal, self.step = number, step
 
 
+class Interrupted(KeyboardInterrupt):
+    """A second signal came before what the first one asked for was done: the program ends at once."""
+
+    def __init__(self, number: int):
+        super().__init__(f"a second signal, {signal.Signals(number).name}: ended at once, without a checkpoint")
+        self.signal = number
+
+
 class Stopping:
     """Listens to SIGTERM and SIGINT while it is entered; a second one ends the program at once.
 
@@ -52,7 +60,7 @@ class Stopping:
     def _note(self, number: int, frame) -> None:
         del frame
         if self._received:
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         self._received = number
         logger.warning("%s: what has to be saved is saved, then this ends", signal.Signals(number).name)
 

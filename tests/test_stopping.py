@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -78,6 +80,31 @@ def test_the_exit_code_tells_a_launcher_from_a_person(number, code, clips, tmp_p
     stopped = json.loads(out.splitlines()[-1])["stopped_at_step"]
     assert (tmp_path / "checkpoints" / str(stopped) / "_CHECKPOINT_METADATA").is_file()
     assert f"stopped at step {stopped}; run the same line again" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once_and_says_so(number):
+    program = (
+        "import os, signal\n"
+        "from ds2_jax import ending, sharding, stopping\n"
+        "with ending.readable(''), stopping.Stopping(sharding.make_mesh()):\n"
+        f"    for _ in range(2): os.kill(os.getpid(), {int(number)})\n"
+        "    signal.pause()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 128 + number
+    assert (
+        result.stderr.splitlines()[-1] == f"error: a second signal, {number.name}: ended at once, without a checkpoint"
+    )
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_before_the_first_step_is_no_success(number, code):
+    program = f"from ds2_jax import ending, stopping\nwith ending.readable(''): raise stopping.Stopped({int(number)})\n"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert "nothing new to save" in result.stderr
 
 
 def test_ctrl_c_where_nothing_is_saved_ends_with_one_line(tmp_path):
