@@ -1,6 +1,6 @@
-"""launch/slurm.sbatch where no Slurm is needed: what it submits and what it refuses.
+"""launch/slurm.sbatch where no Slurm is needed: what it submits and refuses, and which ends have a job queued again.
 
-A stand-in for sbatch notes its arguments; tests/test_slurm.py has a real Slurm.
+Stand-ins for Slurm's commands note their arguments; tests/test_slurm.py has a real Slurm.
 """
 
 import os
@@ -19,11 +19,15 @@ OWN = ("SLURM_", "SBATCH_", "DS2_", "NODES", "GPUS_PER_NODE", "PROCESSES_PER_NOD
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Put an sbatch on the path; return a function that runs the script and gives what sbatch was called with."""
+    """Put Slurm's commands on the path; return a function that runs the script and gives what they were called with.
+
+    srun ends with the code in $SRUN; sleep, with which the script waits for its end after a requeue, does not wait.
+    """
     tools, note = tmp_path / "tools", tmp_path / "calls"
     tools.mkdir()
-    (tools / "sbatch").write_text(f'#!/bin/sh\nprintf "%s\\n" sbatch "$@" -- >> {note}\n')
-    (tools / "sbatch").chmod(0o755)
+    for name, end in [("sbatch", "exit 0"), ("scontrol", "exit 0"), ("srun", "exit $SRUN"), ("sleep", "exit 0")]:
+        (tools / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" -- >> {note}\n{end}\n')
+        (tools / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "LOGS": str(tmp_path / "logs"), "PYTHON": "/bin/true"}
 
@@ -84,3 +88,21 @@ def test_a_machine_without_slurm_is_told_where_to_go(slurm, tmp_path):
     result, _ = slurm(*FLAGS, PATH=str(bare))
     assert result.returncode == 2
     assert "Slurm's sbatch is missing here: run this where jobs are submitted" in result.stderr
+
+
+@pytest.mark.parametrize(("code", "starts"), [("75", 3), ("143", 3), ("137", 1), ("1", 0)])
+def test_a_stopped_job_comes_back_without_a_checkpoint_a_killed_one_once(code, starts, slurm, tmp_path):
+    requeued = 0
+    for restart in range(3):
+        flags = (FLAGS[0], f"--workdir={tmp_path}/run")
+        result, calls = slurm(*flags, **JOB, SRUN=code, SLURM_RESTART_COUNT=str(restart))
+        assert result.returncode in (1, int(code))
+        requeued += ["scontrol", "requeue", "7"] in calls
+    assert requeued == starts
+
+
+def test_a_killed_job_comes_back_again_after_a_new_checkpoint(slurm, tmp_path):
+    for step in ("10", "20"):
+        (tmp_path / "run" / "checkpoints" / step).mkdir(parents=True)
+        result, calls = slurm(*FLAGS[:1], f"--workdir={tmp_path}/run", **JOB, SRUN="137")
+        assert ["scontrol", "requeue", "7"] in calls, result.stderr
