@@ -50,8 +50,9 @@ start() {
   local k=$1 share=$((${#gpus[@]} / processes)) IFS=,
   shift
   [ "$share" = 0 ] || export CUDA_VISIBLE_DEVICES="${gpus[*]:k*share:share}"
+  exec 3>&2 2> /dev/null # 3 is the process's; on 2, bash would write the line below into its log where it is killed
   # shellcheck disable=SC2016  # $$ and "$@" are the inner shell's
-  DS2_PROCESS_ID=$k sh -c 'echo $$ > "$0"; exec "$@"' "$run/pid-$k" "$python" "$root/main.py" "$@" || echo $? > "$run/code-$k"
+  DS2_PROCESS_ID=$k sh -c 'echo $$ > "$0"; exec "$@"' "$run/pid-$k" "$python" "$root/main.py" "$@" 2>&3 3>&- || echo $? > "$run/code-$k"
   [ -e "$run/code-$k" ] || echo 0 > "$run/code-$k"
 }
 

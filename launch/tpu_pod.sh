@@ -20,7 +20,7 @@
 # SOFTWARE is that of the machines (v2-alpha-tpuv5-lite, for v5e). gcloud's own settings (project, account) hold.
 set -euo pipefail
 
-TPU=${TPU:-ds2} TYPE=${TYPE:-v5litepod-16} SOFTWARE=${SOFTWARE:-v2-alpha-tpuv5-lite}
+TPU=${TPU:-ds2} TYPE=${TYPE:-v5litepod-16} SOFTWARE=${SOFTWARE:-v2-alpha-tpuv5-lite} BUCKET=${BUCKET:+${BUCKET%/}}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 usage() {
@@ -32,7 +32,12 @@ usage() {
 need() {
   local name
   for name in "$@"; do
-    [ -n "${!name:-}" ] || usage "$name is not set: export $name=..."
+    case "$name=${!name:-}" in
+      "$name=") usage "$name is not set: export $name=..." ;;
+      BUCKET=gs://[a-z0-9]*) ;;
+      BUCKET=*) usage "BUCKET=$BUCKET is no bucket of Google Cloud Storage: write gs://my-bucket/ds2" ;;
+      TYPE=*) [[ "$TYPE" =~ ^[a-z0-9]+-[1-9][0-9]*$ ]] || usage "TYPE=$TYPE does not say how large the slice is: write v5litepod-16" ;;
+    esac
   done
   command -v gcloud > /dev/null || usage "gcloud is missing: install the Google Cloud CLI"
 }
@@ -43,6 +48,13 @@ vm() {
 
 on() {
   vm ssh "$TPU" --worker="$1" --command="$2"
+}
+
+folder() { # one, at the same path below this folder and below BUCKET
+  [ $# -eq 1 ] || usage "name one folder: data/librispeech"
+  case "/${1%/}/" in
+    *//* | */./* | */../* | /-*) usage "'$1': write the folder as its path below this one and below BUCKET, without a leading /, '.' or '..': data/librispeech" ;;
+  esac
 }
 
 chips() { # of the slice: v4 and v5p count cores, two of which are one device; v2 and v3 too, but each is one
@@ -56,7 +68,7 @@ command=${1:-}
 [ $# -eq 0 ] || shift
 case "$command" in
   create)
-    need ZONE
+    need ZONE TYPE
     vm create "$TPU" --accelerator-type="$TYPE" --version="$SOFTWARE" ${SPOT:+--spot}
     ;;
   setup)
@@ -81,11 +93,12 @@ case "$command" in
     ;;
   upload)
     need BUCKET
-    [ $# -eq 1 ] && [ -d "$1" ] && [ "${1#/}" = "$1" ] || usage "name one folder to upload, below this one: data/librispeech"
+    folder "$@"
+    [ -d "$1" ] || usage "there is no folder $1 in $PWD"
     gcloud storage rsync --recursive "$1" "$BUCKET/${1%/}"
     ;;
   train)
-    need ZONE
+    need ZONE TYPE
     [ $# -gt 0 ] || usage "no flags of main.py are given"
     on all "cd ~/ds2; sudo systemd-run --unit=ds2 --collect --uid=\$(id -u) --working-directory=\$HOME/ds2 --setenv=HOME=\$HOME \
       --setenv=JAX_PLATFORMS=tpu,cpu --setenv=PYTHONUNBUFFERED=1 --setenv=DS2_EXPECT_DEVICES=$(chips) --property=KillMode=mixed --property=TimeoutStopSec=300 \
@@ -107,7 +120,7 @@ case "$command" in
     ;;
   fetch)
     need BUCKET
-    [ $# -eq 1 ] || usage "name one folder to fetch"
+    folder "$@"
     mkdir -p "$1"
     gcloud storage rsync --recursive "$BUCKET/${1%/}" "$1"
     ;;

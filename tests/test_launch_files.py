@@ -183,3 +183,45 @@ def test_tpu_commands_say_what_is_missing(gcloud):
     assert "ZONE is not set" in result.stderr
     result, _ = gcloud("fly", **SLICE)
     assert "'fly' is no command" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["create"], ["train", "--workdir=x"]])
+@pytest.mark.parametrize("name", ["v5litepod", "v5litepod-", "v5litepod-0", "v5litepod-2x4"])
+def test_a_tpu_without_a_size_is_refused(command, name, gcloud):
+    result, calls = gcloud(*command, **SLICE, TYPE=name)
+    assert (result.returncode, calls) == (2, [])
+    assert f"TYPE={name} does not say how large the slice is: write v5litepod-16" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "devices"), [("v5litepod-16", 16), ("v6e-8", 8), ("v3-32", 32), ("v4-32", 16)])
+def test_as_many_devices_are_expected_as_the_slice_has(name, devices, gcloud):
+    _, calls = gcloud("train", "--workdir=x", **SLICE, TYPE=name)
+    assert f"--setenv=DS2_EXPECT_DEVICES={devices} " in "\n".join(calls[0])
+
+
+@pytest.mark.parametrize("command", [["setup"], ["upload", "speech"], ["fetch", "runs/x"]])
+@pytest.mark.parametrize("bucket", ["bucket", "s3://bucket", "gs://"])
+def test_what_is_no_bucket_of_google_is_refused(command, bucket, gcloud, tmp_path):
+    (tmp_path / "speech").mkdir()
+    result, calls = gcloud(*command, **(SLICE | {"BUCKET": bucket}))
+    assert (result.returncode, calls) == (2, [])
+    assert "is no bucket of Google Cloud Storage: write gs://my-bucket/ds2" in result.stderr
+
+
+# /dev/null/x stands for /bucket/x: nothing can be made there
+@pytest.mark.parametrize("folder", ["/dev/null/x", "../x", "runs/../../x", "./runs", ".", "", "runs//x", "--help"])
+@pytest.mark.parametrize("command", ["upload", "fetch"])
+def test_a_folder_that_is_not_below_this_one_is_refused(command, folder, gcloud, tmp_path):
+    result, calls = gcloud(command, folder, **SLICE)
+    assert (result.returncode, calls) == (2, [])
+    assert f"'{folder}': write the folder as its path below this one" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calls", "gcloud"]
+
+
+def test_a_folder_has_the_same_path_here_and_in_the_bucket(gcloud, tmp_path):
+    (tmp_path / "data" / "it's..v2").mkdir(parents=True)
+    _, calls = gcloud("upload", "data/it's..v2/", **(SLICE | {"BUCKET": "gs://bucket/"}))
+    assert calls[0][-2:] == ["data/it's..v2/", "gs://bucket/data/it's..v2"]
+    result, calls = gcloud("upload", "data/none", **SLICE)
+    assert (result.returncode, calls) == (2, [])
+    assert "there is no folder data/none" in result.stderr

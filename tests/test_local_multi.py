@@ -125,6 +125,17 @@ def test_all_end_when_one_fails_and_its_exit_code_is_passed_on(program, tmp_path
     assert (tmp_path / "logs" / "process-1.log").read_text() == "failed\n"
 
 
+def test_a_killed_process_leaves_its_own_words_and_none_of_the_shells(tmp_path):
+    killed = tmp_path / "killed"
+    killed.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\necho mine >&2\nkill -KILL $$\n')
+    killed.chmod(0o755)
+    result = run(tmp_path, "1", "--", "--workdir=x", PYTHON=str(killed))
+    assert result.returncode == 137
+    assert (tmp_path / "logs" / "process-0.log").read_text() == "mine\n"
+    assert result.stdout.splitlines()[1:] == ["[0/1] mine"]
+    assert result.stderr == f"process 0 ended with code 137: see {tmp_path}/logs/process-0.log\n"
+
+
 @pytest.mark.parametrize(
     ("variables", "shares"),
     [
