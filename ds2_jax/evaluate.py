@@ -103,19 +103,21 @@ class Evaluator:
 
     def log_probs(
         self, variables: dict, corpus: Corpus, *, progress: str = ""
-    ) -> tuple[dict[int, np.ndarray], Transcripts]:
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """Run the network only: natural-log probabilities [U, K] f32 by row of the manifest, and the rows' problems.
 
-        For an evaluator made with `all_symbols`.
+        Those of all processes in process 0, none in the others. For an evaluator made with `all_symbols`.
         """
-        found, problems = {}, Transcripts()
-        for output, rows in self._outputs(variables, corpus, problems, progress or "recognise"):
+        found, mine = {}, Transcripts()
+        for output, rows in self._outputs(variables, corpus, mine, progress or "recognise"):
             for place, utterance in rows.items():
                 found[utterance] = output["log_probs"][place, : output["lengths"][place]].copy()
-        for more, named in distributed.gather((found, problems.problems)):
-            found |= more
-            problems.problems |= named
-        return found, problems
+        log_probs: dict[int, np.ndarray] = {}
+        problems: dict[int, str] = {}
+        for more, named in distributed.gather((found, mine.problems), everywhere=False):
+            log_probs |= more
+            problems |= named
+        return log_probs, problems
 
     def _outputs(
         self, variables: dict, corpus: Corpus, found: Transcripts, progress: str
