@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,17 +189,9 @@ def evaluate(
         logger.warning("%s", warning)
     corpus = evaluator.corpus(manifest, config, labels)
     found = evaluator.transcribe(variables, corpus, progress=progress, between=between)
-    if found.problems and distributed.rank() == 0:
-        logger.warning(
-            "%d of %d utterances could not be used:\n%s",
-            len(found.problems),
-            len(manifest),
-            name_problems(manifest, found.problems),
-        )
     best = found.hypotheses
     rows = sorted(best)
-    if not rows:
-        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
+    tell_problems(manifest, rows, found.problems)
     references = [normalise(manifest.text[row], meta.language) for row in rows]
     hypotheses = [best[row].text for row in rows]
     names = [manifest.name(row) for row in rows]
@@ -207,6 +199,15 @@ def evaluate(
     rules = ScoringRules.for_language(meta.language)
     result = summarise(references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names)
     return Evaluation(result, found.loss / max(found.count, 1), references, hypotheses, names, found.problems)
+
+
+def tell_problems(manifest: Manifest, usable: Sequence[int], problems: dict[int, str]) -> None:
+    """Warn of the rows of a manifest that could not be used; raise ValueError where none could."""
+    if problems and distributed.rank() == 0:
+        named = name_problems(manifest, problems)
+        logger.warning("%d of %d utterances could not be used:\n%s", len(problems), len(manifest), named)
+    if not usable:
+        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
 
 
 def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading:

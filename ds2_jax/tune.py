@@ -9,18 +9,16 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from decoding import beam, tune
 from decoding.beam_settings import BeamSettings
 from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.bundle import ModelMeta
-from ds2_jax.checkpoint import load_model
-from ds2_jax.evaluate import Evaluator
+from ds2_jax.checkpoint import digest_model, load_model
+from ds2_jax.evaluate import Evaluator, tell_problems
 from input_pipeline import manifest as manifests
 from input_pipeline import object_store
-from input_pipeline.corpus import name_problems
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import encode_transcripts
 from input_pipeline.text import ScoringRules, normalise
@@ -60,7 +58,7 @@ def run_tune(config: Mapping, workdir: str) -> dict:
     folder = Path(workdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     distributed.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})
-    inputs = _digest(_digest_model(meta, variables), manifest.digest())
+    inputs = _digest(digest_model(meta, variables), manifest.digest())
     rows, log_probs = _log_probs(config, meta, variables, manifest, folder / LOG_PROBS, inputs)
 
     def search() -> dict:  # on the cores of one machine
@@ -107,11 +105,7 @@ def _log_probs(
     if distributed.rank() != 0:
         return [], []
     rows = sorted(found)
-    if problems:
-        named = name_problems(manifest, problems)
-        logger.warning("%d of %d utterances could not be used:\n%s", len(problems), len(manifest), named)
-    if not rows:
-        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
+    tell_problems(manifest, rows, problems)
     arrays = [found[row] for row in rows]
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
     np.savez_compressed(
@@ -134,13 +128,6 @@ def _read_log_probs(path: Path, digest: str) -> tuple[list[int], list[np.ndarray
             return file["rows"].tolist(), arrays
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # none, or cut off
         return None
-
-
-def _digest_model(meta: ModelMeta, variables: dict) -> str:
-    digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
-    for leaf in jax.tree.leaves(jax.device_get(variables)):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _digest_settings(settings: BeamSettings) -> str:
