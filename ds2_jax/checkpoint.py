@@ -318,15 +318,16 @@ def load_model(path: str) -> tuple[ModelMeta, dict]:
     call it. Raises ModelFileError, and ValueError where they found different models.
     """
     meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
-    distributed.require_same(lambda: {f"the model {path} (digest)": _digest(meta, variables)})
+    distributed.require_same(lambda: {f"the model {path} (digest)": digest_model(meta, variables)[:16]})
     return meta, variables
 
 
-def _digest(meta: ModelMeta, variables: dict) -> str:
+def digest_model(meta: ModelMeta, variables: dict) -> str:
+    """Digest a model's description and its numbers."""
     digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
     for array in jax.tree.leaves(variables):
         digest.update(np.asarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def _load_checkpoint(path: str) -> tuple[ModelMeta, dict]:

@@ -286,23 +286,31 @@ def from_first(make: Callable[[], T]) -> T:
     return pickle.loads(client.blocking_key_value_get_bytes(name, WAIT_MS))
 
 
-def gather(value: T) -> list[T]:
-    """Return the values of all processes, of any size, by rank; every process has to call it at the same place."""
+def gather(value: T, *, everywhere: bool = True) -> list[T]:
+    """Return the values of all processes, of any size, by rank; every process has to call it at the same place.
+
+    everywhere: else process 0 alone keeps them, and the others return none.
+    """
     if count() == 1:
         return [value]
     from jax.experimental import multihost_utils
 
     data = np.frombuffer(pickle.dumps((rank(), value)), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([len(data)])).ravel()
-    parts: list[list[bytes]] = [[] for _ in sizes]
+    keeps = everywhere or rank() == 0
+    parts: list[list[bytes]] = [[] for _ in sizes] if keeps else []
     for begin in range(0, max(sizes), CHUNK_BYTES):
         left = int(max(sizes)) - begin
         width = min(CHUNK_BYTES, 1 << max(left - 1, 1).bit_length())  # few shapes: each is compiled
         chunk = np.zeros(width, np.uint8)
         mine = data[begin : begin + width]
         chunk[: len(mine)] = mine
-        for part, row in zip(parts, multihost_utils.process_allgather(chunk), strict=True):
-            part.append(row.tobytes())
+        rows = multihost_utils.process_allgather(chunk)
+        if keeps:
+            for part, row in zip(parts, rows, strict=True):
+                part.append(row.tobytes())
+    if not keeps:
+        return []
     found = [pickle.loads(b"".join(part)[:size]) for part, size in zip(parts, sizes, strict=True)]
     return [value for _, value in sorted(found, key=lambda pair: pair[0])]
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,19 +103,21 @@ class Evaluator:
 
     def log_probs(
         self, variables: dict, corpus: Corpus, *, progress: str = ""
-    ) -> tuple[dict[int, np.ndarray], Transcripts]:
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
         """Run the network only: natural-log probabilities [U, K] f32 by row of the manifest, and the rows' problems.
 
-        For an evaluator made with `all_symbols`.
+        Those of all processes in process 0, none in the others. For an evaluator made with `all_symbols`.
         """
-        found, problems = {}, Transcripts()
-        for output, rows in self._outputs(variables, corpus, problems, progress or "recognise"):
+        found, mine = {}, Transcripts()
+        for output, rows in self._outputs(variables, corpus, mine, progress or "recognise"):
             for place, utterance in rows.items():
                 found[utterance] = output["log_probs"][place, : output["lengths"][place]].copy()
-        for more, named in distributed.gather((found, problems.problems)):
-            found |= more
-            problems.problems |= named
-        return found, problems
+        log_probs: dict[int, np.ndarray] = {}
+        problems: dict[int, str] = {}
+        for more, named in distributed.gather((found, mine.problems), everywhere=False):
+            log_probs |= more
+            problems |= named
+        return log_probs, problems
 
     def _outputs(
         self, variables: dict, corpus: Corpus, found: Transcripts, progress: str
@@ -187,17 +189,9 @@ def evaluate(
         logger.warning("%s", warning)
     corpus = evaluator.corpus(manifest, config, labels)
     found = evaluator.transcribe(variables, corpus, progress=progress, between=between)
-    if found.problems and distributed.rank() == 0:
-        logger.warning(
-            "%d of %d utterances could not be used:\n%s",
-            len(found.problems),
-            len(manifest),
-            name_problems(manifest, found.problems),
-        )
     best = found.hypotheses
     rows = sorted(best)
-    if not rows:
-        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
+    tell_problems(manifest, rows, found.problems)
     references = [normalise(manifest.text[row], meta.language) for row in rows]
     hypotheses = [best[row].text for row in rows]
     names = [manifest.name(row) for row in rows]
@@ -205,6 +199,15 @@ def evaluate(
     rules = ScoringRules.for_language(meta.language)
     result = summarise(references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names)
     return Evaluation(result, found.loss / max(found.count, 1), references, hypotheses, names, found.problems)
+
+
+def tell_problems(manifest: Manifest, usable: Sequence[int], problems: dict[int, str]) -> None:
+    """Warn of the rows of a manifest that could not be used; raise ValueError where none could."""
+    if problems and distributed.rank() == 0:
+        named = name_problems(manifest, problems)
+        logger.warning("%d of %d utterances could not be used:\n%s", len(problems), len(manifest), named)
+    if not usable:
+        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
 
 
 def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading:

@@ -9,18 +9,16 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from decoding import beam, tune
 from decoding.beam_settings import BeamSettings
 from ds2_jax import decode_settings, distributed, sharding
 from ds2_jax.bundle import ModelMeta
-from ds2_jax.checkpoint import load_model
-from ds2_jax.evaluate import Evaluator
+from ds2_jax.checkpoint import digest_model, load_model
+from ds2_jax.evaluate import Evaluator, tell_problems
 from input_pipeline import manifest as manifests
 from input_pipeline import object_store
-from input_pipeline.corpus import name_problems
 from input_pipeline.manifest import Manifest
 from input_pipeline.pipeline import encode_transcripts
 from input_pipeline.text import ScoringRules, normalise
@@ -60,23 +58,23 @@ def run_tune(config: Mapping, workdir: str) -> dict:
     folder = Path(workdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     distributed.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})
-    inputs = _digest(_digest_model(meta, variables), manifest.digest())
+    inputs = _digest(digest_model(meta, variables), manifest.digest())
     rows, log_probs = _log_probs(config, meta, variables, manifest, folder / LOG_PROBS, inputs)
-    task = tune.Task(
-        symbols=meta.vocabulary.symbols,
-        settings=settings,
-        frame_s=meta.output_frame_s,
-        log_probs=log_probs,
-        references=[normalise(manifest.text[row], meta.language) for row in rows],
-        rules=ScoringRules.for_language(meta.language),
-    )
-    logger.info(
-        "tuning on %d utterances: %s",
-        len(rows),
-        decode_settings.describe(settings, settings.engine).split(", alpha")[0],
-    )
-    digest = _digest(inputs, _digest_settings(settings))
-    found = distributed.from_first(lambda: tune.search(task, grid, folder, digest))  # on the cores of one machine
+
+    def search() -> dict:  # on the cores of one machine
+        task = tune.Task(
+            symbols=meta.vocabulary.symbols,
+            settings=settings,
+            frame_s=meta.output_frame_s,
+            log_probs=log_probs,
+            references=[normalise(manifest.text[row], meta.language) for row in rows],
+            rules=ScoringRules.for_language(meta.language),
+        )
+        how = decode_settings.describe(settings, settings.engine).split(", alpha")[0]
+        logger.info("tuning on %d utterances: %s", len(rows), how)
+        return tune.search(task, grid, folder, _digest(inputs, _digest_settings(settings)))
+
+    found = distributed.from_first(search)
     return {**found, "engine": settings.engine, "picture": str(folder / tune.PICTURE)}
 
 
@@ -92,24 +90,23 @@ def read_grid(config: Mapping) -> tune.Grid:
 def _log_probs(
     config: Mapping, meta: ModelMeta, variables: dict, manifest: Manifest, path: Path, digest: str
 ) -> tuple[list[int], list[np.ndarray]]:
-    """Return the usable rows of the manifest and their probabilities [U, K]: those in the file, if they are of these inputs."""
-    kept = distributed.from_first(lambda: _read_log_probs(path, digest))
-    if kept is not None:
+    """Return the usable rows of the manifest and their probabilities [U, K]: those in the file, if they are of these inputs.
+
+    In process 0, which searches; the others help to make them, and return none.
+    """
+    kept = _read_log_probs(path, digest) if distributed.rank() == 0 else None
+    if distributed.from_first(lambda: kept is not None):
         logger.info("the network's probabilities are read from %s", path)
-        return kept
+        return kept or ([], [])
     labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
     evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
     with distributed.moving(config["train"]["stall_s"]):
-        found, state = evaluator.log_probs(variables, evaluator.corpus(manifest, config, labels), progress="network")
-    if state.problems and distributed.rank() == 0:
-        named = name_problems(manifest, state.problems)
-        logger.warning("%d of %d utterances could not be used:\n%s", len(state.problems), len(manifest), named)
-    rows = sorted(found)
-    if not rows:
-        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
-    arrays = [found[row] for row in rows]
+        found, problems = evaluator.log_probs(variables, evaluator.corpus(manifest, config, labels), progress="network")
     if distributed.rank() != 0:
-        return rows, arrays
+        return [], []
+    rows = sorted(found)
+    tell_problems(manifest, rows, problems)
+    arrays = [found[row] for row in rows]
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
     np.savez_compressed(
         unfinished,
@@ -131,13 +128,6 @@ def _read_log_probs(path: Path, digest: str) -> tuple[list[int], list[np.ndarray
             return file["rows"].tolist(), arrays
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # none, or cut off
         return None
-
-
-def _digest_model(meta: ModelMeta, variables: dict) -> str:
-    digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
-    for leaf in jax.tree.leaves(jax.device_get(variables)):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _digest_settings(settings: BeamSettings) -> str:

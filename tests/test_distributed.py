@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.arpa import write_arpa
 from tests.runs import ROOT, Cluster, run_main, small_flags
 
 LOSS = 1e-5  # relative: sums over a batch in another order, float32, 20 steps long (1e-7 was seen)
@@ -102,6 +103,41 @@ def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(
     ]
     assert [r["audio_filepath"] for r in lines[1]] == [row["audio_filepath"] for row in rows]
     assert [r.get("text") for r in lines[0]] == [r.get("text") for r in lines[1]]
+
+
+TELLS_WHAT_IT_HOLDS = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from ds2_jax import tune
+make = tune._log_probs
+def tell(*arguments):
+    rows, log_probs = make(*arguments)
+    print("holds", len(rows), len(log_probs), flush=True)
+    return rows, log_probs
+tune._log_probs = tell
+runpy.run_path({str(ROOT / "main.py")!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_tuning_of_two_processes_is_that_of_one_and_only_the_first_holds_the_probabilities(clips, tmp_path):
+    """Made first, then read from the file that only process 0 looks at."""
+    (tmp_path / "main.py").write_text(TELLS_WHAT_IT_HOLDS)
+    lm = write_arpa(tmp_path / "lm.arpa", [json.loads(line)["text"] for line in clips.read_text().splitlines()])
+    model = [f"--config.restore={ROOT / 'models' / 'an4'}", f"--config.data.dev={clips}", f"--config.decode.lm={lm}"]
+    grid = ["--config.decode.engine=ctc_beam_decoder", "--config.tune.alpha_to=0.25", "--config.tune.beta_to=0"]
+    flags = ["--mode=tune", *model, *grid, "--config.batch.eval_size=5"]
+    result = run_main(*flags, f"--workdir={tmp_path / 'one'}")
+    assert result.returncode == 0, result.stderr
+    expected = json.loads(result.stdout.splitlines()[-1])
+    for log in ("", "probabilities are read from"):
+        with Cluster(2, *flags, f"--workdir={tmp_path / 'two'}", roots=dict.fromkeys(range(2), tmp_path)) as cluster:
+            assert cluster.finish() == [0, 0], cluster.stderr(0)
+            assert log in cluster.stderr(0)
+            held = [re.findall(r"holds .*", cluster.stdout(rank)) for rank in range(2)]
+            assert held == [["holds 12 12"], ["holds 0 0"]]
+            found = json.loads(cluster.stdout(0).splitlines()[-1])
+        assert [found[name] for name in ("wer", "cer", "points")] == [expected[n] for n in ("wer", "cer", "points")]
 
 
 @pytest.mark.slow
