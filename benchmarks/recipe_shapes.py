@@ -4,15 +4,17 @@ The lengths are no corpus, but quantiles of one: enough for shapes and memory, a
 """
 
 import importlib.util
-import math
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from ds2_jax.training_data import feature_settings
 from input_pipeline import manifest as manifests
 from input_pipeline.augment import Augmentation
-from input_pipeline.batch_plan import BatchSettings, Bucket, choose_buckets
+from input_pipeline.batch_plan import BatchSettings, Bucket
+from input_pipeline.corpus import choose_shapes
+from input_pipeline.pipeline import frames_of
 
 # Share of the utterances that are not longer than so many seconds, and symbols of text a second, least and most of them.
 # LibriSpeech: 960 h in 281,241 utterances, most of them 12 to 16 s. AISHELL: 178 h in 141,600, 1.2 to 14.7 s.
@@ -45,26 +47,26 @@ def corpus_of(config: ConfigDict) -> str:
 
 
 def lengths(config: ConfigDict, manifest: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Return seconds and symbols of utterances, of a manifest's or of QUANTILES."""
+    """Return seconds, at most, and symbols of utterances, of a manifest's or of QUANTILES."""
+    rounding_s = 0.0
     if manifest:
         read = manifests.read(manifest)
         seconds, symbols = read.duration, np.array([len(text) for text in read.text])
+        rounding_s = read.duration_unit_s / 2  # as a corpus allows for
     else:
         shares, values, (least, most) = QUANTILES[corpus_of(config)]
         seconds = np.interp(np.linspace(0, 1, UTTERANCES), shares, values)
         symbols = np.round(seconds * np.linspace(least, most, 7)[np.arange(UTTERANCES) % 7]).astype(np.int64)
     kept = (seconds >= config.data.min_duration_s) & (seconds <= config.data.max_duration_s)
-    return seconds[kept], symbols[kept]
+    return seconds[kept] + rounding_s, symbols[kept]
 
 
 def shapes(config: ConfigDict, seconds: np.ndarray, symbols: np.ndarray, *, training: bool) -> list[Bucket]:
     """Choose the shapes as training or evaluation does, longest first."""
-    stride_s, batch = config.features.stride_ms / 1000, config.batch
-    frames = np.floor(np.maximum(seconds - config.features.window_ms / 1000, 0) / stride_s).astype(np.int64) + 1
-    slack = max(1, math.ceil(config.features.window_ms / config.features.stride_ms) - 1)
+    (features, _), batch = feature_settings(config), config.batch
     if training:
-        augmentation = Augmentation.load(config.augment.file, config.features.sample_rate_hz)
-        settings, stretch = BatchSettings(batch.size, batch.seconds, batch.buckets), augmentation.stretch_limits
+        augmentation = Augmentation.load(config.augment.file, features.sample_rate_hz)
+        settings = BatchSettings(batch.size, batch.seconds, batch.buckets)
     else:
-        settings, stretch = BatchSettings(batch.eval_size, 0.0, batch.eval_buckets), (1.0, 1.0)
-    return choose_buckets(frames, symbols, settings, stride_s, stretch, slack)[::-1]
+        augmentation, settings = Augmentation(), BatchSettings(batch.eval_size, 0.0, batch.eval_buckets)
+    return choose_shapes(frames_of(seconds, features), symbols, features, settings, augmentation)[::-1]

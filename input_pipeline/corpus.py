@@ -38,6 +38,20 @@ class Loading:
     processes: int = 1
 
 
+def choose_shapes(
+    frames: np.ndarray,
+    label_lengths: np.ndarray,
+    features: FeatureSettings,
+    settings: BatchSettings,
+    augmentation: Augmentation,
+) -> list[Bucket]:
+    """Choose the batch shapes for utterances of `frames` [N] before augmentation, shortest first."""
+    overlap = features.window_ms / features.stride_ms  # its frames are not stretched with the clip
+    slack = max(1, math.ceil(overlap) - 1)
+    stretch = augmentation.stretch_limits
+    return choose_buckets(frames, label_lengths, settings, features.stride_ms / 1000, stretch, slack)
+
+
 @dataclass
 class Corpus:
     """Utterances ready to be batched; `epoch` plans, `batches` loads."""
@@ -57,11 +71,7 @@ class Corpus:
         """Choose the batch shapes; they hold for all epochs."""
         frames = planned_frames(self.manifest, self.features)
         lengths = self.labels.lengths if self.labels is not None else np.ones(len(self.manifest), np.int64)
-        frame_s = self.features.stride_ms / 1000
-        stretch = self.augmentation.stretch_limits
-        overlap = self.features.window_ms / self.features.stride_ms  # its frames are not stretched with the clip
-        slack = max(1, math.ceil(overlap) - 1)
-        self.buckets = choose_buckets(frames, lengths, self.settings, frame_s, stretch, slack)
+        self.buckets = choose_shapes(frames, lengths, self.features, self.settings, self.augmentation)
 
     def _planned(self, epoch: int) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         utterances, copies = epoch_rows(self.manifest.source, self.manifest.weights, self.seed, epoch)

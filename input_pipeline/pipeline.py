@@ -93,7 +93,12 @@ def planned_frames(
     coarser). A clip that is longer all the same is found when it is read.
     """
     duration = manifest.duration[utterances] + manifest.duration_unit_s / 2
-    samples = np.ceil(duration / (1.0 if rates is None else rates) * settings.sample_rate_hz) + 1
+    return frames_of(duration / (1.0 if rates is None else rates), settings)
+
+
+def frames_of(duration: np.ndarray, settings: FeatureSettings) -> np.ndarray:
+    """Frames that clips of these seconds [N] will have at most, 1 at least: [N] int64."""
+    samples = np.ceil(duration * settings.sample_rate_hz) + 1
     return np.maximum(frame_count(samples.astype(np.int64), settings), 1)
 
 

@@ -17,6 +17,12 @@ from benchmarks.compile_for import LIBTPU, parse_settings, steps_of
 from benchmarks.recipe_steps import make_steps
 from ds2_jax import sharding
 from ds2_jax.compile import abstract_batch
+from ds2_jax.training_data import feature_settings
+from input_pipeline import manifest as manifests
+from input_pipeline.augment import Augmentation
+from input_pipeline.batch_plan import BatchSettings
+from input_pipeline.corpus import Corpus
+from input_pipeline.pipeline import Labels
 from tests.runs import ROOT
 
 RECIPES = ("librispeech", "aishell")
@@ -87,6 +93,20 @@ def test_the_guide_shows_the_figures_that_were_measured():
     for step, english, english_peak, _, _, mandarin, mandarin_peak, _, _ in buckets:
         assert peaks[f"librispeech.py:16 {step} {english}"] == english_peak
         assert peaks[f"aishell.py:16 {step} {mandarin}"] == mandarin_peak
+
+
+def test_shapes_of_a_manifest_are_those_that_training_compiles(clips):
+    config = recipe_shapes.read_config(f"{ROOT}/configs/an4.py")
+    config.features.window_ms = 25.0  # three strides: two frames are not stretched
+    features, normalisation = feature_settings(config)
+    manifest = manifests.read(clips)
+    settings = BatchSettings(config.batch.size, config.batch.seconds, config.batch.buckets)
+    augmentation = Augmentation.load(config.augment.file, features.sample_rate_hz)
+    ends = np.cumsum([0, *(len(text) for text in manifest.text)])
+    labels = Labels(np.zeros(ends[-1], np.uint8), ends)
+    corpus = Corpus(manifest, labels, features, normalisation, None, settings, augmentation)
+    seconds, symbols = recipe_shapes.lengths(config, str(clips))
+    assert recipe_shapes.shapes(config, seconds, symbols, training=True) == corpus.buckets[::-1]
 
 
 def test_a_shape_of_ones_own_is_of_the_step_asked_for_and_fills_the_chips():
