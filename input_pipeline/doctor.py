@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Look after manifests.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="read every clip and report what is wrong", description=__doc__)
-    _add_arguments(check)
+    add_arguments(check)
     args = parser.parse_args(argv)
     try:
         return run(args)
@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `check` to a command line."""
     add = parser.add_argument
     add("manifest", help="manifest file to check")
     add("--vocabulary", default="", help="vocabulary file: texts with other characters are problems")
