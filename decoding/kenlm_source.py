@@ -47,6 +47,8 @@ def fetch(folder: Path | None = None) -> Path:
             shutil.rmtree(source, ignore_errors=True)
             os.replace(part / source.name, source)
     except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, of a full disk for instance
+            raise SourceError(f"{archive} cannot be unpacked to {folder} ({error}); mend that and run again") from error
         archive.unlink(missing_ok=True)
         raise SourceError(f"{archive} cannot be unpacked ({error}); it is removed: run the same line again") from error
     finally:

@@ -30,11 +30,8 @@ HEARTBEAT_S = 100  # after which JAX itself aborts the others; watch.LOST_S is s
 WAIT_MS = 24 * 3600 * 1000  # in a barrier: the watch ends this process if one of the others is gone
 CHUNK_BYTES = 4 << 20  # of what a process hands to the others at once
 BROKEN = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "Connection reset", "Broken pipe")
-FILES = (
-    "config.augment.file",
-    "config.features.stats",
-    "config.vocabulary",
-)  # settings that name a file, whose content counts
+# Settings that name a file, whose content counts.
+FILES = ("config.augment.file", "config.features.stats", "config.vocabulary")
 SOURCES = ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs")
 
 logger = logging.getLogger("ds2_jax")

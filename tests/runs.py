@@ -1,6 +1,7 @@
 """Small trainings that several tests share: a synthetic config, and main.py as a process."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from ml_collections import ConfigDict
 from configs import base
 
 ROOT = Path(__file__).parent.parent
+OWN_MOUNTS = shutil.which("unshare") is not None and (  # small disks, which get full
+    subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
+)
 
 
 def small_config(manifest: str | Path) -> ConfigDict:

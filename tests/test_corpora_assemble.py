@@ -19,12 +19,9 @@ from input_pipeline.corpora.groups import split_off
 from tests import corpus_site
 from tests.conftest import CLIPS
 from tests.corpus_site import clip, write_tree
-from tests.runs import ROOT
+from tests.runs import OWN_MOUNTS, ROOT
 
 NOBODY = 65534  # the user of that name
-OWN_MOUNTS = shutil.which("unshare") is not None and (
-    subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
-)
 
 
 def recordings(speakers: int, each: int = 10) -> list[Recording]:

@@ -2,12 +2,15 @@
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from decoding.kenlm_source import VERSION, SourceError, fetch
+from tests.runs import OWN_MOUNTS, ROOT
 
 ARCHIVE = f"kenlm-{VERSION}.tar.gz"
 
@@ -37,6 +40,29 @@ def test_what_a_run_that_was_killed_has_unpacked_is_replaced(tmp_path):
     write_archive(tmp_path)
     (tmp_path / f"kenlm-{VERSION}" / "util").mkdir(parents=True)
     assert (fetch(tmp_path) / "lm" / "model.hh").is_file()
+
+
+@pytest.mark.skipif(not OWN_MOUNTS, reason="needs a mount of its own (unshare)")
+def test_a_full_disk_does_not_cost_the_archive(tmp_path):
+    write_archive(tmp_path)
+    program = (
+        "import shutil, sys; from pathlib import Path; from decoding import kenlm_source as k; there = Path(sys.argv[1]);"
+        "shutil.copy(sys.argv[2], there)\ntry: k.fetch(there)\nexcept k.SourceError as error: print(error)\n"
+        "print([path.name for path in there.iterdir()])"
+    )
+    (tmp_path / "small").mkdir()
+    arguments = [
+        str(tmp_path / "small"),
+        sys.executable,
+        "-c",
+        program,
+        str(tmp_path / "small"),
+        str(tmp_path / ARCHIVE),
+    ]
+    mount = 'mount -t tmpfs -o size=100k none "$0" && exec "$@"'
+    result = subprocess.run(["unshare", "-rm", "sh", "-c", mount, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert "No space left on device" in result.stdout, result.stderr
+    assert result.stdout.splitlines()[-1] == f"['{ARCHIVE}']"
 
 
 def test_a_python_that_cannot_unpack_safely_is_named(tmp_path, monkeypatch):
