@@ -40,6 +40,7 @@ from benchmarks.recipe_steps import make_steps
 from ds2_jax import memory, sharding
 from ds2_jax.compile import abstract_batch
 from input_pipeline.batch_plan import Bucket
+from input_pipeline.cores import usable_cores
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
@@ -182,7 +183,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=0, help="of 10 ms each: one shape instead of the buckets")
     parser.add_argument("--labels", type=int, default=120)
     parser.add_argument("--vocab", type=int, default=0, help="symbols with blank; 0: the corpus's")
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="compilations at a time")
+    parser.add_argument("--jobs", type=int, default=max(1, usable_cores() // 4), help="compilations at a time")
     parser.add_argument("--set", default="", help="settings besides the recipe's, e.g. mesh.fsdp=8,train.remat=true")
     parser.add_argument("--json", default="", help="file of results; those of other recipes and topologies stay in it")
     return parser.parse_args()

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import logging
-import os
 from collections.abc import Callable
 
 import jax
@@ -13,6 +12,7 @@ from ds2_jax import memory, sharding
 from ds2_jax.memory import Shape
 from ds2_jax.state import TrainState
 from input_pipeline.batch_plan import Bucket
+from input_pipeline.cores import usable_cores
 
 logger = logging.getLogger("ds2_jax")
 
@@ -54,7 +54,7 @@ def compile_steps(
         logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[shapes[0]], shapes[0]))
         _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
         between()
-        with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(min(4, usable_cores())) as pool:
             futures = {shape: pool.submit(compile_one, shape) for shape in shapes[1:]}
             try:
                 for shape, future in futures.items():
