@@ -164,3 +164,22 @@ def test_training_fits_tpu_v5e(recipe, chips, topology, tpu_compiler, tmp_path):
     assert found["host_callbacks"] == 0
     assert set(found["collectives"]) <= {"all-reduce"}
     assert found["rows_of_a_chip"] == rows_of_a_chip(recipe, chips)
+
+
+@pytest.mark.slow
+def test_every_bucket_of_a_recipe_is_compiled_in_one_run(tpu_compiler, tmp_path):
+    options = ["--config=configs/tiny.py", "--topology=v5e:2x2", f"--json={tmp_path}/found.json"]
+    command = [sys.executable, "-m", "benchmarks.compile_for", *options]
+    result = subprocess.run(command, cwd=ROOT, env=tpu_compiler, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "TPU_WORKER_HOSTNAMES" not in result.stderr  # libtpu's complaints
+    config = recipe_shapes.read_config(str(ROOT / "configs" / "tiny.py"))
+    expected = [
+        (name, bucket.frames, bucket.labels)
+        for name in ("train", "eval")
+        for bucket in recipe_shapes.shapes(config, *recipe_shapes.lengths(config), training=name == "train")
+    ]
+    found = json.loads(Path(tmp_path, "found.json").read_text())
+    assert sorted((r["step"], *r["shape"][1:]) for r in found) == sorted(expected)
+    assert len([line for line in result.stdout.splitlines() if line.startswith(("| train", "| eval"))]) == len(expected)
+    assert all(r["fits"] and r["host_callbacks"] == 0 for r in found)
