@@ -23,6 +23,7 @@ from input_pipeline.text import LANGUAGES, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; digital silence has a logarithm that no microphone ever gives
 LEVEL_WINDOW_S = 0.02
+FASTEST_HZ = 655_350  # that a header of FLAC can say
 
 
 class JoinError(ValueError):
@@ -196,6 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         limits = Limits(fewest, most, args.max_s, shortest_pause_s, longest_pause_s)
         if min(args.copies, args.workers, args.sample_rate_hz) < 1:
             raise JoinError("--copies, --workers and --sample_rate_hz must be 1 or more")
+        if args.sample_rate_hz > FASTEST_HZ:
+            raise JoinError(f"--sample_rate_hz={args.sample_rate_hz}: FLAC holds {FASTEST_HZ} at most")
+        if args.seed < 0:
+            raise JoinError(f"--seed={args.seed}: must be 0 or more")
         if not args.output.suffix or args.output.resolve() == Path(args.manifest).resolve():
             raise JoinError(f"--output={args.output}: name another manifest to write, such as joined/train.jsonl")
         clips = manifest.read(args.manifest)

@@ -60,7 +60,7 @@ def read(path: str) -> Clip:
 
 
 def fetched(paths: Iterable[str]) -> dict[str, Clip | Exception]:
-    """Get those of the paths that lie in a store and not in the cache, many at a time; what failed is the error."""
+    """Get those of the paths that lie in a store, many at a time, from the cache where it has them; what failed is the error."""
     remote = [path for path in dict.fromkeys(paths) if object_store.is_remote(path)]
     if not remote:
         return {}

@@ -101,6 +101,8 @@ def test_texts_join_as_the_language_writes_them():
         (["--pause_s=0.5..0.1"], "--pause_s=0.5..0.1"),
         (["--max_s=0"], "--max_s=0"),
         (["--copies=0"], "--copies"),
+        (["--sample_rate_hz=700000"], "FLAC holds 655350 at most"),
+        (["--seed=-1"], "--seed=-1: must be 0 or more"),
     ],
 )
 def test_impossible_limits_are_refused(words, tmp_path, capsys, options, message):
