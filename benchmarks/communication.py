@@ -101,6 +101,10 @@ def main() -> None:
     if not fitting:
         parser.error(f"{a.figures} has no training step of {a.config} with {a.frames} frames")
     result = fitting[0]
+    if not result["collectives"]:
+        parser.error(
+            f"{a.config} is compiled for one chip, which sends nothing: take a program of several, such as FILE:16"
+        )
     reduce = all_reduces(result)
     print(
         f"{result['rows_of_a_chip']:g} utterances of {a.frames} frames on a device: {result['flop'] / 1e12:.2f} TFLOP; "

@@ -264,7 +264,7 @@ def _readable(checkpoint: epath.Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).partition(" [tensorstore_spec")[0]  # pages of it
         raise ModelFileError(
-            f"{checkpoint} cannot be read ({reason}); if it is damaged, move it away: the one before it is taken"
+            f"{checkpoint} cannot be read ({reason}); if damaged, copy it again, or move it away: a run goes on from the one before"
         ) from error
 
 

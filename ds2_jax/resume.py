@@ -66,7 +66,7 @@ def go_on(
         what
         for what, before, now in (
             ("the training manifest", progress.data_digest, fresh.data_digest),
-            ("batches, seed or augmentation", progress.plan_digest, fresh.plan_digest),
+            ("batches, weights of manifests, seed or augmentation", progress.plan_digest, fresh.plan_digest),
         )
         if before != now
     ]

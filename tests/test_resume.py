@@ -60,7 +60,7 @@ def first_rows(clips, count: int, path: Path) -> str:
 
 def test_another_weight_of_a_manifest_is_another_plan(run, config, clips):
     config.data.train = f"{clips}:0.5"
-    with pytest.raises(ValueError, match="batches, seed or augmentation changed"):
+    with pytest.raises(ValueError, match="batches, weights of manifests, seed or augmentation changed"):
         train(config, run)
 
 
