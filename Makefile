@@ -29,7 +29,7 @@ $(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt requirements-no
 	$(if $(JAX_EXTRA_$(ACCELERATOR)),,$(error ACCELERATOR=$(ACCELERATOR) is unknown: choose cpu, cuda or tpu))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(JAX_EXTRA_$(ACCELERATOR))' -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
-	$(BIN)/python -m ds2_jax.check_device $(ACCELERATOR)
+	$(BIN)/python -m ds2_jax.cli.check_device $(ACCELERATOR)
 	touch $@
 
 # The native decoder; without a C++ compiler a line says so, and decoding uses a library.
@@ -42,7 +42,7 @@ $(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
 	touch $@
 
 kenlm: install
-	$(BIN)/python -m decoding.kenlm_build
+	$(BIN)/python -m decoding.lm.kenlm_build
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)
@@ -50,7 +50,7 @@ quickstart: install-dev
 	  --config.data.train=$(DATA)/train.jsonl --config.data.dev=$(DATA)/dev.jsonl --config.data.test=$(DATA)/test.jsonl
 	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --workdir=$(RUN)/voices --config.data.test=$(DATA)/test_voices.jsonl
 	$(BIN)/python main.py --mode=infer --config.restore=$(RUN) --config.data.test=$(DATA)/test.jsonl --config.infer.samples=5
-	@$(BIN)/python -m ds2_jax.run_summary $(RUN) "sentences never seen in training=test.json" \
+	@$(BIN)/python -m ds2_jax.cli.run_summary $(RUN) "sentences never seen in training=test.json" \
 	  "voices never heard in training=voices/eval.json"
 
 test: install-dev
@@ -62,7 +62,7 @@ test-slow: install-dev
 test-slurm: install-dev
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v slurmctld > /dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge > /dev/null; fi
-	$(BIN)/python -m pytest -m slurm -rs tests/test_slurm.py
+	$(BIN)/python -m pytest -m slurm -rs tests/launch/test_slurm.py
 
 test-all: test test-slow test-slurm
 

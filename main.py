@@ -23,7 +23,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ds2_jax import command_line
+from ds2_jax.cli import command_line
 
 MODES = ("train", "eval", "infer", "tune", "export")
 
@@ -50,16 +50,17 @@ for _name, _help in CLUSTER.items():
 def main(argv: list[str]) -> None:
     """Join the other processes if there are any, and hand over to the mode."""
     del argv
-    from ds2_jax import distributed, ending  # after the flags: a misspelt one fails at once
+    from ds2_jax.cli import exit_codes  # after the flags: a misspelt one fails at once
+    from ds2_jax.parallel import processes  # after the flags: a misspelt one fails at once
 
-    with ending.readable(_WORKDIR.value or _OUTPUT.value):
+    with exit_codes.readable(_WORKDIR.value or _OUTPUT.value):
         if not flags.FLAGS["verbosity"].present:  # libraries tell much, and print what they raise as well
             absl_logging.set_verbosity(absl_logging.FATAL)
-        distributed.start({name: str(flags.FLAGS[name].value) for name in CLUSTER})
-        first = distributed.rank() == 0
+        processes.start({name: str(flags.FLAGS[name].value) for name in CLUSTER})
+        first = processes.rank() == 0
         for name in ("ds2_jax", "input_pipeline", "decoding"):
             logging.getLogger(name).setLevel(logging.INFO if first else logging.WARNING)
-        absl_logging.get_absl_handler().setFormatter(logging.Formatter(f"{distributed.prefix()}%(message)s"))
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter(f"{processes.prefix()}%(message)s"))
         results = run()
         if results is not None and first:
             print(json.dumps(results))
@@ -67,10 +68,12 @@ def main(argv: list[str]) -> None:
 
 def run() -> dict | None:
     """Check the config and do what --mode says; return what is printed."""
-    from ds2_jax import config_check, distributed, evaluate, export, infer, train, tune
+    from ds2_jax.cli import config_check, evaluate, export, infer, tune
+    from ds2_jax.parallel import processes
+    from ds2_jax.training import train
 
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
-    distributed.introduce({"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value})
+    processes.introduce({"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value})
     config_check.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
     if mode == "infer":
         infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import audio
+from input_pipeline.audio.features import FeatureSettings, extract
 from input_pipeline.augment import rng_for
 from input_pipeline.augment.audio_effects import (
     ImpulseResponse,
@@ -28,7 +29,6 @@ from input_pipeline.augment.audio_effects import (
     shift,
 )
 from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
-from input_pipeline.features import FeatureSettings, extract
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

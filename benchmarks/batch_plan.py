@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from benchmarks.measure import forget_peak_memory, machine, peak_memory_mb, resident_memory_mb
 from input_pipeline import manifest
+from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.augment import Augmentation
-from input_pipeline.batch_plan import SHUFFLES, BatchSettings
-from input_pipeline.corpus import Corpus
-from input_pipeline.features import FeatureSettings
-from input_pipeline.pipeline import EpochSpecs, encode_transcripts
+from input_pipeline.batches.corpus import Corpus
+from input_pipeline.batches.labels import encode_transcripts
+from input_pipeline.batches.loader import EpochSpecs
+from input_pipeline.batches.plan import SHUFFLES, BatchSettings
 from input_pipeline.text import Vocabulary
 
 WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "for", "with", "his", "they", "this", "from", "what"]

@@ -37,9 +37,10 @@ from tqdm import tqdm
 from benchmarks import recipe_shapes
 from benchmarks.hlo import Program
 from benchmarks.recipe_steps import make_steps
-from ds2_jax import memory, sharding
-from ds2_jax.compile import abstract_batch
-from input_pipeline.batch_plan import Bucket
+from ds2_jax.parallel import sharding
+from ds2_jax.training import memory
+from ds2_jax.training.compile import abstract_batch
+from input_pipeline.batches.plan import Bucket
 from input_pipeline.cores import usable_cores
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from benchmarks import measure
-from ds2_jax.ctc import negative_log_likelihood
+from ds2_jax.network.ctc import negative_log_likelihood
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from decoding.beam import BeamSettings, make_engine
+from decoding.search.beam import BeamSettings, make_engine
 from input_pipeline.text import Vocabulary
 
 _state: dict[str, Any] = {}

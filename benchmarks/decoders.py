@@ -19,8 +19,8 @@ import time
 import numpy as np
 
 from benchmarks import measure
-from decoding.beam import BeamSettings, make_engine
-from decoding.error_rate import summarise
+from decoding.scoring.error_rate import summarise
+from decoding.search.beam import BeamSettings, make_engine
 from input_pipeline.text import ScoringRules, Vocabulary, normalise
 
 
@@ -38,9 +38,9 @@ class Spoken:
 def run_network(model: str, manifest_path: str) -> Spoken:
     """Run a model once over a manifest."""
     from configs import base
-    from ds2_jax import sharding
-    from ds2_jax.checkpoint import load_model
-    from ds2_jax.evaluate import Evaluator
+    from ds2_jax.artifacts.load import load_model
+    from ds2_jax.parallel import sharding
+    from ds2_jax.recognition.evaluation import Evaluator
     from input_pipeline import manifest as manifests
 
     meta, variables = load_model(model)

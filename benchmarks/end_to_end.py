@@ -16,12 +16,13 @@ from absl import flags
 
 from benchmarks import measure
 from configs import an4
-from ds2_jax import sharding
-from ds2_jax.compile import batch_shape, compile_steps
-from ds2_jax.optim import make_optimizer, make_schedule
-from ds2_jax.state import init_state, init_variables
-from ds2_jax.steps import make_train_step
-from ds2_jax.training_data import describe_model, make_corpus, read_training_manifest
+from ds2_jax.network.model import init_variables
+from ds2_jax.parallel import sharding
+from ds2_jax.training.compile import batch_shape, compile_steps
+from ds2_jax.training.data import describe_model, make_corpus, read_training_manifest
+from ds2_jax.training.optim import make_optimizer, make_schedule
+from ds2_jax.training.state import init_state
+from ds2_jax.training.step import make_train_step
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ from absl import flags
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
+from input_pipeline.audio.features import KINDS, FeatureSettings, FeatureStats, extract, feature_size, normalise
 from input_pipeline.augment import Augmentation, rng_for
-from input_pipeline.batch_plan import BatchSettings
-from input_pipeline.corpus import Corpus, Loading
-from input_pipeline.features import KINDS, FeatureSettings, FeatureStats, extract, feature_size, normalise
+from input_pipeline.batches.corpus import Corpus, Loading
+from input_pipeline.batches.plan import BatchSettings
 
 WARM_UP = 50  # clips that are taken through all parts before it counts
 

@@ -22,8 +22,8 @@ from subprocess import PIPE
 import numpy as np
 
 from benchmarks import measure
-from decoding import lm_vocabulary
-from decoding.beam import BeamSettings, make_engine
+from decoding.lm import model_file
+from decoding.search.beam import BeamSettings, make_engine
 from input_pipeline.text import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def work(a: argparse.Namespace) -> None:
     """Load and decode in this process; print the times, wait for a line, print the memory."""
     settings = BeamSettings(engine="native", lm=a.lm, threads=a.threads)
     start = time.perf_counter()
-    words = lm_vocabulary.read_words(a.lm)
+    words = model_file.read_words(a.lm)
     read_s = time.perf_counter() - start
     vocabulary = vocabulary_of(words)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:

@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
-from input_pipeline import prepare
 from input_pipeline.cores import usable_cores
-from input_pipeline.corpora import librispeech
+from input_pipeline.corpora import librispeech, prepare
 from input_pipeline.corpora.assemble import Place
 
 CLIP = Path(__file__).parents[1] / "tests" / "clips" / "cen2-fash-b.flac"

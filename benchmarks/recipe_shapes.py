@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ds2_jax.training_data import feature_settings
+from ds2_jax.training.data import feature_settings
 from input_pipeline import manifest as manifests
 from input_pipeline.augment import Augmentation
-from input_pipeline.batch_plan import BatchSettings, Bucket
-from input_pipeline.corpus import choose_shapes
-from input_pipeline.pipeline import frames_of
+from input_pipeline.batches.corpus import choose_shapes
+from input_pipeline.batches.loader import frames_of
+from input_pipeline.batches.plan import BatchSettings, Bucket
 
 # Share of the utterances that are not longer than so many seconds, and symbols of text a second, least and most of them.
 # LibriSpeech: 960 h in 281,241 utterances, most of them 12 to 16 s. AISHELL: 178 h in 141,600, 1.2 to 14.7 s.

@@ -6,12 +6,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ds2_jax import sharding
-from ds2_jax.model import DeepSpeech2, ModelSettings
-from ds2_jax.optim import make_optimizer, make_schedule
-from ds2_jax.state import init_state, init_variables
-from ds2_jax.steps import make_eval_step, make_train_step
-from input_pipeline.features import FeatureSettings, feature_size
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
+from ds2_jax.parallel import sharding
+from ds2_jax.recognition.step import make_eval_step
+from ds2_jax.training.optim import make_optimizer, make_schedule
+from ds2_jax.training.state import init_state
+from ds2_jax.training.step import make_train_step
+from input_pipeline.audio.features import FeatureSettings, feature_size
 
 STEPS_PER_EPOCH = 1000  # of the schedule, which does not change the program's shape
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from ds2_jax.rnn import CELLS, Recurrent
+from ds2_jax.network.rnn import CELLS, Recurrent
 
 WARM_UPS = 2
 

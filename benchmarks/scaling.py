@@ -54,7 +54,7 @@ def work(a: argparse.Namespace) -> dict:
     from benchmarks import measure, recipe_shapes
     from benchmarks.recipe_steps import make_steps
     from benchmarks.train_step import make_batch
-    from ds2_jax import sharding
+    from ds2_jax.parallel import sharding
 
     fake = jax.devices()[0].platform == "cpu"
     size = {name: getattr(a, name) if getattr(a, name) is not None else of[fake] for name, of in DEFAULTS.items()}

@@ -31,11 +31,12 @@ from tqdm import tqdm
 
 from benchmarks.local_store import BUCKET
 from benchmarks.measure import machine
-from input_pipeline import audio, manifest, shard_source
-from input_pipeline.batch_plan import BatchSettings
-from input_pipeline.corpus import Corpus, Loading
-from input_pipeline.features import FeatureSettings
-from input_pipeline.pack import pack
+from input_pipeline import audio, manifest
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.batches.corpus import Corpus, Loading
+from input_pipeline.batches.plan import BatchSettings
+from input_pipeline.manifest.pack import pack
+from input_pipeline.shards import source as shard_source
 
 
 def write_files(folder: Path, files: int, file_kb: int) -> Path:

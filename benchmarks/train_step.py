@@ -15,11 +15,11 @@ import numpy as np
 import optax
 
 from benchmarks import measure
-from ds2_jax.export import count
-from ds2_jax.model import DeepSpeech2, ModelSettings, parse_conv
-from ds2_jax.rnn import CELLS
-from ds2_jax.state import init_state, init_variables
-from ds2_jax.steps import make_train_step
+from ds2_jax.cli.export import count
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables, parse_conv
+from ds2_jax.network.rnn import CELLS
+from ds2_jax.training.state import init_state
+from ds2_jax.training.step import make_train_step
 
 FRAME_S = 0.01
 CONV = "11x41/3x2:32, 11x21/1x2:32"

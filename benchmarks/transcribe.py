@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmarks import measure
 from configs import base
-from decoding.error_rate import summarise
-from ds2_jax import sharding
-from ds2_jax.checkpoint import load_model
-from ds2_jax.evaluate import Evaluator
+from decoding.scoring.error_rate import summarise
+from ds2_jax.artifacts.load import load_model
+from ds2_jax.parallel import sharding
+from ds2_jax.recognition.evaluation import Evaluator
 from input_pipeline import manifest as manifests
 from input_pipeline.cores import usable_cores
 from input_pipeline.text import ScoringRules

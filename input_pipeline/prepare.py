@@ -1,82 +1,8 @@
-"""Prepare a speech corpus: `python -m input_pipeline.prepare CORPUS --target_dir=...`."""
+"""`python -m input_pipeline.prepare CORPUS`: prepare a speech corpus."""
 
-import argparse
-import errno
-import importlib
 import sys
-from collections.abc import Mapping, Sequence
-from types import ModuleType
 
-from input_pipeline.corpora.assemble import Prepared
-
-# A corpus's module has `add_arguments(parser)` and `prepare(args)`, which writes the manifests (assemble.Prepared).
-CORPORA = {
-    "aishell": "AISHELL-1: Mandarin, 178 hours",
-    "an4": "AN4: English letters, numbers, commands, 50 minutes",
-    "chime3": "background noise of CHiME-3, from a local copy",
-    "common_voice": "a local release of Common Voice: any of its languages",
-    "custom": "a folder of your own, with a table or text files beside the audio",
-    "fsdd": "Free Spoken Digit Dataset: English digits at 8 kHz, 20 minutes",
-    "librispeech": "LibriSpeech: English, 982 hours in seven parts",
-    "ljspeech": "LJ Speech: English, one speaker, 24 hours",
-    "musan": "MUSAN: noise, music and speech to augment with, 109 hours",
-    "rirs": "RIRS_NOISES: impulse responses of rooms, and noises",
-    "speechocean762": "speechocean762: English of Mandarin speakers, 6 hours",
-    "synthetic": "English or Mandarin commands, spoken by espeak-ng",
-    "tfds": "a data set of TensorFlow Datasets, into shards; in an environment that has it",
-    "thchs30": "THCHS-30: Mandarin, 35 hours",
-    "voxforge": "VoxForge: English by dialect, 130 hours",
-}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="python -m input_pipeline.prepare", description="Prepare a speech corpus.")
-    commands = parser.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
-    modules: dict[str, ModuleType] = {}
-    for name, summary in CORPORA.items():
-        command = commands.add_parser(name, help=summary)
-        if name in argv:  # importing all of them for the help of one would need what all of them need
-            modules[name] = importlib.import_module(f"input_pipeline.corpora.{name}")
-            command.description = modules[name].__doc__
-            command.formatter_class = argparse.RawDescriptionHelpFormatter
-            modules[name].add_arguments(command)
-    args = parser.parse_args(argv)
-    try:
-        prepared: Prepared = modules[args.corpus].prepare(args)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog} {args.corpus}: {error}{_advice(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{parser.prog} {args.corpus}: interrupted; run the same line again", file=sys.stderr)
-        return 130
-    print(describe(prepared.splits))
-    print(f"\nNext:\n  {prepared.next_step}")
-    return 0
-
-
-def _advice(error: Exception) -> str:
-    """Add what to do to an error of the system, which says only what and where."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space and run the same line again"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-        return "; choose a folder that can be written with --target_dir"
-    return ""
-
-
-def describe(splits: Mapping[str, Sequence[Mapping]]) -> str:
-    """Lay out utterances, hours, speakers and distinct characters of each split as a table."""
-    width = max(12, *map(len, splits))
-    lines = [f"{'split':<{width}} {'utterances':>10} {'hours':>8} {'speakers':>9} {'characters':>11}"]
-    for name, records in splits.items():
-        hours = sum(record["duration"] for record in records) / 3600
-        speakers = len({record.get("speaker") for record in records} - {None}) or "-"
-        characters = len(set().union(*(record["text"] for record in records))) or "-"
-        lines.append(f"{name:<{width}} {len(records):>10,} {hours:>8.3f} {speakers:>9} {characters:>11}")
-    return "\n".join(lines)
-
+from input_pipeline.corpora.prepare import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Settings of all tests: four CPU devices, no silent mixing of types, speech where it is present."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from absl import flags
 
 if TYPE_CHECKING:
     from benchmarks.local_store import LocalStore
+
+# Where a shell starts the tests with `&`, SIGINT is ignored, also by the children. With a handler here, they get the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLIPS = Path(__file__).parent / "clips"  # a few AN4 utterances, with their licence
 flags.FLAGS.mark_as_parsed()  # grain reads flags

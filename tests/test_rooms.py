@@ -1,32 +1,52 @@
-"""Which room may import which: the last column of the table in docs/design.md."""
+"""Which room may import which: the table and the order of wings in docs/design.md."""
 
 import ast
+import functools
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.runs import ROOT
 
-ROOMS = {"ds2_jax", "input_pipeline", "decoding", "configs", "benchmarks", "tests", "main"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "clu"}
-DECODERS = {
-    "num2words",
-    "pybind11",
-    "pyctcdecode",
-    "ctc_beam_decoder",
-    "kenlm",
-    "matplotlib",
-}  # imported when they are used, by name or inside
-LOCK = "input_pipeline.lock"  # needs nothing else of its room
-DOWNLOADS = "input_pipeline.corpora.download"  # needs nothing else of its room but the lock
-OF_DECODING = {"published.py": DOWNLOADS, "lm.py": LOCK}  # who in decoding uses what, and nobody else
-USES_GRAIN = {"pipeline.py", "corpus.py"}  # pipeline itself, and what builds on it
+# Imported by the functions that need them, since whoever decodes with another engine need not have them.
+DECODERS = {"num2words", "pybind11", "pyctcdecode", "ctc_beam_decoder", "kenlm", "matplotlib"}
+
+# A wing may import itself, the wings named here, and what those may import.
+WINGS = {
+    "ds2_jax.cli": {"ds2_jax.training", "ds2_jax.serving"},
+    "ds2_jax.training": {"ds2_jax.recognition"},
+    "ds2_jax.serving": {"ds2_jax.recognition"},
+    "ds2_jax.recognition": {"ds2_jax.artifacts", "input_pipeline.batches", "decoding.scoring"},
+    "ds2_jax.artifacts": {"ds2_jax.network", "ds2_jax.parallel", "input_pipeline.audio"},
+    "ds2_jax.parallel": set(),
+    "ds2_jax.network": set(),
+    "input_pipeline.batches": {"input_pipeline.augment", "input_pipeline.corpora"},
+    "input_pipeline.augment": {"input_pipeline.manifest"},
+    "input_pipeline.corpora": {"input_pipeline.manifest"},
+    "input_pipeline.manifest": {"input_pipeline.audio"},
+    "input_pipeline.audio": {"input_pipeline.shards", "input_pipeline.text"},
+    "input_pipeline.shards": {"input_pipeline.storage"},
+    "input_pipeline.text": {"input_pipeline.storage"},
+    "input_pipeline.storage": {"input_pipeline.columns", "input_pipeline.cores"},
+    "input_pipeline.columns": set(),
+    "input_pipeline.cores": set(),
+    "decoding.scoring": {"decoding.search"},
+    "decoding.search": {"decoding.native"},
+    "decoding.native": {"decoding.lm"},
+    "decoding.lm": {"decoding.settings", "decoding.hypothesis"},
+    "decoding.settings": {"input_pipeline.text"},
+    "decoding.hypothesis": set(),
+}
+ROOMS = ("ds2_jax", "input_pipeline", "decoding")
+ENTRIES = {"input_pipeline": ("prepare", "pack", "stats", "join")}  # `python -m`, besides each wing's __main__
 
 
 def imports_of(source: str) -> set[str]:
-    """Return the modules that a file imports, also inside of functions; a relative one starts with a dot."""
+    """Return what a file imports, also inside of functions; a relative import starts with a dot."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -36,20 +56,25 @@ def imports_of(source: str) -> set[str]:
     return found
 
 
-def used_by(path: Path) -> set[str]:
+@functools.cache
+def used_by(path: Path) -> frozenset[str]:
     """Return the imports of a file of the repository, which are absolute so that a room shows in them."""
     used = imports_of(path.read_text(encoding="utf-8"))
     assert not [name for name in used if name.startswith(".")], f"{path}: write the room's name, not a dot"
-    return used
+    return frozenset(used)
 
 
-def top(names: set[str]) -> set[str]:
+def top(names: set[str] | frozenset[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def files_of(room: str) -> list[Path]:
-    files = sorted((ROOT / room).rglob("*.py"))
-    assert files, f"no file in {room}: the room was renamed, rename it here too"
+def wing_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def files_of(*rooms: str) -> list[Path]:
+    files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
+    assert files, f"no file in {rooms}: a room was renamed, rename it here too"
     return files
 
 
@@ -57,58 +82,93 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def is_entry(module: str) -> bool:
+    room, _, name = module.partition(".")
+    return module.endswith(".__main__") or name in ENTRIES.get(room, ())
+
+
+MODULES = {module_of(path): path for path in files_of(*ROOMS)}
+INSIDE = {module: path for module, path in MODULES.items() if not is_entry(module) and module not in ROOMS}
+
+
+def modules_used(path: Path) -> set[str]:
+    """Return the modules of our rooms that a file imports, each by the longest name that is one."""
+    found = set()
+    for name in used_by(path):
+        if name.split(".")[0] in ROOMS:
+            found.add(name if name in MODULES else name.rpartition(".")[0])
+    return found
+
+
+@functools.cache
+def reachable(wing: str) -> frozenset[str]:
+    return frozenset({wing}).union(*(reachable(other) for other in WINGS[wing]))
+
+
 def test_every_way_to_import_is_found():
     source = "import a.b as c, d\nfrom e import f\ndef g():\n    from h.i import j\nfrom . import k\nfrom .l import m"
     assert imports_of(source) == {"a.b", "d", "e.f", "h.i.j", "..k", ".l.m"}
 
 
-@pytest.mark.parametrize("path", files_of("input_pipeline"), ids=module_of)
-def test_the_input_pipeline_knows_neither_jax_nor_the_decoders(path):
-    used = top(used_by(path))
-    assert not used & JAX
-    assert used & ROOMS <= {"input_pipeline"}
-    assert "grain" not in used or path.name in USES_GRAIN
+def test_every_module_lies_in_a_wing():
+    assert sorted({wing_of(module) for module in INSIDE} - set(WINGS)) == []
 
 
-def test_reading_data_loads_neither_jax_nor_grain():
-    modules = [module_of(path) for path in files_of("input_pipeline") if path.name not in USES_GRAIN]
+@pytest.mark.parametrize("module", INSIDE)
+def test_a_wing_imports_only_those_below_it(module):
+    assert {wing_of(used) for used in modules_used(INSIDE[module])} <= reachable(wing_of(module))
+
+
+def test_no_imports_go_round_in_a_circle():
+    graph = {module: modules_used(path) - {module} for module, path in MODULES.items()}
+    for module in list(graph):  # a package's module waits for its __init__, which may import it
+        graph[module] -= {used for used in graph[module] if module.startswith(f"{used}.")}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_entry(module)])
+def test_an_entry_holds_an_import_and_a_call(module):
+    statements = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+    kinds = [type(statement) for statement in statements]
+    assert kinds == [ast.Expr, ast.Import, ast.ImportFrom, ast.If]
+
+
+@pytest.mark.parametrize("module", [m for m in INSIDE if m.startswith("ds2_jax.network")])
+def test_the_network_is_maths_only(module):
+    used = top(used_by(INSIDE[module])) - set(sys.stdlib_module_names)
+    assert used <= {"jax", "flax", "numpy", "ds2_jax"}
+
+
+@pytest.mark.parametrize("module", [m for m in INSIDE if not m.startswith("ds2_jax")])
+def test_only_ds2_jax_knows_jax(module):
+    assert not top(used_by(INSIDE[module])) & JAX
+
+
+def test_reading_data_and_decoding_load_neither_jax_nor_decoders():
+    loads_grain = {m for m, path in INSIDE.items() if "grain" in top(used_by(path))}
+    loads_grain |= {m for m, path in INSIDE.items() if modules_used(path) & loads_grain}
+    assert loads_grain == {"input_pipeline.batches.loader", "input_pipeline.batches.corpus"} | {
+        m for m in loads_grain if m.startswith("ds2_jax")
+    }
+    modules = [m for m in INSIDE if not m.startswith("ds2_jax") and m not in loads_grain]
     code = (
         f"import importlib, sys\nfor module in {modules}: importlib.import_module(module)\n"
-        f"print(sorted(set(sys.modules) & {JAX | {'grain'}}))"
+        f"print(sorted(set(sys.modules) & {JAX | DECODERS | {'grain'}}))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "[]", result.stderr
 
 
-@pytest.mark.parametrize("path", files_of("decoding"), ids=module_of)
-def test_decoding_needs_numpy_and_the_text_rules_only(path):
-    used = used_by(path)
-    known = {"numpy", "rapidfuzz", "tqdm", "decoding", "input_pipeline"} | DECODERS
-    assert top(used) - set(sys.stdlib_module_names) <= known
-    for name in used:
-        allowed = {"input_pipeline.text", OF_DECODING.get(path.name)}
-        assert not name.startswith("input_pipeline") or name in allowed or name.rpartition(".")[0] in allowed, name
-
-
-@pytest.mark.parametrize(("module", "needed"), [(DOWNLOADS, {"tqdm.tqdm", f"{LOCK}.alone"}), (LOCK, set())])
-def test_what_decoding_takes_from_the_input_pipeline_needs_no_other_part_of_it(module, needed):
-    used = used_by(ROOT / f"{module.replace('.', '/')}.py")
-    assert {name for name in used if top({name}) - set(sys.stdlib_module_names)} == needed
-
-
-def test_settings_load_no_decoder_library():
-    code = f"import sys, decoding.beam, decoding.tune\nprint(sorted(set(sys.modules) & {JAX | DECODERS}))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert result.stdout.strip() == "[]", result.stderr
-
-
-@pytest.mark.parametrize("path", files_of("ds2_jax"), ids=module_of)
-def test_ds2_jax_builds_on_the_two_rooms_without_jax(path):
-    assert top(used_by(path)) & ROOMS <= {"ds2_jax", "input_pipeline", "decoding"}
+@pytest.mark.parametrize("module", [m for m in INSIDE if m.startswith("decoding")])
+def test_decoding_takes_little_from_the_input_pipeline(module):
+    used = used_by(INSIDE[module])
+    assert top(used) - set(sys.stdlib_module_names) <= {"numpy", "rapidfuzz", "tqdm", *ROOMS} | DECODERS
+    taken = {wing_of(name) for name in used if name.startswith("input_pipeline")}
+    assert taken <= {"input_pipeline.text", "input_pipeline.cores", "input_pipeline.storage"}
 
 
 @pytest.mark.parametrize("path", files_of("configs"), ids=module_of)
-def test_configs_are_data(path):
+def test_recipes_are_data(path):
     assert top(used_by(path)) <= {"ml_collections", "configs"}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from decoding import lm_vocabulary
-from decoding.beam_settings import BeamSettings
-from decoding.greedy import BLANK, LEAST_PROBABILITY, Hypothesis, Word
+from decoding.hypothesis import BLANK, LEAST_PROBABILITY, Hypothesis, Word
+from decoding.lm import model_file
+from decoding.settings import BeamSettings
 from input_pipeline.text import Vocabulary
 
 Told = tuple[list[int], list[int], list[float], float]  # symbols, their frames, their ln p, score
@@ -44,7 +44,7 @@ class NativeEngine:
         hot_words = settings.hot_word_weights()
         words: list[str] = []
         if settings.lm and self._space > 0:
-            known = lm_vocabulary.read_words(settings.lm, settings.unigrams)
+            known = model_file.read_words(settings.lm, settings.unigrams)
             hot = [word for phrase in hot_words for word in phrase.split()]
             words = [*known, *hot]  # a hot word that the model lacks is written, as an unknown word
         options = {
@@ -64,7 +64,7 @@ class NativeEngine:
             )
         except (RuntimeError, OSError) as error:
             raise ValueError(
-                f"KenLM cannot load config.decode.lm={settings.lm!r}: {lm_vocabulary.kenlm_words(error)}. It may be cut "
+                f"KenLM cannot load config.decode.lm={settings.lm!r}: {model_file.kenlm_words(error)}. It may be cut "
                 "off, or made on a machine of another kind; make it again (python -m decoding.lm train --help), or choose another file"
             ) from error
 

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from decoding import kenlm_source
+from decoding.lm import kenlm_source
 
 HERE = Path(__file__).resolve().parent
 EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")

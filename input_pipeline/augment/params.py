@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline import audio, manifest
-from input_pipeline.object_store import is_remote
+from input_pipeline.storage.object_store import is_remote
 
 
 class AugmentationError(ValueError):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from input_pipeline.corpora import assemble, download, next_step
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
+from input_pipeline.storage import download
 
 ARCHIVE = Archive("http://www.openslr.org/resources/33/data_aishell.tgz", md5="2f494334227864a8a8fec932999db9d8")
 TRANSCRIPTS = "transcript/aishell_transcript_v0.8.txt"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
-from input_pipeline.corpora import download
+from input_pipeline.storage import download
 from input_pipeline.text import ScoringRules
 
 NAMED_AT_MOST = 10  # files in one message

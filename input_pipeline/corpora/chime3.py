@@ -7,8 +7,9 @@ its archive (MD5: the original's), the four archives in it, or their content. On
 import argparse
 from pathlib import Path
 
-from input_pipeline.corpora import assemble, download, next_step
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
+from input_pipeline.storage import download
 
 ARCHIVE = Archive(
     "https://d4s.myairbridge.com/packagev2/AG0Y3DNBE5IWRRTV/?dlid=W19XG7T0NNHB027139H0EQ",

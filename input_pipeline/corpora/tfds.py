@@ -22,7 +22,7 @@ import soundfile
 
 from input_pipeline import audio, manifest
 from input_pipeline.corpora.assemble import CorpusError, Prepared
-from input_pipeline.packing import Packing, equal_ends
+from input_pipeline.manifest.packing import Packing, equal_ends
 
 INSTALL = "tensorflow-cpu tensorflow-datasets soundfile soxr fsspec tqdm"
 SPEAKERS = ("speaker", "speaker_id", "client_id", "spk_id")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from input_pipeline.corpora import assemble, download, next_step
+from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import CorpusError, Place, Prepared, Recording
+from input_pipeline.storage import download
 
 URL = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit"
 DIALECTS = ("american", "british", "australian", "european", "irish", "canadian", "indian")

@@ -1,0 +1,111 @@
+"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin: what `make kenlm` runs. Takes a minute or two.
+
+They are needed to train a language model; ready-made ones are read without them.
+"""
+
+import collections
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from decoding.lm import kenlm_source
+
+BIN = kenlm_source.BUILD / "kenlm" / "bin"
+PROGRAMS = ("lmplz", "build_binary")
+HEADERS = ("boost/program_options.hpp", "boost/thread.hpp", "zlib.h", "bzlib.h", "lzma.h")
+BOOST = " ".join(f"libboost-{part}-dev" for part in ("program-options", "system", "thread", "test"))
+DEBIAN = f"g++ cmake {BOOST} zlib1g-dev libbz2-dev liblzma-dev"
+BREW = "cmake boost xz"
+SHARE = re.compile(r"\[ *(\d+)%\]")  # of the build, in cmake's words
+LINES_TOLD = 40
+
+
+class KenlmError(RuntimeError):
+    """KenLM's programs cannot be built or run; the message says what to do."""
+
+
+def program(name: str) -> str:
+    """Return the path of a program: ours, or one on the PATH. Raises KenlmError."""
+    found = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
+    if not found:
+        raise KenlmError(f"KenLM's {name} is not built: run make kenlm")
+    return found
+
+
+def missing() -> list[str]:
+    """List the tools and headers that the build needs and does not find."""
+    compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    found = [name for name in ("cmake",) if not shutil.which(name)]
+    if compiler is None:
+        return [*found, "a C++ compiler"]
+    for header in HEADERS:
+        check = subprocess.run(
+            [compiler, "-E", "-x", "c++", "-"], input=f"#include <{header}>", capture_output=True, text=True
+        )
+        if check.returncode:
+            found.append(header)
+    return found
+
+
+def build() -> None:
+    """Build both programs. Raises KenlmError with what is missing, or cmake's own words."""
+    if all((BIN / name).is_file() for name in PROGRAMS):
+        return
+    if lacking := missing():
+        raise KenlmError(
+            f"{', '.join(lacking)} not found. Debian: apt-get install {DEBIAN}. macOS: xcode-select --install; brew install {BREW}"
+        )
+    try:
+        source = kenlm_source.fetch()
+    except kenlm_source.SourceError as error:
+        raise KenlmError(str(error)) from error
+    folder = BIN.parent
+    jobs = str(os.cpu_count() or 1)
+    # the archive's CMake rules are of before CMake 3.5, and its tests are not wanted
+    configure = [
+        "cmake",
+        "-S",
+        str(source),
+        "-B",
+        str(folder),
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DCMAKE_POLICY_VERSION_MINIMUM=3.5",
+    ]
+    for command in (configure, ["cmake", "--build", str(folder), "--parallel", jobs, "--target", *PROGRAMS]):
+        _run(command)
+
+
+def _run(command: list[str]) -> None:
+    """Run cmake, with a bar where it tells how far it is. Raises KenlmError with its last words."""
+    print(" ".join(command), flush=True)
+    last: collections.deque[str] = collections.deque(maxlen=LINES_TOLD)
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        tqdm(total=100, desc="KenLM", unit="%", delay=2, leave=False) as bar,
+    ):
+        for line in process.stdout or ():
+            last.append(line)
+            if share := SHARE.match(line):
+                bar.update(int(share[1]) - bar.n)
+    if process.returncode:
+        raise KenlmError(f"{' '.join(command)} failed:\n{''.join(last)}")
+
+
+def main() -> int:
+    """Build, say where."""
+    try:
+        build()
+    except KenlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"KenLM's programs: {', '.join(str(Path(BIN, name)) for name in PROGRAMS)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The language models that the original published: where they lie, and how a download of them is verified.
+
+Their host publishes no terms of use beside them; ask there before they go into a product.
+"""
+
+import math
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from decoding.lm import model_file
+from input_pipeline.storage import download as downloads
+from input_pipeline.storage.download import DownloadError
+
+HOST = "https://deepspeech.bj.bcebos.com"
+FOLDER = "data/lm"
+GB, GIB = 10**9, 2**30
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A KenLM binary. size_gb: as published, to one digit, without telling whether a GB is 10^9 or 2^30 bytes."""
+
+    path: str
+    md5: str | None
+    size_gb: float
+    about: str
+    weights: tuple[float, float]  # alpha (there for log10) and beta that the original published for it
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def least_bytes(self) -> int:
+        """What the published size means at least."""
+        return int((self.size_gb - 0.05) * GB)
+
+    @property
+    def most_bytes(self) -> int:
+        """What the published size means at most."""
+        return int((self.size_gb + 0.05) * GIB)
+
+
+MODELS = {
+    "en": PublishedModel(
+        "en_lm/common_crawl_00.prune01111.trie.klm",
+        "099a601759d467cd0a8523ff939819c5",
+        8.3,
+        "English words, 5-gram of CommonCrawl, pruned, trie",
+        (2.5, 0.3),
+    ),
+    "zh_small": PublishedModel(
+        "zh_lm/zh_giga.no_cna_cmn.prune01244.klm",
+        "29e02312deb2e59b3c8686c7966d4fe3",
+        2.8,
+        "Mandarin characters, 5-gram, pruned, probing",
+        (2.6, 5.0),
+    ),
+    "zh_large": PublishedModel(
+        "zh_lm/zhidao_giga.klm", None, 70.4, "Mandarin characters, 5-gram, not pruned, probing", (2.6, 5.0)
+    ),
+}
+
+
+def table() -> str:
+    """Lay out what can be downloaded."""
+    lines = [f"{'name':<10}{'size':>8}  {'md5':<34}{'what'}"]
+    for name, model in MODELS.items():
+        lines.append(f"{name:<10}{model.size_gb:>5} GB  {model.md5 or 'not published':<34}{model.about}")
+        lines.append(f"{'':<20}{HOST}/{model.path}")
+    return "\n".join(lines)
+
+
+def download(name: str, output: str = "", url: str = "") -> dict:
+    """Download a model by its name, go on where an earlier attempt broke off, and verify it; return what is printed.
+
+    Raises DownloadError, also where the disk cannot take what is missing.
+    """
+    model = MODELS[name]
+    target = Path(output or Path(FOLDER, model.name))
+    if target.is_dir():
+        raise DownloadError(f"--output={target} is a folder; name the file, --output={target / model.name}")
+    url = url or f"{HOST}/{model.path}"
+    if not target.exists():
+        size = _announced_size(url)
+        if size is not None and not model.least_bytes <= size <= model.most_bytes:
+            raise DownloadError(
+                f"{url}: the server offers {size:,} bytes, {model.size_gb} GB were published; check the address"
+            )
+    if model.md5:
+        downloads.fetch(url, target, md5=model.md5)
+    else:
+        print(f"no checksum of {model.name} is published: its size and its structure are verified instead", flush=True)
+        _fetch_without_digest(url, target, model)
+    alpha, beta = model.weights
+    print(
+        f"the original decodes with it at alpha {alpha} for log10, which is --config.decode.alpha={alpha / math.log(10):.3f}, "
+        f"and --config.decode.beta={beta}; --mode=tune finds your own"
+    )
+    return {"lm": str(target), "bytes": target.stat().st_size, "verified": "md5" if model.md5 else "size, structure"}
+
+
+def _fetch_without_digest(url: str, target: Path, model: PublishedModel) -> None:
+    """Fetch a file that takes its name only when it looks like the published one; one that is there is looked at."""
+    fetched = target
+    if not target.exists():
+        fetched = downloads.fetch(url, target.with_name(target.name + ".unverified"))
+    size = fetched.stat().st_size
+    fault = "" if model.least_bytes <= size <= model.most_bytes else f"{size:,} bytes instead of {model.size_gb} GB"
+    if not fault:
+        try:
+            model_file.read_words(str(fetched))  # they are its end, and their number is its beginning
+        except model_file.LanguageModelError as error:
+            fault = str(error).split(";")[0]
+    if fault:
+        raise DownloadError(f"{fetched} is not the published file ({fault}): remove it and run the same line again")
+    os.replace(fetched, target)
+
+
+def _announced_size(url: str) -> int | None:
+    """Ask a server for the size of a file, None where it does not say; what is wrong shows when it is fetched."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S) as response:
+            length = response.headers.get("Content-Length", "")
+    except (OSError, ValueError):
+        return None
+    return int(length) if length.isdigit() else None

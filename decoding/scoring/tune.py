@@ -1,0 +1,345 @@
+"""Weights of a language model by grid search: every point decodes the same probabilities, and the fewest errors win.
+
+Points are written to a CSV file as they are found, so that a search that was interrupted goes on; those of another model,
+other data or other settings (another digest) do not count.
+"""
+
+import csv
+import dataclasses
+import json
+import logging
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from decoding.scoring.error_rate import Counts, count_utterance
+from decoding.search.beam import Engine, make_engine
+from decoding.settings import BeamSettings
+from input_pipeline.text import ScoringRules, Vocabulary
+
+logger = logging.getLogger("decoding")
+
+DIGITS = 6  # of alpha and beta: what counts as the same point
+MOST_POINTS = 100_000  # beyond it a step is mistyped
+POINTS, SUMMARY, PICTURE = "points.csv", "tune.json", "surface.png"
+
+
+class TuningError(ValueError):
+    """A search that cannot go on; the message says what is kept and what to do."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Weights to try, every alpha with every beta; refine: times that the surroundings of the minimum are searched again."""
+
+    alphas: tuple[float, ...]
+    betas: tuple[float, ...]
+    refine: int = 0
+
+    @classmethod
+    def regular(cls, alpha: tuple[float, float, float], beta: tuple[float, float, float], refine: int = 0) -> "Grid":
+        """Make a grid of (from, to, step) each, both ends included. Raises ValueError for an empty one."""
+        if refine < 0:
+            raise ValueError(f"config.tune.refine is {refine}: use 0 for none, or the number of times")
+        grid = cls(_steps("alpha", *alpha), _steps("beta", *beta), refine)
+        if grid.alphas[0] < 0:
+            raise ValueError(f"config.tune.alpha_from is {alpha[0]}: use 0 or more")
+        if len(grid) > MOST_POINTS:
+            raise ValueError(f"config.tune asks for {len(grid)} points, more than {MOST_POINTS}: use larger steps")
+        return grid
+
+    @classmethod
+    def original(cls) -> "Grid":
+        """Make the grid of the original's tune.py: 45 alphas, there for log10 and here divided by ln 10, and 8 betas."""
+        alphas = np.linspace(1.0, 3.2, 45) / math.log(10)
+        return cls(_rounded(alphas), _rounded(np.linspace(0.1, 0.45, 8)))
+
+    def __len__(self) -> int:
+        return len(self.alphas) * len(self.betas)
+
+    def points(self) -> list[tuple[float, float]]:
+        """Return all pairs, alpha in the outer loop."""
+        return [(alpha, beta) for alpha in self.alphas for beta in self.betas]
+
+    def around(self, alpha: float, beta: float, times: int) -> list[tuple[float, float]]:
+        """Return the points around one of them, within the grid, at half of the last step."""
+        axes = []
+        for centre, values in ((alpha, self.alphas), (beta, self.betas)):
+            step = (values[1] - values[0]) / 2**times if len(values) > 1 else 0.0
+            near = (min(max(centre + step * k, values[0]), values[-1]) for k in (-2, -1, 0, 1, 2))
+            axes.append(sorted(set(_rounded(near))))
+        return [(a, b) for a in axes[0] for b in axes[1]]
+
+    def edges(self, alpha: float, beta: float) -> list[str]:
+        """Name the limits that a point lies at: beyond them there may be better ones."""
+        return [
+            f"config.tune.{name}_{side}"
+            for name, value, values in (("alpha", alpha, self.alphas), ("beta", beta, self.betas))
+            for side, limit in (("from", values[0]), ("to", values[-1]))
+            if value == limit and len(values) > 1 and (name, side, value) != ("alpha", "from", 0.0)
+        ]
+
+
+def _steps(name: str, first: float, last: float, step: float) -> tuple[float, ...]:
+    if not all(map(math.isfinite, (first, last, step))) or last < first or (step <= 0 and last > first):
+        raise ValueError(
+            f"config.tune.{name}_from={first}, {name}_to={last} and {name}_step={step} give an empty grid: the end must not "
+            "lie before the start, and the step must be above 0"
+        )
+    count = math.floor((last - first) / step + 1e-9) + 1 if last > first else 1
+    if count > MOST_POINTS:
+        raise ValueError(f"config.tune.{name}_step is {step}: {count} values; use a larger step")
+    return _rounded(first + step * i for i in range(count))
+
+
+def _rounded(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(float(value), DIGITS) + 0.0 for value in values)  # no negative zero
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was found with a pair of weights, natural logs: sums over the corpus."""
+
+    alpha: float
+    beta: float
+    word_errors: int
+    words: int
+    character_errors: int
+    characters: int
+
+    @property
+    def wer(self) -> float:
+        """Word error rate."""
+        return self.word_errors / max(self.words, 1)
+
+    @property
+    def cer(self) -> float:
+        """Character error rate."""
+        return self.character_errors / max(self.characters, 1)
+
+    def __str__(self) -> str:
+        return f"alpha {self.alpha:.4f}  beta {self.beta:.4f}  WER {self.wer:7.2%}  CER {self.cer:7.2%}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every point decodes: probabilities [U, K] of the utterances and their texts; all of it can be pickled."""
+
+    symbols: tuple[str, ...]
+    settings: BeamSettings
+    frame_s: float
+    log_probs: Sequence[np.ndarray]
+    references: Sequence[str]
+    rules: ScoringRules
+
+    def engine(self, threads: int) -> Engine:
+        """Build the engine that decodes it."""
+        settings = dataclasses.replace(self.settings, nbest=1, threads=threads)
+        return make_engine(Vocabulary(self.symbols), settings, self.frame_s)
+
+    @property
+    def by_characters(self) -> bool:
+        """Whether character errors are what is minimised: where spaces part no words."""
+        return self.rules.remove_spaces
+
+    def measure(self, engine: Engine, alpha: float, beta: float) -> Point:
+        """Decode all utterances with these weights and count the errors."""
+        engine.rescale(alpha, beta)
+        words = characters = Counts()
+        for reference, found in zip(self.references, engine.decode_batch(self.log_probs), strict=True):
+            more_words, more_characters = count_utterance(reference, found[0].text, self.rules)
+            words, characters = words + more_words, characters + more_characters
+        return Point(alpha, beta, words.errors, words.reference, characters.errors, characters.reference)
+
+
+class PointFile:
+    """The points found so far, one a line of a CSV file with the digest of what they were made from."""
+
+    FIELDS = ("digest", *(field.name for field in dataclasses.fields(Point)), "wer", "cer")
+
+    def __init__(self, path: Path, digest: str):
+        self.path, self._digest = path, digest
+        self.points: dict[tuple[float, float], Point] = {}
+        rows = self._read()
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with open(unfinished, "w", encoding="utf-8", newline="") as file:  # without a line that was cut off
+            writer = csv.DictWriter(file, self.FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, path)
+
+    def _read(self) -> list[dict]:
+        rows = []
+        if self.path.exists():
+            with open(self.path, encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    try:
+                        values = {f.name: f.type(row[f.name]) for f in dataclasses.fields(Point) if callable(f.type)}
+                    except (KeyError, TypeError, ValueError):
+                        continue
+                    if row.get("cer"):
+                        rows.append(row)
+                        if row["digest"] == self._digest:
+                            self.points[values["alpha"], values["beta"]] = Point(**values)
+        return rows
+
+    def add(self, point: Point) -> None:
+        """Keep a point, on the disk at once."""
+        self.points[point.alpha, point.beta] = point
+        rates = {"wer": round(point.wer, 6), "cer": round(point.cer, 6)}
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.FIELDS).writerow({"digest": self._digest, **dataclasses.asdict(point), **rates})
+
+
+def best_of(points: Iterable[Point], *, characters: bool) -> Point:
+    """Return the point with the fewest errors of words or characters, then of the other ones, then the first."""
+
+    def rank(point: Point) -> tuple[float, ...]:
+        rates = (point.cer, point.wer) if characters else (point.wer, point.cer)
+        return (*rates, point.alpha, point.beta)
+
+    return min(points, key=rank)
+
+
+def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
+    """Measure the grid and the surroundings of its minimum; write points, summary and picture into a folder.
+
+    Returns alpha, beta, wer, cer and more as plain values. Raises TuningError where a worker dies or the user stops it.
+    """
+    if not task.references:
+        raise TuningError("there is no utterance to tune on: name a manifest with text, --config.data.dev=dev.jsonl")
+    file = PointFile(folder / POINTS, digest)
+    known = len(file.points)
+    if known:
+        logger.info("%d points of %s are kept", known, file.path)
+    start = time.monotonic()
+    measurer = _Measurer(task, file)
+    measurer.measure(grid.points(), "tune")
+    asked = set(grid.points())
+    for times in range(1, grid.refine + 1):
+        best = best_of((file.points[place] for place in asked), characters=task.by_characters)
+        around = grid.around(best.alpha, best.beta, times)
+        measurer.measure(around, f"refine {times}")
+        asked |= set(around)
+    points = [file.points[place] for place in sorted(asked)]
+    best = best_of(points, characters=task.by_characters)
+    edges = grid.edges(best.alpha, best.beta)
+    if edges:
+        logger.warning("the minimum lies at the edge of the grid: a wider %s may find a better one", ", ".join(edges))
+    found = {
+        "alpha": best.alpha,
+        "beta": best.beta,
+        "wer": round(best.wer, 6),
+        "cer": round(best.cer, 6),
+        "points": len(points),
+        "utterances": len(task.references),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    summary = {**found, "digest": digest, "settings": dataclasses.asdict(task.settings)}
+    rows = [{**dataclasses.asdict(p), "wer": round(p.wer, 6), "cer": round(p.cer, 6)} for p in points]
+    (folder / SUMMARY).write_text(json.dumps({**summary, "all": rows}, indent=1) + "\n", encoding="utf-8")
+    draw(points, best, folder / PICTURE, characters=task.by_characters)
+    return found
+
+
+class _Measurer:
+    """Measures points on all cores: with threads of an engine that releases the interpreter lock, else with processes."""
+
+    def __init__(self, task: Task, file: PointFile):
+        self._task, self._file = task, file
+        self._engine: Engine | None = None  # made once: a language model takes its time to load
+
+    def measure(self, places: Sequence[tuple[float, float]], name: str) -> None:
+        """Measure those of the places that are not known; show each point and the time left."""
+        file = self._file
+        missing = [place for place in dict.fromkeys(places) if place not in file.points]
+        with tqdm(total=len(places), initial=len(places) - len(missing), desc=name, unit=" points") as bar:
+            try:
+                for point in self._points(missing):
+                    file.add(point)
+                    bar.write(str(point))
+                    best = best_of(file.points.values(), characters=self._task.by_characters)
+                    bar.set_postfix_str(f"best at {best.alpha:g}, {best.beta:g}", refresh=False)
+                    bar.update()
+            except BrokenProcessPool as error:
+                raise TuningError(
+                    f"a process of the decoder died (killed, or out of memory): {bar.n} of {bar.total} points are kept in "
+                    f"{file.path}. Run the same line again to go on, with fewer processes: --config.decode.threads=1"
+                ) from error
+            except KeyboardInterrupt:
+                raise TuningError(
+                    f"stopped: {bar.n} of {bar.total} points are kept in {file.path}; run the same line again to go on"
+                ) from None
+
+    def _points(self, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
+        if not places:
+            return
+        if self._task.settings.engine == "pyctcdecode":
+            yield from _points_of_processes(self._task, places)
+            return
+        self._engine = self._engine or self._task.engine(self._task.settings.threads)
+        for alpha, beta in places:
+            yield self._task.measure(self._engine, alpha, beta)
+
+
+def _points_of_processes(task: Task, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
+    """Spread the points over processes, as they come; spawned, since a fork of a process that runs JAX may hang."""
+    context = multiprocessing.get_context("spawn")
+    workers = min(task.settings.cores, len(places))
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(task,)) as pool:
+        try:
+            for future in as_completed([pool.submit(_measure_in_worker, *place) for place in places]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker: list[tuple[Task, Engine]] = []  # of a worker process: what it decodes, set once
+
+
+def _start_worker(task: Task) -> None:
+    _worker.append((task, task.engine(1)))
+
+
+def _measure_in_worker(alpha: float, beta: float) -> Point:
+    task, engine = _worker[0]
+    return task.measure(engine, alpha, beta)
+
+
+def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) -> None:
+    """Draw the error surface over alpha and beta with the minimum marked; less than a surface is not drawn."""
+    if min(len({p.alpha for p in points}), len({p.beta for p in points})) < 2:
+        logger.info("no picture: a surface needs two values of alpha and of beta")
+        return
+    try:
+        import matplotlib
+    except ImportError as error:
+        logger.warning("no picture: matplotlib cannot be imported (%s); pip install -r requirements.txt", error)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    alphas, betas = [p.alpha for p in points], [p.beta for p in points]
+    rates = [100 * (p.cer if characters else p.wer) for p in points]
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
+    if max(rates) > min(rates):
+        surface = axes.tricontourf(alphas, betas, rates, levels=20, cmap="viridis_r")
+        figure.colorbar(surface, label=f"{'character' if characters else 'word'} error rate, %")
+    axes.plot(
+        alphas, betas, ".", color="white", markeredgecolor="gray", markeredgewidth=0.3, markersize=4, clip_on=False
+    )
+    axes.plot(best.alpha, best.beta, "*", color="red", markersize=16, markeredgecolor="white", clip_on=False)
+    axes.set_xlabel("alpha, weight of the language model (natural logarithms)")
+    axes.set_ylabel("beta, for each word or character")
+    axes.set_title(f"{len(points)} points, least {min(rates):.2f} % at alpha {best.alpha:g}, beta {best.beta:g}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,198 @@
+"""Beam search behind one small interface: settings in, ranked hypotheses out, whatever the engine.
+
+An engine is `greedy`, `native` (ours, C++), `pyctcdecode` or `ctc_beam_decoder`. All of them rank by
+
+    ln p(text | audio) + alpha * ln p_LM(text) + beta * (number of units of the language model)
+
+with natural logarithms: a published alpha of the original, whose language model counts in log10, becomes alpha / ln 10.
+A unit is a word, or a character where the language model is one of characters.
+"""
+
+import importlib
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from decoding.hypothesis import Hypothesis
+from decoding.lm import model_file
+from decoding.search import greedy
+from decoding.settings import BeamSettings
+from input_pipeline.text import UnknownCharacters, Vocabulary, describe_character
+
+logger = logging.getLogger("decoding")
+
+ROUNDING = 1e-3  # by which a float32 log-softmax may exceed 0
+
+
+class Engine(Protocol):
+    """Decodes batches of utterances; made once for a vocabulary and its settings."""
+
+    name: str
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Decode natural-log probabilities [U, K] f32 (blank 0), one array an utterance -> its hypotheses, best first."""
+        ...
+
+    def rescale(self, alpha: float, beta: float) -> None:
+        """Change the weights of the language model, for tuning, without loading it again."""
+        ...
+
+
+class Stream(Protocol):
+    """Decodes one utterance whose frames arrive piece by piece; the engine's weights hold while it lasts."""
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Take the next frames, natural-log probabilities [n, K] f32."""
+        ...
+
+    def partial(self) -> Hypothesis:
+        """Return the best prefix so far; its last word may be unfinished, and all of it may change yet."""
+        ...
+
+    def finish(self) -> list[Hypothesis]:
+        """Return the hypotheses of the whole utterance, best first, as `Engine.decode_batch` does."""
+        ...
+
+
+def native_available() -> bool:
+    """Tell whether the native engine is built."""
+    try:
+        return bool(importlib.import_module("decoding.native").available())
+    except ImportError:
+        return False
+
+
+def choose_engine(settings: BeamSettings) -> str:
+    """Resolve `auto`: the native engine where it is built, else ctc_beam_decoder, and say what that one lacks."""
+    if settings.engine != "auto":
+        return settings.engine
+    if native_available():
+        return "native"
+    from decoding.search import library_engine
+
+    logger.info(
+        "the native decoder is not built; ctc_beam_decoder decodes instead: %s. make install builds the native one",
+        library_engine.LOSSES,
+    )
+    return "ctc_beam_decoder"
+
+
+def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> "CheckedEngine":
+    """Build the engine that `settings.engine` names for a vocabulary; frame_s seconds lie between two frames.
+
+    Raises ValueError naming what does not fit (language model, vocabulary, hot words, a missing library) and the mend.
+    """
+    name = choose_engine(settings)
+    if name == "greedy":
+        return CheckedEngine(GreedyEngine(vocabulary, frame_s), vocabulary)
+    _check_hot_words(settings, vocabulary)
+    words = model_file.read_words(settings.lm, settings.unigrams) if settings.lm else None
+    if words is not None:
+        model_file.check_words(words, vocabulary, settings.lm)
+    if name == "native":
+        return CheckedEngine(_make_native(vocabulary, settings, frame_s), vocabulary)
+    from decoding.search.library_engine import LibraryEngine
+
+    return CheckedEngine(LibraryEngine(name, vocabulary, settings, frame_s, words), vocabulary)
+
+
+def _make_native(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> Any:
+    if not native_available():
+        raise ValueError(
+            "config.decode.engine is 'native', which is not built: make install builds it (a C++ compiler is needed), or "
+            "choose --config.decode.engine=ctc_beam_decoder"
+        )
+    return importlib.import_module("decoding.native").NativeEngine(vocabulary, settings, frame_s)
+
+
+def _check_hot_words(settings: BeamSettings, vocabulary: Vocabulary) -> None:
+    for word in settings.hot_word_weights():
+        try:
+            vocabulary.encode(word)
+        except UnknownCharacters as error:
+            raise ValueError(
+                f"config.decode.hot_words: {word!r} has characters that the network does not write, "
+                f"{', '.join(map(describe_character, error.characters))}; spell it with: "
+                f"{''.join(vocabulary.symbols[:60])}"
+            ) from error
+
+
+class GreedyEngine:
+    """The best symbol of each frame, behind the same interface."""
+
+    name = "greedy"
+
+    def __init__(self, vocabulary: Vocabulary, frame_s: float):
+        self._vocabulary, self._frame_s = vocabulary, frame_s
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Return one hypothesis for each [U, K]."""
+        return [[greedy.decode_log_probs(rows, self._vocabulary, self._frame_s)] for rows in log_probs]
+
+    def rescale(self, alpha: float, beta: float) -> None:
+        """Do nothing: there is no language model."""
+
+
+class CheckedEngine:
+    """An engine whose inputs are looked at once, here: shape, finite numbers, utterances without frames."""
+
+    def __init__(self, inner: Engine, vocabulary: Vocabulary):
+        self.inner = inner
+        self.name = inner.name
+        self._size = vocabulary.size
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Decode as `Engine.decode_batch`; an utterance without frames is empty text. Raises ValueError."""
+        arrays = [_checked(rows, f"utterance {number}", self._size) for number, rows in enumerate(log_probs)]
+        spoken = [rows for rows in arrays if len(rows)]
+        found = iter(self.inner.decode_batch(spoken) if spoken else [])
+        return [(next(found) if len(rows) else []) or [Hypothesis("", [], 0.0)] for rows in arrays]
+
+    def rescale(self, alpha: float, beta: float) -> None:
+        """Change the weights; raises ValueError for what is not finite."""
+        if not (math.isfinite(alpha) and math.isfinite(beta)):
+            raise ValueError(f"alpha {alpha} and beta {beta} must be finite numbers")
+        self.inner.rescale(float(alpha), float(beta))
+
+    def stream(self) -> Stream:
+        """Begin an utterance whose frames arrive piece by piece. Raises ValueError for engines that cannot."""
+        begin = getattr(self.inner, "stream", None)
+        if begin is None:
+            raise ValueError(
+                f"config.decode.engine={self.name!r} decodes whole utterances only: choose config.decode.engine='native', "
+                "which make install builds where a C++ compiler is"
+            )
+        return CheckedStream(begin(), self._size)
+
+
+class CheckedStream:
+    """A stream whose pieces are looked at as utterances are."""
+
+    def __init__(self, inner: Stream, size: int):
+        self._inner, self._size = inner, size
+        self.partial, self.finish = inner.partial, inner.finish
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Take the next frames as `Stream.feed`, none of them where one is wrong. Raises ValueError."""
+        self._inner.feed(_checked(log_probs, "this piece", self._size))
+
+
+def _checked(rows: np.ndarray, what: str, size: int) -> np.ndarray:
+    """Return log probabilities [n, K] as float32 in one piece. Raises ValueError for what are none."""
+    rows = np.ascontiguousarray(rows, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != size:
+        raise ValueError(f"log probabilities of {what} are {rows.shape}; the vocabulary asks for [U, {size}]")
+    bad = ~np.isfinite(rows).all(1)
+    if bad.any():
+        raise ValueError(
+            f"log probabilities of {what} are not finite at frame {int(bad.argmax())} of {len(rows)}: the model has "
+            "diverged; restore an earlier checkpoint, or train with a lower config.optim.learning_rate"
+        )
+    if len(rows) and rows.max() > ROUNDING:
+        raise ValueError(
+            f"{what} has a value of {rows.max():.3g}: give natural logarithms of probabilities (log_softmax)"
+        )
+    return rows

@@ -1,0 +1,83 @@
+"""Greedy CTC decoding: the best symbol of each frame, repeats and blanks removed, with word times and confidences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from decoding.hypothesis import BLANK, LEAST_PROBABILITY, Hypothesis, Word
+from input_pipeline.text import Vocabulary
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    """A recognised character over neighbouring frames, with its highest probability there."""
+
+    text: str
+    first: int
+    end: int
+    probability: float
+
+
+def collapse(ids: np.ndarray, blank: int = BLANK) -> list[tuple[int, int, int]]:
+    """Merge repeats in ids [U] and drop blanks: symbol, first frame and one past the last frame of each run."""
+    ids = np.asarray(ids)
+    if len(ids) == 0:
+        return []
+    starts = np.append(0, np.flatnonzero(ids[1:] != ids[:-1]) + 1)
+    ends = np.append(starts[1:], len(ids))
+    spoken = ids[starts] != blank
+    return list(zip(ids[starts][spoken].tolist(), starts[spoken].tolist(), ends[spoken].tolist(), strict=True))
+
+
+def decode(ids: np.ndarray, probabilities: np.ndarray, vocabulary: Vocabulary, frame_s: float) -> Hypothesis:
+    """Collapse the best symbols ids [U] with their probabilities [U]; frame_s seconds lie between two frames.
+
+    Words are parted at spaces; where the vocabulary has none (Mandarin), each character is a word.
+    """
+    ids, probabilities = np.asarray(ids), np.asarray(probabilities, np.float64)
+    if ids.ndim != 1 or ids.shape != probabilities.shape:
+        raise ValueError(f"symbols {ids.shape} and probabilities {probabilities.shape} must be one each a frame")
+    symbols = [
+        _Symbol(vocabulary.decode([symbol]), first, end, probabilities[first:end].max())
+        for symbol, first, end in collapse(ids)
+    ]
+    spaced = " " in vocabulary.symbols
+    words = [
+        Word(
+            "".join(symbol.text for symbol in group),
+            group[0].first * frame_s,
+            group[-1].end * frame_s,
+            _geometric_mean([symbol.probability for symbol in group]),
+        )
+        for group in (_split_at_spaces(symbols) if spaced else [[symbol] for symbol in symbols])
+    ]
+    sure = [symbol.probability for symbol in symbols] or probabilities
+    text = (" " if spaced else "").join(word.text for word in words)
+    score = float(np.log(np.maximum(probabilities, LEAST_PROBABILITY)).sum())
+    return Hypothesis(text, words, _geometric_mean(sure), score)
+
+
+def decode_log_probs(log_probs: np.ndarray, vocabulary: Vocabulary, frame_s: float) -> Hypothesis:
+    """Decode natural-log probabilities [U, K]; the first of equal symbols wins."""
+    log_probs = np.asarray(log_probs)
+    if log_probs.ndim != 2 or log_probs.shape[1] != vocabulary.size:
+        raise ValueError(f"log probabilities are {log_probs.shape}; the vocabulary asks for [U, {vocabulary.size}]")
+    return decode(log_probs.argmax(-1), np.exp(log_probs.max(-1)), vocabulary, frame_s)
+
+
+def _split_at_spaces(symbols: Sequence[_Symbol]) -> list[list[_Symbol]]:
+    groups: list[list[_Symbol]] = [[]]
+    for symbol in symbols:
+        if symbol.text == " ":
+            groups.append([])
+        else:
+            groups[-1].append(symbol)
+    return [group for group in groups if group]
+
+
+def _geometric_mean(probabilities: Sequence[float] | np.ndarray) -> float:
+    """Return 0..1, and 0 for no probabilities at all: of a clip without frames nothing is known."""
+    if len(probabilities) == 0:
+        return 0.0
+    return float(np.exp(np.mean(np.log(np.maximum(probabilities, LEAST_PROBABILITY)))))

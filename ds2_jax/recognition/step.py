@@ -1,0 +1,40 @@
+"""The evaluation step: a pure function, compiled once for each batch shape."""
+
+from collections.abc import Callable
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+
+from ds2_jax.network.ctc import ctc_loss
+from ds2_jax.network.model import DeepSpeech2
+
+Batch = dict[str, jax.Array]  # docs/design.md, Contracts
+
+
+def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable[[dict, Batch], dict[str, jax.Array]]:
+    """Build (variables, batch) -> greedy symbols and sums.
+
+    Returns ids [B, U] i32 and probabilities [B, U] f32 (of each frame's best symbol), lengths [B] i32, loss (sum),
+    count and infeasible. With `all_symbols`, log_probs [B, U, K] f32 instead of the first two: what a beam search needs.
+    `variables` holds params and batch_stats.
+    """
+
+    def eval_step(variables: dict, batch: Batch):
+        frames = jnp.where(batch["valid"], batch["frames"], 0)
+        logits, lengths = cast(
+            tuple[jax.Array, jax.Array], model.apply(variables, batch["spectrogram"], frames, train=False)
+        )
+        log_probs = jax.nn.log_softmax(logits)
+        spoken = batch["valid"] & (batch["label_lengths"] > 0)  # no labels: the text is empty, or has unknown symbols
+        loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], spoken)
+        best = {"ids": log_probs.argmax(-1).astype(jnp.int32), "probabilities": jnp.exp(log_probs.max(-1))}
+        return {
+            **({"log_probs": log_probs} if all_symbols else best),
+            "lengths": lengths,
+            "loss": loss,
+            "count": counted.sum(),
+            "infeasible": infeasible.sum(),
+        }
+
+    return eval_step

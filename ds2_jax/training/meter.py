@@ -1,0 +1,171 @@
+"""Numbers of the training loop: read from the device some steps late, summed, divided once, shown and logged."""
+
+import collections
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ds2_jax.parallel import processes
+from ds2_jax.training.checkpoint import Progress
+from ds2_jax.training.metrics_log import MetricsLog
+from input_pipeline.batches.corpus import Corpus
+
+logger = logging.getLogger("ds2_jax")
+
+LAG = 2  # steps after which the host reads a step's numbers: the device never waits for it
+INPUT_LIMIT = 0.1  # share of time spent waiting for data that is worth a warning
+
+
+class Meter:
+    """Collects what the steps return; guards against non-finite values; keeps the progress bar and the log."""
+
+    def __init__(
+        self, config: Mapping, corpus: Corpus, log: MetricsLog, schedule, progress: Progress, total_steps: int
+    ):
+        self._settings = config["train"]
+        self._manifest = corpus.manifest
+        self._frame_s = corpus.features.stride_ms / 1000
+        self._log = log
+        self._schedule = schedule
+        self._progress = progress
+        self._bar = tqdm(total=total_steps, initial=progress.step, desc="train", unit=" steps", dynamic_ncols=True)
+        self._pending: collections.deque = collections.deque()
+        self._nonfinite = 0
+        self._bad = set(progress.bad_utterances)
+        self._started = time.monotonic()
+        self._paused_s = 0.0
+        self._counted_until = self._clock()
+        self._trained_before = progress.trained_s
+        self._warned = False
+        self._sums = collections.defaultdict(float, progress.interval)
+
+    def __enter__(self) -> "Meter":
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+
+    @property
+    def trained_s(self) -> float:
+        """Seconds of training so far, over all starts of this run."""
+        return self._trained_before + time.monotonic() - self._started
+
+    @property
+    def interval(self) -> dict[str, float]:
+        """Sums since the last line of metrics.jsonl, from which a later start goes on."""
+        return dict(self._sums)
+
+    def _clock(self) -> float:
+        """Seconds, but for those that are no training."""
+        return time.monotonic() - self._paused_s
+
+    def waiting_for(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass batches on and measure how long each was waited for."""
+        while True:
+            processes.note(f"waiting for the data of step {self._progress.step + 1}")
+            start = time.monotonic()
+            batch = next(batches, None)
+            self._sums["waited"] += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+        """Take the numbers of the step just started; read those of the step LAG steps ago."""
+        processes.note(f"step {self._progress.step}")
+        self._name_problems(batch["utterance"], problems)
+        room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
+        self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], room))
+        if len(self._pending) > LAG:
+            self._read(*self._pending.popleft())
+        self._bar.update()
+
+    @contextlib.contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Read all that is pending, and leave what follows out of the speed of training."""
+        self.flush()
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused_s += time.monotonic() - start
+
+    def flush(self) -> None:
+        """Read all that is pending: nothing that is not finite may be saved unseen."""
+        while self._pending:
+            self._read(*self._pending.popleft())
+
+    def _name_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
+        for row in np.flatnonzero(problems != ""):
+            utterance = int(utterances[row])
+            if utterance not in self._bad:
+                self._bad.add(utterance)
+                self._progress.bad_utterances.append(utterance)
+                logger.warning("skipped %s: %s", self._manifest.where(utterance), problems[row])
+
+    def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, room: int) -> None:
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if values.pop("skipped"):
+            self._guard(step, values, utterances)
+        else:
+            for name in ("loss", "count", "infeasible", "grad_norm"):
+                self._sums[name] += values[name]
+            self._sums["steps"] += 1
+        self._sums["frames"] += values["frames"]
+        self._sums["room"] += room
+        share_s = (self._clock() - self._counted_until) / (
+            1 + len(self._pending)
+        )  # the time is that of all these steps
+        self._sums["seconds"] += share_s
+        self._counted_until += share_s
+        if step % self._settings["log_every"] == 0:
+            self._write(step, epoch)
+
+    def _guard(self, step: int, values: dict[str, float], utterances: np.ndarray) -> None:
+        """Name a step whose loss or gradient was not finite; the device has left the parameters as they were."""
+        self._nonfinite += 1
+        names = ", ".join(self._manifest.where(int(u)) for u in utterances[utterances >= 0][:8])
+        what = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; utterances: {names}"
+        if self._settings["nonfinite"] == "stop" or self._nonfinite > self._settings["max_nonfinite"]:
+            raise FloatingPointError(
+                f"{what}. {self._nonfinite} such steps in this run: lower config.optim.learning_rate or clip_norm, or look "
+                "at these utterances (python -m input_pipeline.manifest check)"
+            )
+        logger.warning("%s; the step was skipped", what)
+
+    def _write(self, step: int, epoch: int) -> None:
+        sums, seconds = self._sums, max(self._sums["seconds"], 1e-9)
+        count, steps = max(sums["count"], 1), max(sums["steps"], 1)
+        audio_s_per_s = sums["frames"] * self._frame_s / seconds
+        waiting = sums["waited"] / seconds
+        padding = 1 - sums["frames"] / max(sums["room"], 1)
+        values = {
+            "epoch": epoch,
+            "loss": sums["loss"] / count,
+            "grad_norm": sums["grad_norm"] / steps,
+            "learning_rate": float(self._schedule(step - 1)),
+            "infeasible": int(sums["infeasible"]),
+            "skipped_utterances": len(self._progress.bad_utterances),
+            "audio_s_per_s": audio_s_per_s,
+            "padding": padding,
+            "waiting_for_data": waiting,
+            "trained_s": self.trained_s,
+        }
+        self._log.write(step, **values)
+        self._bar.set_postfix_str(
+            f"epoch {epoch}, loss {values['loss']:.3f}, {audio_s_per_s:.0f} audio s/s, padding {padding:.0%}",
+            refresh=False,
+        )
+        if waiting > INPUT_LIMIT and step > 10 * self._settings["log_every"] and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%.0f %% of the time is spent waiting for data: raise config.data.workers or config.data.threads",
+                100 * waiting,
+            )
+        self._sums.clear()

@@ -1,0 +1,25 @@
+"""Audio files, and the features that are made of them."""
+
+from input_pipeline.audio.reader import (
+    AudioError,
+    AudioInfo,
+    Source,
+    describe_upsampled,
+    info,
+    is_there,
+    read,
+    rms_db,
+    write_flac,
+)
+
+__all__ = [
+    "AudioError",
+    "AudioInfo",
+    "Source",
+    "describe_upsampled",
+    "info",
+    "is_there",
+    "read",
+    "rms_db",
+    "write_flac",
+]

@@ -1,0 +1,27 @@
+"""Manifests of utterances, and the work on them: checked, packed, joined, measured."""
+
+from input_pipeline.manifest.table import (
+    Manifest,
+    ManifestError,
+    absolute_path,
+    filter_duration,
+    parse_weight,
+    read,
+    read_many,
+    records,
+    rounding_unit_s,
+    write,
+)
+
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "absolute_path",
+    "filter_duration",
+    "parse_weight",
+    "read",
+    "read_many",
+    "records",
+    "rounding_unit_s",
+    "write",
+]

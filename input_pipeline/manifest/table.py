@@ -1,0 +1,342 @@
+"""Manifests: one utterance a line, as a JSON object with `audio_filepath`, `duration` (seconds) and `text`.
+
+`python -m input_pipeline.manifest check FILE` reads every clip and reports what is wrong (input_pipeline/manifest/doctor.py).
+"""
+
+import hashlib
+import json
+import math
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline.columns import Objects, Strings, json_list_chunks
+from input_pipeline.shards.format import ORIGINAL_KEY, SUFFIX, parse_reference
+from input_pipeline.storage import object_store
+
+KEYS = ("audio_filepath", "duration", "text")
+FINEST_UNIT_S = 0.001
+LONGEST_S = 1e9  # no recording lasts thirty years: such a number is broken
+QUOTED_AT_MOST = 80  # characters of a broken line or value in a message
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message names file, line and mend."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Utterances of one or several manifest files, as columns: a million utterances stay small.
+
+    Row `i` comes from line `line[i]` (from 1) of file `sources[source[i]]`.
+    """
+
+    sources: tuple[str, ...]  # manifest files, as they were named
+    audio: Strings  # paths, relative ones joined to the manifest's folder; '' where absent
+    duration: np.ndarray  # [N] float64, seconds; nan where absent
+    text: Strings  # '' where absent
+    source: np.ndarray  # [N] int32
+    line: np.ndarray  # [N] int32
+    extra: Objects  # the other keys
+    weights: tuple[float, ...]  # by source: how often its utterances come in an epoch
+
+    def __len__(self) -> int:
+        return len(self.audio)
+
+    def where(self, row: int) -> str:
+        """Name a row for a message: `train.jsonl:17 (audio/fash/an251.flac)`."""
+        place = f"{self.sources[self.source[row]]}:{self.line[row]}"
+        return f"{place} ({self.name(row)})" if self.audio[row] else place
+
+    def name(self, row: int) -> str:
+        """Return the path of a row's clip as it was written, before the manifest was packed into shards."""
+        packed = parse_reference(self.audio[row])
+        original = self.extra[row].get(ORIGINAL_KEY) if packed else None
+        return str(original or self.path_as_written(row))
+
+    def path_as_written(self, row: int) -> str:
+        """Return the audio path relative to the manifest's folder where it lies inside, else as it is."""
+        return _relative(self.audio[row], _prefixes(self.sources[self.source[row]]))
+
+    def speaker(self, row: int) -> str:
+        """Return the speaker of a row, '' where the manifest names none."""
+        value = self.extra[row].get("speaker")
+        return "" if value is None else str(value)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Manifest":
+        """Keep these rows, in this order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            audio=self.audio.take(rows),
+            duration=self.duration[rows],
+            text=self.text.take(rows),
+            source=self.source[rows],
+            line=self.line[rows],
+            extra=self.extra.take(rows),
+        )
+
+    @property
+    def duration_unit_s(self) -> float:
+        """Rounding unit of the durations: 0.1, 0.01 or 0.001 s; the coarsest of the sources.
+
+        A duration may be wrong by as much, so whoever plans with durations leaves this slack.
+        """
+        units = [rounding_unit_s(self.duration[self.source == index]) for index in range(len(self.sources))]
+        return max(units, default=FINEST_UNIT_S)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of paths, durations and texts; the same wherever the corpus is stored, packed or not."""
+        digest = hashlib.sha256()
+        prefixes = [_prefixes(source) for source in self.sources]
+        paths = (_relative(path, prefixes[source]) for path, source in zip(self.audio, self.source, strict=True))
+        packed = self.audio.holds(SUFFIX + "#")
+        for piece in json_list_chunks(map(self.name, range(len(self))) if packed else paths):
+            digest.update(piece)
+        digest.update(np.ascontiguousarray(self.duration, dtype="<f8").tobytes())
+        for piece in json_list_chunks(self.text):
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+def absolute_path(path: str) -> str:
+    """Make a path absolute; an object's address is."""
+    return path if object_store.is_remote(path) else os.path.abspath(path)
+
+
+def _prefixes(source: str) -> list[str]:
+    """Return how paths inside a manifest's folder may start."""
+    folder = os.path.dirname(source)
+    return [os.path.join(start, "") for start in (folder, os.path.abspath(folder)) if start]
+
+
+def _relative(path: str, prefixes: Sequence[str]) -> str:
+    return next((path[len(prefix) :] for prefix in prefixes if path.startswith(prefix)), path)
+
+
+def rounding_unit_s(duration: np.ndarray, share: float = 1.0) -> float:
+    """Find the coarsest of 0.1, 0.01 and 0.001 s of which all durations [N], or this share of them, are multiples."""
+    known = duration[np.isfinite(duration)]
+    for per_second, unit in ((10, 0.1), (100, 0.01)):
+        scaled = known * per_second
+        if known.size and np.mean(np.abs(scaled - np.round(scaled)) < 1e-6) >= share:
+            return unit
+    return FINEST_UNIT_S
+
+
+def read(
+    path: str | os.PathLike, *, need_text: bool = True, need_audio: bool = True, bad_lines: list[str] | None = None
+) -> Manifest:
+    """Read one manifest file; without `need_text` or `need_audio` (path and duration) these keys may be absent.
+
+    Whether the audio files exist is not looked at here: the doctor does, and the pipeline names those it cannot read.
+    Raises ManifestError for a file or a line that cannot be used; with a list of `bad_lines`, the lines are left out
+    and what is wrong with them is appended to it.
+    """
+    name = os.fspath(path)
+    folder = os.path.dirname(name)
+    audio, duration, text, line_numbers, extra = Strings(), array("d"), Strings(), array("i"), Objects()
+    lines = tqdm(_raw_lines(name), desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
+    for number, raw in _numbered(lines):
+        where = f"{name}:{number}"
+        try:
+            record = _parse_line(raw, where)
+            audio_path = _read_audio_path(record, where, folder, need_audio)
+            seconds = _read_duration(record, where, need_audio)
+            transcript = _read_text(record, where, need_text)
+        except ManifestError as error:
+            if bad_lines is None:
+                raise
+            bad_lines.append(str(error))
+            continue
+        audio.append(audio_path)
+        duration.append(seconds)
+        text.append(transcript)
+        line_numbers.append(number)
+        extra.append({key: value for key, value in record.items() if key not in KEYS})
+    if not audio and not bad_lines:
+        raise ManifestError(f"{name} is empty; put one JSON object a line, with the keys {', '.join(KEYS)}")
+    return Manifest(
+        sources=(name,),
+        audio=audio,
+        duration=np.array(duration, dtype=np.float64),
+        text=text,
+        source=np.zeros(len(audio), dtype=np.int32),
+        line=np.array(line_numbers, dtype=np.int32),
+        extra=extra,
+        weights=(1.0,),
+    )
+
+
+def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of each line that is not blank."""
+    for number, raw in enumerate(lines, start=1):
+        # Editors on Windows start a file with a byte order mark; json.loads refuses it.
+        raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
+        if raw:
+            yield number, raw
+
+
+def _raw_lines(name: str) -> Iterator[bytes]:
+    try:
+        if object_store.is_remote(name):
+            yield from object_store.lines(name)
+            return
+        with open(name, "rb") as file:
+            yield from file
+    except object_store.ObjectStoreError as error:
+        raise ManifestError(f"manifest {error}") from error
+    except FileNotFoundError as error:
+        raise ManifestError(f"manifest {name} does not exist; check the path") from error
+    except OSError as error:
+        raise ManifestError(f"manifest {name} cannot be read: {error.strerror}; name a file you may read") from error
+
+
+def records(path: str | os.PathLike) -> Iterator[dict]:
+    """Yield the lines of a manifest as they are, row by row. Raises ManifestError."""
+    for number, raw in _numbered(_raw_lines(os.fspath(path))):
+        yield _parse_line(raw, f"{os.fspath(path)}:{number}")
+
+
+def _parse_line(raw: bytes, where: str) -> dict:
+    try:
+        record = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ManifestError(f"{where}: not JSON ({error}): {_quote(raw.decode())}; mend or remove the line") from error
+    if not isinstance(record, dict):
+        raise ManifestError(f"{where}: a {type(record).__name__} where one JSON object a line is expected; rewrite it")
+    return record
+
+
+def _read_audio_path(record: Mapping, where: str, folder: str, needed: bool) -> str:
+    value = record.get("audio_filepath")
+    if value is None and not needed:
+        return ""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _bad_key(record, where, "audio_filepath", "a path, absolute or relative to the manifest's folder")
+    return value if object_store.is_remote(value) else os.path.join(folder, value)
+
+
+def _read_duration(record: Mapping, where: str, needed: bool) -> float:
+    value = record.get("duration")
+    if value is None and not needed:
+        return math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LONGEST_S:  # false for nan, too
+        return float(value)
+    raise _bad_key(record, where, "duration", "a positive number of seconds")
+
+
+def _read_text(record: Mapping, where: str, needed: bool) -> str:
+    value = record.get("text")
+    if value is None and not needed:
+        return ""
+    if not isinstance(value, str):
+        raise _bad_key(record, where, "text", "the transcript as a string")
+    return value
+
+
+def _bad_key(record: Mapping, where: str, key: str, expected: str) -> ManifestError:
+    if key not in record:
+        return ManifestError(f"{where}: key {key!r} is missing; add {expected}")
+    return ManifestError(f"{where}: {key!r} is {_quote(record[key])}; it must be {expected}")
+
+
+def _quote(value: object) -> str:
+    quoted = repr(value)
+    return quoted if len(quoted) <= QUOTED_AT_MOST else quoted[: QUOTED_AT_MOST - 3] + "..."
+
+
+def read_many(spec: str, *, need_text: bool = True, need_audio: bool = True) -> Manifest:
+    """Read one manifest, or several comma-separated ones, each with an optional weight: `a.jsonl,b.jsonl:0.5`."""
+    named: dict[str, float] = {}
+    for part in spec.split(","):
+        path, weight = parse_weight(part.strip())
+        if not path:
+            raise ManifestError(f"a manifest's name is empty in {spec!r}; write path or path:weight, comma-separated")
+        if path in named:
+            raise ManifestError(f"{path} is named twice in {spec!r}; name it once, with a weight: {path}:2")
+        named[path] = weight
+    parts = [read(path, need_text=need_text, need_audio=need_audio) for path in named]
+    return Manifest(
+        sources=tuple(named),
+        audio=Strings.joined([part.audio for part in parts]),
+        duration=np.concatenate([part.duration for part in parts]),
+        text=Strings.joined([part.text for part in parts]),
+        source=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
+        line=np.concatenate([part.line for part in parts]),
+        extra=Objects.joined([part.extra for part in parts]),
+        weights=tuple(named.values()),
+    )
+
+
+def parse_weight(part: str) -> tuple[str, float]:
+    """Split `path:2` into path and weight; a colon without a number after it belongs to the path."""
+    path, colon, suffix = part.rpartition(":")
+    try:
+        weight = float(suffix) if colon else math.nan
+    except ValueError:
+        return part, 1.0
+    if not colon:
+        return part, 1.0
+    if not 0 < weight < math.inf:
+        raise ManifestError(f"the weight {suffix} of {path} must be a positive number; leave it away for 1")
+    return path, weight
+
+
+def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
+    """Write JSON lines at once or not at all: to a neighbouring file first, which then takes the name."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            for record in records:
+                file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk's has none
+            error.filename = str(target)
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _line(record: Mapping) -> bytes:
+    """Write a record as UTF-8; what UTF-8 cannot hold, half a surrogate pair, comes back as the escape that it was."""
+    try:
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(record).encode() + b"\n"
+
+
+def filter_duration(manifest: Manifest, min_s: float = 0.0, max_s: float = math.inf) -> tuple[Manifest, str]:
+    """Keep utterances of min_s to max_s seconds, both included; also say how many went and why ('' for none).
+
+    Raises ManifestError where none would be left.
+    """
+    if not 0 <= min_s <= max_s:
+        raise ManifestError(f"durations from {min_s} to {max_s} s: the limits must be 0 <= shortest <= longest")
+    too_short = manifest.duration < min_s
+    too_long = manifest.duration > max_s
+    dropped = too_short | too_long
+    if not dropped.any():
+        return manifest, ""
+    reasons = [f"{too_short.sum()} shorter than {min_s:g} s"] if too_short.any() else []
+    reasons += [f"{too_long.sum()} longer than {max_s:g} s"] if too_long.any() else []
+    lost_s, all_s = np.nansum(manifest.duration[dropped]), np.nansum(manifest.duration)
+    sentence = (
+        f"{', '.join(manifest.sources)}: dropped {dropped.sum()} of {len(manifest)} utterances "
+        f"({lost_s / 60:.1f} of {all_s / 60:.1f} min): {', '.join(reasons)}"
+    )
+    if dropped.all():
+        raise ManifestError(f"{sentence}; none is left: widen the limits")
+    return manifest.select(np.flatnonzero(~dropped)), sentence

@@ -1,0 +1,70 @@
+"""Make a vocabulary from manifests: `python -m input_pipeline.text --language=en --output=vocabulary.txt train.jsonl`."""
+
+import argparse
+import collections
+import sys
+import unicodedata
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from input_pipeline import manifest
+from input_pipeline.text import LANGUAGES, Vocabulary, VocabularyError, normalise
+from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
+
+RARE_SCRIPT = 0.05  # share of the main script's letters below which another script looks like a slip
+
+
+def suspicious(counts: collections.Counter) -> list[str]:
+    """Say which characters seldom belong: control characters, letters of a rare second script, those seen once."""
+    scripts: collections.Counter = collections.Counter()
+    for character, count in counts.items():
+        if character.isalpha():
+            scripts[_script(character)] += count
+    most = max(scripts.values(), default=0)
+    found: dict[str, list[str]] = {"control characters": [], "letters of a rare script": [], "seen only once": []}
+    for character, count in sorted(counts.items()):
+        if unicodedata.category(character).startswith("C"):
+            found["control characters"].append(character)
+        elif character.isalpha() and scripts[_script(character)] < RARE_SCRIPT * most:
+            found["letters of a rare script"].append(character)
+        elif count == 1:
+            found["seen only once"].append(character)
+    return [f"{kind}: {describe_characters(characters)}" for kind, characters in found.items() if characters]
+
+
+def _script(character: str) -> str:
+    """Return the first word of a letter's Unicode name: LATIN, CYRILLIC, CJK."""
+    return unicodedata.name(character, "").partition(" ")[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.text", description="Make a vocabulary from manifests."
+    )
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST")
+    parser.add_argument("--output", required=True, help="vocabulary file to write")
+    parser.add_argument("--language", default="en", choices=LANGUAGES, help="normalisation of transcripts (default en)")
+    parser.add_argument("--count_threshold", type=int, default=0, help="least occurrences of a symbol (default 0)")
+    args = parser.parse_args(argv)
+    try:
+        texts = [text for path in args.manifests for text in manifest.read(path, need_audio=False).text]
+        progress = tqdm(texts, desc="count characters", unit=" texts", delay=2.0, leave=False)
+        counts = count_characters(normalise(text, args.language) for text in progress)
+        symbols = tuple(c for c in by_frequency(counts) if counts[c] >= args.count_threshold)
+        if not symbols:
+            raise VocabularyError(
+                f"no character of {len(texts)} transcripts occurs {args.count_threshold} times; lower --count_threshold"
+            )
+        Vocabulary(symbols).save(args.output)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    for character in by_frequency(counts):
+        left_out = "" if counts[character] >= args.count_threshold else ", left out"
+        print(f"{counts[character]:9d}  {describe_character(character)}{left_out}")
+    for warning in suspicious(counts):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{args.output}: {len(symbols)} symbols from {len(texts)} transcripts")
+    return 0

@@ -1,0 +1,16 @@
+"""Transcripts: normalisation by language, the vocabulary of a network, the rules by which errors are counted."""
+
+from input_pipeline.text.characters import describe_character
+from input_pipeline.text.normalisation import LANGUAGES, normalise
+from input_pipeline.text.scoring import ScoringRules
+from input_pipeline.text.vocabulary import UnknownCharacters, Vocabulary, VocabularyError
+
+__all__ = [
+    "LANGUAGES",
+    "ScoringRules",
+    "UnknownCharacters",
+    "Vocabulary",
+    "VocabularyError",
+    "describe_character",
+    "normalise",
+]

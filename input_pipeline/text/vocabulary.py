@@ -1,0 +1,141 @@
+"""The vocabulary of a network: which symbols it writes, and as which outputs."""
+
+import collections
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.text.characters import SHOWN, by_frequency, count_characters, describe_characters
+
+
+class VocabularyError(ValueError):
+    """A vocabulary file that cannot be used; the message names file, line and mend."""
+
+
+class UnknownCharacters(ValueError):
+    """A transcript with characters outside of the vocabulary."""
+
+    def __init__(self, characters: Sequence[str], text: str):
+        self.characters = tuple(characters)
+        self.text = text
+        where = text if len(text) <= 60 else text[:60] + "..."
+        super().__init__(
+            f"not in the vocabulary: {describe_characters(self.characters)}, in {where!r}; mend the text or extend the vocabulary"
+        )
+
+    def __reduce__(self):
+        """Survive the way back from a worker process: an exception is rebuilt from what its constructor takes."""
+        return type(self), (self.characters, self.text)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols a network writes, without the blank: symbol i has index i + 1, the blank is index 0."""
+
+    symbols: tuple[str, ...]
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+    _by_code: np.ndarray = field(
+        init=False, repr=False, compare=False
+    )  # index of each code point; 0: none, as the last
+
+    def __post_init__(self):
+        """Refuse what is not a list of different characters, or could not be written one a line."""
+        object.__setattr__(self, "_index", {symbol: i + 1 for i, symbol in enumerate(self.symbols)})
+        if not self.symbols:
+            raise VocabularyError(
+                "a vocabulary needs at least one symbol; make it from transcripts: python -m input_pipeline.text"
+            )
+        unfit = [s for s in self.symbols if len(s) != 1 or s in "\r\n" or "\ud800" <= s <= "\udfff"]
+        if unfit:
+            raise VocabularyError(f"symbols must be single characters and no line ends: {unfit[:SHOWN]}; remove them")
+        if len(self._index) != len(self.symbols):
+            twice = [s for s, n in collections.Counter(self.symbols).items() if n > 1]
+            raise VocabularyError(f"symbols stand twice in the vocabulary: {twice[:SHOWN]}; remove one of each")
+        codes = [ord(symbol) for symbol in self.symbols]
+        by_code = np.zeros(max(codes) + 2, np.int32)
+        by_code[codes] = np.arange(1, self.size)
+        object.__setattr__(self, "_by_code", by_code)
+
+    @property
+    def size(self) -> int:
+        """Outputs of the network, K: the symbols and the blank."""
+        return len(self.symbols) + 1
+
+    @property
+    def digest(self) -> str:
+        """Short SHA-256 of the symbols in order."""
+        return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()[:12]
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the indices [L] int32 of a text's characters. Raises UnknownCharacters."""
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        indices = self._by_code[np.minimum(codes, len(self._by_code) - 1)]
+        if not indices.all():
+            raise UnknownCharacters(sorted(set(text) - set(self._index)), text)
+        return indices
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of indices from 1 to K - 1. Raises ValueError for others, the blank included."""
+        indices = list(ids)
+        if indices and not 0 < min(indices) <= max(indices) < self.size:
+            raise ValueError(
+                f"indices {min(indices)} to {max(indices)} do not stand for characters: those are 1 to {self.size - 1}"
+            )
+        return "".join(self.symbols[i - 1] for i in indices)
+
+    def extended(self, others: Iterable[str]) -> "Vocabulary":
+        """Keep all symbols in their places and append those of `others` that are new."""
+        return Vocabulary((*self.symbols, *dict.fromkeys(s for s in others if s not in self._index)))
+
+    @classmethod
+    def build(cls, texts: Iterable[str], count_threshold: int = 0) -> "Vocabulary":
+        """Take characters that occur at least `count_threshold` times, the most frequent first, ties by code point."""
+        counts = count_characters(texts)
+        return cls(tuple(c for c in by_frequency(counts) if counts[c] >= count_threshold))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Vocabulary":
+        """Read one character a line, as the original writes it: the line with a single space counts.
+
+        Raises VocabularyError.
+        """
+        try:
+            content = Path(path).read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise VocabularyError(f"vocabulary {path} cannot be read: {error.strerror}; check the path") from error
+        except UnicodeDecodeError as error:
+            raise VocabularyError(f"vocabulary {path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        lines = content.replace("\r\n", "\n").removesuffix("\n").split("\n")
+        if lines == [""]:
+            raise VocabularyError(f"vocabulary {path} is empty; make it: python -m input_pipeline.text")
+        seen: dict[str, int] = {}
+        for number, line in enumerate(lines, start=1):
+            if len(line) != 1:
+                mend = (
+                    "put each symbol on a line of its own"
+                    if line
+                    else "a line with one space is the space, an empty one is nothing"
+                )
+                raise VocabularyError(f"{path}:{number}: {line!r} must be one character; {mend}")
+            if line in seen:
+                raise VocabularyError(f"{path}:{number}: {line!r} stands in line {seen[line]} already; remove one")
+            seen[line] = number
+        return cls(tuple(lines))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one character a line, at once or not at all. Raises VocabularyError."""
+        unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        try:
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes("".join(symbol + "\n" for symbol in self.symbols).encode())
+            os.replace(unfinished, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is told is why it could not be written
+                unfinished.unlink(missing_ok=True)
+            reason = f"vocabulary {path} cannot be written: {error.strerror}"
+            raise VocabularyError(f"{reason}; check the path and the space left") from error

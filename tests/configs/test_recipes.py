@@ -1,0 +1,142 @@
+"""Every recipe is documented, loads, agrees with itself, and the commands in its docstring exist."""
+
+import argparse
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import main as program
+from configs import base
+from ds2_jax.cli import config_check
+from input_pipeline import manifest
+from input_pipeline.augment import Augmentation
+from input_pipeline.corpora import prepare
+from input_pipeline.manifest import join
+from tests.runs import ROOT
+from tests.signals import RATE_HZ
+
+RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+EVALUATED_ONLY = {"voxforge_eval"}
+
+
+def commands_of(docstring: str) -> list[list[str]]:
+    """Return the commands that a docstring shows; a shell loop's is taken once."""
+    lines = [line.strip() for line in re.sub(r"\\\n\s*", "", docstring).splitlines()]
+    shown = [re.sub(r"^for .*?; do|; done$", "", line) for line in lines if re.match(r"for .*; do|python ", line)]
+    return [[re.sub(r"\$\w+", "test", word) for word in shlex.split(line)] for line in shown if line]
+
+
+def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse and check a command line of main.py as main.py does."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    flags.DEFINE_enum("mode", "train", program.MODES, "", flag_values=values)
+    for name in ("workdir", "audio", "output"):
+        flags.DEFINE_string(name, "", "", flag_values=values)
+    if not any(argument.startswith("--config=") for argument in arguments):
+        arguments = ["--config=configs/base.py", *arguments]
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])  # where config_flags looks for overrides
+    rest = values(sys.argv)
+    assert rest == ["main.py"]
+    config_check.check(values.config, config_flags.get_override_values(values["config"]), values.mode, values.workdir)
+
+
+def parse_prepare(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `prepare` parse its arguments, and stop where the work would begin."""
+
+    def begin(args: argparse.Namespace) -> None:
+        raise InterruptedError(f"parsed, {args.target_dir}")
+
+    monkeypatch.setattr(importlib.import_module(f"input_pipeline.corpora.{arguments[0]}"), "prepare", begin)
+    assert prepare.main(arguments) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("train.keep", 0),
+        ("train.nonfinite", "hope"),
+        ("train.patience", -1),
+        ("train.max_steps", -1),
+        ("optim.clip_norm", -1.0),
+        ("optim.learning_rate", 0.0),
+        ("optim.decay", 0.0),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_field_and_a_mend(name, value):
+    config = base.get_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=rf"config\.{name} is {value!r}: \w+"):
+        config_check.check(config, [], "train", "")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_passes_the_check(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert config.keys() == base.get_config().keys()
+    config_check.check(config, [], "train", "")
+    assert (config.data.train == "") == (name in EVALUATED_ONLY)
+    for path in filter(None, ",".join((config.data.train, config.data.dev, config.data.test)).split(",")):
+        assert path.startswith("data")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_reads_its_manifests_and_augmentors(name, monkeypatch, tmp_path):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    monkeypatch.chdir(tmp_path)
+    record = {"audio_filepath": "a.wav", "duration": 1.0, "text": "一" if config.text.language == "zh" else "one"}
+    for split in ("train", "dev", "test"):
+        for path, _ in map(manifest.parse_weight, filter(None, config.data[split].split(","))):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(json.dumps(record))
+        if config.data[split]:
+            assert len(manifest.read_many(config.data[split])) == len(config.data[split].split(","))
+    if config.augment.file:
+        assert Augmentation.load(ROOT / config.augment.file, RATE_HZ).entries
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_commands_of_a_recipe_can_be_typed(name, monkeypatch):
+    docstring = importlib.import_module(f"configs.{name}").__doc__ or ""
+    monkeypatch.chdir(ROOT)
+    seen = set()
+    for program_name, *arguments in commands_of(docstring):
+        assert program_name == "python"
+        if arguments[:1] == ["main.py"]:
+            parse_main(arguments[1:], monkeypatch)
+            seen.add("main")
+        elif arguments[:2] == ["-m", "input_pipeline.prepare"]:
+            parse_prepare(arguments[2:], monkeypatch)
+        elif arguments[:2] == ["-m", "input_pipeline.join"]:
+            join.make_parser().parse_args(arguments[2:])
+        else:
+            pytest.fail(f"unknown command: {shlex.join([program_name, *arguments])}")
+    assert "main" in seen
+    assert f"configs/{name}.py" in docstring
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_what_was_measured(name):
+    docstring = importlib.import_module(f"configs.{name}").__doc__ or ""
+    assert re.search(r"\bnot measured\b|measured", docstring, re.IGNORECASE), "write the result, or 'not measured'"
+
+
+def test_a_misspelt_flag_in_a_docstring_would_be_seen(monkeypatch, capsys):
+    with pytest.raises((AttributeError, flags.UnrecognizedFlagError)):
+        parse_main(["--config=configs/an4.py", "--config.data.tain=x"], monkeypatch)
+    with pytest.raises(flags.UnrecognizedFlagError):
+        parse_main(["--config=configs/an4.py", "--wrkdir=x"], monkeypatch)
+    with pytest.raises(SystemExit):
+        parse_prepare(["an4", "--targets=x"], monkeypatch)
+    assert commands_of("a\n\n    for x in 1 2; do python -m a \\\n      --b=$x; done\n") == [
+        ["python", "-m", "a", "--b=test"]
+    ]

@@ -1,0 +1,252 @@
+"""Language models: text as the original prepared it, and real models where KenLM's programs are built."""
+
+import bz2
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from decoding.lm import command, kenlm_build, kenlm_run, model_file, text_corpus
+from input_pipeline.storage.lock import alone
+from tests.runs import ROOT
+
+BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
+needs_kenlm = pytest.mark.skipif(not BUILT, reason="KenLM's programs are not built (make kenlm)")
+SENTENCES = ["the cat sat", "the dog sat on the cat", "a dog and a cat", "the cat ran to the dog", "a cat sat"]
+
+
+@pytest.mark.parametrize(
+    ("language", "line", "prepared"),
+    [
+        ("en", "  Hello,  World!\n", "hello world"),
+        ("en", "It\u2019s 1000 o'clock", "it's one thousand o'clock"),
+        ("en", "in 1999: 42%", "in one thousand nine hundred and ninety nine forty two"),
+        ("en", "room7b", "room seven b"),
+        (
+            "en",
+            "12345678901234567",
+            "one two three four five six seven eight nine zero one two three four five six seven",
+        ),
+        ("en", "--- !!!", ""),
+        ("en", "a \uff26\uff55\uff4c\uff4c\u3000width", "a full width"),
+        ("zh", "你好，世界。 (abc)", "你 好 世 界 a b c"),
+        ("zh", "３Ｄ 电影", "3 d 电 影"),
+        ("none", " As  It is\n", "As It is"),
+    ],
+)
+def test_text_is_prepared_as_the_original_did(language, line, prepared):
+    assert text_corpus.prepare(line, language) == prepared
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_texts_are_read_from_plain_and_compressed_files_and_manifests(encoding, tmp_path):
+    record = json.dumps({"audio_filepath": "x.wav", "duration": 1, "text": "four"})
+    paths = [tmp_path / name for name in ("a.txt", "b.txt.gz", "c.bz2", "d.jsonl")]
+    paths[0].write_text("one\n", encoding)
+    paths[1].write_bytes(gzip.compress("two\n".encode(encoding)))
+    paths[2].write_bytes(bz2.compress("three\n".encode(encoding)))
+    paths[3].write_text(f"{record}\n \n", encoding)
+    assert [line.strip() for line in text_corpus.read_lines(map(str, paths))] == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "named"),
+    [
+        (None, "a.txt", "a.txt cannot be read"),
+        (b"\xff\xfe", "b.txt", "b.txt cannot be read after line 0"),
+        (gzip.compress(b"one\ntwo\n" * 99)[:-9], "c.gz", "c.gz cannot be read"),
+        (b'{"text": "a"}\nno json', "d.jsonl", "d.jsonl:2: not a JSON object"),
+        (b'\n{"text": null}', "d.jsonl", r"d.jsonl:2: .* \(it is a NoneType\); mend or remove the line"),
+        (b'["text"]', "d.jsonl", "d.jsonl:1"),
+    ],
+)
+def test_text_that_cannot_be_read_is_named_with_its_line(content, name, named, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=named):
+        list(text_corpus.read_lines([str(tmp_path / name)]))
+
+
+def test_rare_words_are_replaced(tmp_path):
+    (tmp_path / "t.txt").write_text("b a b\nb c a\n")
+    counts = text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 2, tmp_path / "corpus")
+    assert counts == text_corpus.Counted(lines=2, excluded=0, tokens=6, words=3)
+    assert (tmp_path / "corpus").read_text() == f"b a b\nb {text_corpus.UNKNOWN} a\n"
+
+
+def test_rare_words_are_forgotten_when_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_corpus, "MOST_COUNTED", 12)
+    lines = [f"often w{i} seldom" if i % 9 == 0 else f"often w{i} often" for i in range(90)]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], "none", 2, tmp_path / "corpus")
+    assert (counted.lines, counted.tokens) == (90, 270)
+    assert set((tmp_path / "corpus").read_text().split()) == {"often", "seldom", text_corpus.UNKNOWN}
+
+
+def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
+    records = [{"audio_filepath": "x.wav", "duration": 1, "text": text} for text in ("It's no good at all!", "yes")]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, records)))
+    kept = ["it's no good at alloa", "yes or no", "no good at all", "its no good at all"]
+    dropped = [
+        "Its no good \u2013 oh, it\u2019s no good at all, she said",
+        "it's no good at all",
+        "Yes.",
+        "It's no, good at all",
+    ]
+    (tmp_path / "t.txt").write_text("\n".join(dropped + kept))
+    excluded = text_corpus.Excluded([str(tmp_path / "test.jsonl")], "en")
+    assert len(excluded) == 2
+    counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
+    assert (tmp_path / "corpus").read_text().splitlines() == kept
+    assert counted.excluded == len(dropped)
+    (tmp_path / "t.txt").write_text("yes\n")
+    with pytest.raises(ValueError, match=r"nothing is left of .* without the 1 lines of --exclude"):
+        text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
+    with pytest.raises(ValueError, match="--exclude: nowhere"):
+        text_corpus.Excluded(["nowhere.jsonl"], "en")
+
+
+def test_the_first_text_of_a_test_set_is_left_out_whatever_mark_its_file_starts_with(tmp_path):
+    (tmp_path / "test.txt").write_text("今天的天气非常好\n", encoding="utf-8-sig")
+    assert text_corpus.Excluded([str(tmp_path / "test.txt")], "zh").holds("今 天 的 天 气 非 常 好")
+    assert text_corpus.Excluded([str(tmp_path / "test.txt")], "none").holds("今天的天气非常好")
+
+
+def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
+    (tmp_path / "test.txt").write_text("无可奉告\n今天的天气非常好\n")
+    excluded = text_corpus.Excluded([str(tmp_path / "test.txt")], "zh")
+    assert excluded.holds(text_corpus.prepare("无可奉告。", "zh"))
+    assert not excluded.holds(text_corpus.prepare("他无可奉告", "zh"))
+    assert excluded.holds(text_corpus.prepare("你看，今天的天气非常好啊", "zh"))
+
+
+def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd):
+    monkeypatch.setattr(kenlm_run, "TICK_S", 0.1)
+    monkeypatch.setattr(kenlm_run, "DELAY_S", 0.15)
+    banner = "----5---10---15"
+    said = rf"echo '=== 1/5 Counting ===\nReading it\n{banner}' >&2; printf '%040d' 0 | tr 0 '*' >&2; sleep 0.5"
+    assert kenlm_run.run(["sh", "-c", f"{said}; echo '\n=== 2/5 Sorting ===' >&2; sleep 0.4; exit 0"]).endswith(
+        "2/5 Sorting ===\n"
+    )
+    shown = capfd.readouterr().err
+    assert "sh 1/5 Counting:  40%" in shown
+    assert "sh 2/5 Sorting:   0%" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo why >&2; exit 3", "sh failed: why; exit code 3"),
+        ("exit 3", "sh failed: exit code 3"),
+        ("echo last >&2; kill -9 $$", "sh failed: last; it was ended by signal 9, perhaps for want of memory"),
+    ],
+)
+def test_a_program_that_fails_or_is_killed_is_told(command, said):
+    with pytest.raises(kenlm_build.KenlmError) as raised:
+        kenlm_run.run(["sh", "-c", command])
+    assert str(raised.value) == said
+
+
+def run_lm(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "decoding.lm", "train", "--memory=50M", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+@needs_kenlm
+@pytest.mark.parametrize("kind", command.KINDS)
+def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
+    text, held_out, output = tmp_path / "t.txt", tmp_path / "h.txt", tmp_path / "lm.bin"
+    text.write_text("\n".join(SENTENCES))
+    held_out.write_text("the cat sat\nthe zebra sat")
+    (tmp_path / ".lm.bin.unfinished").mkdir()  # of a run that was killed
+    (tmp_path / ".lm.bin.unfinished" / "corpus.txt").write_text("a zebra")
+    options = [f"--text={text}", f"--held_out={held_out}", f"--output={output}", f"--kind={kind}", "--order=3"]
+    result = run_lm(*options, f"--arpa={tmp_path / 'lm.arpa'}")
+    assert result.returncode == 0, result.stderr
+    assert "discounts for 3-grams: KenLM's default ones are used" in result.stdout  # five sentences
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["words"] == len(set(" ".join(SENTENCES).split()))
+    assert found["held_out"]["unknown"] == round(1 / 8, 4)  # zebra, of six words and two ends
+    assert 1 < found["held_out"]["perplexity_known"] < 20
+    assert set(model_file.read_words(str(output))) == set(" ".join(SENTENCES).split())
+    assert model_file.kind_of(tmp_path / "lm.arpa") == "arpa"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.txt", "lm.arpa", "lm.bin", "t.txt"]
+
+
+@needs_kenlm
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--order=9"], "--order is 9"),
+        (["--prune=5 0"], "--prune is '5 0'"),
+        (["--prune=a"], "--prune is 'a'"),
+        (["--order=2", "--prune=0 1 1"], "each order up to 2"),
+        (["--vocabulary=0"], "--vocabulary is 0"),
+        (["--memory=lots"], "--memory is 'lots'"),
+        (["--memory=1M"], "error: lmplz failed: Vocab hash size estimate 25165824 exceeds total memory 1048576;"),
+        (["--text=nowhere.txt"], "--text: there is no file nowhere.txt"),
+        (["--held_out=nowhere.txt"], "--held_out: there is no file nowhere.txt"),
+        (["--exclude=."], "--exclude: there is no file ."),
+        (["--text=,"], "--text is empty"),
+        (["--output=."], "--output=. is a folder"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_and_leaves_nothing(options, named, tmp_path):
+    text = tmp_path / "t.txt"
+    text.write_text("\n".join(SENTENCES))
+    result = run_lm(f"--text={text}", f"--output={tmp_path / 'lm.bin'}", *options)
+    assert result.returncode == 1
+    assert named in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    text = tmp_path / "t.txt"
+    text.write_text("\n".join(SENTENCES))
+    full = tmp_path / "lmplz"
+    full.write_text(
+        "#!/bin/sh\necho 'util/file.cc:1 threw FDException. No space left on device in /x' >&2\nkill -6 $$\n"
+    )
+    full.chmod(0o755)
+    monkeypatch.setattr(kenlm_build, "program", lambda name: str(full))
+    monkeypatch.setattr(sys, "argv", ["lm", "train", f"--text={text}", f"--output={tmp_path / 'lm.bin'}"])
+    assert command.main() == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'lm.bin'}: the disk is full; free some space and run again, or choose another --output\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lmplz", "t.txt"]
+
+
+def test_a_second_run_waits_for_the_first_and_leaves_its_folder_alone(tmp_path, monkeypatch, capsys):
+    text, output, folder = tmp_path / "t.txt", tmp_path / "lm.bin", tmp_path / ".lm.bin.unfinished"
+    text.write_text("\n".join(SENTENCES))
+    copying = tmp_path / "copying"  # in place of both programs: from the last file but one, or stdin, to the last one
+    copying.write_text(
+        '#!/bin/sh\nfor f; do from=$to; to=$f; done\nif [ -f "$from" ]; then cp "$from" "$to"; else cat; fi\n'
+    )
+    copying.chmod(0o755)
+    monkeypatch.setattr(kenlm_build, "program", lambda name: str(copying))
+    line = command.parse(["train", f"--text={text}", f"--output={output}", "--language=none"])
+    second = threading.Thread(target=command.run_train, args=(line,))
+    with alone(output):
+        folder.mkdir()  # as the first run does
+        second.start()
+        while "lm.bin: process" not in capsys.readouterr().out:
+            assert second.is_alive()
+        assert folder.is_dir()
+        assert not any(folder.iterdir())
+    second.join()
+    assert output.read_text() == "\n".join(SENTENCES) + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copying", "lm.bin", "t.txt"]
+
+
+def test_missing_programs_are_named_with_the_command_that_builds_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(kenlm_build, "BIN", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(kenlm_build.KenlmError, match=r"lmplz is not built: run make kenlm"):
+        kenlm_build.program("lmplz")
+    assert "cmake" in kenlm_build.missing()

@@ -1,0 +1,73 @@
+"""KenLM's source is there whole or not at all."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from decoding.lm.kenlm_source import VERSION, SourceError, fetch
+from tests.runs import OWN_MOUNTS, ROOT
+
+ARCHIVE = f"kenlm-{VERSION}.tar.gz"
+
+
+def write_archive(folder: Path) -> bytes:
+    """Write an archive like the package index's, with a small header before what is large."""
+    with tarfile.open(folder / ARCHIVE, "w:gz") as tar:
+        for name, content in (("lm/model.hh", b"// model"), ("util/file.cc", os.urandom(1 << 16))):
+            member = tarfile.TarInfo(f"kenlm-{VERSION}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return (folder / ARCHIVE).read_bytes()
+
+
+def test_an_archive_that_ends_early_leaves_no_half_source(tmp_path):
+    whole = write_archive(tmp_path)
+    (tmp_path / ARCHIVE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"cannot be unpacked .* it is removed: run the same line again"):
+        fetch(tmp_path)
+    assert not any(tmp_path.iterdir())
+    (tmp_path / ARCHIVE).write_bytes(whole)
+    assert (fetch(tmp_path) / "util" / "file.cc").stat().st_size == 1 << 16
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ARCHIVE.removesuffix(".tar.gz"), ARCHIVE]
+
+
+def test_what_a_run_that_was_killed_has_unpacked_is_replaced(tmp_path):
+    write_archive(tmp_path)
+    (tmp_path / f"kenlm-{VERSION}" / "util").mkdir(parents=True)
+    assert (fetch(tmp_path) / "lm" / "model.hh").is_file()
+
+
+@pytest.mark.skipif(not OWN_MOUNTS, reason="needs a mount of its own (unshare)")
+def test_a_full_disk_does_not_cost_the_archive(tmp_path):
+    write_archive(tmp_path)
+    program = (
+        "import shutil, sys; from pathlib import Path; from decoding.lm import kenlm_source as k; there = Path(sys.argv[1]);"
+        "shutil.copy(sys.argv[2], there)\ntry: k.fetch(there)\nexcept k.SourceError as error: print(error)\n"
+        "print([path.name for path in there.iterdir()])"
+    )
+    (tmp_path / "small").mkdir()
+    arguments = [
+        str(tmp_path / "small"),
+        sys.executable,
+        "-c",
+        program,
+        str(tmp_path / "small"),
+        str(tmp_path / ARCHIVE),
+    ]
+    mount = 'mount -t tmpfs -o size=100k none "$0" && exec "$@"'
+    result = subprocess.run(["unshare", "-rm", "sh", "-c", mount, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert "No space left on device" in result.stdout, result.stderr
+    assert result.stdout.splitlines()[-1] == f"['{ARCHIVE}']"
+
+
+def test_a_python_that_cannot_unpack_safely_is_named(tmp_path, monkeypatch):
+    write_archive(tmp_path)
+    monkeypatch.delattr(tarfile, "data_filter")  # of 3.11.4
+    with pytest.raises(SourceError, match=r"Python 3\..* cannot unpack .*kenlm.* safely; 3.11.4 or later can"):
+        fetch(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]

@@ -1,0 +1,159 @@
+"""Bundles and checkpoints as files: whole, checked when read, never taken for something they are not."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle, save_bundle
+from ds2_jax.artifacts.load import load_model
+from ds2_jax.network.model import init_variables
+from ds2_jax.training.data import extend_vocabulary
+from input_pipeline.audio.features import FeatureSettings, FeatureStats
+from input_pipeline.text import Vocabulary
+
+HALF = 1e-3  # float16 keeps 11 bits of a parameter
+
+
+def make_meta(**changes) -> ModelMeta:
+    model = base.get_config().model.to_dict() | {"conv": "3x5/2x2:3", "rnn_size": 4, "rnn_layers": 1} | changes
+    stats = FeatureStats(np.linspace(-9, -5, 7, dtype=np.float32), np.linspace(1, 2, 7, dtype=np.float32))
+    vocabulary = Vocabulary((" ", "a", "b", "'"))
+    return ModelMeta(model, FeatureSettings(kind="fbank", mel_bins=7), "corpus", stats, vocabulary, "en")
+
+
+@pytest.fixture(scope="module")
+def variables() -> dict:
+    meta = make_meta()
+    return init_variables(meta.network, meta.feature_size, 0)
+
+
+@pytest.fixture
+def bundle(variables, tmp_path):
+    save_bundle(tmp_path / "bundle", make_meta(), variables, "# a card\n")
+    return tmp_path / "bundle"
+
+
+def test_a_bundle_brings_back_model_features_and_vocabulary(bundle, variables):
+    assert is_bundle(bundle)
+    meta, loaded = load_model(str(bundle))
+    assert meta.differences(make_meta()) == []
+    assert meta.stats is not None
+    np.testing.assert_array_equal(meta.stats.mean, np.linspace(-9, -5, 7, dtype=np.float32))
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=HALF, atol=1e-7)
+    np.testing.assert_array_equal(
+        loaded["batch_stats"]["conv_norm_0"]["var"], variables["batch_stats"]["conv_norm_0"]["var"]
+    )
+
+
+def test_a_bundle_is_plain_files(bundle):
+    names = {file.name for file in bundle.iterdir()}
+    assert names == {"config.json", "vocabulary.txt", "feature_stats.npz", "model.safetensors", "README.md"}
+    assert json.loads((bundle / "config.json").read_text())["version"] == 1
+
+
+def test_exporting_again_keeps_what_others_put_beside_it(bundle, variables):
+    (bundle / "lm.bin").write_bytes(b"a language model")
+    save_bundle(bundle, make_meta(), variables, "# a new card\n")
+    assert (bundle / "lm.bin").read_bytes() == b"a language model"
+    assert (bundle / "README.md").read_text() == "# a new card\n"
+
+
+def test_exporting_again_keeps_folders_too_and_leaves_nothing_else(bundle, variables):
+    (bundle / "reports").mkdir()
+    (bundle / "reports" / "test.html").write_text("3.36 %")
+    save_bundle(bundle, make_meta(), variables, "# a new card\n")
+    assert (bundle / "reports" / "test.html").read_text() == "3.36 %"
+    assert list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_exporting_through_a_link_replaces_the_folder_behind_it(bundle, variables):
+    link = bundle.with_name("newest")
+    link.symlink_to(bundle)
+    save_bundle(link, make_meta(), variables, "# a new card\n")
+    assert link.is_symlink()
+    assert (bundle / "README.md").read_text() == "# a new card\n"
+
+
+def test_an_export_that_fails_at_its_last_step_leaves_the_old_bundle(bundle, variables, monkeypatch):
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        save_bundle(bundle, make_meta(), variables, "# a new card\n")
+    assert list(bundle.parent.iterdir()) == [bundle]
+    assert (bundle / "README.md").read_text() == "# a card\n"
+    load_bundle(bundle)
+
+
+def test_a_folder_that_is_no_bundle_is_not_overwritten(variables, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModelFileError, match="no bundle"):
+        save_bundle(tmp_path / "mine", make_meta(), variables, "")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def cut_parameters(bundle):
+    data = (bundle / "model.safetensors").read_bytes()
+    (bundle / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def change_version(bundle):
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps(config | {"version": 99}))
+
+
+def change_size(bundle):
+    config = json.loads((bundle / "config.json").read_text())
+    config["model"]["rnn_size"] = 5
+    (bundle / "config.json").write_text(json.dumps(config))
+
+
+def shorten_vocabulary(bundle):
+    (bundle / "vocabulary.txt").write_text(" \na\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_parameters, "cannot be read"),
+        (change_version, "version 99"),
+        (change_size, "asks for"),
+        (shorten_vocabulary, "output"),
+    ],
+)
+def test_damage_is_named(bundle, damage, said):
+    damage(bundle)
+    with pytest.raises(ModelFileError, match=said) as error:
+        load_bundle(bundle)
+    assert "bundle" in str(error.value)
+
+
+def test_a_folder_without_a_model_says_what_was_expected(tmp_path):
+    with pytest.raises(ModelFileError, match=r"a bundle .* a checkpoint, or a run folder"):
+        load_model(str(tmp_path))
+
+
+def test_differences_name_both_values():
+    found = make_meta().differences(make_meta(rnn_size=5))
+    assert found == ["model.rnn_size is 4 here and 5 there"]
+
+
+def test_a_longer_vocabulary_keeps_the_old_outputs(variables):
+    meta, longer = extend_vocabulary(make_meta(), variables, Vocabulary(("b", "é", "a", "ß")), seed=0)
+    assert meta.vocabulary.symbols == (" ", "a", "b", "'", "é", "ß")
+    old, new = variables["params"]["output"], longer["params"]["output"]
+    np.testing.assert_array_equal(new["kernel"][:, :5], old["kernel"])
+    np.testing.assert_array_equal(new["bias"][:5], old["bias"])
+    assert new["kernel"].shape == (4, 7)
+    assert np.abs(new["kernel"][:, 5:]).min() > 0

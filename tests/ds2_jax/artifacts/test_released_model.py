@@ -1,0 +1,49 @@
+"""The model in the repository: small, readable, and as good as its card says."""
+
+import json
+import re
+
+import pytest
+
+from decoding.search.beam import native_available
+from ds2_jax.artifacts.bundle import load_bundle
+from ds2_jax.cli.export import count
+from tests.runs import ROOT, run_main
+
+BUNDLE = ROOT / "models" / "an4"
+ROUNDING = 0.0001  # the card gives two decimals of a per cent
+
+
+def card_value(name: str, engine: str) -> float:
+    """Read a figure of the card's two tables of results, greedy and native, such as `| WER | 10.35 % |`."""
+    found = re.findall(rf"^\| {name} \| ([\d.]+) %", (BUNDLE / "README.md").read_text(), re.MULTILINE)
+    return float(found[["greedy", "native"].index(engine)]) / 100
+
+
+def evaluate(manifest, engine: str) -> dict:
+    options = [f"--config.data.test={manifest}", f"--config.decode.engine={engine}"]
+    result = run_main("--mode=eval", f"--config.restore={BUNDLE}", *options)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_it_is_small_and_complete():
+    assert sum(file.stat().st_size for file in BUNDLE.iterdir()) < 12_000_000
+    meta, variables = load_bundle(BUNDLE)
+    assert count(variables["params"]) < 6_000_000
+    assert meta.stats is not None
+    assert " " in meta.vocabulary.symbols
+
+
+def test_it_transcribes_clips_it_was_trained_on(clips):
+    assert evaluate(clips, "greedy")["wer"] < 0.1
+
+
+@pytest.mark.parametrize(
+    "engine", ["greedy", pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="not built"))]
+)
+def test_it_reaches_on_the_official_test_what_its_card_says(speech, engine):
+    result = evaluate(speech / "an4" / "test.jsonl", engine)
+    assert result["utterances"] == 130
+    assert result["wer"] == pytest.approx(card_value("WER", engine), abs=ROUNDING)
+    assert result["cer"] == pytest.approx(card_value("CER", engine), abs=ROUNDING)

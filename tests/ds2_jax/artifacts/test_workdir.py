@@ -1,0 +1,67 @@
+"""A run's folder in Google's store, against an emulator of it on this machine; and folders that are none."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from ds2_jax.artifacts.load import load_model
+from ds2_jax.artifacts.workdir import LOCK, make_workdir
+from ds2_jax.training import train as training
+from tests.runs import free_port, small_config
+
+logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it misses credentials, which the emulator does not ask for
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Run the emulator with one bucket, and let all clients in this process find it."""
+    server = pytest.importorskip("gcp_storage_emulator.server")
+    pytest.importorskip("gcsfs")
+    address = f"http://127.0.0.1:{free_port()}"
+    running = server.create_server(
+        "127.0.0.1", int(address.rpartition(":")[2]), in_memory=True, default_bucket="speech"
+    )
+    running.start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("STORAGE_EMULATOR_HOST", address)  # of gcsfs
+        environment.setenv("TENSORSTORE_GCS_HTTP_URL", address)  # of what writes arrays
+        environment.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+        yield "gs://speech"
+    running.stop()
+
+
+def test_a_run_in_a_store_goes_on_and_leaves_what_a_local_one_leaves(clips, bucket, tmp_path):
+    config = small_config(clips)
+    config.data.dev = config.data.test = str(clips)
+    config.batch.buckets = 1
+    config.optim.schedule = "constant"
+    for config.train.epochs in (1, 2):
+        results, expected = (training.train(config, folder) for folder in (f"{bucket}/run", str(tmp_path / "run")))
+    assert results["wer"] == expected["wer"]
+
+    import fsspec
+
+    store = fsspec.filesystem("gs")
+    store.invalidate_cache()
+    lines = [json.loads(line) for line in store.cat("speech/run/metrics.jsonl").splitlines()]
+    local = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["step"], r.get("loss"), r.get("dev_wer")) for r in lines] == [
+        (r["step"], r.get("loss"), r.get("dev_wer")) for r in local
+    ]
+    assert len(json.loads(store.cat("speech/run/run.json"))) == 2
+    for name in set(os.listdir(tmp_path / "run")) - {LOCK}:
+        assert store.exists(f"speech/run/{name}"), name
+    meta, variables = load_model(f"{bucket}/run")
+    assert meta.vocabulary.size > 20
+    assert variables["params"]["output"]["kernel"].shape[1] == meta.vocabulary.size
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("", "--workdir is empty"), ("s3://bucket/run", "mount other stores as a folder")]
+)
+def test_folders_that_cannot_be_are_refused(path, message):
+    with pytest.raises(ValueError, match=message):
+        make_workdir(path)

@@ -1,0 +1,156 @@
+"""What decides how a model is decoded: the command line, the bundle, the defaults; and that main.py does it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from configs import base
+from ds2_jax.artifacts.bundle import load_bundle, save_bundle
+from ds2_jax.recognition import decode_settings
+from tests.arpa import write_arpa
+from tests.runs import ROOT, run_main
+
+AN4 = ROOT / "models" / "an4"
+
+
+@pytest.fixture(scope="module")
+def lm(clips, tmp_path_factory) -> Path:
+    texts = [json.loads(line)["text"] for line in clips.read_text().splitlines()]
+    return write_arpa(tmp_path_factory.mktemp("lm") / "mine.arpa", texts)
+
+
+@pytest.fixture(scope="module")
+def bundle(lm, tmp_path_factory) -> Path:
+    """Export the released model with a language model and tuned weights, as users do."""
+    output = tmp_path_factory.mktemp("bundle") / "with_lm"
+    tuned = [f"--config.decode.lm={lm}", "--config.decode.alpha=0.75", "--config.decode.beta=0.25"]
+    result = run_main("--mode=export", f"--config.restore={AN4}", f"--output={output}", *tuned)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def config_with(restore: Path | str = "", **decode):
+    config = base.get_config()
+    config.restore = str(restore)
+    config.decode.update(decode)
+    return config
+
+
+def test_without_a_language_model_decoding_is_greedy_and_with_one_auto(lm):
+    assert decode_settings.read_settings(config_with()).engine == "greedy"
+    assert decode_settings.read_settings(config_with(lm=str(lm))).engine == "auto"
+    assert decode_settings.read_settings(config_with(lm=str(lm), engine="greedy")).engine == "greedy"
+    assert decode_settings.read_settings(config_with(AN4 / "nowhere")).engine == "greedy"
+
+
+def test_a_bundle_brings_its_language_model_and_weights(bundle):
+    assert {"lm.arpa", "decode.json"} <= {path.name for path in bundle.iterdir()}
+    settings = decode_settings.read_settings(config_with(bundle))
+    assert (settings.engine, settings.lm) == ("auto", str(bundle / "lm.arpa"))
+    assert (settings.alpha, settings.beta, settings.lexicon) == (0.75, 0.25, "strict")
+
+
+def test_what_is_set_holds_before_what_the_bundle_brings(bundle, lm):
+    settings = decode_settings.read_settings(config_with(bundle, alpha=0.5, lexicon="open", engine="pyctcdecode"))
+    assert (settings.alpha, settings.beta, settings.lexicon, settings.engine) == (0.5, 0.25, "open", "pyctcdecode")
+    other = decode_settings.read_settings(config_with(bundle, lm=str(lm)))
+    assert (other.lm, other.alpha) == (str(lm), 0.5), "weights that were tuned with another language model"
+    none = decode_settings.read_settings(config_with(bundle, lm="none"))
+    assert (none.lm, none.engine) == ("", "greedy")
+
+
+def test_a_damaged_file_of_settings_is_named(bundle, tmp_path):
+    meta, variables = load_bundle(bundle)
+    for content, said in (("{", "cannot be read"), ('{"alhpa": 1}', "alhpa"), ('{"alpha": -3}', "config.decode.alpha")):
+        more = {"lm.arpa": bundle / "lm.arpa", "decode.json": content.encode()}
+        save_bundle(tmp_path / "damaged", meta, variables, "", more)
+        with pytest.raises(ValueError, match=said):
+            decode_settings.read_settings(config_with(tmp_path / "damaged"))
+
+
+def test_a_new_language_model_replaces_all_files_of_the_old_one(bundle, lm, tmp_path):
+    meta, variables = load_bundle(bundle)
+    old = {"lm.bin": b"old", "unigrams.txt": b"old\n", "decode.json": b"{}"}
+    save_bundle(tmp_path / "twice", meta, variables, "", old)
+    save_bundle(tmp_path / "twice", meta, variables, "", {"lm.arpa": lm})
+    names = {path.name for path in (tmp_path / "twice").iterdir()}
+    assert names & {"lm.bin", "lm.arpa", "unigrams.txt", "decode.json"} == {"lm.arpa"}
+
+
+def test_a_language_model_that_does_not_fit_is_not_exported(tmp_path):
+    foreign = write_arpa(tmp_path / "zh.arpa", ["你好 世界"])
+    result = run_main(
+        "--mode=export", f"--config.restore={AN4}", f"--output={tmp_path / 'no'}", f"--config.decode.lm={foreign}"
+    )
+    assert result.returncode == 1
+    assert "none of its 2 words" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "no").exists()
+
+
+def evaluate(restore: Path, clips: Path, *flags: str) -> tuple[dict, str]:
+    result = run_main("--mode=eval", f"--config.restore={restore}", f"--config.data.test={clips}", *flags)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+def test_evaluation_uses_the_language_model_of_the_bundle_unless_it_is_turned_off(bundle, clips):
+    found, told = evaluate(bundle, clips)
+    assert found["engine"] != "greedy"
+    assert found["decoding"] == f"{found['engine']}, {bundle / 'lm.arpa'}, alpha 0.75, beta 0.25, beam 100"
+    assert f"{bundle / 'lm.arpa'}, alpha 0.75, beta 0.25" in told
+    greedy, _ = evaluate(bundle, clips, "--config.decode.engine=greedy")
+    assert greedy["engine"] == greedy["decoding"] == "greedy"
+    assert greedy["loss"] == found["loss"]
+    assert abs(found["wer"] - greedy["wer"]) < 0.1
+    both = [
+        evaluate(bundle, clips, f"--config.decode.engine={name}")[0] for name in ("pyctcdecode", "ctc_beam_decoder")
+    ]
+    unnamed = {"engine": "", "decoding": ""}
+    assert both[0] | unnamed == both[1] | unnamed
+
+
+def test_settings_of_decoding_may_be_set_with_a_restored_model(bundle, clips):
+    _, told = evaluate(bundle, clips, "--config.decode.alpha=0.2", "--config.decode.end_of_sentence=true")
+    assert "alpha 0.2, beta 0.25" in told
+
+
+def noisy(path: Path, folder: Path) -> str:
+    """Add noise to a clip, so that the network is not sure; returns the new file."""
+    samples, rate = soundfile.read(path, dtype="float32")
+    noise = np.random.default_rng(0).normal(0, samples.std(), len(samples))
+    soundfile.write(folder / f"{path.stem}.wav", samples + noise, rate)
+    return str(folder / f"{path.stem}.wav")
+
+
+def test_infer_writes_and_prints_hypotheses_with_scores_times_and_confidences(bundle, clips, tmp_path):
+    audio = [noisy(path, tmp_path) for path in sorted(clips.parent.glob("*.flac"))[:2]]
+    flags = ["--config.decode.nbest=3", "--config.decode.threshold=40"]
+    common = ["--mode=infer", f"--config.restore={bundle}", f"--audio={','.join(audio)}", *flags]
+    printed = run_main(*common)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.count("hypothesis:") == printed.stdout.count("words:") == 2
+    assert re.search(r"n-best +score, ln +sure\n +1 +-\d+\.\d+ +\d+%  \w", printed.stdout)
+    assert re.search(r"words: +\w+ \d\.\d\d-\d\.\d\d s \d+%", printed.stdout)
+    written = run_main(*common, f"--output={tmp_path / 'out.jsonl'}")
+    assert written.returncode == 0, written.stderr
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for record in records:
+        assert [set(word) for word in record["words"]] == [{"text", "start_s", "end_s", "confidence"}] * len(
+            record["words"]
+        )
+        ranked = record.get("nbest", [record])
+        assert ranked[0]["text"] == record["text"]
+        assert [h["score"] for h in ranked] == sorted((h["score"] for h in ranked), reverse=True)
+    assert any(len(record.get("nbest", ())) > 1 for record in records)
+
+
+def test_a_wrong_setting_is_named_before_anything_is_loaded(clips):
+    result = run_main(
+        "--mode=eval", f"--config.data.test={clips}", "--config.restore=x", "--config.decode.lexicon=loose"
+    )
+    assert result.returncode == 1
+    assert "config.decode.lexicon is 'loose'" in result.stderr.splitlines()[-1]

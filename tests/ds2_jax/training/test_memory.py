@@ -1,0 +1,94 @@
+"""What training takes of a device's memory, said before the first step."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from ds2_jax.network.model import init_variables
+from ds2_jax.parallel import sharding
+from ds2_jax.training import memory
+from ds2_jax.training.compile import compile_steps
+from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.state import start_state
+from ds2_jax.training.step import make_train_step
+from input_pipeline.batches.plan import Bucket
+from tests.ds2_jax.training.test_step import F, L, make_model
+
+SHORT, LONG = Bucket(16, L, 4), Bucket(160, L, 4)
+OPTIMIZER = make_optimizer(
+    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 10.0}, optax.constant_schedule(0.01)
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def mesh():
+    return sharding.make_mesh()
+
+
+def new_state(average=True):
+    return start_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, mesh(), average)
+
+
+def compile_for(buckets, state):
+    step = make_train_step(make_model(0.0), OPTIMIZER, seed=0, ema=0.9)
+    return compile_steps(step, state, buckets, F, mesh(), mesh().size)
+
+
+def test_the_table_has_every_part_and_says_where_no_limit_is_known(caplog):
+    caplog.set_level(logging.INFO)
+    state = new_state()
+    (compiled,) = compile_for([SHORT], state).values()
+    table = caplog.messages[-1]
+    for part in (
+        "parameters",
+        "averaged parameters",
+        "optimiser",
+        "batch of 4 x 16 frames",
+        "activations and gradients",
+    ):
+        assert part in table
+    assert "tells no limit" in table
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.parameters)) * 4
+    assert memory.bytes_of(state.parameters) == memory.bytes_of(state.averaged) == parameters
+    assert memory.bytes_of(state.optimizer) == 2 * parameters + 8  # two moments, and two counters
+    assert memory.bytes_of(state) < (memory.needed_bytes(compiled) or 0)
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch):
+    state = new_state()
+    needed = sorted(memory.needed_bytes(step) or 0 for step in compile_for([SHORT, LONG], state).values())[::-1]
+    assert needed[0] > needed[1] > 0
+    monkeypatch.setattr(memory, "limit_bytes", lambda: needed[0] - 1)
+    with pytest.raises(MemoryError) as caught:
+        compile_for([SHORT, LONG], state)
+    assert "4 utterances of 160 frames, does not fit" in str(caught.value)
+    assert "the largest that fits is 4 utterances of 16 frames" in str(caught.value)
+    monkeypatch.setattr(memory, "limit_bytes", lambda: needed[1] - 1)
+    with pytest.raises(MemoryError, match="nor does any smaller one"):
+        compile_for([SHORT, LONG], state)
+
+
+def test_another_error_that_speaks_of_memory_is_told_as_it_is():
+    def step(state, batch):
+        raise jax.errors.JaxRuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="illegal memory access"):
+        compile_steps(step, new_state(), [SHORT], F, mesh(), mesh().size)
+
+
+def test_a_split_array_counts_with_its_part():
+    split = sharding.make_mesh(4)
+    array = jnp.zeros((256, 128))
+    placed = sharding.place(array, sharding.of_state(array, split))
+    assert memory.bytes_of(placed) == 256 * 128

@@ -1,0 +1,190 @@
+"""Going on from a checkpoint with other settings or data: what is refused, what is begun anew, what stays."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.artifacts.bundle import ModelFileError
+from ds2_jax.artifacts.load import load_model
+from ds2_jax.training.checkpoint import Checkpoints
+from ds2_jax.training.train import train
+from input_pipeline import manifest
+from tests.runs import small_config
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory) -> Path:
+    """A run that is finished; one evaluation of dev."""
+    config = small_config(clips)
+    config.data.dev = str(clips)
+    config.train.epochs = 1
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(config, str(workdir))
+    return workdir
+
+
+@pytest.fixture
+def run(whole, tmp_path) -> str:
+    """A copy of it to go on from."""
+    shutil.copytree(whole, tmp_path / "run")
+    return str(tmp_path / "run")
+
+
+@pytest.fixture
+def config(clips):
+    """What the run was made with, and an epoch more."""
+    config = small_config(clips)
+    config.data.dev = str(clips)
+    config.train.epochs = 2
+    return config
+
+
+def newest(run: str) -> Path:
+    return max(Path(run, "checkpoints").iterdir(), key=lambda path: int(path.name))
+
+
+def change_progress(run: str, **changes) -> None:
+    file = newest(run) / "progress" / "metadata"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def first_rows(clips, count: int, path: Path) -> str:
+    rows = manifest.read(clips)
+    manifest.write(
+        path,
+        ({"audio_filepath": rows.audio[i], "duration": rows.duration[i], "text": rows.text[i]} for i in range(count)),
+    )
+    return str(path)
+
+
+def test_another_weight_of_a_manifest_is_another_plan(run, config, clips):
+    config.data.train = f"{clips}:0.5"
+    with pytest.raises(ValueError, match="batches, weights of manifests, seed or augmentation changed"):
+        train(config, run)
+
+
+def test_an_epoch_that_has_fewer_batches_than_were_done_is_refused(run, config):
+    change_progress(run, batch=1000)
+    with pytest.raises(ValueError, match="of which 1000 are said to be done"):
+        train(config, run)
+
+
+def test_an_augmentation_file_may_move(run, config, tmp_path):
+    volume = {"type": "volume", "params": {"min_gain_dBFS": 0, "max_gain_dBFS": 0}, "prob": 1.0}
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([volume]))
+        config.augment.file = str(tmp_path / f"{name}.json")
+        train(config, str(tmp_path / "augmented"))
+        config.train.epochs += 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("ema", 0.9), ("name", "adamw")])
+def test_an_optimiser_with_another_state_is_named_with_both_settings(run, config, setting, value):
+    config.optim[setting] = value
+    with pytest.raises(
+        ValueError, match=r"was trained with config\.optim\.name=adam, without averaged.*now it is"
+    ) as error:
+        train(config, run)
+    assert "damaged" not in str(error.value)
+
+
+def test_rows_that_were_bad_in_another_manifest_are_not_bad_in_this_one(run, config, clips, tmp_path):
+    rows = len(manifest.read(clips))
+    change_progress(run, bad_utterances=[rows - 1])
+    config.data.train = first_rows(clips, rows - 1, tmp_path / "shorter.jsonl")
+    config.train.allow_changed_data = True
+    train(config, run)
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.progress(checkpoints.latest() or 0).bad_utterances == []
+
+
+def test_an_evaluation_that_is_due_is_not_without_a_dev_set(run, config):
+    change_progress(run, evaluation_due=True)
+    config.data.dev = ""
+    train(config, run)
+
+
+def test_an_evaluation_that_was_made_up_for_is_noted_with_its_checkpoint(run, config):
+    shutil.rmtree(newest(run) / "metrics")
+    change_progress(run, evaluation_due=True, best_error_rate=None, evaluations_since_best=7)
+    config.train.epochs = 1
+    for _ in range(2):
+        train(config, run)
+        with Checkpoints(run, read_only=True) as checkpoints:
+            progress = checkpoints.progress(checkpoints.latest() or 0)
+        assert (progress.evaluation_due, progress.evaluations_since_best) == (False, 0)
+        assert progress.best_error_rate is not None
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "dev_wer" in line].count(progress.step) == 2  # at first, and made up for
+
+
+def test_the_best_is_of_the_dev_set_of_now(run, config, clips, tmp_path, caplog):
+    """A rate on another dev set would stay the best for ever."""
+    file = newest(run) / "metrics" / "metrics"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"error_rate": 0.0}))
+    old = int(newest(run).name)
+    config.data.dev = first_rows(clips, 5, tmp_path / "dev.jsonl")
+    config.train.keep = 1
+    with caplog.at_level(logging.WARNING):
+        train(config, run)
+    assert "config.data.dev is another one" in caplog.text
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.best() == checkpoints.latest() != old
+
+
+def test_a_trace_ends_with_a_training_that_is_shorter(run, config):
+    step = int(newest(run).name)
+    config.train.profile_step = step + 1
+    config.train.max_steps = step + 2
+    train(config, run)
+    assert list(Path(run, "profile").rglob("*.xplane.pb"))
+    config.train.max_steps = 0
+    train(config, run)  # goes on inside of the steps that would be traced
+
+
+@pytest.mark.parametrize("damage", ["lacks a file", "is cut off"])
+def test_a_damaged_checkpoint_is_named_when_it_is_evaluated(run, damage):
+    if damage == "lacks a file":
+        (newest(run) / "model" / "manifest.ocdbt").unlink()
+    else:
+        for file in (newest(run) / "model").glob("**/d/*"):
+            file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(ModelFileError, match=rf"checkpoints/{newest(run).name}"):
+        load_model(str(newest(run)))
+
+
+def test_a_checkpoint_of_another_version_may_say_more(run):
+    change_progress(run, steps_per_epoch=0)
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.progress(checkpoints.latest() or 0).step == int(newest(run).name)
+
+
+def test_a_manifest_without_one_usable_utterance_is_refused_whatever_share_may_be_bad(config, clips, tmp_path):
+    rows = manifest.read(clips)
+    path = tmp_path / "too_long.jsonl"
+    text = "a" * 5000
+    manifest.write(path, [{"audio_filepath": rows.audio[0], "duration": rows.duration[0], "text": text}] * 2)
+    config.data.train, config.data.max_bad_share = str(path), 1.0
+    with pytest.raises(ValueError, match="no training utterance can be used"):
+        train(config, str(tmp_path / "new"))
+
+
+def test_a_line_of_the_curve_averages_the_steps_before_a_stop_too(clips, tmp_path):
+    config = small_config(clips)
+    config.train.log_every = 4
+    config.optim.schedule = "constant"  # the same, however long the run is meant to be
+    train(config, str(tmp_path / "whole"))
+    config.train.max_steps = 6  # in the middle of a line
+    train(config, str(tmp_path / "run"))
+    config.train.max_steps = 0
+    train(config, str(tmp_path / "run"))
+
+    def curve(run: Path) -> list[tuple]:
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [tuple(line[name] for name in ("step", "loss", "grad_norm", "padding")) for line in lines]
+
+    assert len(curve(tmp_path / "whole")) >= 2
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")

@@ -1,0 +1,262 @@
+"""Features against the original's published numbers, a slow transform of the formula, and another library."""
+
+import numpy as np
+import pytest
+from python_speech_features import delta, mfcc
+
+from input_pipeline import audio
+from input_pipeline.audio.features import (
+    BLOCK_FRAMES,
+    STD_FLOOR,
+    FeatureError,
+    FeatureSettings,
+    FeatureStats,
+    extract,
+    feature_size,
+    frame_count,
+    normalise,
+    normalise_db,
+)
+
+FLOAT32_LN = 1e-4  # natural logarithms of float32 spectra against float64 ones
+LINEAR = FeatureSettings()
+
+
+@pytest.fixture(scope="module")
+def signal() -> np.ndarray:
+    n = np.arange(8000)
+    return (0.1 * np.sin(2 * np.pi * 440 * n / 16000) + 0.01 * np.sin(2 * np.pi * 3000 * n / 16000)).astype(np.float32)
+
+
+def test_linear_spectrogram_has_the_originals_numbers(signal):
+    features = extract(signal, LINEAR)
+    assert features.shape == (49, 161)
+    assert features.dtype == np.float32
+    published = {
+        0: (-25.224311, -24.432860, -24.544791),
+        8: (-9.792737, -9.792891, -9.792862),
+        9: (-8.987153, -8.987066, -8.987083),
+        60: (-13.540919, -13.540910, -13.540894),
+        160: (-32.236161, -32.236182, -32.236189),
+    }
+    for bin_, values in published.items():
+        np.testing.assert_allclose(features[:3, bin_], values, atol=FLOAT32_LN)
+    assert features.mean() == pytest.approx(-30.007865, abs=FLOAT32_LN)
+    assert features.std() == pytest.approx(4.854687, abs=FLOAT32_LN)
+
+
+def test_levelling_is_what_raises_the_spectrum(signal):
+    raised = extract(signal, LINEAR)[:, 9] - extract(signal, FeatureSettings(normalise_db=False))[:, 9]
+    np.testing.assert_allclose(raised, 0.683198, atol=FLOAT32_LN)  # 2.967089 dB in natural units
+
+
+def test_linear_spectrogram_equals_the_formula_written_out():
+    samples = np.random.default_rng(0).normal(0, 0.1, 700).astype(np.float32)
+    settings = FeatureSettings(normalise_db=False)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(320) / 319)
+    scale = np.sum(window**2) * 16000
+    expected = np.zeros((3, 161))
+    for frame in range(3):
+        block = samples[frame * 160 : frame * 160 + 320] * window
+        for k in range(161):
+            power = abs(np.sum(block * np.exp(-2j * np.pi * k * np.arange(320) / 320))) ** 2
+            expected[frame, k] = np.log(power * (1 if k in (0, 160) else 2) / scale + 1e-14)
+    np.testing.assert_allclose(extract(samples, settings), expected, atol=1e-3)  # float32 sums of 320 terms near zero
+
+
+def test_real_speech_in_float32_is_as_in_float64(clips):
+    samples = audio.read(next(clips.parent.glob("*.flac")))[0]
+    window = np.hanning(320)
+    frames = np.lib.stride_tricks.sliding_window_view(normalise_db(samples, -20.0).astype(float), 320)[::160]
+    power = np.abs(np.fft.rfft(frames * window)) ** 2 * 2 / (np.square(window).sum() * 16000)
+    power[:, [0, -1]] /= 2
+    heard = power > power.max(axis=1, keepdims=True) * 1e-9  # within 90 dB of the loudest bin
+    np.testing.assert_allclose(extract(samples, LINEAR)[heard], np.log(power + 1e-14)[heard], atol=1e-3)
+
+
+def test_more_frames_than_a_block_join_without_a_seam():
+    samples = np.random.default_rng(0).normal(0, 0.1, 160 * (2 * BLOCK_FRAMES + 7)).astype(np.float32)
+    for kind in ("linear", "fbank"):
+        settings = FeatureSettings(kind=kind, normalise_db=False)
+        whole = extract(samples, settings)
+        singly = [extract(samples[160 * t : 160 * t + 320], settings)[0] for t in range(len(whole))]
+        np.testing.assert_allclose(whole, singly, atol=FLOAT32_LN)
+
+
+def test_a_highest_frequency_leaves_out_the_bins_above(signal):
+    settings = FeatureSettings(max_freq_hz=4000.0)
+    assert feature_size(settings) == 81
+    np.testing.assert_array_equal(extract(signal, settings), extract(signal, LINEAR)[:, :81])
+
+
+def test_mfcc_of_real_speech_equals_python_speech_features(clips):
+    samples = audio.read(next(clips.parent.glob("*.flac")))[0]
+    cepstra = mfcc(normalise_db(samples, -20.0).astype(float), 16000, 0.02, 0.01, winfunc=np.ones)
+    expected = np.hstack([cepstra, delta(cepstra, 2), delta(delta(cepstra, 2), 2)])
+    # Quiet filters err more than those of a tone: a float32 spectrum errs by a share of its largest bin. Measured: 6e-5.
+    np.testing.assert_allclose(extract(samples, FeatureSettings(kind="mfcc")), expected, atol=5e-4)
+
+
+def test_mfcc_equals_python_speech_features(signal):
+    levelled = normalise_db(signal[:7900], -20.0)
+    cepstra = mfcc(levelled, 16000, 0.02, 0.01, winfunc=np.ones)
+    first = delta(cepstra, 2)
+    expected = np.hstack([cepstra, first, delta(first, 2)])
+    np.testing.assert_allclose(extract(signal[:7900], FeatureSettings(kind="mfcc")), expected, atol=1e-4)
+
+
+def test_filter_bank_finds_a_tone_in_its_filter():
+    n = np.arange(4000)
+    settings = FeatureSettings(kind="fbank", mel_bins=40)
+    low, high = (
+        extract(np.sin(2 * np.pi * f * n / 16000).astype(np.float32), settings).mean(0).argmax() for f in (300, 3000)
+    )
+    assert 0 < low < 12 < high < 32
+
+
+def test_filter_bank_equals_triangles_written_out():
+    samples = np.random.default_rng(0).normal(0, 0.1, 320).astype(np.float32)
+    density = np.exp(extract(samples, FeatureSettings(normalise_db=False)).astype(float))[0] - 1e-14
+    centres = [700 * (10 ** (2595 * np.log10(1 + 8000 / 700) * m / 8 / 2595) - 1) for m in range(9)]
+    expected = np.zeros(7)
+    for m in range(7):
+        for k in range(161):
+            rise = (50 * k - centres[m]) / (centres[m + 1] - centres[m])
+            fall = (centres[m + 2] - 50 * k) / (centres[m + 2] - centres[m + 1])
+            expected[m] += max(0.0, min(rise, fall)) * density[k]
+    features = extract(samples, FeatureSettings(kind="fbank", mel_bins=7, normalise_db=False))
+    np.testing.assert_allclose(features[0], np.log(expected), atol=FLOAT32_LN)
+
+
+@pytest.mark.parametrize("mel_bins", [80, 128])
+def test_many_filters_hear_all_frequencies_at_the_same_level(mel_bins):
+    noise = np.random.default_rng(0).normal(0, 0.1, 160000).astype(np.float32)
+    many = extract(noise, FeatureSettings(kind="fbank", mel_bins=mel_bins)).mean(axis=0)
+    few = extract(noise, FeatureSettings(kind="fbank", mel_bins=64)).mean(axis=0)
+    assert many.min() > few.min() - 2.0  # in ln: narrower filters hold less, an empty one would hold e^-32
+    upper = [np.log(np.exp(power[len(power) // 2 :]).mean()) for power in (many, few)]
+    assert upper[0] - upper[1] == pytest.approx(np.log(64 / mel_bins), abs=0.15)  # triangles narrower by this much
+
+
+@pytest.mark.parametrize("kind", ["linear", "fbank", "mfcc"])
+@pytest.mark.parametrize("samples", [320, 479, 480, 481, 8000, 16001])
+def test_frame_count_and_size_are_those_of_the_features(kind, samples):
+    settings = FeatureSettings(kind=kind)
+    noise = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
+    assert extract(noise, settings).shape == (frame_count(samples, settings), feature_size(settings))
+
+
+def test_frame_count_of_the_original():
+    counts = [frame_count(n, LINEAR) for n in (319, 480, 8000, 16000, 400480)]
+    assert counts == [0, 2, 49, 99, 2502]
+    assert all(type(count) is int for count in counts)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mfcc"])
+def test_frames_are_counted_for_arrays_too(kind):
+    settings, samples = FeatureSettings(kind=kind), np.array([[0, 319, 320], [321, 480, 8000]], np.uint32)
+    expected = [[frame_count(int(n), settings) for n in row] for row in samples]
+    np.testing.assert_array_equal(frame_count(samples, settings), expected)
+
+
+def test_silence_and_less_than_a_window_are_refused():
+    with pytest.raises(FeatureError, match="silence"):
+        extract(np.zeros(1000, np.float32), LINEAR)
+    with pytest.raises(FeatureError, match="window of 320"):
+        extract(np.ones(319, np.float32), LINEAR)
+    silent = extract(np.zeros(320, np.float32), FeatureSettings(normalise_db=False))  # a pause in a stream is no error
+    np.testing.assert_allclose(silent, np.log(1e-14), rtol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [np.full(400, np.nan, np.float32), np.ones((400, 2), np.float32)])
+def test_samples_that_are_not_finite_or_not_mono_are_refused(samples):
+    with pytest.raises(FeatureError, match=r"not finite|not one channel"):
+        extract(samples, LINEAR)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kind", "cepstrum"),
+        ("stride_ms", 30.0),
+        ("max_freq_hz", 9000.0),
+        ("mel_bins", 0),
+        ("cepstra", 27),
+        ("sample_rate_hz", 0),
+    ],
+)
+def test_settings_that_cannot_be_are_named(field, value):
+    with pytest.raises(ValueError, match=f"config.features.{field}"):
+        FeatureSettings(**{field: value})
+
+
+def test_more_mel_filters_than_the_window_resolves_are_refused():
+    with pytest.raises(ValueError, match=r"config\.features\.mel_bins is 1000"):
+        FeatureSettings(kind="fbank", mel_bins=1000)
+
+
+def test_statistics_survive_a_file_and_the_originals_shape_is_read(tmp_path):
+    stats = FeatureStats(np.array([1.0, 2.0, 3.0], np.float32), np.array([0.5, 1.0, 2.0], np.float32))
+    stats.save(tmp_path / "mean_std.npz")
+    with np.load(tmp_path / "mean_std.npz") as file:
+        assert file["mean"].shape == (3, 1)
+    np.testing.assert_array_equal(FeatureStats.load(tmp_path / "mean_std.npz").std, stats.std)
+    features = np.array([[1.0, 2.0, 5.0]], np.float32)
+    np.testing.assert_allclose(normalise(features, "corpus", stats), [[0, 0, 1]])
+
+
+def test_statistics_of_another_size_or_broken_ones_are_refused(tmp_path):
+    stats = FeatureStats(np.zeros(3, np.float32), np.ones(3, np.float32))
+    with pytest.raises(FeatureError, match="4 features are needed, there are 3"):
+        normalise(np.zeros((2, 4), np.float32), "corpus", stats)
+    np.savez(tmp_path / "bad.npz", mean=np.zeros(3), std=np.zeros(3))
+    with pytest.raises(FeatureError, match=r"bad\.npz"):
+        FeatureStats.load(tmp_path / "bad.npz")
+
+
+BAD_FILES = {
+    "missing": lambda path: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("no archive"),
+    "broken archive": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(50)),
+    "one array": lambda path: np.save(path.open("wb"), np.ones(3)),
+    "other keys": lambda path: np.savez(path, mu=np.zeros(3), sigma=np.ones(3)),
+    "two sizes": lambda path: np.savez(path, mean=np.zeros(3), std=np.ones(4)),
+    "a matrix": lambda path: np.savez(path, mean=np.zeros((3, 2)), std=np.ones((3, 2))),
+    "not finite": lambda path: np.savez(path, mean=np.array([np.nan]), std=np.ones(1)),
+    "words": lambda path: np.savez(path, mean=np.array(["a"]), std=np.array(["b"])),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_FILES)
+def test_statistics_that_cannot_be_read_are_named(tmp_path, bad):
+    path = tmp_path / "mean_std.npz"
+    BAD_FILES[bad](path)
+    with pytest.raises(FeatureError, match=r"mean_std\.npz cannot be used: .+; make them"):
+        FeatureStats.load(path)
+
+
+def test_statistics_that_cannot_be_written_leave_nothing_behind(tmp_path):
+    (tmp_path / "stats.npz").mkdir()  # in the way
+    with pytest.raises(OSError):
+        FeatureStats(np.zeros(3, np.float32), np.ones(3, np.float32)).save(tmp_path / "stats.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.npz"]
+
+
+def test_an_unknown_normalisation_is_refused_and_none_changes_nothing():
+    features = np.array([[1.0, 2.0]], np.float32)
+    assert normalise(features, "none", None) is features
+    with pytest.raises(FeatureError, match="'speaker'"):
+        normalise(features, "speaker", FeatureStats(np.zeros(2, np.float32), np.ones(2, np.float32)))
+
+
+def test_a_feature_that_does_not_change_in_an_utterance_is_not_blown_up():
+    features = np.array([[5.0, -32.2361], [7.0, -32.2363]], np.float32)
+    np.testing.assert_allclose(normalise(features, "utterance", None), [[-1, 0.0001 / STD_FLOOR], [1, -0.1]], atol=0.01)
+
+
+def test_normalising_an_utterance_leaves_mean_0_and_std_1():
+    features = np.random.default_rng(0).normal(3, 5, (50, 4)).astype(np.float32)
+    normal = normalise(features, "utterance", None)
+    np.testing.assert_allclose(normal.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(normal.std(0), 1, atol=1e-5)

@@ -1,0 +1,243 @@
+"""Batches of real clips: their contract, the same from threads and processes, and patient with bad clips."""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import grain
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline import manifest
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.augment import Augmentation
+from input_pipeline.batches.corpus import Corpus, Loading, describe_upsampling
+from input_pipeline.batches.labels import Labels, encode_transcripts
+from input_pipeline.batches.loader import BatchLoader, BatchSpec
+from input_pipeline.batches.plan import BatchSettings
+from input_pipeline.columns import Strings
+from input_pipeline.text import Vocabulary
+
+CONTRACT = {
+    "spectrogram": np.float32,
+    "frames": np.int32,
+    "labels": np.int32,
+    "label_lengths": np.int32,
+    "valid": np.bool_,
+    "utterance": np.int32,
+}
+
+
+@pytest.fixture(scope="module")
+def augmentation(tmp_path_factory, clips) -> Augmentation:
+    """Speed, masks, and the clips themselves as noise and as rooms."""
+    path = tmp_path_factory.mktemp("augment") / "a.json"
+    speed = {"type": "speed", "params": {"min_speed_rate": 0.9, "max_speed_rate": 1.1}, "prob": 0.8}
+    masks = {
+        "type": "specaugment",
+        "params": {"n_freq_masks": 1, "F": 5, "n_time_masks": 1, "T": 9, "p": 0.2},
+        "prob": 1,
+    }
+    noise_params = {"min_snr_dB": 5, "max_snr_dB": 20, "noise_manifest_path": str(clips)}
+    noise = {"type": "noise", "params": noise_params, "prob": 0.7}
+    room = {"type": "impulse", "params": {"impulse_manifest_path": str(clips)}, "prob": 0.5}
+    path.write_text(json.dumps([room, speed, noise, masks]))
+    return Augmentation.load(path, 16000)
+
+
+def make_corpus(path, augmentation=None, size=5, **loading) -> Corpus:
+    utterances = manifest.read(path)
+    labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), "en")
+    settings = FeatureSettings(kind="fbank", mel_bins=20)
+    batch = BatchSettings(size=size, buckets=2)
+    return Corpus(
+        utterances,
+        labels,
+        settings,
+        "utterance",
+        None,
+        batch,
+        augmentation or Augmentation(),
+        loading=Loading(**loading),
+    )
+
+
+def load(corpus: Corpus, epoch=1, first=0) -> list[dict]:
+    return list(corpus.batches(corpus.epoch(epoch)[first:]))
+
+
+def assert_equal(a: list[dict], b: list[dict]) -> None:
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        for name in CONTRACT:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_batches_keep_their_contract(clips):
+    corpus = make_corpus(clips, multiple=4)
+    for spec, batch in zip(corpus.epoch(1), load(corpus), strict=True):
+        assert batch.keys() == {*CONTRACT, "problem"}
+        assert batch["spectrogram"].shape == (8, spec.frames, 20)  # 5 rows, filled up to a multiple of 4
+        assert batch["labels"].shape == (8, spec.labels)
+        for name, dtype in CONTRACT.items():
+            assert batch[name].dtype == dtype
+            assert len(batch[name]) == 8
+        filling = batch["utterance"] < 0
+        assert filling.sum() == 8 - len(spec.utterances)
+        assert not batch["valid"][filling].any()
+        assert batch["valid"][~filling].all()
+        assert (batch["problem"] == "").all()
+        for name in ("spectrogram", "frames", "labels", "label_lengths"):
+            assert not batch[name][filling].any()
+        for row in np.flatnonzero(~filling):
+            assert (batch["spectrogram"][row, batch["frames"][row] :] == 0).all()
+            assert corpus.labels is not None
+            text = corpus.labels[batch["utterance"][row]]
+            np.testing.assert_array_equal(batch["labels"][row, : batch["label_lengths"][row]], text)
+            assert (batch["labels"][row, batch["label_lengths"][row] :] == 0).all()
+
+
+def test_threads_and_processes_give_the_same_batches(clips, augmentation):
+    one = load(make_corpus(clips, augmentation, threads=1))
+    assert_equal(one, load(make_corpus(clips, augmentation, threads=1)))
+    assert_equal(one, load(make_corpus(clips, augmentation, threads=4)))
+    assert_equal(one, load(make_corpus(clips, augmentation, workers=2)))
+
+
+def test_epochs_are_augmented_anew_and_resuming_repeats_the_rest(clips, augmentation):
+    corpus = make_corpus(clips, augmentation)
+    whole = load(corpus)
+    for step in range(1, len(whole)):
+        assert_equal(whole[step:], load(corpus, first=step))
+    by_utterance = [
+        {u: f for b in load(corpus, e) for u, f in zip(b["utterance"], b["frames"], strict=True)} for e in (1, 2)
+    ]
+    assert by_utterance[0] != by_utterance[1]
+
+
+def test_two_hosts_load_the_two_halves(clips, augmentation):
+    whole = load(make_corpus(clips, augmentation, multiple=2))
+    halves = [load(make_corpus(clips, augmentation, multiple=2, process=p, processes=2)) for p in (0, 1)]
+    assert all(2 * len(half["valid"]) == len(b["valid"]) for h in halves for half, b in zip(h, whole, strict=True))
+    joined = [{n: np.concatenate([a[n], b[n]]) for n in CONTRACT} for a, b in zip(*halves, strict=True)]
+    assert_equal(whole, joined)
+
+
+def test_bad_clips_become_rows_that_do_not_count(clips, tmp_path):
+    rows = [json.loads(line) for line in clips.read_text().splitlines()][:5]
+    for row in rows:
+        row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
+    (tmp_path / "empty.wav").write_bytes(b"")
+    rows[1]["audio_filepath"] = str(tmp_path / "nowhere.wav")
+    rows[2]["audio_filepath"] = str(tmp_path / "empty.wav")
+    rows[3]["duration"] = 0.5  # it lies
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    batches = load(make_corpus(path, size=2))
+    seen = [
+        (int(u), bool(v), str(p))
+        for b in batches
+        for u, v, p in zip(b["utterance"], b["valid"], b["problem"], strict=True)
+    ]
+    assert {u for u, valid, _ in seen if valid} == {0, 4}  # their neighbours do no harm
+    said = {u: problem for u, valid, problem in seen if not valid and u >= 0}
+    assert said.keys() == {1, 2, 3}
+    assert "nowhere.wav does not exist" in said[1]
+    assert "empty" in said[2]
+    assert "mend the duration" in said[3]
+    for batch in batches:  # nothing of them is learnt from
+        assert not batch["spectrogram"][~batch["valid"]].any()
+        assert not batch["label_lengths"][~batch["valid"]].any()
+
+
+def test_needed_frames_count_symbols_and_repeats(monkeypatch):
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(1, 3, rng.integers(0, 7)).tolist() for _ in range(50)]
+    texts = [[], [1, 1, 2], [], [2, 2, 2, 2], [2], [3, 1], *drawn, [1], []]
+    symbols = np.array(list(itertools.chain(*texts)), np.int32)
+    labels = Labels(symbols, np.cumsum([0, *map(len, texts)]))
+    expected = [len(t) + sum(a == b for a, b in itertools.pairwise(t)) for t in texts]
+    assert labels.needed_frames().tolist() == expected
+    monkeypatch.setattr("input_pipeline.batches.labels.ROWS_AT_ONCE", 7)
+    assert labels.needed_frames().tolist() == expected
+    rows = rng.permutation(len(texts))[:20]
+    assert [labels.select(rows)[i].tolist() for i in range(20)] == [texts[row] for row in rows]
+
+
+@pytest.mark.parametrize(("characters", "bytes_each"), [(100, 1), (300, 2)])
+def test_transcripts_are_symbols_in_little_room(clips, characters, bytes_each):
+    vocabulary = Vocabulary(tuple(map(chr, range(ord(" "), ord(" ") + characters))))
+    utterances = manifest.read(clips)
+    labels, problems = encode_transcripts(utterances, vocabulary, "none")
+    assert not problems
+    assert labels.symbols.nbytes == bytes_each * len(labels.symbols)
+    assert [vocabulary.decode(labels[row]) for row in range(len(utterances))] == utterances.text
+
+
+def test_transcripts_that_cannot_be_encoded_are_empty_and_named(clips):
+    utterances = manifest.read(clips)
+    text = Strings(["ab", "", "a\u00e9b", "ba", *utterances.text[4:]])
+    labels, problems = encode_transcripts(replace(utterances, text=text), Vocabulary(("a", "b")), "en")
+    assert [labels[row].tolist() for row in range(4)] == [[1, 2], [], [], [2, 1]]
+    assert "empty" in problems[1]
+    assert "U+00E9" in problems[2]
+    assert problems.keys().isdisjoint({0, 3})
+
+
+def test_upsampled_material_is_named(tone, tmp_path):
+    path = tone("low.wav", rate=8000)
+    line = {"audio_filepath": path, "duration": 1.0, "text": "a"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line) + "\n")
+    utterances = manifest.read(tmp_path / "m.jsonl")
+    assert "8000" in describe_upsampling(utterances, 16000)
+    assert describe_upsampling(utterances, 8000) == ""
+
+
+def backend_state() -> np.ndarray:
+    """Whether this process has imported jax, and whether it has started a backend."""
+    if "jax" not in sys.modules:
+        return np.array([False, False])
+    from jax._src import xla_bridge
+
+    return np.array([True, xla_bridge.backends_are_initialized()])
+
+
+@dataclass(frozen=True)
+class LoadAndTell:
+    """Load a batch as a worker does and tell the state of its process afterwards."""
+
+    loader: BatchLoader
+
+    def __call__(self, spec: BatchSpec) -> dict[str, np.ndarray]:
+        return {"valid": self.loader(spec)["valid"], "state": backend_state()}
+
+
+@dataclass(frozen=True)
+class StartBackendAndTell:
+    """Start a backend, to show that it would be seen."""
+
+    def __call__(self, spec: BatchSpec) -> dict[str, np.ndarray]:
+        return {"devices": np.array([jax.device_count()]), "state": backend_state()}
+
+
+def first_from_a_worker(specs: Sequence[BatchSpec], function: Callable) -> dict[str, np.ndarray]:
+    dataset = grain.MapDataset.source(specs).map(function).to_iter_dataset()
+    iterator = iter(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=1)))
+    try:
+        return {name: np.array(array) for name, array in next(iterator).items()}
+    finally:
+        iterator.close()
+
+
+def test_worker_processes_start_no_jax_backend(clips, augmentation):
+    corpus = make_corpus(clips, augmentation)
+    told = first_from_a_worker(corpus.epoch(1), LoadAndTell(corpus.loader()))
+    assert told["valid"].any()
+    assert not told["state"][1]
+
+
+def test_a_backend_in_a_worker_process_would_be_seen(clips):
+    assert first_from_a_worker(make_corpus(clips).epoch(1), StartBackendAndTell())["state"].all()

@@ -1,0 +1,282 @@
+"""The batch plan: each utterance once, everything fits, little padding, and the same again from the same seed."""
+
+import itertools
+import json
+import pickle
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from input_pipeline import manifest
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.augment import Augmentation
+from input_pipeline.batches.corpus import Corpus
+from input_pipeline.batches.labels import Labels
+from input_pipeline.batches.plan import (
+    SHUFFLES,
+    BatchSettings,
+    _least_padding,
+    choose_buckets,
+    epoch_rows,
+    padding_share,
+    plan_epoch,
+)
+
+FRAME_S = 0.01
+
+
+@pytest.fixture(scope="module")
+def lengths() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(50, 700, 203)
+    return frames, frames // 12
+
+
+def plan_of(lengths, epoch=1, seed=3, **settings):
+    chosen = BatchSettings(**{"size": 8, "buckets": 5, **settings})
+    buckets = choose_buckets(lengths[0], lengths[1], chosen, FRAME_S)
+    return plan_epoch(lengths[0], buckets, chosen, seed, epoch)
+
+
+@pytest.mark.parametrize("shuffle", [name for name in SHUFFLES if name != "batch_shuffle_clipped"])
+@pytest.mark.parametrize("batch", [{"size": 8}, {"size": 0, "seconds": 30.0}])
+def test_each_row_stands_in_the_plan_once(lengths, shuffle, batch):
+    plan = plan_of(lengths, shuffle=shuffle, **batch)
+    assert sorted(itertools.chain(*(b.rows for b in plan))) == list(range(203))
+
+
+@pytest.mark.parametrize("batch", [{"size": 8}, {"size": 0, "seconds": 30.0}, {"size": 0, "seconds": 60.0}])
+def test_clipping_leaves_out_the_two_ends_only(lengths, batch):
+    largest = choose_buckets(lengths[0], lengths[1], BatchSettings(**batch, buckets=5), FRAME_S)[0].rows
+    for epoch in range(1, 6):
+        plan = plan_of(lengths, epoch, shuffle="batch_shuffle_clipped", **batch)
+        assert all(len(b.rows) == b.bucket.rows for b in plan)
+        rows = np.concatenate([b.rows for b in plan])
+        assert len(set(rows)) == len(rows) >= 203 - 2 * (largest - 1)
+        kept, left_out = lengths[0][rows], np.delete(lengths[0], rows)
+        assert ((left_out <= kept.min()) | (left_out >= kept.max())).all()
+
+
+def test_an_epoch_too_small_for_a_full_batch_is_not_clipped_away():
+    frames = np.array([50, 60, 70])
+    plan = plan_of((frames, frames // 12), shuffle="batch_shuffle_clipped")
+    assert sorted(itertools.chain(*(b.rows for b in plan))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("batch", [{"size": 8}, {"size": 0, "seconds": 20.0}])
+def test_each_batch_fits_its_bucket(lengths, shuffle, batch):
+    for planned in plan_of(lengths, shuffle=shuffle, **batch):
+        assert lengths[0][planned.rows].max() <= planned.bucket.frames
+        assert lengths[1][planned.rows].max() <= planned.bucket.labels
+        assert 0 < len(planned.rows) <= planned.bucket.rows
+        if "seconds" in batch:
+            assert planned.bucket.rows * planned.bucket.frames * FRAME_S <= 20.0
+
+
+def flat(plan) -> list[tuple[int, ...]]:
+    return [tuple(b.rows) for b in plan]
+
+
+@pytest.mark.parametrize("shuffle", [name for name in SHUFFLES if name != "none"])
+def test_the_seed_and_the_epoch_decide_the_order(lengths, shuffle):
+    assert flat(plan_of(lengths, shuffle=shuffle)) == flat(plan_of(lengths, shuffle=shuffle))
+    assert flat(plan_of(lengths, shuffle=shuffle)) != flat(plan_of(lengths, shuffle=shuffle, epoch=2))
+    assert flat(plan_of(lengths, shuffle=shuffle)) != flat(plan_of(lengths, shuffle=shuffle, seed=4))
+
+
+def test_sortagrad_goes_from_short_to_long_in_the_first_epoch_only(lengths):
+    longest = [lengths[0][b.rows].max() for b in plan_of(lengths, epoch=0)]
+    assert longest == sorted(longest)
+    assert flat(plan_of(lengths, epoch=0)) != flat(plan_of(lengths, epoch=0, sortagrad=False))
+    later = [lengths[0][b.rows].max() for b in plan_of(lengths, epoch=1)]
+    assert later != sorted(later)
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 4, 9, 12])
+def test_bucket_lengths_leave_the_least_padding(buckets):
+    rng = np.random.default_rng(buckets)
+    lengths = np.sort(rng.choice(np.arange(1, 60), 9, replace=False))
+    counts = rng.integers(1, 20, 9)
+
+    def cost(ends):
+        return sum(c * min(e for e in ends if e >= n) for n, c in zip(lengths, counts, strict=True))
+
+    inner = itertools.combinations(lengths[:-1], min(buckets, 9) - 1)
+    assert cost(_least_padding(lengths, counts, buckets)) == min(cost((*ends, lengths[-1])) for ends in inner)
+
+
+def test_stretched_utterances_and_their_labels_fit(lengths):
+    settings = BatchSettings(size=8, buckets=5)
+    buckets = choose_buckets(lengths[0], lengths[1], settings, FRAME_S, stretch=(0.8, 1.3))
+    for factor in (0.8, 1.3, np.random.default_rng(2).uniform(0.8, 1.3, 203)):
+        stretched = np.ceil(lengths[0] * factor).astype(int)
+        for planned in plan_epoch(stretched, buckets, settings, 0, 1):
+            assert stretched[planned.rows].max() <= planned.bucket.frames
+            assert lengths[1][planned.rows].max() <= planned.bucket.labels
+
+
+def corpus_of(tmp_path, durations, label_lengths=None, weights=(1,), speed=None, window_ms=20.0, **batch) -> Corpus:
+    """Build a corpus of clips that are never read, from durations [source][clip] in seconds."""
+    paths = []
+    for source, clips in enumerate(durations):
+        path = tmp_path / f"{source}.jsonl"
+        lines = [json.dumps({"audio_filepath": "x.wav", "duration": float(d), "text": "a"}) for d in clips]
+        path.write_text("\n".join(lines))
+        paths.append(f"{path}:{weights[source]}")
+    augment = ""
+    if speed is not None:
+        augment = tmp_path / "augment.json"
+        params = {"min_speed_rate": speed, "max_speed_rate": speed}
+        augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}]))
+    labels = None
+    if label_lengths is not None:
+        labels = Labels(np.ones(sum(label_lengths), np.int32), np.cumsum([0, *label_lengths]))
+    return Corpus(
+        manifest.read_many(",".join(paths)),
+        labels,
+        FeatureSettings(window_ms=window_ms),
+        "utterance",
+        None,
+        BatchSettings(**{"size": 1, "shuffle": "none", **batch}),
+        Augmentation.load(augment, 16000),
+    )
+
+
+@pytest.mark.parametrize("window_ms", [10.0, 20.0, 40.0])  # frames overlap by 0, 1 and 3 strides
+@pytest.mark.parametrize("speed", [0.5, 0.85, 1.0, 1.15, 2.0])
+def test_clips_and_labels_fit_at_any_speed_and_window(tmp_path, window_ms, speed):
+    for longest in np.arange(0.3, 0.38, 0.002):  # whether rounding to the longest bucket's length leaves room or not
+        durations = np.arange(0.2, longest, 0.007).round(3)
+        label_lengths = np.random.default_rng(0).integers(1, 40, len(durations))
+        corpus = corpus_of(tmp_path, [durations], label_lengths, speed=speed, window_ms=window_ms, buckets=12)
+        for spec in corpus.epoch(1):  # raises where a clip is longer than the longest bucket
+            assert label_lengths[spec.utterances].max() <= spec.labels
+
+
+def test_labels_of_a_clip_that_just_fits_a_bucket_fit_too(tmp_path):
+    # 16 and 15 frames: the bucket of 16 must have room for the 14 labels of the first
+    corpus = corpus_of(tmp_path, [[0.175, 0.165, 1.0]], [14, 1, 3], buckets=3)
+    room = {int(spec.utterances[0]): spec.labels for spec in corpus.epoch(1)}
+    assert room[0] >= 14
+
+
+def test_a_drawn_share_of_a_manifest_is_planned_with_the_unit_of_all_of_it(tmp_path):
+    # Of the second manifest one clip is drawn: 1.5 s alone looks rounded to 0.1 s, which would lengthen every clip by
+    # 5 frames, and the 679 of the longest would not fit the bucket of 680
+    corpus = corpus_of(tmp_path, [[2.03, 6.803], [1.5, 2.53]], weights=(1, 0.5), buckets=2)
+    assert corpus.buckets[-1].frames == 680
+    drawn = [int(u) for epoch in range(1, 9) for spec in corpus.epoch(epoch) for u in spec.utterances if u >= 2]
+    assert set(drawn) == {2, 3}
+
+
+def test_weights_repeat_and_draw_utterances():
+    source = np.repeat([0, 1, 2], [10, 6, 8])
+    utterance, copy = epoch_rows(source, (1.0, 2.0, 0.5), seed=0, epoch=1)
+    counts = np.bincount(utterance, minlength=24)
+    assert (counts[:10] == 1).all()
+    assert (counts[10:16] == 2).all()
+    assert counts[16:].sum() == 4
+    assert sorted(copy[utterance == 10]) == [0, 1]
+    again, _ = epoch_rows(source, (1.0, 2.0, 0.5), seed=0, epoch=1)
+    assert again.tolist() == utterance.tolist()
+    other, _ = epoch_rows(source, (1.0, 2.0, 0.5), seed=0, epoch=2)
+    assert set(other[other >= 16]) != set(utterance[utterance >= 16])
+
+
+def test_weights_that_leave_nothing_are_named():
+    with pytest.raises(ValueError, match=r"weights.*0\.3"):
+        epoch_rows(np.zeros(1, np.int32), (0.3,), seed=0, epoch=1)
+
+
+def test_an_utterance_beyond_the_longest_bucket_is_refused(lengths):
+    settings = BatchSettings(size=8, buckets=5)
+    buckets = choose_buckets(lengths[0], lengths[1], settings, FRAME_S)
+    with pytest.raises(ValueError, match="9999 frames"):
+        plan_epoch(np.array([60, 9999]), buckets, settings, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"size": 8, "seconds": 9.0}, r"batch\.size is 8 .*batch\.seconds is 9"),
+        ({"size": 0, "seconds": 0.0}, r"batch\.size is 0"),
+        ({"size": -1}, r"batch\.size is -1"),
+        ({"buckets": 0}, r"batch\.buckets is 0"),
+        ({"shuffle": "riffle"}, r"batch\.shuffle is 'riffle'.*batch_shuffle_clipped"),
+    ],
+)
+def test_settings_that_cannot_be_planned_are_named(settings, named):
+    with pytest.raises(ValueError, match=named):
+        BatchSettings(**settings)
+
+
+def test_planned_padding_on_an4_is_under_a_tenth_with_the_recipes_augmentation(speech):
+    # Planned: durations rounded to 0.1 s are taken as 5 frames longer, which count as filled here but are padding, too
+    an4 = manifest.read(speech / "an4" / "train.jsonl")
+    frames = np.ceil((an4.duration + an4.duration_unit_s / 2) * 100).astype(int)
+    settings = BatchSettings(size=16, buckets=12, shuffle="batch_shuffle_clipped")
+    buckets = choose_buckets(frames, np.array([len(t) for t in an4.text]), settings, FRAME_S, (1 / 1.15, 1 / 0.85))
+    stretched = np.ceil(frames / np.random.default_rng(0).uniform(0.85, 1.15, len(frames))).astype(int)
+    shares = [padding_share(plan_epoch(stretched, buckets, settings, 0, epoch), stretched) for epoch in range(1, 6)]
+    assert np.mean(shares) < 0.10
+
+
+def cut_one_by_one(order, frames, buckets) -> list[tuple[list[int], int]]:
+    """Cut as the plan does, slowly: each batch in the smallest bucket that the rows which fill it fit into."""
+    batches, start = [], 0
+    while start < len(order):
+        for bucket in buckets:
+            rows = order[start : start + bucket.rows]
+            if frames[rows[0]] <= bucket.frames and frames[rows].max() <= bucket.frames:
+                break
+        batches.append((rows.tolist(), bucket.frames))
+        start += len(rows)
+    return batches
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("batch", [{"size": 8}, {"size": 1}, {"size": 0, "seconds": 30.0}, {"size": 300}])
+def test_batches_are_those_that_are_cut_one_by_one(lengths, shuffle, batch):
+    frames, settings = lengths[0], BatchSettings(**batch, buckets=5, shuffle=shuffle)
+    buckets = choose_buckets(frames, lengths[1], settings, FRAME_S)
+    rng = np.random.default_rng([3, 1])
+    order = rng.permutation(203)
+    if shuffle == "none":
+        expected = cut_one_by_one(np.argsort(frames, kind="stable"), frames, buckets)
+    elif shuffle == "instance_shuffle":
+        member = np.searchsorted([bucket.frames for bucket in buckets], frames)
+        whole = [cut_one_by_one(order[member[order] == index], frames, buckets) for index in range(len(buckets))]
+        batches = list(itertools.chain(*whole))
+        expected = [batches[i] for i in rng.permutation(len(batches))]
+    else:
+        order = order[np.argsort(frames[order], kind="stable")]
+        first = int(rng.integers(min(buckets[0].rows, 203)))
+        size = {bucket.frames: bucket.rows for bucket in buckets}
+        batches = cut_one_by_one(order[first:], frames, buckets)
+        full = [batch for batch in batches if len(batch[0]) == size[batch[1]]]
+        expected = [full[i] for i in rng.permutation(len(full))]
+        if shuffle == "batch_shuffle" or not full:
+            expected += [batch for batch in batches if batch not in full]
+            expected += cut_one_by_one(order[:first], frames, buckets)
+    plan = plan_epoch(frames, buckets, settings, 3, 1)
+    assert [(b.rows.tolist(), b.bucket.frames) for b in plan] == expected
+    assert [(b.rows.tolist(), b.bucket.frames) for b in plan[2:]] == expected[2:]
+    room = sum(b.bucket.rows * b.bucket.frames for b in plan)
+    assert padding_share(plan, frames) == pytest.approx(1 - sum(frames[b.rows].sum() for b in plan) / room)
+
+
+@pytest.mark.parametrize("batch", [{"size": 64}, {"size": 1}, {"size": 0, "seconds": 600.0}])
+def test_a_million_utterances_are_planned_in_seconds_and_little_memory(batch):
+    frames = np.random.default_rng(0).integers(100, 2700, 1_000_000)
+    settings = BatchSettings(**batch, buckets=10)
+    tracemalloc.start()
+    start = time.process_time()
+    plan = plan_epoch(frames, choose_buckets(frames, frames // 10, settings, FRAME_S), settings, 0, 1)
+    assert time.process_time() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
+    assert np.array_equal(np.sort(np.concatenate([b.rows for b in plan])), np.arange(1_000_000))
+    assert len(pickle.dumps(plan)) < 32 * 1_000_000 + 10_000  # columns

@@ -1,0 +1,230 @@
+"""The doctor on real audio files, each sick in one way."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline import manifest
+from input_pipeline.manifest import doctor
+
+RATE_HZ = 16000
+SPEECH = os.environ.get("DS2_SPEECH_DATA", "")
+
+
+def voice(seconds: float, seed: int = 0, rate_hz: int = RATE_HZ) -> np.ndarray:
+    """Noise at the level of speech, other for each seed."""
+    return 0.1 * np.random.default_rng(seed).uniform(-1, 1, round(seconds * rate_hz))
+
+
+class Clinic:
+    """Builds a corpus in a folder and checks it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture):
+        self.folder, self.capsys = folder, capsys
+        self.lines: list[str] = []
+        for seed in (1, 2):
+            self.add(f"good{seed}.wav", voice(2.0, seed))
+
+    def add(self, name: str, samples: np.ndarray | None = None, rate_hz: int = RATE_HZ, **changes) -> None:
+        duration = 2.0 if samples is None else len(samples) / rate_hz
+        if samples is not None:
+            soundfile.write(self.folder / name, samples, rate_hz)
+        record = {"audio_filepath": name, "duration": round(duration, 3) or 0.01, "text": "yes", "speaker": name}
+        self.lines.append(json.dumps({**record, **changes}))
+
+    def check(self, *options: str) -> tuple[int, str]:
+        path = self.folder / "m.jsonl"
+        path.write_text("\n".join(self.lines))
+        code = doctor.main(["check", str(path), *options])
+        return code, "".join(self.capsys.readouterr())
+
+
+@pytest.fixture
+def clinic(tmp_path, capsys):
+    return Clinic(tmp_path, capsys)
+
+
+def test_a_sound_manifest_passes_with_its_figures(clinic):
+    code, report = clinic.check()
+    assert code == 0
+    assert "no problems found" in report
+    assert "2 utterances" in report
+    assert "speakers: 2" in report
+    assert f"{RATE_HZ} Hz (2)" in report
+    assert "characters a second: 1.50 to 1.50" in report
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "samples", "changes", "message"),
+    [
+        ("missing", "gone.wav", None, {}, "no such file"),
+        ("empty", "empty.wav", voice(0.0), {}, "no samples"),
+        ("empty", "short.wav", voice(0.015), {}, "less than a window of 20 ms"),
+        ("silent", "zero.wav", np.zeros(32000), {}, "mean level -inf dBFS"),
+        ("silent", "faint.wav", voice(2.0) / 1000, {}, "mean level -8"),
+        ("clipped", "loud.wav", np.clip(voice(2.0) * 50, -1, 1), {}, "of the samples at full scale"),
+        ("duration", "liar.wav", voice(2.0), {"duration": 3.5}, "says 3.5 s, the audio has 2.000 s"),
+        ("text", "mute.wav", voice(2.0), {"text": " "}, "no text"),
+        ("ctc", "fast.wav", voice(0.2), {"text": "aabcdef"}, "8 frames needed (repeats included), 7 in 0.200 s"),
+        ("rate", "phone.wav", voice(4.0), {}, "8000 Hz, where most have 16000 Hz"),
+        ("line", "bad.wav", None, {"duration": "long"}, "'duration' is 'long'"),
+        ("duplicate", "good1.wav", None, {}, "the same file as line 1"),
+        ("duplicate", "copy.wav", voice(2.0, 2), {"text": "no"}, "the same audio as line 2, with another text"),
+    ],
+)
+def test_each_illness_is_found_and_named_with_its_line(clinic, kind, name, samples, changes, message):
+    clinic.add(name, samples, 8000 if kind == "rate" else RATE_HZ, **changes)
+    code, report = clinic.check()
+    assert code == 1
+    found = [line for line in report.splitlines() if "m.jsonl:3" in line]
+    assert len(found) == 1, report
+    assert message in found[0]
+    assert f"[{kind}]: 1" in report
+
+
+def test_text_that_just_fits_its_audio_is_fine(clinic):
+    clinic.add("fits.wav", voice(0.2, 5), text="abcdefg")  # 19 frames, 7 after stride 3
+    assert clinic.check()[0] == 0
+    assert clinic.check("--stride=4")[0] == 1
+    assert clinic.check("--stride=4", "--hop_ms=5")[0] == 0
+
+
+def test_unreadable_audio_is_found(clinic):
+    (clinic.folder / "noise.wav").write_bytes(b"this is no audio" * 100)
+    clinic.add("noise.wav")
+    code, report = clinic.check()
+    assert code == 1
+    assert "unreadable audio [unreadable]: 1" in report
+
+
+def test_unknown_characters_are_counted_with_their_lines(clinic):
+    vocabulary = clinic.folder / "vocabulary.txt"
+    vocabulary.write_text("".join(f"{character}\n" for character in "esy"))
+    clinic.add("a.wav", voice(2.0, 3), text="yes é é")
+    clinic.add("b.wav", voice(2.0, 4), text="eé")
+    code, report = clinic.check(f"--vocabulary={vocabulary}")
+    assert code == 1
+    assert "'é' (U+00E9) 3 times in 2 utterances: lines 3, 4" in report
+    assert "' ' (U+0020) 2 times in 1 utterances: lines 3" in report
+
+
+def test_durations_rounded_to_tenths_do_not_lie_even_beside_one_that_does(clinic):
+    for seed, seconds in enumerate((1.04, 1.33, 0.96), start=10):
+        clinic.add(f"{seed}.wav", voice(seconds, seed), duration=round(seconds, 1))
+    assert clinic.check()[0] == 0
+    clinic.add("liar.wav", voice(1.5, 20), duration=9.999)
+    assert "[duration]: 1" in clinic.check()[1]
+
+
+@pytest.mark.parametrize("finer", [1.234, None])
+def test_durations_shorter_than_the_batch_plan_allows_lie_and_are_mended(clinic, finer):
+    """Tenths beside thousandths, or cut off instead of rounded: the plan would make no room for the clip."""
+    stated = {1.04: 1.0, 1.33: 1.3, 0.96: 1.0} if finer else {1.07: 1.0, 1.33: 1.3, 1.16: 1.1}
+    for seed, (seconds, said) in enumerate(stated.items(), start=10):
+        clinic.add(f"{seed}.wav", voice(seconds, seed), duration=said)
+    if finer:
+        clinic.add("fine.wav", voice(finer, 30), duration=finer)
+    output = clinic.folder / "cleaned.jsonl"
+    code, report = clinic.check(f"--output={output}")
+    assert code == 1
+    assert "[duration]: 2" in report
+    cleaned = manifest.read(output)
+    for seconds, duration in zip([2.0, 2.0, *stated, *([finer] if finer else [])], cleaned.duration, strict=True):
+        assert seconds <= duration + cleaned.duration_unit_s / 2 + 1e-9
+    assert doctor.main(["check", str(output)]) == 0
+
+
+def test_the_cleaned_manifest_is_clean_and_counts_what_was_done(clinic):
+    clinic.add("gone.wav")
+    clinic.add("liar.wav", voice(1.234, 5), duration=30.0)
+    clinic.lines.append("not JSON")
+    output = clinic.folder / "cleaned.jsonl"
+    code, report = clinic.check(f"--output={output}")
+    assert code == 1
+    assert f"wrote {output}: 3 utterances, 2 removed, 1 durations mended" in report
+    cleaned = manifest.read(output)
+    assert [cleaned.path_as_written(row) for row in range(3)] == ["good1.wav", "good2.wav", "liar.wav"]
+    assert cleaned.duration.tolist() == [2.0, 2.0, 1.2]  # rounded as the others are
+    assert cleaned.speaker(2) == "liar.wav"
+    assert doctor.main(["check", str(output)]) == 0
+
+
+def test_a_cleaned_manifest_in_another_folder_finds_its_audio(clinic, tmp_path):
+    output = tmp_path / "other" / "cleaned.jsonl"
+    assert clinic.check(f"--output={output}")[0] == 0
+    assert manifest.read(output).audio == [str(clinic.folder / "good1.wav"), str(clinic.folder / "good2.wav")]
+
+
+def test_the_first_of_duplicates_stays_unless_it_is_sick_itself(clinic):
+    clinic.add("first.wav", voice(2.0, 7), text="")
+    clinic.add("second.wav", voice(2.0, 7), text="words")
+    _, report = clinic.check()
+    assert "[text]: 1" in report
+    assert "[duplicate]" not in report
+
+
+def test_limits_and_ignored_kinds(clinic):
+    clinic.add("long.wav", voice(4.0, 8))
+    clinic.add("gone.wav")
+    assert "long.wav): 4.000 s" in clinic.check("--max_duration=3")[1]
+    assert clinic.check("--max_duration=3", "--ignore=limits,missing")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--ignore=colour", "no kind 'colour'"),
+        ("--stride=0", "must be above 0"),
+        ("--output={folder}/m.jsonl", "is the manifest itself"),
+        ("--min_duration=-1", "0 <= shortest <= longest"),
+        ("--vocabulary={folder}/gone.txt", "gone.txt"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused_in_one_line(clinic, option, message):
+    code, report = clinic.check(option.format(folder=clinic.folder))
+    assert code == 2
+    assert message in report.strip().splitlines()[-1]
+
+
+def test_long_lists_are_cut_and_say_so(clinic):
+    for number in range(5):
+        clinic.add(f"gone{number}.wav")
+    assert "and 3 more (--show=0 for all)" in clinic.check("--show=2")[1]
+    assert "gone4.wav" in clinic.check("--show=0")[1]
+
+
+def test_a_manifest_without_a_single_good_line_is_reported(clinic):
+    clinic.lines = ["{", "[]"]
+    code, report = clinic.check()
+    assert code == 1
+    assert "[line]: 2" in report
+
+
+def test_processes_find_the_same_in_the_same_order(tmp_path):
+    paths = [str(tmp_path / f"{number}.wav") for number in range(2 * doctor.CLIPS_PER_WORKER)]
+    for number, path in enumerate(paths[::3]):
+        soundfile.write(path, voice(0.1, number), RATE_HZ)
+    assert doctor.examine_all(paths, workers=2) == [doctor.examine(path) for path in paths]
+
+
+@pytest.mark.skipif(not SPEECH, reason="DS2_SPEECH_DATA names no folder with speech")
+def test_an4_test_set_is_sound(capsys):
+    assert doctor.main(["check", f"{SPEECH}/an4/test.jsonl", "--workers=1"]) == 0
+    assert "130 utterances, 0.10 h" in capsys.readouterr().out
+
+
+def test_a_missing_shard_is_told_once_with_its_clips(clinic):
+    for record in range(3):
+        clinic.add(f"m-00000-of-00002.array_record#{record}")
+    clinic.add("gone.wav")
+    code, report = clinic.check("--output", str(clinic.folder / "clean.jsonl"))
+    assert code == 1
+    shard = clinic.folder / "m-00000-of-00002.array_record"
+    assert f"  there is no shard {shard}; copy it there, or pack again: 3 clips\n" in report
+    assert report.count("m-00000-of-00002") == 1
+    assert "no such file" in report
+    assert "2 utterances, 4 removed" in report
