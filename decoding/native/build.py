@@ -15,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 from decoding.lm import kenlm_source
+from input_pipeline.storage import whole_file
 
 HERE = Path(__file__).resolve().parent
 EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
@@ -62,9 +63,8 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
         target = folder / f"{source.stem}-{key}.o"
         if target.is_file():
             return target, False
-        unfinished = target.with_suffix(f".{os.getpid()}.tmp")
-        _run([compiler, *flags, "-c", str(source), "-o", str(unfinished)])
-        os.replace(unfinished, target)
+        with whole_file.temporary_path(target) as path:
+            _run([compiler, *flags, "-c", str(source), "-o", str(path)])
         return target, True
 
     files = sources(kenlm)
@@ -80,11 +80,10 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
         link += ["-undefined", "dynamic_lookup"]
     elif sys.platform.startswith("linux"):
         link.append("-lrt")
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     sanitizers = SANITIZE if sanitize else ()
-    _run([compiler, *sanitizers, *(str(target) for target, _ in objects), *link, "-o", str(unfinished)])
-    linked.unlink(missing_ok=True)
-    os.replace(unfinished, output)
+    with whole_file.temporary_path(output) as path:
+        _run([compiler, *sanitizers, *(str(target) for target, _ in objects), *link, "-o", str(path)])
+        linked.unlink(missing_ok=True)
     linked.write_text(names)
     return True
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from input_pipeline.batches.corpus import describe_upsampling
 from input_pipeline.columns import Objects, Strings
 from input_pipeline.manifest import Manifest
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
-from input_pipeline.storage import object_store
+from input_pipeline.storage import object_store, whole_file
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
@@ -189,7 +188,5 @@ def _describe_word(word: Mapping) -> str:
 
 
 def _write_lines(path: str, records: Sequence[Mapping]) -> None:
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with whole_file.open_text(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    os.replace(unfinished, path)

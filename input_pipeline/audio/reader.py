@@ -18,6 +18,7 @@ import soxr
 from input_pipeline.audio import containers
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
+from input_pipeline.storage import whole_file
 from input_pipeline.storage.object_store import is_remote
 
 Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
@@ -217,16 +218,8 @@ def _head(handle: str | os.PathLike | BinaryIO, size: int = _SPHERE_BYTES + len(
 
 
 def write_flac(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int) -> None:
-    """Write samples [N], float32 or int16, as 16-bit FLAC; the name is given to whole files only. Raises OSError."""
-    encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
+    """Write samples [N], float32 or int16, as 16-bit FLAC. Raises OSError."""
+    encoded = io.BytesIO()  # libsndfile does not say why a file cannot be written
     soundfile.write(encoded, samples, sample_rate_hz, subtype="PCM_16", format="FLAC")
-    unfinished = f"{os.fspath(path)}.{os.getpid()}.part"
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(encoded.getbuffer())
-    except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # a full disk's has none
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
-        raise
-    os.replace(unfinished, path)
+    with whole_file.open_binary(path) as file:
+        file.write(encoded.getbuffer())
