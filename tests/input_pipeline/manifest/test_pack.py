@@ -206,7 +206,7 @@ def test_a_second_run_waits_for_the_first_and_finds_all_packed(long_manifest, tm
     )
     assert [run.returncode for run in both] == [0, 0]
     assert re.search(
-        r"train.jsonl: process \d+ on .* is at work on it; waiting .*\n.* is packed already: 6,000", second
+        r"train.jsonl: waiting for process \d+ on .*, which is writing it\n.* is packed already: 6,000", second
     )
     assert "MB in 9 shards (" in first
     assert len(list(shard_format.records(str(tmp_path / "out" / "train-00008-of-00009.array_record")))) > 600

@@ -21,7 +21,7 @@ from input_pipeline.shards import format as shard_format
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.cache import CacheFull, Filling, ShardCache
 from input_pipeline.shards.format import ShardError, ShardInfo
-from input_pipeline.storage import object_store
+from input_pipeline.storage import lock, object_store
 from tests.runs import ROOT
 
 SIZE = 300_000
@@ -152,7 +152,7 @@ def test_processes_share_the_work(store, tmp_path):
     cache.folder.mkdir()
     part = cache.place(info).with_name(cache.place(info).name + ".part")
     with open(part, "ab") as held:  # as a process that is at it
-        shard_cache._lock(held.fileno(), shard_cache.fcntl.LOCK_EX)
+        assert lock.lock_file(held.fileno())
         assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "False"
         assert not cache.fetch(url, info)
     assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "True"
