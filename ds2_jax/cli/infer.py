@@ -17,9 +17,9 @@ from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.evaluation import Evaluator
 from input_pipeline import audio
 from input_pipeline import manifest as manifests
-from input_pipeline.batches.corpus import describe_upsampling
 from input_pipeline.columns import Objects, Strings
 from input_pipeline.manifest import Manifest
+from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
 from input_pipeline.storage import object_store, whole_file
 from input_pipeline.text import ScoringRules

@@ -19,10 +19,11 @@ from decoding.search.beam import Engine
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition.step import make_eval_step
-from input_pipeline.batches.corpus import Corpus, Loading, describe_upsampling, name_problems
+from input_pipeline.batches.corpus import Corpus, Loading, name_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
+from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.text import ScoringRules, normalise
 
 logger = logging.getLogger("ds2_jax")

@@ -21,12 +21,13 @@ from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.features import NORMALISATIONS, FeatureSettings, FeatureStats
 from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, describe_upsampling, name_problems
+from input_pipeline.batches.corpus import Corpus, name_problems
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.batches.loader import planned_frames
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
+from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.text import Vocabulary, normalise
 
 logger = logging.getLogger("ds2_jax")
@@ -72,7 +73,6 @@ def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMe
                 num_samples=config["features"]["stats_samples"],
                 seed=config["seed"],
                 max_bad_share=config["data"]["max_bad_share"],
-                warn_upsampled=False,  # make_corpus does
             )
     vocabulary.save(Path(workdir, "vocabulary.txt"))
     if stats is not None:

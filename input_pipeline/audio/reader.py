@@ -90,15 +90,6 @@ def is_there(path: str) -> bool:
     return is_remote(path) or os.path.isfile(reference.shard if reference else path)
 
 
-def describe_upsampled(clips: str, sample_rate_hz: int) -> str:
-    """Say of clips (`3 of 5 clips`) recorded at a lower rate than the model's what that means."""
-    return (
-        f"{clips} were recorded at less than the model's {sample_rate_hz} Hz and are upsampled, which leaves their upper "
-        "frequencies empty: a model trained on wider audio recognises them worse; one for such material alone is better "
-        "made with its own rate (config.features.sample_rate_hz)"
-    )
-
-
 def rms_db(samples: np.ndarray) -> float:
     """Return 10 log10(mean(x^2)) of samples [N]; -inf for digital silence."""
     power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
