@@ -83,6 +83,8 @@ class Packing:
 
     def _write(self, records: Records, total_bytes: int | None, work: Path) -> Packed:
         """Write the shards that are not there, and of their notes the manifest."""
+        for path in (*work.glob(f".{self.name}-*.tmp"), *work.glob(f"..{self.name}-*.tmp")):
+            path.unlink()  # of a run that was killed: the lock keeps others out
         self._check_space(work, total_bytes)
         notes = [work / f".{self._shard(number)}.packed" for number in range(len(self.ends))]
         done = [self._is_done(note, self._shard(number)) for number, note in enumerate(notes)]
