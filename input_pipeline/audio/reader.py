@@ -98,10 +98,10 @@ def rms_db(samples: np.ndarray) -> float:
 
 def _resolved(source: Source) -> Source:
     """Get the clip that a reference or an address names; leave everything else as it is."""
-    if not isinstance(source, str | os.PathLike) or shard_source.is_file(os.fspath(source)):
+    if not isinstance(source, str | os.PathLike):
         return source
     try:
-        return shard_source.read(os.fspath(source))
+        return shard_source.resolve(os.fspath(source))
     except (OSError, ValueError) as error:
         raise AudioError(str(error)) from error
 
