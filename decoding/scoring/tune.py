@@ -57,12 +57,6 @@ class Grid:
             raise ValueError(f"config.tune asks for {len(grid)} points, more than {MOST_POINTS}: use larger steps")
         return grid
 
-    @classmethod
-    def original(cls) -> "Grid":
-        """Make the grid of the original's tune.py: 45 alphas, there for log10 and here divided by ln 10, and 8 betas."""
-        alphas = np.linspace(1.0, 3.2, 45) / math.log(10)
-        return cls(_rounded(alphas), _rounded(np.linspace(0.1, 0.45, 8)))
-
     def __len__(self) -> int:
         return len(self.alphas) * len(self.betas)
 

@@ -83,8 +83,6 @@ def run_tune(config: Mapping, workdir: str) -> dict:
 def read_grid(config: Mapping) -> tune.Grid:
     """Read `config.tune`. Raises ValueError for an empty grid."""
     values = config["tune"]
-    if values["original_grid"]:
-        return tune.Grid.original()
     alpha, beta = ((values[f"{n}_from"], values[f"{n}_to"], values[f"{n}_step"]) for n in ("alpha", "beta"))
     return tune.Grid.regular(alpha, beta, values["refine"])
 
