@@ -15,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 from decoding.lm import kenlm_source
+from input_pipeline.cores import usable_cores
 from input_pipeline.storage import whole_file
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +69,7 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
         return target, True
 
     files = sources(kenlm)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         bar = tqdm(pool.map(compile_one, files), total=len(files), desc="native decoder", unit=" files", delay=1)
         objects = list(bar)
     linked = folder / "linked"  # names what the output holds
