@@ -1,6 +1,7 @@
 # make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
 # make kenlm       programs that train language models
+# make pyctcdecode the decoder pyctcdecode, which nothing else needs
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
 # make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
 
@@ -15,7 +16,7 @@ JAX_EXTRA_cuda := jax[cuda12]
 JAX_EXTRA_tpu := jax[tpu]
 
 # lmplz and build_binary, which train language models (docs/language_models.md names what they need)
-.PHONY: install install-dev kenlm quickstart test test-slow test-slurm test-all lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart test test-slow test-slurm test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -25,10 +26,9 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s; make install PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt requirements-nodeps.txt
+$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt
 	$(if $(JAX_EXTRA_$(ACCELERATOR)),,$(error ACCELERATOR=$(ACCELERATOR) is unknown: choose cpu, cuda or tpu))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(JAX_EXTRA_$(ACCELERATOR))' -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	$(BIN)/python -m ds2_jax.cli.check_device $(ACCELERATOR)
 	touch $@
 
@@ -43,6 +43,10 @@ $(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
 
 kenlm: install
 	$(BIN)/python -m decoding.lm.kenlm_build
+
+pyctcdecode: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  $$($(BIN)/python -c 'from decoding.search.library_engine import PYCTCDECODE; print(*PYCTCDECODE)')
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)
