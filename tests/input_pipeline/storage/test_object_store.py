@@ -12,6 +12,7 @@ import pytest
 from input_pipeline import manifest
 from input_pipeline.storage import object_store
 from input_pipeline.storage.object_store import Missing, ObjectStoreError
+from tests.google_store import google_store
 from tests.runs import ROOT
 
 BUCKET = "s3://speech/objects"
@@ -40,6 +41,15 @@ def test_objects_are_read_whole_in_ranges_and_by_lines(store, content):
     assert object_store.exists(f"{BUCKET}/a.bin")
     assert not object_store.exists(f"{BUCKET}/b.bin")
     assert b"\n".join(object_store.lines(f"{BUCKET}/a.bin")) == content.removesuffix(b"\n")
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"\n", b"\r\n", b"\n\n"])
+def test_files_come_back_from_googles_store_whatever_they_end_in(end, tmp_path):
+    content = np.random.default_rng(1).bytes(1000) + end
+    (tmp_path / "a").write_bytes(content)
+    with google_store() as bucket:
+        object_store.upload(tmp_path / "a", f"{bucket}/a.bin")
+        assert object_store.read(f"{bucket}/a.bin") == content
 
 
 @pytest.mark.parametrize("begin", [999_000, 1_000_003, 2_000_000])
@@ -129,8 +139,9 @@ def test_what_is_missing_is_named(store, tmp_path):
     ],
 )
 def test_an_address_that_cannot_be_used_is_named(store, url, named, monkeypatch):
-    for package in ("gcsfs", "adlfs"):  # as if it were not installed
+    for package, protocol in (("gcsfs", "gs"), ("adlfs", "az")):  # as if it were not installed, and never used
         monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
     with pytest.raises(ObjectStoreError, match=named):
         object_store.read(url)
 
