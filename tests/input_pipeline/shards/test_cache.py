@@ -153,14 +153,14 @@ def test_processes_share_the_work(store, tmp_path):
     part = cache.place(info).with_name(cache.place(info).name + ".part")
     with open(part, "ab") as held:  # as a process that is at it
         assert lock.lock_file(held.fileno())
-        assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "False"
+        assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=300).strip() == "False"
         assert not cache.fetch(url, info)
-    assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "True"
+    assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=300).strip() == "True"
     assert cache.place(info).exists()
-    together = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     cache.place(info).unlink()
+    together = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for process in together:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == 0
     assert kept(cache.folder) == [cache.place(info).name]
 

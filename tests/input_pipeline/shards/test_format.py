@@ -85,7 +85,7 @@ def test_grain_reads_the_shards_too(shard):
         "import sys, grain\nfrom absl import flags\nflags.FLAGS.mark_as_parsed()\n"
         "source = grain.sources.ArrayRecordDataSource([sys.argv[1]])\nprint(len(source), len(source[3]))"
     )
-    ran = subprocess.run([sys.executable, "-c", code, shard[0]], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    ran = subprocess.run([sys.executable, "-c", code, shard[0]], capture_output=True, text=True, timeout=300, cwd=ROOT)
     count, size = map(int, ran.stdout.split())
     assert count == 10
     assert size > 30_000

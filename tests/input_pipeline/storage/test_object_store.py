@@ -164,7 +164,7 @@ def test_credentials_and_network_that_are_not_there_are_named(store, changed, na
         "try: manifest.read('s3://speech/x.jsonl')\nexcept manifest.ManifestError as error: print(error)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert named in ran.stdout, ran.stderr
     assert ran.stdout.startswith("manifest s3://speech/x.jsonl")
