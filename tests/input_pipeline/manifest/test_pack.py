@@ -34,7 +34,7 @@ from tests.runs import ROOT, run_main, small_flags, wait_until
 def _fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("DS2_CACHE", str(tmp_path / "cache" / "shards"))
     monkeypatch.setattr(object_store, "FIRST_PAUSE_S", 0.01)
-    shard_source.forget()
+    shard_source.reset()
 
 
 def corpus_of(path: str | Path, **loading) -> Corpus:

@@ -77,7 +77,7 @@ def test_a_store_that_has_answered_is_waited_for_longer(store, content, monkeypa
                 raise TimeoutError("nobody there")
             return b"content"
 
-        return object_store._patiently(call, "s3://speech/x")
+        return object_store._retry(call, "s3://speech/x")
 
     assert breaks(object_store.PATIENT_ATTEMPTS - 1) == b"content"
     assert "s3://speech/x: the store does not answer (nobody there); trying again" in caplog.text
@@ -135,7 +135,7 @@ def test_what_is_missing_is_named(store, tmp_path):
         ("gs://b/x", "gs://b/x needs gcsfs: pip install gcsfs"),
         ("az://b/x", "az://b/x needs adlfs: pip install adlfs"),
         ("gopher://b/x", "there is no store gopher://; use s3:// or gs://"),
-        ("s3://not a bucket/x", "no valid address"),
+        ("s3://not a bucket/x", "is not a valid address"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_named(store, url, named, monkeypatch):
