@@ -64,7 +64,7 @@ class NativeEngine:
             )
         except (RuntimeError, OSError) as error:
             raise ValueError(
-                f"KenLM cannot load config.decode.lm={settings.lm!r}: {model_file.kenlm_words(error)}. It may be cut "
+                f"KenLM cannot load config.decode.lm={settings.lm!r}: {model_file.kenlm_message(error)}. It may be cut "
                 "off, or made on a machine of another kind; make it again (python -m decoding.lm train --help), or choose another file"
             ) from error
 
@@ -74,7 +74,7 @@ class NativeEngine:
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
         """Decode [U, K] arrays on `config.decode.threads` threads, outside of the interpreter's lock."""
-        found = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.cores)
+        found = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.thread_count)
         return [
             [self._hypothesis(told, rows[:, BLANK]) for told in candidates]
             for rows, candidates in zip(log_probs, found, strict=True)

@@ -73,7 +73,7 @@ class LibraryEngine:
             if settings.lm:
                 load("kenlm")
         self._decoder = self._build(settings.alpha, settings.beta)
-        self._threads = ThreadPoolExecutor(settings.cores) if name == "ctc_beam_decoder" else None
+        self._threads = ThreadPoolExecutor(settings.thread_count) if name == "ctc_beam_decoder" else None
 
     def _read_hot_words(self) -> tuple[list[str], float]:
         weights = self._settings.hot_word_weights()
@@ -108,7 +108,7 @@ class LibraryEngine:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{self.name} cannot load config.decode.lm={self._settings.lm!r}: {model_file.kenlm_words(error)}; make it again "
+                f"{self.name} cannot load config.decode.lm={self._settings.lm!r}: {model_file.kenlm_message(error)}; make it again "
                 "(python -m decoding.lm train --help), or choose another file"
             ) from error
 
