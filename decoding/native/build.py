@@ -1,7 +1,8 @@
 """Build the native decoder: `python -m decoding.native.build [--optional] [--sanitize]`.
 
-Compiles KenLM's query sources and ours into one extension module beside this file, in parallel, and again only where a
-source has changed. --optional ends well where there is no compiler. --sanitize builds with ASan and UBSan, elsewhere.
+Compiles KenLM's query sources and those of this folder into one extension module beside this file, in parallel; only
+what has changed is compiled again. --optional: succeed without a compiler. --sanitize: build with ASan and UBSan, into
+another folder.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from input_pipeline.storage import whole_file
 
 HERE = Path(__file__).resolve().parent
 EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
-MAX_ORDER = 6  # of a language model, as the original's
+MAX_ORDER = 6  # of language models, as in the original
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-w", f"-DKENLM_MAX_ORDER={MAX_ORDER}")
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer")
 COMPRESSION = {
@@ -31,24 +32,24 @@ COMPRESSION = {
 
 
 class BuildError(RuntimeError):
-    """The compiler's own words."""
+    """The extension cannot be built; the message has the compiler's output."""
 
 
 def find_compiler() -> str | None:
-    """Return the C++ compiler to use: $CXX, or the first that is found."""
+    """Return the path of the C++ compiler: $CXX, else the first one found; None if there is none."""
     names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def sources(kenlm: Path) -> list[Path]:
-    """List what is compiled: KenLM without its tests and programs, and ours."""
+    """Return the files to compile: KenLM's without tests and programs, and those of this folder."""
     folders = (kenlm / "lm", kenlm / "util", kenlm / "util" / "double-conversion")
     found = [file for folder in folders for file in sorted(folder.glob("*.cc"))]
     return [f for f in found if not f.stem.endswith(("_test", "_main"))] + sorted(HERE.glob("*.cc"))
 
 
 def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) -> bool:
-    """Compile into `folder` and link to `output`; return whether anything was done. Raises BuildError, SourceError."""
+    """Compile into `folder` and link `output`; return False if it was up to date. Raises BuildError, SourceError."""
     import pybind11
     from tqdm import tqdm
 
@@ -72,7 +73,7 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         bar = tqdm(pool.map(compile_one, files), total=len(files), desc="native decoder", unit=" files", delay=1)
         objects = list(bar)
-    linked = folder / "linked"  # names what the output holds
+    linked = folder / "linked"  # lists the object files of the output
     names = "\n".join(target.name for target, _ in objects)
     if output.is_file() and linked.is_file() and linked.read_text() == names:
         return False
@@ -101,22 +102,22 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> int:
-    """Parse, build, say what became of it."""
+    """Run the command line, print the result and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optional", action="store_true", help="no compiler or no source is no failure")
+    parser.add_argument("--optional", action="store_true", help="succeed if compiler or source are missing")
     parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan, into build/native-sanitized")
-    a = parser.parse_args()
-    folder = kenlm_source.BUILD / ("native-sanitized" if a.sanitize else "native")
-    output = folder / EXTENSION if a.sanitize else HERE / EXTENSION
+    args = parser.parse_args()
+    folder = kenlm_source.BUILD / ("native-sanitized" if args.sanitize else "native")
+    output = folder / EXTENSION if args.sanitize else HERE / EXTENSION
     compiler = find_compiler()
     try:
         if compiler is None:
             raise BuildError("no C++ compiler was found (Debian: apt-get install g++; macOS: xcode-select --install)")
-        done = build(folder, output, compiler, sanitize=a.sanitize)
+        built = build(folder, output, compiler, sanitize=args.sanitize)
     except (BuildError, kenlm_source.SourceError) as error:
         print(f"the native decoder was not built; decoding falls back to ctc_beam_decoder: {error}", file=sys.stderr)
-        return 0 if a.optional else 1
-    print(f"native decoder: {output}" + ("" if done else " (nothing changed)"))
+        return 0 if args.optional else 1
+    print(f"native decoder: {output}" + ("" if built else " (up to date)"))
     return 0
 
 
