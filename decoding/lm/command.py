@@ -32,7 +32,7 @@ FALLBACK_DISCOUNTS = re.compile(r"Substituting fallback discounts for order (\d)
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What KenLM's programs are asked for: n of the n-grams, counts to prune, structure of the binary, memory to sort."""
+    """Options of KenLM's programs: n of the n-grams, counts to prune, structure of the binary, memory for sorting."""
 
     order: int
     prune: str

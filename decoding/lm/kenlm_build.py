@@ -31,25 +31,25 @@ class KenlmError(RuntimeError):
 
 def program(name: str) -> str:
     """Return the path of a program: the one built here, else one on the PATH. Raises KenlmError."""
-    found = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
-    if not found:
+    path = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
+    if not path:
         raise KenlmError(f"KenLM's {name} is not built: run make kenlm")
-    return found
+    return path
 
 
 def missing() -> list[str]:
     """Return the missing tools and headers that the build needs."""
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    found = [name for name in ("cmake",) if not shutil.which(name)]
+    absent = [name for name in ("cmake",) if not shutil.which(name)]
     if compiler is None:
-        return [*found, "a C++ compiler"]
+        return [*absent, "a C++ compiler"]
     for header in HEADERS:
         check = subprocess.run(
             [compiler, "-E", "-x", "c++", "-"], input=f"#include <{header}>", capture_output=True, text=True
         )
         if check.returncode:
-            found.append(header)
-    return found
+            absent.append(header)
+    return absent
 
 
 def build() -> None:

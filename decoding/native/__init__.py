@@ -76,10 +76,10 @@ class NativeEngine:
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
         """Decode arrays [U, K] in `config.decode.threads` threads, without holding the interpreter lock."""
-        found = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.thread_count)
+        decoded = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.thread_count)
         return [
             [self._hypothesis(raw, rows[:, BLANK]) for raw in candidates]
-            for rows, candidates in zip(log_probs, found, strict=True)
+            for rows, candidates in zip(log_probs, decoded, strict=True)
         ]
 
     def stream(self) -> "NativeStream":

@@ -38,14 +38,14 @@ class BuildError(RuntimeError):
 def find_compiler() -> str | None:
     """Return the path of the C++ compiler: $CXX, else the first one found; None if there is none."""
     names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def sources(kenlm: Path) -> list[Path]:
     """Return the files to compile: KenLM's without tests and programs, and those of this folder."""
     folders = (kenlm / "lm", kenlm / "util", kenlm / "util" / "double-conversion")
-    found = [file for folder in folders for file in sorted(folder.glob("*.cc"))]
-    return [f for f in found if not f.stem.endswith(("_test", "_main"))] + sorted(HERE.glob("*.cc"))
+    files = [file for folder in folders for file in sorted(folder.glob("*.cc"))]
+    return [file for file in files if not file.stem.endswith(("_test", "_main"))] + sorted(HERE.glob("*.cc"))
 
 
 def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) -> bool:

@@ -149,8 +149,8 @@ class Task:
         """Decode all utterances with these weights and count the errors."""
         engine.rescale(alpha, beta)
         words = characters = Counts()
-        for reference, found in zip(self.references, engine.decode_batch(self.log_probs), strict=True):
-            more_words, more_characters = count_utterance(reference, found[0].text, self.rules)
+        for reference, hypotheses in zip(self.references, engine.decode_batch(self.log_probs), strict=True):
+            more_words, more_characters = count_utterance(reference, hypotheses[0].text, self.rules)
             words, characters = words + more_words, characters + more_characters
         return Point(alpha, beta, words.errors, words.reference, characters.errors, characters.reference)
 

@@ -127,7 +127,7 @@ class LibraryEngine:
 
     def _decode(self, log_probs: np.ndarray) -> list[Hypothesis]:
         single = self._settings.nbest == 1
-        found = self._decoder.decode_beams(
+        beams = self._decoder.decode_beams(
             log_probs,
             beam_width=self._settings.beam_size,
             beam_prune_logp=-self._settings.threshold,
@@ -136,7 +136,7 @@ class LibraryEngine:
             hotwords=self._hot_words,
             hotword_weight=self._hot_weight,
         )
-        return [self._hypothesis(log_probs, frames, score) for _, _, frames, _, score in found[: self._settings.nbest]]
+        return [self._hypothesis(log_probs, frames, score) for _, _, frames, _, score in beams[: self._settings.nbest]]
 
     def _hypothesis(
         self, log_probs: np.ndarray, frames: Sequence[tuple[str, tuple[int, int]]], score: float
@@ -145,11 +145,11 @@ class LibraryEngine:
         words, total, symbols, last = [], 0.0, 0, 0
         starts = [first for _, (first, _) in frames[1:]] + [len(log_probs)]
         for (text, (first, end)), following in zip(frames, starts, strict=False):  # without words there is one start
-            found = align(log_probs, self._vocabulary.encode(text).tolist(), max(first, last), max(end, following))
-            last = found.end
-            confidence = math.exp(found.log_p / len(text))
-            words.append(Word(text, found.first * self._frame_s, found.end * self._frame_s, confidence))
-            total, symbols = total + found.log_p, symbols + len(text)
+            aligned = align(log_probs, self._vocabulary.encode(text).tolist(), max(first, last), max(end, following))
+            last = aligned.end
+            confidence = math.exp(aligned.log_p / len(text))
+            words.append(Word(text, aligned.first * self._frame_s, aligned.end * self._frame_s, confidence))
+            total, symbols = total + aligned.log_p, symbols + len(text)
         if not words:
             total, symbols = float(np.maximum(log_probs[:, BLANK], math.log(LEAST_PROBABILITY)).sum()), len(log_probs)
         text = (" " if self._spaced else "").join(word.text for word in words)
