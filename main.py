@@ -53,10 +53,10 @@ def main(argv: list[str]) -> None:
     from ds2_jax.cli import exit_codes  # after the flags: a misspelt one fails at once
     from ds2_jax.parallel import processes  # after the flags: a misspelt one fails at once
 
-    with exit_codes.readable(_WORKDIR.value or _OUTPUT.value):
+    with exit_codes.report_errors(_WORKDIR.value or _OUTPUT.value):
         if not flags.FLAGS["verbosity"].present:  # libraries tell much, and print what they raise as well
             absl_logging.set_verbosity(absl_logging.FATAL)
-        processes.start({name: str(flags.FLAGS[name].value) for name in CLUSTER})
+        processes.join({name: str(flags.FLAGS[name].value) for name in CLUSTER})
         first = processes.rank() == 0
         for name in ("ds2_jax", "input_pipeline", "decoding"):
             logging.getLogger(name).setLevel(logging.INFO if first else logging.WARNING)
@@ -68,19 +68,20 @@ def main(argv: list[str]) -> None:
 
 def run() -> dict | None:
     """Check the config and do what --mode says; return what is printed."""
-    from ds2_jax.cli import config_check, evaluate, export, infer, tune
+    from ds2_jax.cli import evaluate, export, infer, settings, train, tune
     from ds2_jax.parallel import processes
-    from ds2_jax.training import train
 
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
-    processes.introduce({"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value})
-    config_check.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
+    processes.require_same_start(
+        {"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value}
+    )
+    settings.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
     if mode == "infer":
         infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)
         return None
     if mode == "export":
         return export.run_export(config, workdir, _OUTPUT.value)
-    return {"train": train.train, "eval": evaluate.run_eval, "tune": tune.run_tune}[mode](config, workdir)
+    return {"train": train.run_train, "eval": evaluate.run_eval, "tune": tune.run_tune}[mode](config, workdir)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.measure import forget_peak_memory, machine, peak_memory_mb, resident_memory_mb
 from input_pipeline import manifest
-from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import encode_transcripts
@@ -83,10 +83,10 @@ def main() -> None:
     vocabulary = Vocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
     (labels, _), encode_s, _ = timed(lambda: encode_transcripts(utterances, vocabulary, "en"))
     settings = BatchSettings(size=a.batch, buckets=a.buckets, shuffle=a.shuffle)
-    features = FeatureSettings()
+    front_end = FrontEnd(FeatureSettings(), "utterance")
 
     def plan() -> tuple[Corpus, EpochSpecs]:
-        corpus = Corpus(utterances, labels, features, "utterance", None, settings, augmentation)
+        corpus = Corpus(utterances, labels, front_end, settings, augmentation)
         return corpus, corpus.epoch(1)
 
     before_mb = resident_memory_mb()

@@ -37,16 +37,15 @@ class Spoken:
 
 def run_network(model: str, manifest_path: str) -> Spoken:
     """Run a model once over a manifest."""
-    from configs import base
     from ds2_jax.artifacts.load import load_model
     from ds2_jax.parallel import sharding
-    from ds2_jax.recognition.evaluation import Evaluator
+    from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
     from input_pipeline import manifest as manifests
 
     meta, variables = load_model(model)
     manifest = manifests.read(manifest_path)
-    evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
-    found, _ = evaluator.log_probs(variables, evaluator.corpus(manifest, base.get_config(), None))
+    evaluator = Evaluator(meta, sharding.make_mesh(), EvaluationSettings(), all_symbols=True)
+    found, _ = evaluator.log_probs(variables, evaluator.corpus(manifest))
     rows = sorted(found)
     references = [normalise(manifest.text[row], meta.language) for row in rows]
     return Spoken([found[row] for row in rows], references, meta.vocabulary.symbols, meta.language, meta.output_frame_s)

@@ -16,10 +16,11 @@ from absl import flags
 
 from benchmarks import measure
 from configs import an4
+from ds2_jax.cli import settings
 from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.data import describe_model, make_corpus, read_training_manifest
+from ds2_jax.training.data import describe_model, make_corpus, read_manifests
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
@@ -37,17 +38,18 @@ def main() -> None:
     flags.FLAGS.mark_as_parsed()
     logging.disable(logging.WARNING)
     config = an4.get_config()
-    config.data.train, config.augment.file = a.manifest, a.augment
+    config.data.train, config.data.dev, config.data.test, config.augment.file = a.manifest, "", "", a.augment
     config.model.rnn_size = a.rnn_size or config.model.rnn_size
-    manifest, mesh = read_training_manifest(config), sharding.make_mesh()
+    asked, mesh = settings.training(config), sharding.make_mesh()
+    manifest = read_manifests(asked.data).train
     with tempfile.TemporaryDirectory() as folder:
-        meta = describe_model(config, manifest, folder)
-    corpus = make_corpus(config, manifest, meta, mesh)
-    optimizer = make_optimizer(config.optim, make_schedule(config.optim, 1000, 100))
+        meta = describe_model(asked, manifest, folder)
+    corpus = make_corpus(asked, manifest, meta, mesh)
+    optimizer = make_optimizer(asked.optim, make_schedule(asked.optim, 1000, 100))
     state = init_state(init_variables(meta.network, meta.feature_size, 0), optimizer, average=True)
     state = jax.device_put(state, sharding.replicated(mesh))
-    step = make_train_step(meta.network, optimizer, seed=0, ema=config.optim.ema)
-    compiled = compile_steps(step, state, corpus.buckets, meta.feature_size, mesh, corpus.loading.multiple)
+    step = make_train_step(meta.network, optimizer, seed=0, ema=asked.optim.ema)
+    compiled = compile_steps(step, state, corpus.shapes, meta.feature_size, mesh)
     specs = corpus.epoch(1)[: a.batches]
 
     def run(batches) -> tuple[float, float]:

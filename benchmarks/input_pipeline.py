@@ -22,9 +22,18 @@ from absl import flags
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import KINDS, FeatureSettings, FeatureStats, extract, feature_size, normalise
+from input_pipeline.audio.features import (
+    KINDS,
+    FeatureSettings,
+    FeatureStats,
+    FrontEnd,
+    extract,
+    feature_size,
+    normalise,
+)
 from input_pipeline.augment import Augmentation, rng_for
-from input_pipeline.batches.corpus import Corpus, Loading
+from input_pipeline.batches.corpus import Corpus
+from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 
 WARM_UP = 50  # clips that are taken through all parts before it counts
@@ -118,8 +127,8 @@ def main() -> None:
     time_parts(clips.audio[:WARM_UP], settings, augmentation)
     seconds, parts = time_parts(clips.audio, settings, augmentation)
     plan = BatchSettings(size=a.batch, buckets=a.buckets, sortagrad=False)
-    loading = Loading(workers=a.workers, threads=a.threads)
-    corpus = Corpus(clips, None, settings, "corpus", flat_stats(settings), plan, augmentation, loading=loading)
+    load = LoadSettings(workers=a.workers, threads=a.threads)
+    corpus = Corpus(clips, None, FrontEnd(settings, "corpus", flat_stats(settings)), plan, augmentation, load=load)
     specs = corpus.epoch(0)
     start, clock = processor_s(), time.perf_counter()
     for _ in tqdm(corpus.batches(specs), total=len(specs), desc="end to end", delay=2):
@@ -134,7 +143,7 @@ def main() -> None:
         "audio_s_per_s": round(seconds / wall_s),
         "parts": {part: round(seconds / max(part_s, 1e-9)) for part, part_s in parts.items()},
         "share": {part: round(value, 3) for part, value in share.items()},
-        "padding": round(corpus.padding(0), 4),
+        "padding": round(specs.padding, 4),
         "cores": os.cpu_count(),
     }
     print(json.dumps(result | {"options": vars(a)}))

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ds2_jax.training.data import feature_settings
+from ds2_jax.cli import settings
 from input_pipeline import manifest as manifests
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import choose_shapes
 from input_pipeline.batches.loader import frames_of
-from input_pipeline.batches.plan import BatchSettings, Bucket
+from input_pipeline.batches.plan import Bucket
 
 # Share of the utterances that are not longer than so many seconds, and symbols of text a second, least and most of them.
 # LibriSpeech: 960 h in 281,241 utterances, most of them 12 to 16 s. AISHELL: 178 h in 141,600, 1.2 to 14.7 s.
@@ -63,10 +63,8 @@ def lengths(config: ConfigDict, manifest: str = "") -> tuple[np.ndarray, np.ndar
 
 def shapes(config: ConfigDict, seconds: np.ndarray, symbols: np.ndarray, *, training: bool) -> list[Bucket]:
     """Choose the shapes as training or evaluation does, longest first."""
-    (features, _), batch = feature_settings(config), config.batch
+    asked = settings.training(config)
+    features, batch, augmentation = asked.new_model.features, asked.evaluation.batch, Augmentation()
     if training:
-        augmentation = Augmentation.load(config.augment.file, features.sample_rate_hz)
-        settings = BatchSettings(batch.size, batch.seconds, batch.buckets)
-    else:
-        augmentation, settings = Augmentation(), BatchSettings(batch.eval_size, 0.0, batch.eval_buckets)
-    return choose_shapes(frames_of(seconds, features), symbols, features, settings, augmentation)[::-1]
+        batch, augmentation = asked.batch, Augmentation.load(asked.augmentation, features.sample_rate_hz)
+    return choose_shapes(frames_of(seconds, features), symbols, features, batch, augmentation)[::-1]

@@ -67,7 +67,7 @@ def work(a: argparse.Namespace) -> dict:
     mesh = jax.sharding.Mesh(np.array(jax.devices()[: a.worker]).reshape(-1, 1), (sharding.DATA, sharding.FSDP))
     vocabulary = recipe_shapes.VOCABULARY[recipe_shapes.corpus_of(config)]
     step, abstract, bins = make_steps(config, vocabulary, mesh)["train"]
-    shardings = sharding.of_state(abstract, mesh)
+    shardings = sharding.state_sharding(abstract, mesh)
 
     def start():
         keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(abstract))))

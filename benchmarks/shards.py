@@ -32,8 +32,9 @@ from tqdm import tqdm
 from benchmarks.local_store import BUCKET
 from benchmarks.measure import machine
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureSettings
-from input_pipeline.batches.corpus import Corpus, Loading
+from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.batches.corpus import Corpus
+from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest.pack import pack
 from input_pipeline.shards import source as shard_source
@@ -105,11 +106,9 @@ def waiting(path: str, step_s: float, batch: int, threads: int) -> float:
     corpus = Corpus(
         manifest.read(path, need_text=False),
         None,
-        FeatureSettings(),
-        "utterance",
-        None,
+        FrontEnd(FeatureSettings(), "utterance"),
         BatchSettings(size=batch, buckets=8, shuffle="instance_shuffle"),
-        loading=Loading(threads=max(threads, 1), prefetch=4),
+        load=LoadSettings(threads=max(threads, 1), prefetch=4),
     )
     specs = corpus.epoch(1)
     batches = corpus.batches(specs) if threads else map(corpus.loader(), specs)

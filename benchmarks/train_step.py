@@ -16,7 +16,7 @@ import optax
 
 from benchmarks import measure
 from ds2_jax.cli.export import count
-from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables, parse_conv
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.network.rnn import CELLS
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--compute_dtype", choices=("float32", "bfloat16"), default="float32")
     a = parser.parse_args()
     settings = ModelSettings(
-        conv=parse_conv(CONV),
+        conv=CONV,
         cell=a.cell,
         rnn_size=a.hidden,
         rnn_layers=a.layers,

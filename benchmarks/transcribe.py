@@ -14,12 +14,13 @@ import time
 import numpy as np
 
 from benchmarks import measure
-from configs import base
 from decoding.scoring.error_rate import summarise
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.parallel import sharding
-from ds2_jax.recognition.evaluation import Evaluator
+from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests
+from input_pipeline.batches.loader import LoadSettings
+from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.cores import usable_cores
 from input_pipeline.text import ScoringRules
 
@@ -37,13 +38,13 @@ def main() -> None:
     if a.cores == "1" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before JAX starts its threads
     meta, variables = load_model(a.model)
-    config = base.get_config()
-    config.batch.eval_size, config.data.threads = a.batch, usable_cores()
     manifest = manifests.read(a.manifest)
     if a.limit:
         manifest = manifest.select(np.arange(min(a.limit, len(manifest))))
-    evaluator = Evaluator(meta, sharding.make_mesh())
-    corpus = evaluator.corpus(manifest, config, None)
+    batch = BatchSettings(size=a.batch, buckets=4, shuffle="none")
+    settings = EvaluationSettings(batch, LoadSettings(threads=usable_cores()))
+    evaluator = Evaluator(meta, sharding.make_mesh(), settings)
+    corpus = evaluator.corpus(manifest)
     found = evaluator.transcribe(variables, corpus)  # compiles
     seconds = []
     for _ in range(a.runs):

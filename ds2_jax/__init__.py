@@ -1,0 +1,52 @@
+"""DeepSpeech2 speech recognition in JAX/Flax.
+
+    import ds2_jax
+    model = ds2_jax.load("models/an4")
+    print(model.transcribe("speech.wav").text)
+
+What is named here is imported when it is used: `import ds2_jax` itself is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from decoding.hypothesis import Hypothesis, Word
+    from decoding.settings import BeamSettings
+    from ds2_jax.artifacts.bundle import ModelFileError
+    from ds2_jax.recognition.evaluation import evaluate
+    from ds2_jax.recognition.recogniser import Recogniser, Transcript, load
+    from input_pipeline.audio import AudioError
+
+_MODULES = {
+    "AudioError": "input_pipeline.audio",
+    "BeamSettings": "decoding.settings",
+    "Hypothesis": "decoding.hypothesis",
+    "ModelFileError": "ds2_jax.artifacts.bundle",
+    "Recogniser": "ds2_jax.recognition.recogniser",
+    "Transcript": "ds2_jax.recognition.recogniser",
+    "Word": "decoding.hypothesis",
+    "evaluate": "ds2_jax.recognition.evaluation",
+    "load": "ds2_jax.recognition.recogniser",
+}
+__all__ = [
+    "AudioError",
+    "BeamSettings",
+    "Hypothesis",
+    "ModelFileError",
+    "Recogniser",
+    "Transcript",
+    "Word",
+    "evaluate",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ds2_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,7 +19,7 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save
 
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, feature_size
+from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd, feature_size
 from input_pipeline.text import Vocabulary
 
 VERSION = 1
@@ -34,7 +34,7 @@ class ModelFileError(ValueError):
 class ModelMeta:
     """The description that travels with every checkpoint and bundle: network, features, vocabulary, language."""
 
-    model: Mapping[str, Any]  # config.model
+    model: ModelSettings
     features: FeatureSettings
     normalisation: str
     stats: FeatureStats | None
@@ -44,7 +44,7 @@ class ModelMeta:
     @property
     def network(self) -> DeepSpeech2:
         """The network described."""
-        return DeepSpeech2(ModelSettings.from_config(self.model), self.vocabulary.size)
+        return DeepSpeech2(self.model, self.vocabulary.size)
 
     @property
     def feature_size(self) -> int:
@@ -52,9 +52,14 @@ class ModelMeta:
         return feature_size(self.features)
 
     @property
+    def front_end(self) -> FrontEnd:
+        """What makes the network's input of samples."""
+        return FrontEnd(self.features, self.normalisation, self.stats)
+
+    @property
     def output_frame_s(self) -> float:
         """Seconds between two output frames."""
-        return ModelSettings.from_config(self.model).time_stride * self.features.stride_ms / 1000
+        return self.model.time_stride * self.features.stride_ms / 1000
 
     def abstract_variables(self) -> dict:
         """Shapes and types of parameters and batch statistics."""
@@ -65,7 +70,7 @@ class ModelMeta:
         stats = self.stats and {"mean": self.stats.mean.tolist(), "std": self.stats.std.tolist()}
         return {
             "version": VERSION,
-            "model": dict(self.model),
+            "model": dataclasses.asdict(self.model),
             "features": dataclasses.asdict(self.features),
             "normalisation": self.normalisation,
             "stats": stats,
@@ -85,7 +90,7 @@ class ModelMeta:
                 np.array(values["stats"]["mean"], np.float32), np.array(values["stats"]["std"], np.float32)
             )
             return cls(
-                model=dict(values["model"]),
+                model=ModelSettings(**values["model"]),
                 features=FeatureSettings(**values["features"]),
                 normalisation=values["normalisation"],
                 stats=stats or None,

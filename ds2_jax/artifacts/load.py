@@ -61,7 +61,7 @@ def find_checkpoint(path: str) -> Any:
             return folder / FOLDER / str(best_step({int(entry.name): _read_metrics(entry) for entry in whole}))
     kinds = "a bundle (with model.safetensors), a checkpoint, or a run folder with checkpoints/"
     state = "has no complete checkpoint" if folder.is_dir() else "does not exist"
-    raise ModelFileError(f"config.restore is {path!r}, which {state}; name {kinds}")
+    raise ModelFileError(f"the model {path!r} {state}; name {kinds}")
 
 
 def absolute(path: str) -> Any:

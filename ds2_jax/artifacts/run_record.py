@@ -9,15 +9,15 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
 
 
-def write_run_record(workdir: str, config: ConfigDict, step: int, digests: Mapping[str, str]) -> None:
-    """Add this start to `run.json`, and write the resolved config beside it."""
+def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, digests: Mapping[str, str]) -> None:
+    """Add this start to `run.json`, and write the settings to `config.json`."""
     path = Path(workdir, "run.json")
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def write_run_record(workdir: str, config: ConfigDict, step: int, digests: Mappi
         }
     )
     _write(path, starts)
-    _write(Path(workdir, "config.json"), config.to_dict())
+    _write(Path(workdir, "config.json"), dict(settings))
 
 
 def commit() -> str:

@@ -129,7 +129,7 @@ def _require_shared(path: str) -> None:
     """Raise where not all processes see the same folder: all of them write the checkpoints."""
     if processes.count() == 1:
         return
-    token = Path(path, f".shared-{processes.from_first(lambda: uuid.uuid4().hex)}")
+    token = Path(path, f".shared-{processes.broadcast(lambda: uuid.uuid4().hex)}")
     if processes.rank() == 0:
         token.write_text("")
     processes.barrier()

@@ -29,7 +29,7 @@ FOR_PEOPLE = (ValueError, OSError, MemoryError, FloatingPointError)
 
 
 @contextlib.contextmanager
-def readable(output: str) -> Iterator[None]:
+def report_errors(output: str) -> Iterator[None]:
     """End the program with a readable line where what is inside fails, and tell the other processes.
 
     output: folder or file that is written, for a full disk.
@@ -46,20 +46,20 @@ def readable(output: str) -> Iterator[None]:
         processes.finish()
         sys.exit(RETRY if stopped.signal == signal.SIGTERM else 0 if saved else INTERRUPTED)
     except Interrupted as interrupt:
-        processes.leave(128 + interrupt.signal, str(interrupt))
+        processes.abort(128 + interrupt.signal, str(interrupt))
     except KeyboardInterrupt:
         if processes.count() == 1:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
-        processes.leave(INTERRUPTED, "interrupted by Ctrl-C")
+        processes.abort(INTERRUPTED, "interrupted by Ctrl-C")
     except Exception as error:
-        processes.blame(error)
+        processes.explain_broken_connection(error)
         expected = isinstance(error, FOR_PEOPLE) and not absl_logging.level_debug()
         if not expected and processes.count() == 1:
             raise
         if not expected:  # Python would wait for the others, which wait for this one
             traceback.print_exc()
-        processes.leave(RETRY if isinstance(error, WorkdirInUse) else 1, _describe(error, output))
+        processes.abort(RETRY if isinstance(error, WorkdirInUse) else 1, _describe(error, output))
 
 
 def _describe(error: Exception, output: str) -> str:

@@ -1,17 +1,19 @@
 """`--mode=export`: write a checkpoint as a bundle, with a model card that says what is known of it."""
 
+import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.bundle import ModelMeta, save_bundle
 from ds2_jax.artifacts.load import FOLDER, find_checkpoint, load_model
 from ds2_jax.artifacts.run_record import commit
+from ds2_jax.cli import settings
 from ds2_jax.parallel import processes
 from ds2_jax.recognition import decode_settings
 from input_pipeline.storage import object_store
@@ -19,7 +21,7 @@ from input_pipeline.storage import object_store
 SYMBOLS_SHOWN = 80
 
 
-def run_export(config: Mapping, workdir: str, output: str) -> dict:
+def run_export(config: ConfigDict, workdir: str, output: str) -> dict:
     """Write `config.restore` (or the best checkpoint of the workdir) to the folder `output`.
 
     A language model, that of config.decode.lm or of the bundle restored, goes with it, and how to decode with it. Return
@@ -31,15 +33,15 @@ def run_export(config: Mapping, workdir: str, output: str) -> dict:
         raise ValueError(f"--output={output} is in a store: export to a folder, then copy it")
     if not output:
         raise ValueError("--output is empty: name the folder of the bundle, --output=models/mine")
-    source = config["restore"] or workdir
+    source = config.restore or workdir
     meta, variables = load_model(source)
-    decoding = decode_settings.files_for_bundle(config, meta)
+    decoding = settings.decoding(config)
     save_bundle(
         output,
         meta,
         variables,
-        model_card(meta, variables, source, output) + decode_settings.card_section(config),
-        decoding,
+        model_card(meta, variables, source, output) + decode_settings.card_section(decoding),
+        decode_settings.files_for_bundle(decoding, meta),
     )
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count(variables["params"]), "bytes": size}
@@ -55,7 +57,7 @@ def model_card(meta: ModelMeta, variables: dict, source: str, output: str) -> st
 
     Results are added by who measures them.
     """
-    model = "\n".join(f"| `{name}` | {value} |" for name, value in sorted(meta.model.items()))
+    model = "\n".join(f"| `{name}` | {value} |" for name, value in sorted(dataclasses.asdict(meta.model).items()))
     symbols = "".join(meta.vocabulary.symbols[:SYMBOLS_SHOWN])
     features = f"{meta.features.kind}, {meta.feature_size} values a frame, {meta.features.sample_rate_hz} Hz"
     return f"""# {Path(output).name}

@@ -5,7 +5,7 @@ Letters: B batch, T frames, U frames after striding, F frequency, C channels, H 
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,28 +30,30 @@ class ConvLayer:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Everything that decides the shapes and the arithmetic of the network, besides its input and vocabulary size."""
+    """The section `model` of a config: the shapes and the arithmetic of the network, besides its input and vocabulary size.
 
-    conv: tuple[ConvLayer, ...]
-    cell: str
-    rnn_size: int
-    rnn_layers: int
-    bidirectional: bool
-    merge: str
-    share_input: bool
-    activation_clip: float
-    dropout: float
-    norm_momentum: float
-    compute_dtype: str
+    conv: convolutions as text, time x frequency, kernel/stride:channels. Raises ValueError naming field, value and mend.
+    """
+
+    conv: str = "11x41/3x2:32, 11x21/1x2:32"
+    cell: str = "gru"
+    rnn_size: int = 512
+    rnn_layers: int = 3
+    bidirectional: bool = True
+    merge: str = "sum"
+    share_input: bool = False
+    activation_clip: float = 20.0
+    dropout: float = 0.0
+    norm_momentum: float = 0.9
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
-        """Refuse what cannot be built, naming field, value and mend."""
-        for layer in self.conv:
+        """Refuse what cannot be built."""
+        for layer in self.conv_layers:
             if any(k < 1 or k % 2 == 0 for k in layer.kernel) or any(s < 1 for s in layer.stride) or layer.channels < 1:
                 raise ValueError(
                     f"config.model.conv: {layer} is not possible; use odd kernels, strides and channels of 1 or more"
                 )
-        _check(bool(self.conv), "conv", self.conv, "give at least one layer, e.g. '11x41/3x2:32'")
         _check(self.cell in CELLS, "cell", self.cell, f"choose one of {', '.join(CELLS)}")
         _check(self.merge in ("sum", "concat"), "merge", self.merge, "choose 'sum' or 'concat'")
         _check(self.rnn_size >= 1, "rnn_size", self.rnn_size, "use 1 or more")
@@ -61,20 +63,19 @@ class ModelSettings:
         _check(self.activation_clip > 0, "activation_clip", self.activation_clip, "use a positive ceiling such as 20")
         _check(self.compute_dtype in DTYPES, "compute_dtype", self.compute_dtype, f"choose one of {', '.join(DTYPES)}")
 
-    @classmethod
-    def from_config(cls, config: Mapping) -> "ModelSettings":
-        """Read `config.model`; convolutions are text such as '11x41/3x2:32, 11x21/1x2:32' (kernel/stride:channels)."""
-        values = {field.name: config[field.name] for field in dataclasses.fields(cls)}
-        return cls(**{**values, "conv": parse_conv(config["conv"])})
+    @functools.cached_property
+    def conv_layers(self) -> tuple[ConvLayer, ...]:
+        """The convolutions, in order."""
+        return parse_conv(self.conv)
 
     @property
     def time_stride(self) -> int:
         """Input frames that become one output frame."""
-        return int(np.prod([layer.stride[0] for layer in self.conv]))
+        return int(np.prod([layer.stride[0] for layer in self.conv_layers]))
 
     def output_frames(self, frames):
         """U for T frames; works on numbers and on integer arrays."""
-        for layer in self.conv:
+        for layer in self.conv_layers:
             frames = out_size(frames, layer.stride[0])
         return frames
 
@@ -120,7 +121,7 @@ class DeepSpeech2(nn.Module):
         dtype = DTYPES[s.compute_dtype]
         inside = jnp.arange(spectrogram.shape[1]) < frames[:, None]  # [B, T]; the first kernel reaches into padding
         x, lengths = jnp.where(inside[..., None], spectrogram, 0)[..., None].astype(dtype), frames
-        for i, layer in enumerate(s.conv):
+        for i, layer in enumerate(s.conv_layers):
             x, lengths = self._convolve(i, layer, x, lengths, train)
         batch, length, bins, channels = x.shape
         x = x.transpose(1, 0, 2, 3).reshape(length, batch, bins * channels)  # time first: the recurrence slices it

@@ -73,7 +73,7 @@ def prefix() -> str:
     return f"[{rank()}/{count()}] " if count() > 1 else ""
 
 
-def start(flags: Mapping[str, str]) -> None:
+def join(flags: Mapping[str, str]) -> None:
     """Join the other processes, if there are any (ds2_jax/parallel/discovery.py), before the first use of a device.
 
     flags: those of main.py, '' where not given. Raises ValueError where there are not as many processes or devices as
@@ -124,9 +124,9 @@ def _connect(place: Place) -> None:
 
     def judge() -> None:
         if _Run.watch is not None:
-            _Run.watch.judge_abort()
+            _Run.watch.explain_abort()
         elif not _Run.met:
-            watch.end_at_once(watch.RETRY, _why_alone(place, seconds), rank(), count())
+            watch.exit_now(watch.RETRY, _why_alone(place, seconds), rank(), count())
 
     watch.on_abort(judge)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -185,7 +185,7 @@ def _refuse_taken_port(coordinator: str) -> None:
             ) from error
 
 
-def introduce(settings: Mapping[str, Any]) -> None:
+def require_same_start(settings: Mapping[str, Any]) -> None:
     """Log how many processes, machines and devices there are; raise ValueError where not all are started alike.
 
     settings: nested, that all processes have to share, besides the program's version and the number of devices.
@@ -273,7 +273,7 @@ def code_version() -> dict[str, str]:
     return {"source files (digest)": digest.hexdigest()[:16], "jax": jax.__version__, "numpy": np.__version__}
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
     """Let process 0 make something and hand it to all."""
     if count() == 1:
         return make()
@@ -314,33 +314,33 @@ def gather(value: T, *, everywhere: bool = True) -> list[T]:
     return [value for _, value in sorted(found, key=lambda pair: pair[0])]
 
 
-def note(doing: str) -> None:
+def note_progress(doing: str) -> None:
     """Note that this process goes on, and with what; said of it where the others have to wait."""
     if _Run.watch is not None:
-        _Run.watch.note(doing)
+        _Run.watch.note_progress(doing)
 
 
 @contextlib.contextmanager
-def moving(stall_s: float) -> Iterator[None]:
+def expect_progress(stall_s: float) -> Iterator[None]:
     """End this process, naming who is behind, where there was no note for so long (0: never)."""
-    with _Run.watch.moving(stall_s) if _Run.watch is not None else contextlib.nullcontext():
+    with _Run.watch.expect_progress(stall_s) if _Run.watch is not None else contextlib.nullcontext():
         yield
 
 
-def leave(code: int, message: str) -> NoReturn:
+def abort(code: int, message: str) -> NoReturn:
     """End this process with a message; the others end, too, and name it."""
     if _Run.watch is not None:
-        _Run.watch.say_goodbye(code, message)
-    watch.end_at_once(code, message, rank(), count())
+        _Run.watch.announce_exit(code, message)
+    watch.exit_now(code, message, rank(), count())
     raise AssertionError  # not reached
 
 
-def blame(error: BaseException) -> None:
+def explain_broken_connection(error: BaseException) -> None:
     """Find out who is gone where an error says that a connection broke: then end, naming it; else return."""
     if _Run.watch is not None and any(word in str(error) for word in BROKEN):
         line = str(error).splitlines()[0]
         print(f"{prefix()}a connection broke ({line}): finding out who is gone", file=sys.stderr, flush=True)
-        _Run.watch.wait_for_verdict()
+        _Run.watch.wait_for_cause()
 
 
 def finish() -> None:

@@ -25,17 +25,22 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, fsdp), (DATA, FSDP))
 
 
+def local_mesh() -> Mesh:
+    """Put the devices of this process on one axis, for work that the processes share out among themselves."""
+    return Mesh(np.array(jax.local_devices()), (DATA,))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_row(mesh: Mesh) -> NamedSharding:
+def row_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def of_state(state: Any, mesh: Mesh) -> Any:
+def state_sharding(state: Any, mesh: Mesh) -> Any:
     """Say for each array of a state where it lives: on every device, or its longest axis that allows it split over fsdp."""
     return jax.tree.map(lambda array: NamedSharding(mesh, _split(array.shape, mesh.shape.get(FSDP, 1))), state)
 
@@ -48,7 +53,7 @@ def _split(shape: tuple[int, ...], parts: int) -> PartitionSpec:
     return PartitionSpec(*[FSDP if axis == longest else None for axis in range(len(shape))])
 
 
-def gatherer(mesh: Mesh) -> Callable[[T], T]:
+def make_gather(mesh: Mesh) -> Callable[[T], T]:
     """Return a function that makes whole parameters of split ones, inside jit; their gradient is summed, then split again.
 
     Said outright in this order, or the compiler splits and sends activations, which are larger; on accelerators it makes one
@@ -64,13 +69,13 @@ def gatherer(mesh: Mesh) -> Callable[[T], T]:
 
     def backward(_, gradient):
         summed = jax.lax.with_sharding_constraint(gradient, jax.tree.map(lambda _: whole, gradient))
-        return (jax.lax.with_sharding_constraint(summed, of_state(gradient, mesh)),)
+        return (jax.lax.with_sharding_constraint(summed, state_sharding(gradient, mesh)),)
 
     gather.defvjp(lambda tree: (gather(tree), None), backward)
     return gather
 
 
-def place(tree: T, shardings: Any) -> T:
+def put(tree: T, shardings: Any) -> T:
     """Put arrays that all processes hold alike where `shardings` (a tree like it, or one for all) says.
 
     Without comparing them between the processes, as jax.device_put would.
@@ -89,7 +94,7 @@ def place(tree: T, shardings: Any) -> T:
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Make global arrays of this process's rows of a batch; row counts are multiples of its devices."""
-    sharding = by_row(mesh)
+    sharding = row_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
@@ -97,10 +102,12 @@ def to_host(arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
     """Fetch arrays; of those that are split by row, this process's rows."""
     if all(array.is_fully_addressable for array in arrays.values()):
         return jax.device_get(arrays)
-    return {name: np.asarray(array) if array.is_fully_replicated else own_rows(array) for name, array in arrays.items()}
+    return {
+        name: np.asarray(array) if array.is_fully_replicated else local_rows(array) for name, array in arrays.items()
+    }
 
 
-def own_rows(array: jax.Array) -> np.ndarray:
+def local_rows(array: jax.Array) -> np.ndarray:
     """Return this process's rows of an array that is split by row, in order."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

@@ -45,7 +45,7 @@ class Stopping:
         self.stop = 0
         self._received = 0
         self._pending: collections.deque[jax.Array] = collections.deque()
-        self._rows = sharding.by_row(mesh)
+        self._rows = sharding.row_sharding(mesh)
         self._local_devices = mesh.size // processes.count()
         self._sum = jax.jit(lambda wishes: wishes.sum(0), out_shardings=sharding.replicated(mesh))
 
@@ -84,13 +84,13 @@ class Stopping:
             self._pending.clear()  # the same wish, handed in again since
         return bool(wanted)
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise Stopped where all are to stop: for loops with nothing to save."""
         self.agree()
         if self.stop:
             raise Stopped(self.stop)
 
-    def check_at_once(self) -> None:
+    def raise_if_signalled(self) -> None:
         """Raise Stopped where any process got a signal so far: all wait here for all, so not for loops of steps."""
         received = [int(number) for number in processes.exchange(str(int(self._received)))]
         if any(received):

@@ -20,7 +20,7 @@ BEAT_S = 2.0  # between two signs of life
 LOST_S = 60.0  # without one, after which a process counts as gone; JAX's own limit is 100 s
 BROKEN_S = 15.0  # the same where a connection broke already
 RETRY = 75  # exit code, EX_TEMPFAIL: start the same line again (main.py)
-AGAIN = "; run the same line again to go on from the last checkpoint"
+AGAIN = "; run the same command again to resume from the last checkpoint"
 
 ALIVE, LEFT, SEEN = "ds2/alive/", "ds2/left/", "ds2/seen/"
 
@@ -48,12 +48,12 @@ class Watch:
         for thread in self._threads:
             thread.start()
 
-    def note(self, doing: str) -> None:
+    def note_progress(self, doing: str) -> None:
         """Note that this process got one step further, and what it does now; each does so equally often."""
         self._notes, self._doing, self._noted = self._notes + 1, doing, time.monotonic()
 
     @contextlib.contextmanager
-    def moving(self, stall_s: float) -> Iterator[None]:
+    def expect_progress(self, stall_s: float) -> Iterator[None]:
         """Expect a note every `stall_s` seconds at least while this lasts; 0: do not expect any."""
         before, self._stall_s, self._noted = self._stall_s, stall_s, time.monotonic()
         try:
@@ -65,12 +65,12 @@ class Watch:
         """Stop watching: all processes are about to end."""
         self._ended.set()
 
-    def wait_for_verdict(self) -> None:
+    def wait_for_cause(self) -> None:
         """Wait, after a connection broke, until it is known who is gone; returns only where nobody is."""
         self._broken = True
         time.sleep(BROKEN_S + 3 * BEAT_S)
 
-    def say_goodbye(self, code: int, reason: str) -> None:
+    def announce_exit(self, code: int, reason: str) -> None:
         """Tell the others that this process ends, and wait a little until they know; process 0 takes their news with it."""
         self._leaving = code, reason
         self._ended.set()
@@ -122,7 +122,7 @@ class Watch:
             verdict = self._verdict(now)
             if verdict is None and self._stall_s and now - self._noted > self._stall_s:
                 reason = f"nothing has moved for {now - self._noted:.0f} s ({self._doing}); {self._who_is_behind()}"
-                self.say_goodbye(RETRY, reason)  # or the others would only see a connection break
+                self.announce_exit(RETRY, reason)  # or the others would only see a connection break
                 self._end_here(RETRY, reason + AGAIN)
             if verdict is not None and not self._ended.is_set():
                 self._end_here(*verdict)
@@ -161,12 +161,12 @@ class Watch:
     def _end_here(self, code: int, message: str) -> None:
         self._ending.acquire()  # never released: the first of the threads that get here says why
         print(file=sys.stderr)  # a progress bar may stand there
-        end_at_once(code, message, self._rank, len(self._names))
+        exit_now(code, message, self._rank, len(self._names))
 
-    def judge_abort(self) -> None:
+    def explain_abort(self) -> None:
         """End with a reason where JAX aborts the program since a process is gone; return where it does so for another."""
         if self._leaving is not None:
-            end_at_once(*self._leaving, self._rank, len(self._names))
+            exit_now(*self._leaving, self._rank, len(self._names))
         self._broken = True
         deadline = time.monotonic() + 4 * BEAT_S
         while time.monotonic() < deadline:
@@ -182,7 +182,7 @@ def _rank_of(key: str) -> int:
     return int(key.rpartition("/")[2])
 
 
-def end_at_once(code: int, message: str, rank: int, processes: int) -> None:
+def exit_now(code: int, message: str, rank: int, processes: int) -> None:
     """End the process, whatever its other threads wait for."""
     sys.stdout.flush()
     prefix = f"[{rank}/{processes}] " if processes > 1 else ""

@@ -12,15 +12,19 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from decoding.hypothesis import Hypothesis
 from decoding.scoring import report
 from decoding.scoring.error_rate import Result, summarise
 from decoding.search import greedy
 from decoding.search.beam import Engine
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.parallel import processes, sharding
+from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.step import make_eval_step
-from input_pipeline.batches.corpus import Corpus, Loading, describe_upsampling, name_problems
+from input_pipeline import manifest as manifests
+from input_pipeline.batches.corpus import Corpus, describe_upsampling, name_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
+from input_pipeline.batches.loader import LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
 from input_pipeline.text import ScoringRules, normalise
@@ -28,130 +32,27 @@ from input_pipeline.text import ScoringRules, normalise
 logger = logging.getLogger("ds2_jax")
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a manifest is evaluated: its batches, and how they are loaded."""
+
+    batch: BatchSettings = field(default_factory=lambda: BatchSettings(size=16, buckets=4, shuffle="none"))
+    load: LoadSettings = field(default_factory=LoadSettings)
+
+
 @dataclass
 class Transcripts:
     """What was recognised, by row of the manifest, and which rows could not be read."""
 
-    nbest: dict[int, list[greedy.Hypothesis]] = field(default_factory=dict)  # best first, at least one
+    nbest: dict[int, list[Hypothesis]] = field(default_factory=dict)  # best first, at least one
     problems: dict[int, str] = field(default_factory=dict)
     loss: float = 0.0  # sum of -ln p(text) over `count` utterances
     count: int = 0
 
     @property
-    def hypotheses(self) -> dict[int, greedy.Hypothesis]:
+    def hypotheses(self) -> dict[int, Hypothesis]:
         """The best hypothesis of each row."""
         return {row: found[0] for row, found in self.nbest.items()}
-
-
-class Evaluator:
-    """The compiled evaluation step of one model, used on any number of manifests and sets of variables.
-
-    Without an engine, decoding is greedy, and the device hands over the best symbols only.
-    """
-
-    def __init__(self, meta: ModelMeta, mesh: jax.sharding.Mesh, engine: Engine | None = None, *, all_symbols=False):
-        self._meta = meta
-        self._mesh = mesh
-        self._engine = engine
-        everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-        all_symbols = all_symbols or engine is not None
-        step = make_eval_step(meta.network, all_symbols=all_symbols)
-        of_rows = ("log_probs", "lengths") if all_symbols else ("ids", "probabilities", "lengths")
-        outputs = dict.fromkeys(of_rows, rows) | dict.fromkeys(("loss", "count", "infeasible"), everywhere)
-        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
-
-    def corpus(self, manifest: Manifest, config: Mapping, labels: Labels | None) -> Corpus:
-        """Plan a manifest for evaluation: by length, nothing augmented."""
-        batch = BatchSettings(
-            size=config["batch"]["eval_size"], seconds=0.0, buckets=config["batch"]["eval_buckets"], shuffle="none"
-        )
-        return Corpus(
-            manifest,
-            labels,
-            self._meta.features,
-            self._meta.normalisation,
-            self._meta.stats,
-            batch,
-            loading=loading(config, self._mesh),
-        )
-
-    def transcribe(
-        self, variables: dict, corpus: Corpus, *, progress: str = "", between: Callable[[], None] = lambda: None
-    ) -> Transcripts:
-        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one.
-
-        Each process decodes its rows of every batch; all of them return what all have found. `between` is called after
-        each batch, and may raise.
-        """
-        found = Transcripts()
-        decoding: Future | None = None
-        with ThreadPoolExecutor(1, "decode") as host:
-            for output, rows in self._outputs(variables, corpus, found, progress or "recognise"):
-                between()
-                if decoding is not None:
-                    found.nbest |= decoding.result()
-                decoding = host.submit(self._decode, output, rows)
-            if decoding is not None:
-                found.nbest |= decoding.result()
-        for nbest, problems in processes.gather((found.nbest, found.problems)):
-            found.nbest |= nbest
-            found.problems |= problems
-        return found
-
-    def log_probs(
-        self, variables: dict, corpus: Corpus, *, progress: str = ""
-    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """Run the network only: natural-log probabilities [U, K] f32 by row of the manifest, and the rows' problems.
-
-        Those of all processes in process 0, none in the others. For an evaluator made with `all_symbols`.
-        """
-        found, mine = {}, Transcripts()
-        for output, rows in self._outputs(variables, corpus, mine, progress or "recognise"):
-            for place, utterance in rows.items():
-                found[utterance] = output["log_probs"][place, : output["lengths"][place]].copy()
-        log_probs: dict[int, np.ndarray] = {}
-        problems: dict[int, str] = {}
-        for more, named in processes.gather((found, mine.problems), everywhere=False):
-            log_probs |= more
-            problems |= named
-        return log_probs, problems
-
-    def _outputs(
-        self, variables: dict, corpus: Corpus, found: Transcripts, progress: str
-    ) -> Iterator[tuple[dict, dict[int, int]]]:
-        """Run the step on every batch -> its output on the host, and which row of it is which row of the manifest.
-
-        Both for the rows that this process loads. Its problems, and the sums of all, go into `found`.
-        """
-        variables = sharding.place(variables, sharding.replicated(self._mesh))
-        specs = corpus.epoch(0)
-        with (
-            tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
-            contextlib.closing(corpus.batches(specs)) as batches,
-        ):
-            for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
-                processes.note(f"{progress}: batch {number} of {len(specs)}")
-                problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
-                output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
-                found.loss += float(output["loss"])
-                found.count += int(output["count"])
-                present = np.flatnonzero(utterances >= 0)
-                found.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
-                yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
-                bar.update(len(spec.utterances))
-                processes.note(f"{progress}: waiting for the data of batch {number + 1}")
-
-    def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[greedy.Hypothesis]]:
-        lengths = output["lengths"]
-        if self._engine is not None:
-            found = self._engine.decode_batch([output["log_probs"][row, : lengths[row]] for row in rows])
-            return dict(zip(rows.values(), found, strict=True))
-        vocabulary, frame_s = self._meta.vocabulary, self._meta.output_frame_s
-        best = {
-            utterance: (output["ids"][row, : lengths[row]], output["probabilities"][row, : lengths[row]])
-            for row, utterance in rows.items()
-        }
-        return {utterance: [greedy.decode(*path, vocabulary, frame_s)] for utterance, path in best.items()}
 
 
 @dataclass(frozen=True)
@@ -166,58 +67,190 @@ class Evaluation:
     problems: dict[int, str]
 
 
-def evaluate(
-    evaluator: Evaluator,
-    meta: ModelMeta,
-    variables: dict,
-    manifest: Manifest,
-    config: Mapping,
-    *,
-    progress: str = "",
-    between: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Measure a model on a manifest with text. Unreadable clips are left out, named and counted in `problems`.
+class Evaluator:
+    """The compiled evaluation step of one model, used on any number of manifests and sets of variables.
 
-    `between` is called after each batch, and may raise.
+    Without an engine, decoding is greedy, and the device hands over each frame's best symbol only. With `all_symbols`,
+    `log_probs` can be asked for.
     """
-    labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)  # what it cannot write counts as errors
-    warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
-    if warning and processes.rank() == 0:
-        logger.warning("%s", warning)
-    corpus = evaluator.corpus(manifest, config, labels)
-    found = evaluator.transcribe(variables, corpus, progress=progress, between=between)
-    best = found.hypotheses
-    rows = sorted(best)
-    tell_problems(manifest, rows, found.problems)
-    references = [normalise(manifest.text[row], meta.language) for row in rows]
-    hypotheses = [best[row].text for row in rows]
-    names = [manifest.name(row) for row in rows]
-    speakers = [manifest.speaker(row) for row in rows]
-    rules = ScoringRules.for_language(meta.language)
-    result = summarise(references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names)
-    return Evaluation(result, found.loss / max(found.count, 1), references, hypotheses, names, found.problems)
+
+    def __init__(
+        self,
+        meta: ModelMeta,
+        mesh: jax.sharding.Mesh,
+        settings: EvaluationSettings,
+        engine: Engine | None = None,
+        *,
+        all_symbols: bool = False,
+    ):
+        self.meta = meta
+        self._mesh = mesh
+        self._settings = settings
+        self._engine = None if engine is None or engine.name == "greedy" else engine
+        everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
+        all_symbols = all_symbols or self._engine is not None
+        step = make_eval_step(meta.network, all_symbols=all_symbols)
+        of_rows = ("log_probs", "lengths") if all_symbols else ("ids", "probabilities", "lengths")
+        outputs = dict.fromkeys(of_rows, rows) | dict.fromkeys(("loss", "count", "infeasible"), everywhere)
+        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
+
+    def measure(
+        self,
+        variables: dict,
+        manifest: Manifest,
+        *,
+        progress: str = "evaluate",
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> Evaluation:
+        """Measure variables on a manifest with text. Unreadable clips are left out, named and counted in `problems`.
+
+        `on_batch` is called after each batch and may raise. Raises ValueError where no utterance can be used.
+        """
+        meta = self.meta
+        labels, _ = encode_transcripts(
+            manifest, meta.vocabulary, meta.language
+        )  # what it cannot write counts as errors
+        warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
+        if warning and processes.rank() == 0:
+            logger.warning("%s", warning)
+        found = self.transcribe(variables, self.corpus(manifest, labels), progress=progress, on_batch=on_batch)
+        best = found.hypotheses
+        rows = sorted(best)
+        report_problems(manifest, rows, found.problems)
+        references = [normalise(manifest.text[row], meta.language) for row in rows]
+        hypotheses = [best[row].text for row in rows]
+        names = [manifest.name(row) for row in rows]
+        speakers = [manifest.speaker(row) for row in rows]
+        rules = ScoringRules.for_language(meta.language)
+        result = summarise(
+            references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names
+        )
+        return Evaluation(result, found.loss / max(found.count, 1), references, hypotheses, names, found.problems)
+
+    def corpus(self, manifest: Manifest, labels: Labels | None = None) -> Corpus:
+        """Plan a manifest for evaluation: by length, nothing augmented."""
+        return Corpus(
+            manifest,
+            labels,
+            self.meta.front_end,
+            self._settings.batch,
+            load=self._settings.load,
+            share=row_share(self._mesh),
+        )
+
+    def transcribe(
+        self,
+        variables: dict,
+        corpus: Corpus,
+        *,
+        progress: str = "recognise",
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> Transcripts:
+        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one.
+
+        Each process decodes its rows of every batch; all of them return what all have found. `on_batch` is called after
+        each batch and may raise.
+        """
+        found = Transcripts()
+        decoding: Future | None = None
+        with ThreadPoolExecutor(1, "decode") as host:
+            for output, rows in self._outputs(variables, corpus, found, progress):
+                on_batch()
+                if decoding is not None:
+                    found.nbest |= decoding.result()
+                decoding = host.submit(self._decode, output, rows)
+            if decoding is not None:
+                found.nbest |= decoding.result()
+        for nbest, problems in processes.gather((found.nbest, found.problems)):
+            found.nbest |= nbest
+            found.problems |= problems
+        return found
+
+    def log_probs(
+        self, variables: dict, corpus: Corpus, *, progress: str = "recognise"
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+        """Run the network only: natural-log probabilities [U, K] f32 by row of the manifest, and the rows' problems.
+
+        Those of all processes in process 0, none in the others. For an evaluator made with `all_symbols`.
+        """
+        found, mine = {}, Transcripts()
+        for output, rows in self._outputs(variables, corpus, mine, progress):
+            for row, utterance in rows.items():
+                found[utterance] = output["log_probs"][row, : output["lengths"][row]].copy()
+        log_probs: dict[int, np.ndarray] = {}
+        problems: dict[int, str] = {}
+        for more, named in processes.gather((found, mine.problems), everywhere=False):
+            log_probs |= more
+            problems |= named
+        return log_probs, problems
+
+    def _outputs(
+        self, variables: dict, corpus: Corpus, found: Transcripts, progress: str
+    ) -> Iterator[tuple[dict, dict[int, int]]]:
+        """Run the step on every batch -> its output on the host, and which row of it is which row of the manifest.
+
+        Both for the rows that this process loads. Its problems, and the sums of all, go into `found`.
+        """
+        variables = sharding.put(variables, sharding.replicated(self._mesh))
+        specs = corpus.epoch(0)
+        with (
+            tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
+            contextlib.closing(corpus.batches(specs)) as batches,
+        ):
+            for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
+                processes.note_progress(f"{progress}: batch {number} of {len(specs)}")
+                problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
+                output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
+                found.loss += float(output["loss"])
+                found.count += int(output["count"])
+                present = np.flatnonzero(utterances >= 0)
+                found.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
+                yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
+                bar.update(len(spec.utterances))
+                processes.note_progress(f"{progress}: waiting for the data of batch {number + 1}")
+
+    def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[Hypothesis]]:
+        lengths = output["lengths"]
+        if self._engine is not None:
+            found = self._engine.decode_batch([output["log_probs"][row, : lengths[row]] for row in rows])
+            return dict(zip(rows.values(), found, strict=True))
+        vocabulary, frame_s = self.meta.vocabulary, self.meta.output_frame_s
+        best = {
+            utterance: (output["ids"][row, : lengths[row]], output["probabilities"][row, : lengths[row]])
+            for row, utterance in rows.items()
+        }
+        return {utterance: [greedy.decode(*path, vocabulary, frame_s)] for utterance, path in best.items()}
 
 
-def tell_problems(manifest: Manifest, usable: Sequence[int], problems: dict[int, str]) -> None:
+def evaluate(
+    model: Recogniser,
+    manifest: Manifest | str,
+    settings: EvaluationSettings | None = None,
+    *,
+    progress: str = "evaluate",
+) -> Evaluation:
+    """Measure a loaded model on a manifest with text, decoding as the model does.
+
+    manifest: or the path of one, or several as `a.jsonl,b.jsonl`. Raises ManifestError, and ValueError where no utterance
+    can be used.
+    """
+    found = manifests.read_many(manifest) if isinstance(manifest, str) else manifest
+    evaluator = Evaluator(model.meta, sharding.make_mesh(), settings or EvaluationSettings(), model.engine)
+    return evaluator.measure(model.variables, found, progress=progress)
+
+
+def row_share(mesh: jax.sharding.Mesh, parts: int = 1) -> RowShare:
+    """Return which rows of a batch this process loads for a mesh; parts: that a batch is computed in."""
+    return RowShare(multiple=mesh.size * parts, process=processes.rank(), processes=processes.count())
+
+
+def report_problems(manifest: Manifest, usable: Sequence[int], problems: Mapping[int, str]) -> None:
     """Warn of the rows of a manifest that could not be used; raise ValueError where none could."""
     if problems and processes.rank() == 0:
         named = name_problems(manifest, problems)
         logger.warning("%d of %d utterances could not be used:\n%s", len(problems), len(manifest), named)
     if not usable:
         raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
-
-
-def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading:
-    """Say how batches are loaded for this mesh."""
-    data = config["data"]
-    return Loading(
-        workers=data["workers"],
-        threads=data["threads"],
-        prefetch=data["prefetch"],
-        multiple=mesh.size * parts,
-        process=processes.rank(),
-        processes=processes.count(),
-    )
 
 
 def write_reports(evaluation: Evaluation, folder: Path, name: str, title: str) -> None:

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.memory import Shape
 from ds2_jax.training.state import TrainState
-from input_pipeline.batches.plan import Bucket
 from input_pipeline.cores import usable_cores
 
 logger = logging.getLogger("ds2_jax")
@@ -27,43 +26,41 @@ def batch_shape(batch: dict[str, jax.Array]) -> Shape:
 def compile_steps(
     step: Callable,
     state: TrainState,
-    buckets: list[Bucket],
+    shapes: Iterable[Shape],
     feature_size: int,
     mesh: jax.sharding.Mesh,
-    multiple: int,
-    between: Callable[[], None] = lambda: None,
+    on_shape: Callable[[], None] = lambda: None,
 ) -> dict[Shape, Callable]:
-    """Return the compiled step for each bucket: (state, batch) -> (state, metrics), the state's buffers used again.
+    """Return the compiled step for each batch shape: (state, batch) -> (state, metrics); the state's buffers are reused.
 
-    The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows
-    now. What it takes is logged. `between` is called after each shape; it may raise. Raises MemoryError naming the largest
-    bucket that would fit.
+    The largest shape is compiled first and run once on a copy, to see whether it fits into memory; what it needs is logged.
+    `on_shape` is called after each shape and may raise. Raises MemoryError naming the largest shape that would fit.
     """
-    everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
-    of_state = sharding.of_state(state, mesh)
+    everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
+    of_state = sharding.state_sharding(state, mesh)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(of_state, by_row), out_shardings=(of_state, everywhere))
     abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    shapes = sorted({(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets}, key=_size, reverse=True)
+    ordered = sorted(set(shapes), key=_size, reverse=True)
 
     def compile_one(shape: Shape) -> Callable:
         return jitted.lower(abstract_state, abstract_batch(shape, feature_size)).compile()
 
-    with tqdm(total=len(shapes), desc="compile", unit=" shapes", leave=False) as bar:
-        compiled = {shapes[0]: _compile_largest(compile_one, shapes)}
+    with tqdm(total=len(ordered), desc="compile", unit=" shapes", leave=False) as bar:
+        compiled = {ordered[0]: _compile_largest(compile_one, ordered)}
         bar.update()
         bar.clear()  # or the table begins on its line
-        logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[shapes[0]], shapes[0]))
-        _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
-        between()
+        logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[ordered[0]], ordered[0]))
+        _probe(compiled[ordered[0]], state, ordered[0], feature_size, by_row)
+        on_shape()
         with concurrent.futures.ThreadPoolExecutor(min(4, usable_cores())) as pool:
-            futures = {shape: pool.submit(compile_one, shape) for shape in shapes[1:]}
+            futures = {shape: pool.submit(compile_one, shape) for shape in ordered[1:]}
             try:
                 for shape, future in futures.items():
                     compiled[shape] = future.result()
                     bar.update()
-                    between()
+                    on_shape()
             finally:
-                pool.shutdown(cancel_futures=True)  # those not begun, where one failed or `between` raised
+                pool.shutdown(cancel_futures=True)  # those not begun, where one failed or `on_shape` raised
     return compiled
 
 

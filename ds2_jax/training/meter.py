@@ -4,7 +4,7 @@ import collections
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ds2_jax.parallel import processes
 from ds2_jax.training.checkpoint import Progress
 from ds2_jax.training.metrics_log import MetricsLog
+from ds2_jax.training.settings import TrainSettings
 from input_pipeline.batches.corpus import Corpus
 
 logger = logging.getLogger("ds2_jax")
@@ -26,11 +27,17 @@ class Meter:
     """Collects what the steps return; guards against non-finite values; keeps the progress bar and the log."""
 
     def __init__(
-        self, config: Mapping, corpus: Corpus, log: MetricsLog, schedule, progress: Progress, total_steps: int
+        self,
+        settings: TrainSettings,
+        corpus: Corpus,
+        log: MetricsLog,
+        schedule: Callable,
+        progress: Progress,
+        total_steps: int,
     ):
-        self._settings = config["train"]
+        self._settings = settings
         self._manifest = corpus.manifest
-        self._frame_s = corpus.features.stride_ms / 1000
+        self._frame_s = corpus.front_end.settings.stride_ms / 1000
         self._log = log
         self._schedule = schedule
         self._progress = progress
@@ -65,10 +72,10 @@ class Meter:
         """Seconds, but for those that are no training."""
         return time.monotonic() - self._paused_s
 
-    def waiting_for(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Pass batches on and measure how long each was waited for."""
         while True:
-            processes.note(f"waiting for the data of step {self._progress.step + 1}")
+            processes.note_progress(f"waiting for the data of step {self._progress.step + 1}")
             start = time.monotonic()
             batch = next(batches, None)
             self._sums["waited"] += time.monotonic() - start
@@ -78,7 +85,7 @@ class Meter:
 
     def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
         """Take the numbers of the step just started; read those of the step LAG steps ago."""
-        processes.note(f"step {self._progress.step}")
+        processes.note_progress(f"step {self._progress.step}")
         self._name_problems(batch["utterance"], problems)
         room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
         self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], room))
@@ -87,7 +94,7 @@ class Meter:
         self._bar.update()
 
     @contextlib.contextmanager
-    def interrupted(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Read all that is pending, and leave what follows out of the speed of training."""
         self.flush()
         start = time.monotonic()
@@ -124,7 +131,7 @@ class Meter:
         )  # the time is that of all these steps
         self._sums["seconds"] += share_s
         self._counted_until += share_s
-        if step % self._settings["log_every"] == 0:
+        if step % self._settings.log_every == 0:
             self._write(step, epoch)
 
     def _guard(self, step: int, values: dict[str, float], utterances: np.ndarray) -> None:
@@ -132,7 +139,7 @@ class Meter:
         self._nonfinite += 1
         names = ", ".join(self._manifest.where(int(u)) for u in utterances[utterances >= 0][:8])
         what = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; utterances: {names}"
-        if self._settings["nonfinite"] == "stop" or self._nonfinite > self._settings["max_nonfinite"]:
+        if self._settings.nonfinite == "stop" or self._nonfinite > self._settings.max_nonfinite:
             raise FloatingPointError(
                 f"{what}. {self._nonfinite} such steps in this run: lower config.optim.learning_rate or clip_norm, or look "
                 "at these utterances (python -m input_pipeline.manifest check)"
@@ -162,7 +169,7 @@ class Meter:
             f"epoch {epoch}, loss {values['loss']:.3f}, {audio_s_per_s:.0f} audio s/s, padding {padding:.0%}",
             refresh=False,
         )
-        if waiting > INPUT_LIMIT and step > 10 * self._settings["log_every"] and not self._warned:
+        if waiting > INPUT_LIMIT and step > 10 * self._settings.log_every and not self._warned:
             self._warned = True
             logger.warning(
                 "%.0f %% of the time is spent waiting for data: raise config.data.workers or config.data.threads",

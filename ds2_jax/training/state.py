@@ -25,16 +25,16 @@ class TrainState(PyTreeNode):
         return self.parameters if self.averaged is None else self.averaged
 
 
-def start_state(
+def make_state(
     variables: dict, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, average: bool
 ) -> TrainState:
-    """Start training from these variables, each array where sharding.of_state says; none is whole anywhere but these."""
+    """Start training from these variables, each array where sharding.state_sharding says; none is whole anywhere but these."""
 
     def start(variables: dict) -> TrainState:
         return init_state(variables, optimizer, average)
 
-    shardings = sharding.of_state(jax.eval_shape(start, variables), mesh)
-    return jax.jit(start, out_shardings=shardings)(sharding.place(variables, sharding.of_state(variables, mesh)))
+    shardings = sharding.state_sharding(jax.eval_shape(start, variables), mesh)
+    return jax.jit(start, out_shardings=shardings)(sharding.put(variables, sharding.state_sharding(variables, mesh)))
 
 
 def init_state(variables: dict, optimizer: optax.GradientTransformation, average: bool) -> TrainState:

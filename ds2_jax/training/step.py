@@ -28,7 +28,7 @@ def make_train_step(
     Metrics are sums and counts over the batch: loss (sum of -ln p over utterances that count), count, infeasible,
     frames (valid input frames), grad_norm (of the mean utterance), skipped (1 where loss or gradient was not finite:
     then the state keeps parameters and moments). The gradient is that of the mean utterance. Randomness is
-    fold_in(seed, step): a resumed run repeats it. gather makes whole parameters of split ones (sharding.gatherer).
+    fold_in(seed, step): a resumed run repeats it. gather makes whole parameters of split ones (sharding.make_gather).
     """
 
     def loss_sum(parameters, batch_stats, batch: Batch, key):

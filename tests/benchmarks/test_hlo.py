@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.hlo import Program, bytes_of
-from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
+from ds2_jax.cli import settings
+from ds2_jax.network.model import DeepSpeech2, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training.compile import abstract_batch
 from ds2_jax.training.optim import make_optimizer, make_schedule
@@ -66,13 +67,14 @@ def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
     config = small_config(clips)
     for name, value in model.items():
         config.model[name] = value
-    network = DeepSpeech2(ModelSettings.from_config(config.model), 25)
-    optimizer = make_optimizer(config.optim, make_schedule(config.optim, 100, 10))
+    asked = settings.training(config)
+    network = DeepSpeech2(asked.new_model.network, 25)
+    optimizer = make_optimizer(asked.optim, make_schedule(asked.optim, 100, 10))
     variables = jax.eval_shape(lambda: init_variables(network, FEATURES, 0))
     state = jax.eval_shape(lambda v: init_state(v, optimizer, average=True), variables)
     mesh = sharding.make_mesh()
     step = make_train_step(network, optimizer, seed=0, accumulate=parts, ema=0.9)
-    everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
+    everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
     jitted = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere)
     text = jitted.lower(state, abstract_batch((8 * parts, 60, 8), FEATURES)).compile().as_text()
     return Program(text or ""), sum(4 * int(np.prod(p.shape)) for p in jax.tree.leaves(variables["params"]))

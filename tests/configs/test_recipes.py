@@ -14,7 +14,9 @@ from ml_collections import config_flags
 
 import main as program
 from configs import base
-from ds2_jax.cli import config_check
+from decoding.settings import BeamSettings
+from ds2_jax.cli import settings
+from ds2_jax.training.settings import DataSettings, TrainingSettings
 from input_pipeline import manifest
 from input_pipeline.augment import Augmentation
 from input_pipeline.corpora import prepare
@@ -45,7 +47,7 @@ def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments])  # where config_flags looks for overrides
     rest = values(sys.argv)
     assert rest == ["main.py"]
-    config_check.check(values.config, config_flags.get_override_values(values["config"]), values.mode, values.workdir)
+    settings.check(values.config, config_flags.get_override_values(values["config"]), values.mode, values.workdir)
 
 
 def parse_prepare(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,7 @@ def test_a_wrong_value_is_named_with_its_field_and_a_mend(name, value):
     config = base.get_config()
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ValueError, match=rf"config\.{name} is {value!r}: \w+"):
-        config_check.check(config, [], "train", "")
+        settings.check(config, [], "train", "")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -83,7 +85,7 @@ def test_every_recipe_passes_the_check(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = importlib.import_module(f"configs.{name}").get_config()
     assert config.keys() == base.get_config().keys()
-    config_check.check(config, [], "train", "")
+    settings.check(config, [], "train", "")
     assert (config.data.train == "") == (name in EVALUATED_ONLY)
     for path in filter(None, ",".join((config.data.train, config.data.dev, config.data.test)).split(",")):
         assert path.startswith("data")
@@ -140,3 +142,10 @@ def test_a_misspelt_flag_in_a_docstring_would_be_seen(monkeypatch, capsys):
     assert commands_of("a\n\n    for x in 1 2; do python -m a \\\n      --b=$x; done\n") == [
         ["python", "-m", "a", "--b=test"]
     ]
+
+
+def test_the_defaults_of_settings_are_those_of_the_base_recipe():
+    config = base.get_config()
+    asked = settings.training(config)
+    assert asked == TrainingSettings(DataSettings(), config=config.to_dict())
+    assert settings.decoding(config) == BeamSettings(engine="greedy")

@@ -15,7 +15,7 @@ from decoding.search.confidence import align
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.parallel import sharding
-from ds2_jax.recognition.evaluation import Evaluator
+from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
@@ -46,8 +46,8 @@ def words_lm(sentences, tmp_path_factory) -> str:
 def speech_log_probs(clips):
     """Vocabulary of the released model, seconds of a frame, and its log-probabilities of the clips, in order."""
     meta, variables = load_model(str(ROOT / "models" / "an4"))
-    evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
-    corpus = evaluator.corpus(manifests.read_many(str(clips)), base.get_config(), None)
+    evaluator = Evaluator(meta, sharding.make_mesh(), EvaluationSettings(), all_symbols=True)
+    corpus = evaluator.corpus(manifests.read_many(str(clips)))
     found, _ = evaluator.log_probs(variables, corpus)
     return meta.vocabulary, meta.output_frame_s, [found[row] for row in sorted(found)]
 

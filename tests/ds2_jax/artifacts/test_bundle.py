@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle, save_bundle
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.network.model import init_variables
+from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.training.data import extend_vocabulary
 from input_pipeline.audio.features import FeatureSettings, FeatureStats
 from input_pipeline.text import Vocabulary
@@ -19,7 +18,7 @@ HALF = 1e-3  # float16 keeps 11 bits of a parameter
 
 
 def make_meta(**changes) -> ModelMeta:
-    model = base.get_config().model.to_dict() | {"conv": "3x5/2x2:3", "rnn_size": 4, "rnn_layers": 1} | changes
+    model = ModelSettings(**{"conv": "3x5/2x2:3", "rnn_size": 4, "rnn_layers": 1, **changes})
     stats = FeatureStats(np.linspace(-9, -5, 7, dtype=np.float32), np.linspace(1, 2, 7, dtype=np.float32))
     vocabulary = Vocabulary((" ", "a", "b", "'"))
     return ModelMeta(model, FeatureSettings(kind="fbank", mel_bins=7), "corpus", stats, vocabulary, "en")

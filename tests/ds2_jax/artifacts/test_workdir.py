@@ -9,7 +9,7 @@ import pytest
 
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.artifacts.workdir import LOCK, make_workdir
-from ds2_jax.training import train as training
+from ds2_jax.cli.train import run_train as train
 from tests.runs import free_port, small_config
 
 logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it misses credentials, which the emulator does not ask for
@@ -39,7 +39,7 @@ def test_a_run_in_a_store_goes_on_and_leaves_what_a_local_one_leaves(clips, buck
     config.batch.buckets = 1
     config.optim.schedule = "constant"
     for config.train.epochs in (1, 2):
-        results, expected = (training.train(config, folder) for folder in (f"{bucket}/run", str(tmp_path / "run")))
+        results, expected = (train(config, folder) for folder in (f"{bucket}/run", str(tmp_path / "run")))
     assert results["wer"] == expected["wer"]
 
     import fsspec

@@ -146,7 +146,7 @@ def test_fine_tuning_extends_the_vocabulary(run, clips, tmp_path):
     size = ["--config.batch.size=4", "--config.batch.buckets=2", "--config.train.epochs=1"]
     result = run_main(*flags, *size, f"--workdir={tmp_path / 'tuned'}")
     assert result.returncode == 0, result.stderr
-    assert "2 started: 'é' 'ß'" in result.stderr
+    assert "2 added: 'é' 'ß'" in result.stderr
 
 
 def test_a_full_disk_keeps_what_was_saved(clips, tmp_path):

@@ -153,11 +153,11 @@ def test_when_one_is_killed_the_other_leaves_and_the_same_line_goes_on(victim, c
         assert time.monotonic() - start < LEAVES_S
         last = cluster.stderr(1 - victim).splitlines()[-1]
         assert f"error: {'nothing was heard of ' if victim else ''}process {victim} (" in last
-        assert last.endswith("run the same line again to go on from the last checkpoint")
+        assert last.endswith("run the same command again to resume from the last checkpoint")
     shorten(workdir, alone[0])
     with Cluster(2, *flags) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "go on from step" in cluster.stderr(0)
+        assert "resume at step" in cluster.stderr(0)
     assert_same_run(workdir, alone[0])
 
 
@@ -199,7 +199,7 @@ def test_checkpoints_of_four_processes_go_on_in_one_and_then_in_two(clips, alone
     assert result.returncode == 0, result.stderr
     with Cluster(2, *flags, "--config.mesh.fsdp=2", devices=2) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "go on from step 13 (epoch 3, batch" in cluster.stderr(0)
+        assert "resume at step 13 (epoch 3, batch" in cluster.stderr(0)
     assert losses(workdir) == pytest.approx(losses(alone[0]), rel=LOSS)
 
 

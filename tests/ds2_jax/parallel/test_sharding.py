@@ -9,22 +9,19 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables, parse_conv
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.optim import make_optimizer
-from ds2_jax.training.state import start_state
+from ds2_jax.training.optim import OptimSettings, make_optimizer
+from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
-from input_pipeline.batches.plan import Bucket
 
 B, T, F, H, K, L = 8, 24, 6, 64, 7, 3
 ORDER = 1e-5  # relative: sums in another order, float32
 ADAM = 1e-5  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding
 COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-OPTIMIZER = make_optimizer(
-    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 1.0}, optax.constant_schedule(0.01)
-)
+OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99, clip_norm=1.0), optax.constant_schedule(0.01))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,7 +34,7 @@ def quick_compilation():
 
 def make_model(remat: bool = False) -> DeepSpeech2:
     settings = ModelSettings(
-        conv=parse_conv("3x3/2x2:2"),
+        conv="3x3/2x2:2",
         cell="gru",
         rnn_size=H,
         rnn_layers=2,
@@ -68,10 +65,10 @@ def run(fsdp: int, accumulate: int = 1):
     """Train three steps on four devices -> state, metrics, the program as text."""
     mesh = sharding.make_mesh(fsdp)
     step = make_train_step(
-        make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.gatherer(mesh)
+        make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.make_gather(mesh)
     )
-    state = start_state(init_variables(make_model(), F, seed=0), OPTIMIZER, mesh, average=True)
-    compiled = compile_steps(step, state, [Bucket(T, L, B)], F, mesh, mesh.size * accumulate)
+    state = make_state(init_variables(make_model(), F, seed=0), OPTIMIZER, mesh, average=True)
+    compiled = compile_steps(step, state, [(B, T, L)], F, mesh)
     metrics = []
     for seed in range(3):
         arrays = sharding.put_batch(make_batch(seed), mesh)
@@ -112,7 +109,7 @@ def test_split_parameters_give_the_numbers_of_whole_ones(fsdp, whole):
 def test_small_and_odd_arrays_are_whole_everywhere():
     mesh = sharding.make_mesh(4)
     shapes = [(128, 128), (2, 127, 129), (64, 64), (4, 5, 4096), ()]
-    found = sharding.of_state([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], mesh)
+    found = sharding.state_sharding([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], mesh)
     assert [s.spec for s in found] == [
         PartitionSpec("fsdp", None),
         PartitionSpec(),
@@ -161,4 +158,4 @@ def test_rows_come_back_to_the_host_in_order():
     rows = np.arange(24).reshape(8, 3)
     array = sharding.put_batch({"rows": rows}, mesh)["rows"]
     assert len({shard.device for shard in array.addressable_shards}) == 4
-    np.testing.assert_array_equal(sharding.own_rows(array), rows)
+    np.testing.assert_array_equal(sharding.local_rows(array), rows)

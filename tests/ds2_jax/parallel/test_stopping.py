@@ -12,7 +12,9 @@ from collections.abc import Callable
 import jax
 import pytest
 
+from ds2_jax.cli.train import run_train as train
 from ds2_jax.parallel.stopping import Stopped
+from ds2_jax.recognition.evaluation import Evaluator
 from ds2_jax.training import train as training
 from ds2_jax.training.checkpoint import Checkpoints
 from tests.runs import ROOT, run_main, small_config, small_flags, start_main
@@ -36,8 +38,8 @@ def records(workdir) -> list[dict]:
 
 def test_a_signal_while_dev_is_measured_saves_at_once_and_measures_it_at_the_next_start(clips, tmp_path, monkeypatch):
     """Both evaluations are interrupted, the second after the last step; the curves are those of an undisturbed run."""
-    whole, run, evaluate = tmp_path / "whole", tmp_path / "run", training.evaluate
-    training.train(config_for(clips), str(whole))
+    whole, run, measure = tmp_path / "whole", tmp_path / "run", Evaluator.measure
+    train(config_for(clips), str(whole))
 
     def start(*interrupted: bool) -> None:
         """Train, with a signal as each of these evaluations begins."""
@@ -46,10 +48,10 @@ def test_a_signal_while_dev_is_measured_saves_at_once_and_measures_it_at_the_nex
         def measured(*arguments, **names):
             if next(signals):
                 os.kill(os.getpid(), signal.SIGTERM)
-            return evaluate(*arguments, **names)
+            return measure(*arguments, **names)
 
-        monkeypatch.setattr(training, "evaluate", measured)
-        training.train(config_for(clips), str(run))
+        monkeypatch.setattr(Evaluator, "measure", measured)
+        train(config_for(clips), str(run))
 
     for step, interrupted in zip(
         [r["step"] for r in records(whole) if "dev_wer" in r], [(True,), (False, True)], strict=True
@@ -79,7 +81,7 @@ def test_the_exit_code_tells_a_launcher_from_a_person(number, code, clips, tmp_p
     assert process.returncode == code, err
     stopped = json.loads(out.splitlines()[-1])["stopped_at_step"]
     assert (tmp_path / "checkpoints" / str(stopped) / "_CHECKPOINT_METADATA").is_file()
-    assert f"stopped at step {stopped}; run the same line again" in err
+    assert f"stopped at step {stopped}; run the same command again" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -87,7 +89,7 @@ def test_a_second_signal_ends_at_once_and_says_so(number):
     program = (
         "import os, signal\n"
         "from ds2_jax.cli import exit_codes\nfrom ds2_jax.parallel import sharding, stopping\n"
-        "with exit_codes.readable(''), stopping.Stopping(sharding.make_mesh()):\n"
+        "with exit_codes.report_errors(''), stopping.Stopping(sharding.make_mesh()):\n"
         f"    for _ in range(2): os.kill(os.getpid(), {int(number)})\n"
         "    signal.pause()\n"
     )
@@ -103,7 +105,7 @@ def test_a_second_signal_ends_at_once_and_says_so(number):
 def test_a_signal_before_the_first_step_is_no_success(number, code):
     program = (
         "from ds2_jax.cli import exit_codes\nfrom ds2_jax.parallel import stopping\n"
-        f"with exit_codes.readable(''): raise stopping.Stopped({int(number)})\n"
+        f"with exit_codes.report_errors(''): raise stopping.Stopped({int(number)})\n"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (result.returncode, result.stdout) == (code, "")
@@ -171,18 +173,18 @@ def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path
 def test_a_signal_while_steps_are_compiled_ends_before_the_other_shapes_are(clips, tmp_path, monkeypatch):
     compiled = []
 
-    def compile_steps(*arguments, between: Callable[[], None]):
+    def compile_steps(*arguments, on_shape: Callable[[], None]):
         def interrupted():
             compiled.append(1)
             os.kill(os.getpid(), signal.SIGTERM)
-            between()
+            on_shape()
 
-        return compiling(*arguments, between=interrupted)
+        return compiling(*arguments, on_shape=interrupted)
 
     compiling: Callable = training.compile_steps
     monkeypatch.setattr(training, "compile_steps", compile_steps)
     config = config_for(clips)
     config.batch.buckets = 4
     with pytest.raises(Stopped) as stopped:
-        training.train(config, str(tmp_path / "run"))
+        train(config, str(tmp_path / "run"))
     assert (stopped.value.signal, stopped.value.step, len(compiled)) == (signal.SIGTERM, None, 1)

@@ -42,7 +42,7 @@ def ends(monkeypatch) -> Iterator[dict[int, tuple[int, str]]]:
         found.setdefault(rank, (code, message))
         over.wait()  # the real one does not return
 
-    monkeypatch.setattr(watch, "end_at_once", note)
+    monkeypatch.setattr(watch, "exit_now", note)
     yield found
     over.set()
 
@@ -86,7 +86,7 @@ def test_a_store_that_does_not_answer_is_process_0s_fault(watches, ends):
 
 def test_who_leaves_is_named_with_its_reason_and_code(watches, ends):
     start = time.monotonic()
-    watches[1][0].say_goodbye(1, "the disk is full")
+    watches[1][0].announce_exit(1, "the disk is full")
     assert time.monotonic() - start < WAIT_S / 4  # it waits until the others know, and no longer
     wait_for(ends, [1, 2])
     assert ends[2] == (1, "process 0 (a) ended: the disk is full")
@@ -96,9 +96,9 @@ def test_who_is_behind_is_named_when_nothing_moves(watches, ends):
     first, second, third = watches[1]
     for one, notes in ((first, 5), (second, 3), (third, 5)):
         for number in range(notes):
-            one.note(f"step {number}")
-    second.note("waiting for the data of step 3")
-    with first.moving(0.5), third.moving(0.5), second.moving(0):
+            one.note_progress(f"step {number}")
+    second.note_progress("waiting for the data of step 3")
+    with first.expect_progress(0.5), third.expect_progress(0.5), second.expect_progress(0):
         wait_for(ends, [0, 1, 2])  # whoever sees it first tells the others
     for code, message in ends.values():
         assert code == RETRY
@@ -107,9 +107,9 @@ def test_who_is_behind_is_named_when_nothing_moves(watches, ends):
 
 def test_notes_in_time_keep_it_going(watches, ends):
     first = watches[1][0]
-    with first.moving(1.0):
+    with first.expect_progress(1.0):
         for number in range(15):
-            first.note(f"step {number}")
+            first.note_progress(f"step {number}")
             time.sleep(0.1)
     time.sleep(1.5)  # and outside of it, nothing is expected
     assert ends == {}

@@ -10,7 +10,7 @@ import soundfile
 
 from configs import base
 from ds2_jax.artifacts.bundle import load_bundle, save_bundle
-from ds2_jax.recognition import decode_settings
+from ds2_jax.cli import settings
 from tests.arpa import write_arpa
 from tests.runs import ROOT, run_main
 
@@ -33,33 +33,34 @@ def bundle(lm, tmp_path_factory) -> Path:
     return output
 
 
-def config_with(restore: Path | str = "", **decode):
+def settings_with(restore: Path | str = "", **decode):
+    """Complete settings as main.py does."""
     config = base.get_config()
     config.restore = str(restore)
     config.decode.update(decode)
-    return config
+    return settings.decoding(config)
 
 
 def test_without_a_language_model_decoding_is_greedy_and_with_one_auto(lm):
-    assert decode_settings.read_settings(config_with()).engine == "greedy"
-    assert decode_settings.read_settings(config_with(lm=str(lm))).engine == "auto"
-    assert decode_settings.read_settings(config_with(lm=str(lm), engine="greedy")).engine == "greedy"
-    assert decode_settings.read_settings(config_with(AN4 / "nowhere")).engine == "greedy"
+    assert settings_with().engine == "greedy"
+    assert settings_with(lm=str(lm)).engine == "auto"
+    assert settings_with(lm=str(lm), engine="greedy").engine == "greedy"
+    assert settings_with(AN4 / "nowhere").engine == "greedy"
 
 
 def test_a_bundle_brings_its_language_model_and_weights(bundle):
     assert {"lm.arpa", "decode.json"} <= {path.name for path in bundle.iterdir()}
-    settings = decode_settings.read_settings(config_with(bundle))
-    assert (settings.engine, settings.lm) == ("auto", str(bundle / "lm.arpa"))
-    assert (settings.alpha, settings.beta, settings.lexicon) == (0.75, 0.25, "strict")
+    found = settings_with(bundle)
+    assert (found.engine, found.lm) == ("auto", str(bundle / "lm.arpa"))
+    assert (found.alpha, found.beta, found.lexicon) == (0.75, 0.25, "strict")
 
 
 def test_what_is_set_holds_before_what_the_bundle_brings(bundle, lm):
-    settings = decode_settings.read_settings(config_with(bundle, alpha=0.5, lexicon="open", engine="pyctcdecode"))
-    assert (settings.alpha, settings.beta, settings.lexicon, settings.engine) == (0.5, 0.25, "open", "pyctcdecode")
-    other = decode_settings.read_settings(config_with(bundle, lm=str(lm)))
+    found = settings_with(bundle, alpha=0.5, lexicon="open", engine="pyctcdecode")
+    assert (found.alpha, found.beta, found.lexicon, found.engine) == (0.5, 0.25, "open", "pyctcdecode")
+    other = settings_with(bundle, lm=str(lm))
     assert (other.lm, other.alpha) == (str(lm), 0.5), "weights that were tuned with another language model"
-    none = decode_settings.read_settings(config_with(bundle, lm="none"))
+    none = settings_with(bundle, lm="none")
     assert (none.lm, none.engine) == ("", "greedy")
 
 
@@ -69,7 +70,7 @@ def test_a_damaged_file_of_settings_is_named(bundle, tmp_path):
         more = {"lm.arpa": bundle / "lm.arpa", "decode.json": content.encode()}
         save_bundle(tmp_path / "damaged", meta, variables, "", more)
         with pytest.raises(ValueError, match=said):
-            decode_settings.read_settings(config_with(tmp_path / "damaged"))
+            settings_with(tmp_path / "damaged")
 
 
 def test_a_new_language_model_replaces_all_files_of_the_old_one(bundle, lm, tmp_path):

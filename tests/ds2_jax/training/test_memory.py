@@ -12,16 +12,13 @@ from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import compile_steps
-from ds2_jax.training.optim import make_optimizer
-from ds2_jax.training.state import start_state
+from ds2_jax.training.optim import OptimSettings, make_optimizer
+from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
-from input_pipeline.batches.plan import Bucket
 from tests.ds2_jax.training.test_step import F, L, make_model
 
-SHORT, LONG = Bucket(16, L, 4), Bucket(160, L, 4)
-OPTIMIZER = make_optimizer(
-    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 10.0}, optax.constant_schedule(0.01)
-)
+SHORT, LONG = (4, 16, L), (4, 160, L)
+OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99), optax.constant_schedule(0.01))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,12 +34,12 @@ def mesh():
 
 
 def new_state(average=True):
-    return start_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, mesh(), average)
+    return make_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, mesh(), average)
 
 
-def compile_for(buckets, state):
+def compile_for(shapes, state):
     step = make_train_step(make_model(0.0), OPTIMIZER, seed=0, ema=0.9)
-    return compile_steps(step, state, buckets, F, mesh(), mesh().size)
+    return compile_steps(step, state, shapes, F, mesh())
 
 
 def test_the_table_has_every_part_and_says_where_no_limit_is_known(caplog):
@@ -84,11 +81,11 @@ def test_another_error_that_speaks_of_memory_is_told_as_it_is():
         raise jax.errors.JaxRuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="illegal memory access"):
-        compile_steps(step, new_state(), [SHORT], F, mesh(), mesh().size)
+        compile_steps(step, new_state(), [SHORT], F, mesh())
 
 
 def test_a_split_array_counts_with_its_part():
     split = sharding.make_mesh(4)
     array = jnp.zeros((256, 128))
-    placed = sharding.place(array, sharding.of_state(array, split))
+    placed = sharding.put(array, sharding.state_sharding(array, split))
     assert memory.bytes_of(placed) == 256 * 128

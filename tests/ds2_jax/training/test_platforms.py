@@ -15,14 +15,14 @@ from jax.sharding import Mesh
 from benchmarks import recipe_shapes
 from benchmarks.compile_for import LIBTPU, parse_settings, steps_of
 from benchmarks.recipe_steps import make_steps
+from ds2_jax.cli import settings
 from ds2_jax.parallel import sharding
 from ds2_jax.training.compile import abstract_batch
-from ds2_jax.training.data import feature_settings
 from input_pipeline import manifest as manifests
+from input_pipeline.audio.features import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import Labels
-from input_pipeline.batches.plan import BatchSettings
 from tests.runs import ROOT
 
 RECIPES = ("librispeech", "aishell")
@@ -98,13 +98,12 @@ def test_the_guide_shows_the_figures_that_were_measured():
 def test_shapes_of_a_manifest_are_those_that_training_compiles(clips):
     config = recipe_shapes.read_config(f"{ROOT}/configs/an4.py")
     config.features.window_ms = 25.0  # three strides: two frames are not stretched
-    features, normalisation = feature_settings(config)
-    manifest = manifests.read(clips)
-    settings = BatchSettings(config.batch.size, config.batch.seconds, config.batch.buckets)
-    augmentation = Augmentation.load(config.augment.file, features.sample_rate_hz)
+    asked, manifest = settings.training(config), manifests.read(clips)
+    front_end = FrontEnd(asked.new_model.features)
+    augmentation = Augmentation.load(asked.augmentation, front_end.settings.sample_rate_hz)
     ends = np.cumsum([0, *(len(text) for text in manifest.text)])
     labels = Labels(np.zeros(ends[-1], np.uint8), ends)
-    corpus = Corpus(manifest, labels, features, normalisation, None, settings, augmentation)
+    corpus = Corpus(manifest, labels, front_end, asked.batch, augmentation)
     seconds, symbols = recipe_shapes.lengths(config, str(clips))
     assert recipe_shapes.shapes(config, seconds, symbols, training=True) == corpus.buckets[::-1]
 

@@ -10,14 +10,14 @@ import pytest
 from jax.sharding import Mesh
 
 from ds2_jax.network.ctc import ctc_loss
-from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables, parse_conv
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.step import make_eval_step
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.optim import OptimSettings, make_optimizer
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
-from input_pipeline.batches.plan import Bucket
+from input_pipeline.batches.loader import RowShare
 
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
 EMA, MOMENTUM = 0.9, 0.8
@@ -36,7 +36,7 @@ def quick_compilation():
 def make_model(dropout):
     return DeepSpeech2(
         ModelSettings(
-            conv=parse_conv("3x3/2x2:2"),
+            conv="3x3/2x2:2",
             cell="gru",
             rnn_size=H,
             rnn_layers=1,
@@ -52,9 +52,7 @@ def make_model(dropout):
     )
 
 
-OPTIMIZER = make_optimizer(
-    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 10.0}, optax.constant_schedule(0.01)
-)
+OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99), optax.constant_schedule(0.01))
 
 
 def make_batch(rows=B, seed=0):
@@ -79,7 +77,7 @@ def compiled(devices=1, rows=B, accumulate=1, dropout=0.2):
     model, mesh = make_model(dropout), Mesh(np.array(jax.devices()[:devices]), ("data",))
     step = make_train_step(model, OPTIMIZER, seed=1, accumulate=accumulate, ema=EMA)
     state = jax.device_put(start(), sharding.replicated(mesh))
-    (function,) = compile_steps(step, state, [Bucket(T, L, rows)], F, mesh, multiple=devices * accumulate).values()
+    (function,) = compile_steps(step, state, [(RowShare(devices * accumulate).filled(rows), T, L)], F, mesh).values()
     return mesh, function
 
 

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.artifacts.workdir import Workdir
-from ds2_jax.cli import config_check
+from ds2_jax.cli import settings
+from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
-from ds2_jax.training.data import describe_model, read_training_manifest
-from ds2_jax.training.train import train
+from ds2_jax.training.data import describe_model, read_manifests
 from input_pipeline import manifest
 from input_pipeline.augment.clip_cache import Clips
 from input_pipeline.corpora import prepare
@@ -134,7 +134,7 @@ def test_noise_is_read_once_before_the_training_starts(clips, tmp_path, monkeypa
     monkeypatch.setattr(
         "ds2_jax.training.train.make_schedule", lambda *_: pytest.fail("was not reached", pytrace=False)
     )
-    config_check.check(config, [], "train", "")
+    settings.check(config, [], "train", "")
     with pytest.raises(pytest.fail.Exception):
         train(config, str(tmp_path / "run"))
     assert checks == [config.features.sample_rate_hz]
@@ -222,7 +222,8 @@ def test_clips_outside_the_limits_of_duration_are_not_in_the_statistics_either(c
     )
     config = small_config(train_manifest)
     config.data.max_duration_s = 60.0
-    meta = describe_model(config, read_training_manifest(config), str(tmp_path))
+    asked = settings.training(config)
+    meta = describe_model(asked, read_manifests(asked.data).train, str(tmp_path))
     alone = stats.compute(chosen.audio.take(np.arange(6)), meta.features)
     assert meta.stats is not None
     np.testing.assert_array_equal(meta.stats.mean, alone.mean)

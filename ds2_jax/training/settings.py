@@ -1,0 +1,117 @@
+"""What a training is: its data, its model, and how it is trained; the sections of a config that are not another wing's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ds2_jax.network.model import ModelSettings
+from ds2_jax.recognition.evaluation import EvaluationSettings
+from ds2_jax.training.optim import OptimSettings
+from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.batches.loader import LoadSettings
+from input_pipeline.batches.plan import BatchSettings
+from input_pipeline.text import normalise
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Manifests to train on, to measure while training and at the end, and which utterances of `train` are used."""
+
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    min_duration_s: float = 0.0
+    max_duration_s: float = 30.0
+    max_bad_share: float = 0.05
+
+    def __post_init__(self):
+        """Refuse a share that is none."""
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"config.data.max_bad_share is {self.max_bad_share!r}: use a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """What a network is made from that is not restored.
+
+    vocabulary and stats: files; where they are empty, both are made from the training manifest.
+    """
+
+    network: ModelSettings = field(default_factory=ModelSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    normalisation: str = "corpus"
+    language: str = "en"
+    vocabulary: str = ""
+    stats: str = ""
+    stats_samples: int = 2000
+
+    def __post_init__(self):
+        """Refuse an unknown language or normalisation."""
+        normalise("", self.language)
+        FrontEnd(self.features, self.normalisation)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The section `train` of a config (configs/base.py says what each setting means).
+
+    Raises ValueError naming field, value and mend.
+    """
+
+    epochs: int = 20
+    max_steps: int = 0
+    eval_every: int = 0
+    checkpoint_every_s: float = 300
+    keep: int = 2
+    patience: int = 0
+    nonfinite: str = "skip"
+    max_nonfinite: int = 20
+    log_every: int = 10
+    profile_step: int = 0
+    remat: bool = False
+    stall_s: float = 600
+    allow_changed_data: bool = False
+
+    def __post_init__(self):
+        """Refuse what cannot be trained with."""
+        self._require("nonfinite", self.nonfinite in ("skip", "stop"), "choose skip or stop")
+        for name in ("epochs", "keep", "log_every"):
+            self._require(name, getattr(self, name) >= 1, "use 1 or more")
+        for name in ("patience", "max_steps", "eval_every", "checkpoint_every_s", "max_nonfinite", "profile_step"):
+            self._require(name, getattr(self, name) >= 0, "use 0 or more")
+        self._require("stall_s", self.stall_s >= 0, "use 0 for never, or seconds")
+
+    def _require(self, name: str, holds: bool, mend: str) -> None:
+        if not holds:
+            raise ValueError(f"config.train.{name} is {getattr(self, name)!r}: {mend}")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that decides a training; `config` is what was asked for, as it is recorded in the workdir.
+
+    restore: the model to start from, '' for a new one. augmentation: a JSON list of augmentors, '' for none. fsdp: devices
+    that share parameters and optimiser state.
+    """
+
+    data: DataSettings
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    load: LoadSettings = field(default_factory=LoadSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    new_model: NewModel = field(default_factory=NewModel)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    augmentation: str = ""
+    restore: str = ""
+    seed: int = 0
+    fsdp: int = 1
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        """Refuse a seed or a number of devices that cannot be."""
+        for name, value, least, mend in (
+            ("seed", self.seed, 0, "use 0 or more"),
+            ("mesh.fsdp", self.fsdp, 1, "use 1 for none, or a divisor of the number of devices"),
+        ):
+            if value < least:
+                raise ValueError(f"config.{name} is {value!r}: {mend}")
