@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition import decode_settings
 from ds2_jax.training.data import feature_settings
-from ds2_jax.training.optim import make_optimizer, make_schedule
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.text import normalise
@@ -20,13 +19,15 @@ def check(config: Mapping, overrides: Iterable[str], mode: str, workdir: str) ->
     _check_restore(config, overrides, mode, workdir)
     features, _ = feature_settings(config)
     if mode == "train":
+        from ds2_jax.training.optim import make_optimizer, make_schedule  # needs packages that others do without
+
+        make_optimizer(config["optim"], make_schedule(config["optim"], 2, 1))
         Augmentation.load(config["augment"]["file"], features.sample_rate_hz)
     normalise("", config["text"]["language"])
     ModelSettings.from_config(config["model"])
     batch = config["batch"]
     BatchSettings(batch["size"], batch["seconds"], batch["buckets"], batch["shuffle"], batch["sortagrad"])
     BatchSettings(batch["eval_size"], 0.0, batch["eval_buckets"])
-    make_optimizer(config["optim"], make_schedule(config["optim"], 2, 1))
     decode_settings.read_settings(config)
     _require(config["seed"] >= 0, "seed", config, "use 0 or more")
     _require(config["train"]["nonfinite"] in ("skip", "stop"), "train.nonfinite", config, "choose skip or stop")

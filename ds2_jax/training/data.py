@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.parallel import processes
 from ds2_jax.recognition.evaluation import loading
-from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.features import NORMALISATIONS, FeatureSettings, FeatureStats
 from input_pipeline.augment import Augmentation
@@ -28,6 +28,9 @@ from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
 from input_pipeline.text import Vocabulary, normalise
+
+if TYPE_CHECKING:
+    from ds2_jax.training.checkpoint import Checkpoints
 
 logger = logging.getLogger("ds2_jax")
 
@@ -92,7 +95,9 @@ def feature_settings(config: Mapping) -> tuple[FeatureSettings, str]:
     return FeatureSettings(**{name: values[name] for name in names}), normalisation
 
 
-def start_model(config: Mapping, manifest: Manifest, workdir: str, checkpoints: Checkpoints) -> tuple[ModelMeta, dict]:
+def start_model(
+    config: Mapping, manifest: Manifest, workdir: str, checkpoints: "Checkpoints"
+) -> tuple[ModelMeta, dict]:
     """Decide what is trained: the workdir's own model, else `config.restore`, else a new one.
 
     Returns first variables, too.

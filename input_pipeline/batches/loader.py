@@ -1,15 +1,16 @@
-"""From manifest rows to batches of spectrograms, through grain: in threads, or in worker processes.
+"""From manifest rows to batches of spectrograms: in threads, or in worker processes through grain.
 
 The batch plan is the source; `BatchLoader` turns one planned batch into arrays and is all that runs in threads or
 workers. It never fails for a bad clip: the row becomes one with `valid` false, and `problem` says what was wrong
 with it.
 """
 
+import collections
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-import grain
 import numpy as np
 
 from input_pipeline import audio
@@ -176,17 +177,39 @@ def iterate(
 
     Close it when done.
     """
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
     if workers:
-        buffers = max(1, prefetch // workers)
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffers))
+        return _in_processes(specs, loader, workers, threads, prefetch)
+    return _in_threads(specs, loader, threads, max(prefetch, threads))
+
+
+def _in_threads(specs: Sequence[BatchSpec], loader: BatchLoader, threads: int, ahead: int) -> Generator[dict[str, Any]]:
+    pool = ThreadPoolExecutor(threads, "load")
+    pending: collections.deque[Future[dict[str, Any]]] = collections.deque()
+    try:
+        for spec in specs:
+            pending.append(pool.submit(loader, spec))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_processes(
+    specs: Sequence[BatchSpec], loader: BatchLoader, workers: int, threads: int, prefetch: int
+) -> Generator[dict[str, Any]]:
+    import grain  # only for training with worker processes
+
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
+    buffers = max(1, prefetch // workers)
+    dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffers))
     iterator = iter(dataset)
     try:
         for batch in iterator:
-            if workers:  # out of the memory shared with them, which is then given back
-                batch = {name: np.array(array) for name, array in batch.items()}
-            yield batch
+            # Copied out of the memory shared with the workers, which is then freed.
+            yield {name: np.array(array) for name, array in batch.items()}
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:
