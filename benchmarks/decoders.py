@@ -37,8 +37,8 @@ class Spoken:
 
 def run_network(model: str, manifest_path: str) -> Spoken:
     """Run a model once over a manifest."""
-    from configs import base
     from ds2_jax.artifacts.load import load_model
+    from ds2_jax.configs import base
     from ds2_jax.parallel import sharding
     from ds2_jax.recognition.evaluation import Evaluator
     from input_pipeline import manifest as manifests

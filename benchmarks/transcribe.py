@@ -14,9 +14,9 @@ import time
 import numpy as np
 
 from benchmarks import measure
-from configs import base
 from decoding.scoring.error_rate import summarise
 from ds2_jax.artifacts.load import load_model
+from ds2_jax.configs import base
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.evaluation import Evaluator
 from input_pipeline import manifest as manifests

@@ -16,6 +16,7 @@ from decoding.search import beam
 from decoding.search.beam import Engine
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle
+from ds2_jax.artifacts.load import resolve_model
 
 logger = logging.getLogger("ds2_jax")
 
@@ -95,6 +96,7 @@ def files_for_bundle(config: Mapping, meta: ModelMeta) -> dict[str, str | bytes]
 
 def _of_bundle(restore: str) -> dict[str, Any]:
     """Return what a bundle brings: its language model and settings; nothing for anything else."""
+    restore = resolve_model(restore)
     if not restore or not is_bundle(restore):
         return {}
     models = [path for path in (Path(restore, name) for name in MODELS.values()) if path.is_file()]

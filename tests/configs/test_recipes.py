@@ -12,9 +12,9 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-import main as program
-from configs import base
 from ds2_jax.cli import config_check
+from ds2_jax.cli import main as program
+from ds2_jax.configs import base
 from input_pipeline import manifest
 from input_pipeline.augment import Augmentation
 from input_pipeline.corpora import prepare

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle, save_bundle
 from ds2_jax.artifacts.load import load_model
+from ds2_jax.configs import base
 from ds2_jax.network.model import init_variables
 from ds2_jax.training.data import extend_vocabulary
 from input_pipeline.audio.features import FeatureSettings, FeatureStats
