@@ -1,6 +1,6 @@
 # make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
-# make kenlm       programs that train language models
+# make kenlm       programs that train language models; make pyctcdecode: a second decoder library
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
 # make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
 
@@ -10,12 +10,9 @@ VENV ?= .venv
 RUN ?= runs/quickstart
 DATA ?= data/synthetic_en
 BIN := $(VENV)/bin
-JAX_EXTRA_cpu := jax
-JAX_EXTRA_cuda := jax[cuda12]
-JAX_EXTRA_tpu := jax[tpu]
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# lmplz and build_binary, which train language models (docs/language_models.md names what they need)
-.PHONY: install install-dev kenlm quickstart test test-slow test-slurm test-all lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart test test-slow test-slurm test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -25,24 +22,28 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s; make install PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt requirements-nodeps.txt
-	$(if $(JAX_EXTRA_$(ACCELERATOR)),,$(error ACCELERATOR=$(ACCELERATOR) is unknown: choose cpu, cuda or tpu))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(JAX_EXTRA_$(ACCELERATOR))' -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
+$(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt $(wildcard requirements/*.txt)
+	$(if $(filter $(ACCELERATOR),cpu cuda tpu),,$(error ACCELERATOR=$(ACCELERATOR) is unknown: choose cpu, cuda or tpu))
+	$(PIP) -r requirements.txt -r requirements/$(ACCELERATOR).txt
 	$(BIN)/python -m ds2_jax.cli.check_device $(ACCELERATOR)
 	touch $@
 
 # The native decoder; without a C++ compiler a line says so, and decoding uses a library.
-$(VENV)/built-native: $(VENV)/installed-$(ACCELERATOR) $(wildcard decoding/native/*.cc decoding/native/*.hh decoding/native/build.py)
+$(VENV)/built-native: $(VENV)/installed-$(ACCELERATOR) $(shell find decoding/native -name '*.cc' -o -name '*.h' -o -name '*.hh') decoding/native/build.py
 	$(BIN)/python -m decoding.native.build --optional
 	touch $@
 
-$(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/installed-dev: $(BIN)/python requirements/dev.txt
+	$(PIP) -r requirements/dev.txt
 	touch $@
 
+# lmplz and build_binary, which train language models (docs/language_models.md names what they need)
 kenlm: install
 	$(BIN)/python -m decoding.lm.kenlm_build
+
+# A second decoder library, which asks for numpy < 2 and works with 2 (docs/decoding.md).
+pyctcdecode: install
+	$(PIP) --no-deps pyctcdecode==0.5.0 'pygtrie>=2.5,<3'
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)

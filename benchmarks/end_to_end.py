@@ -15,8 +15,8 @@ import jax
 from absl import flags
 
 from benchmarks import measure
-from configs import an4
 from ds2_jax.cli import settings
+from ds2_jax.configs import an4
 from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training.compile import batch_shape, compile_steps

@@ -20,7 +20,7 @@ Not measured: there was neither an accelerator nor the corpus.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 BATCHES = {8: (64, 1), 1: (64, 1), 4: (64, 1), 16: (64, 1), 64: (128, 1), 256: (256, 1)}  # devices: size, parts
 

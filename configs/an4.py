@@ -16,7 +16,7 @@ Published for DeepSpeech2 on AN4: WER 10.52 %, CER 4.78 % (deepspeech.pytorch, 9
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

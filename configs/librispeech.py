@@ -25,7 +25,7 @@ Not measured: there was neither an accelerator nor a corpus of this size. What w
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 BATCHES = {8: (160, 1), 1: (160, 4), 4: (160, 1), 16: (320, 1), 64: (640, 1), 256: (1024, 1)}  # devices: size, parts
 

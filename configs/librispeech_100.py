@@ -8,7 +8,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ measured: neither its error rate nor its time.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ Measured (jax 0.10.2), test, greedy: WER 73.7 % (95 % interval 71.5 to 76.2), CE
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ Measured (2 cores of an AMD EPYC of family 25, load 11): CER 1.46 % (95 % interv
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -19,7 +19,7 @@ Not measured: the corpus was not at hand.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -8,6 +8,7 @@ What is named here is imported when it is used: `import ds2_jax` itself is quick
 """
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module 'ds2_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_MODULES[name]), name)
@@ -50,3 +53,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """Return the version that pyproject.toml names: beside this package in a checkout, else as it was installed."""
+    import importlib.metadata
+    import tomllib
+
+    file = Path(__file__).parents[1] / "pyproject.toml"
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"] if file.is_file() else {}
+    return project["version"] if project.get("name") == "ds2-jax" else importlib.metadata.version("ds2-jax")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 ROOT = Path(__file__).parent.parent
 OWN_MOUNTS = shutil.which("unshare") is not None and (  # small disks, which get full

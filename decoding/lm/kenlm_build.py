@@ -1,4 +1,4 @@
-"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin: what `make kenlm` runs. Takes a minute or two.
+"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin (in a checkout): what `make kenlm` runs. Takes a minute or two.
 
 They are needed to train a language model; ready-made ones are read without them.
 """
@@ -33,7 +33,7 @@ def program(name: str) -> str:
     """Return the path of a program: ours, or one on the PATH. Raises KenlmError."""
     found = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
     if not found:
-        raise KenlmError(f"KenLM's {name} is not built: run make kenlm")
+        raise KenlmError(f"KenLM's {name} is not built: run make kenlm, or python -m decoding.lm.kenlm_build")
     return found
 
 

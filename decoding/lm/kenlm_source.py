@@ -1,4 +1,4 @@
-"""KenLM's source, from the archive on the package index: the native decoder and `lmplz` are built from it."""
+"""KenLM's source, from the archive on the package index: `lmplz` and `build_binary` are built from it."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ import zlib
 from pathlib import Path
 
 VERSION = "0.3.0"
-BUILD = Path(__file__).resolve().parents[2] / "build"
+ROOT = Path(__file__).resolve().parents[2]  # of a checkout
+BUILD = ROOT / "build" if (ROOT / "Makefile").is_file() else Path.home() / ".cache" / "ds2_jax"
 
 
 class SourceError(RuntimeError):
@@ -17,7 +18,7 @@ class SourceError(RuntimeError):
 
 
 def fetch(folder: Path | None = None) -> Path:
-    """Download and unpack the source into `folder` (build/ of the project) unless it is there; return its directory.
+    """Download and unpack the source into `folder` (build/ of a checkout) unless it is there; return its directory.
 
     Raises SourceError.
     """

@@ -1,22 +1,28 @@
 """Build the native decoder: `python -m decoding.native.build [--optional] [--sanitize]`.
 
-Compiles KenLM's query sources and ours into one extension module beside this file, in parallel, and again only where a
-source has changed. --optional ends well where there is no compiler. --sanitize builds with ASan and UBSan, elsewhere.
+Compiles KenLM's query sources (third_party/kenlm) and ours into one extension module beside this file, in parallel; a
+source is compiled again only if it or a header has changed. --optional exits with 0 if there is no compiler. --sanitize
+builds with ASan and UBSan into a folder of its own.
+
+setup.py runs this file without its package, so it imports nothing that the build of a wheel does not install.
 """
 
 import argparse
 import concurrent.futures
+import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from decoding.lm import kenlm_source
-
 HERE = Path(__file__).resolve().parent
+KENLM = HERE / "third_party" / "kenlm"
+BUILD = HERE.parents[1] / "build"
 EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
 MAX_ORDER = 6  # of a language model, as the original's
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-w", f"-DKENLM_MAX_ORDER={MAX_ORDER}")
@@ -27,52 +33,65 @@ COMPRESSION = {
     "lzma.h": ("-DHAVE_XZLIB", "-llzma"),
 }
 
+Compiled = tuple[Path, bool]  # object file, and whether it was compiled now
+
 
 class BuildError(RuntimeError):
-    """The compiler's own words."""
+    """The decoder cannot be built; the message says what is missing, or what the compiler printed."""
 
 
-def find_compiler() -> str | None:
-    """Return the C++ compiler to use: $CXX, or the first that is found."""
-    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+def find_compiler() -> list[str]:
+    """Return the command of the C++ compiler: $CXX if it is set, else the first one found. Raises BuildError."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else (["g++"], ["clang++"], ["c++"]):
+        if shutil.which(command[0]):
+            return command
+    where = f"CXX={shlex.join(named)}" if named else "Debian: apt-get install g++; macOS: xcode-select --install"
+    raise BuildError(f"no C++ compiler was found ({where})")
 
 
-def sources(kenlm: Path) -> list[Path]:
-    """List what is compiled: KenLM without its tests and programs, and ours."""
-    folders = (kenlm / "lm", kenlm / "util", kenlm / "util" / "double-conversion")
-    found = [file for folder in folders for file in sorted(folder.glob("*.cc"))]
-    return [f for f in found if not f.stem.endswith(("_test", "_main"))] + sorted(HERE.glob("*.cc"))
+def sources() -> list[Path]:
+    """List the files to compile: KenLM's and ours. Raises BuildError if they are not here."""
+    kenlm = sorted(KENLM.rglob("*.cc"))
+    if not kenlm:
+        raise BuildError(f"{KENLM} has no sources: a wheel does not hold them; install from the source distribution")
+    return kenlm + sorted(HERE.glob("*.cc"))
 
 
-def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) -> bool:
-    """Compile into `folder` and link to `output`; return whether anything was done. Raises BuildError, SourceError."""
+def build(
+    folder: Path,
+    output: Path,
+    compiler: list[str],
+    *,
+    sanitize: bool = False,
+    watch: Callable[[Iterator[Compiled]], Iterable[Compiled]] = iter,
+) -> bool:
+    """Compile into `folder` and link to `output`; return whether there was anything to do. Raises BuildError.
+
+    watch: sees each object as it is compiled, to show the progress.
+    """
     import pybind11
-    from tqdm import tqdm
 
-    kenlm = kenlm_source.fetch()
     folder.mkdir(parents=True, exist_ok=True)
-    includes = [f"-I{path}" for path in (kenlm, HERE, pybind11.get_include(), sysconfig.get_paths()["include"])]
+    includes = [f"-I{path}" for path in (KENLM, HERE, pybind11.get_include(), sysconfig.get_paths()["include"])]
     present = [flags for header, flags in COMPRESSION.items() if _has_header(compiler, header)]
     flags = [*FLAGS, *(SANITIZE if sanitize else ()), *(define for define, _ in present), *includes]
-    headers = b"".join(file.read_bytes() for file in sorted(HERE.glob("*.hh")))
+    headers = b"".join(file.read_bytes() for file in sorted(HERE.rglob("*.h*")))
 
-    def compile_one(source: Path) -> tuple[Path, bool]:
+    def compile_one(source: Path) -> Compiled:
         key = hashlib.sha256(repr((compiler, flags)).encode() + headers + source.read_bytes()).hexdigest()[:16]
         target = folder / f"{source.stem}-{key}.o"
         if target.is_file():
             return target, False
         unfinished = target.with_suffix(f".{os.getpid()}.tmp")
-        _run([compiler, *flags, "-c", str(source), "-o", str(unfinished)])
+        _run([*compiler, *flags, "-c", str(source), "-o", str(unfinished)])
         os.replace(unfinished, target)
         return target, True
 
-    files = sources(kenlm)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        bar = tqdm(pool.map(compile_one, files), total=len(files), desc="native decoder", unit=" files", delay=1)
-        objects = list(bar)
+        objects = [target for target, _ in watch(pool.map(compile_one, sources()))]
     linked = folder / "linked"  # names what the output holds
-    names = "\n".join(target.name for target, _ in objects)
+    names = "\n".join(target.name for target in objects)
     if output.is_file() and linked.is_file() and linked.read_text() == names:
         return False
     link = ["-shared", "-pthread", *(library for _, library in present)]
@@ -80,40 +99,40 @@ def build(folder: Path, output: Path, compiler: str, *, sanitize: bool = False) 
         link += ["-undefined", "dynamic_lookup"]
     elif sys.platform.startswith("linux"):
         link.append("-lrt")
+    output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    sanitizers = SANITIZE if sanitize else ()
-    _run([compiler, *sanitizers, *(str(target) for target, _ in objects), *link, "-o", str(unfinished)])
+    _run([*compiler, *(SANITIZE if sanitize else ()), *map(str, objects), *link, "-o", str(unfinished)])
     linked.unlink(missing_ok=True)
     os.replace(unfinished, output)
     linked.write_text(names)
     return True
 
 
-def _has_header(compiler: str, header: str) -> bool:
-    command = [compiler, "-E", "-x", "c++", "-"]
+def _has_header(compiler: list[str], header: str) -> bool:
+    command = [*compiler, "-E", "-x", "c++", "-"]
     return subprocess.run(command, input=f"#include <{header}>", capture_output=True, text=True).returncode == 0
 
 
 def _run(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        raise BuildError(f"{' '.join(command)}\n{result.stderr[-4000:]}")
+        raise BuildError(f"{shlex.join(command)}\n{result.stderr[-4000:]}")
 
 
 def main() -> int:
-    """Parse, build, say what became of it."""
+    """Build the extension for this checkout and print where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optional", action="store_true", help="no compiler or no source is no failure")
+    parser.add_argument("--optional", action="store_true", help="a missing compiler or a failed build is no error")
     parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan, into build/native-sanitized")
     a = parser.parse_args()
-    folder = kenlm_source.BUILD / ("native-sanitized" if a.sanitize else "native")
+    folder = BUILD / ("native-sanitized" if a.sanitize else "native")
     output = folder / EXTENSION if a.sanitize else HERE / EXTENSION
-    compiler = find_compiler()
     try:
-        if compiler is None:
-            raise BuildError("no C++ compiler was found (Debian: apt-get install g++; macOS: xcode-select --install)")
-        done = build(folder, output, compiler, sanitize=a.sanitize)
-    except (BuildError, kenlm_source.SourceError) as error:
+        from tqdm import tqdm
+
+        watch = functools.partial(tqdm, total=len(sources()), desc="native decoder", unit=" files", delay=1)
+        done = build(folder, output, find_compiler(), sanitize=a.sanitize, watch=watch)
+    except BuildError as error:
         print(f"the native decoder was not built; decoding falls back to ctc_beam_decoder: {error}", file=sys.stderr)
         return 0 if a.optional else 1
     print(f"native decoder: {output}" + ("" if done else " (nothing changed)"))

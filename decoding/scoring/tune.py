@@ -323,7 +323,7 @@ def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) 
     try:
         import matplotlib
     except ImportError as error:
-        logger.warning("no picture: matplotlib cannot be imported (%s); pip install -r requirements.txt", error)
+        logger.warning("no picture: matplotlib cannot be imported (%s); pip install 'ds2-jax[train]'", error)
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot

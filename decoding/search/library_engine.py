@@ -30,7 +30,7 @@ LOSSES = (
     "cutoff_prob and cutoff_top_n have no effect, one weight for all hot words, short N-best lists"
 )
 INSTALL = {
-    "pyctcdecode": "pip install --no-deps -r requirements-nodeps.txt, and pip install -r requirements.txt",
+    "pyctcdecode": "pip install --no-deps pyctcdecode==0.5.0 pygtrie (make pyctcdecode)",
     "ctc_beam_decoder": "pip install ctc-beam-decoder",
     "kenlm": "pip install ufal.kenlm",
 }

@@ -18,6 +18,7 @@ from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_
 from ds2_jax.parallel import processes
 from input_pipeline.storage import object_store
 
+RELEASED = Path(__file__).parents[1] / "models"  # that come with this package
 FOLDER = "checkpoints"
 METRICS = "metrics"  # as orbax names the item, and the file in it
 PROGRESS = "progress/metadata"  # the file of the item
@@ -29,12 +30,25 @@ PARTS = (*MODEL_PARTS, PROGRESS, *(f"optimizer/{file}" for file in _ARRAYS))  # 
 def load_model(path: str) -> tuple[ModelMeta, dict]:
     """Load a model's description and the variables to evaluate: averaged parameters where there are any.
 
-    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. All processes have to
-    call it. Raises ModelFileError, and ValueError where they found different models.
+    path: a bundle, a checkpoint, or a run folder (then its best), or the name of a released model (`resolve_model`). Works
+    on any number of devices. All processes have to call it. Raises ModelFileError, and ValueError where they found different models.
     """
+    path = resolve_model(path)
     meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
     processes.require_same(lambda: {f"the model {path} (digest)": digest_model(meta, variables)[:16]})
     return meta, variables
+
+
+def resolve_model(path: str) -> str:
+    """Return the folder of a model: `path` itself, or the released model of this package that it names.
+
+    `an4` and `models/an4` are the released model wherever no folder of that name exists.
+    """
+    folder, name = os.path.split(os.path.normpath(path))
+    released = RELEASED / name
+    if path and folder in ("", "models") and not os.path.exists(path) and is_bundle(released):
+        return str(released)
+    return path
 
 
 def digest_model(meta: ModelMeta, variables: dict) -> str:

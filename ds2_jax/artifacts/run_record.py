@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
+PACKAGES = ("ds2-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
 
 
 def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, digests: Mapping[str, str]) -> None:
@@ -29,7 +29,10 @@ def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, diges
             "from_step": step,
             "command": sys.argv,
             "commit": commit(),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: found for name in PACKAGES if (found := _version(name))},
+            },
             "machine": platform.platform(),
             "devices": [str(device) for device in jax.devices()],
             "processes": jax.process_count(),
@@ -44,9 +47,14 @@ def commit() -> str:
     """Return the commit of this checkout, with '-changed' where files differ from it; '' outside of git."""
     here = Path(__file__).parent
     try:
-        head, state = (
+        # The first fails for a package that is installed below a repository of something else.
+        _, head, state = (
             subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for command in (
+                ["ls-files", "--error-unmatch", Path(__file__).name],
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

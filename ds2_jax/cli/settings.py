@@ -14,8 +14,7 @@ from decoding.settings import BeamSettings
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.evaluation import EvaluationSettings
-from ds2_jax.training.optim import OptimSettings
-from ds2_jax.training.settings import DataSettings, NewModel, TrainingSettings, TrainSettings
+from ds2_jax.training.settings import DataSettings, NewModel, OptimSettings, TrainingSettings, TrainSettings
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.loader import LoadSettings

@@ -32,7 +32,7 @@ CHUNK_BYTES = 4 << 20  # of what a process hands to the others at once
 BROKEN = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "Connection reset", "Broken pipe")
 # Settings that name a file, whose content counts.
 FILES = ("config.augment.file", "config.features.stats", "config.vocabulary")
-SOURCES = ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs")
+SOURCES = ("ds2_jax", "input_pipeline", "decoding")
 
 logger = logging.getLogger("ds2_jax")
 
@@ -268,7 +268,8 @@ def code_version() -> dict[str, str]:
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for name in SOURCES:
-        for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
+        found = os.walk(root / name, followlinks=True)  # recipes are a link in a checkout
+        for file in sorted(Path(folder, file) for folder, _, files in found for file in files if file.endswith(".py")):
             digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return {"source files (digest)": digest.hexdigest()[:16], "jax": jax.__version__, "numpy": np.__version__}
 

@@ -17,6 +17,7 @@ from decoding.search import beam
 from decoding.search.beam import Engine
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle
+from ds2_jax.artifacts.load import resolve_model
 
 logger = logging.getLogger("ds2_jax")
 
@@ -89,6 +90,7 @@ def files_for_bundle(settings: BeamSettings, meta: ModelMeta) -> dict[str, str |
 
 def _of_bundle(model: str) -> dict[str, Any]:
     """Return what a bundle brings: its language model and settings; nothing for anything else."""
+    model = resolve_model(model)
     if not model or not is_bundle(model):
         return {}
     models = [path for path in (Path(model, name) for name in MODELS.values()) if path.is_file()]

@@ -10,8 +10,7 @@ import jax
 
 from ds2_jax.parallel import sharding
 from ds2_jax.training.checkpoint import Checkpoints, Progress
-from ds2_jax.training.optim import OptimSettings
-from ds2_jax.training.settings import TrainingSettings
+from ds2_jax.training.settings import OptimSettings, TrainingSettings
 from ds2_jax.training.state import TrainState
 from input_pipeline.manifest import Manifest
 

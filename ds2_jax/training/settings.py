@@ -6,11 +6,13 @@ from typing import Any
 
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition.evaluation import EvaluationSettings
-from ds2_jax.training.optim import OptimSettings
 from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.text import normalise
+
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("cosine", "exponential", "constant")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,47 @@ class NewModel:
         """Refuse an unknown language or normalisation."""
         normalise("", self.language)
         FrontEnd(self.features, self.normalisation)
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """The section `optim` of a config (configs/base.py says what each setting means).
+
+    Raises ValueError naming field, value and mend.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 5e-4
+    schedule: str = "cosine"
+    warmup_steps: int = 200
+    final_share: float = 0.01
+    decay: float = 0.83
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 10.0
+    accumulate: int = 1
+    ema: float = 0.0
+
+    def __post_init__(self):
+        """Refuse what cannot optimise."""
+        self._require("name", self.name in OPTIMIZERS, f"choose one of {', '.join(OPTIMIZERS)}")
+        self._require("learning_rate", self.learning_rate > 0, "use a rate above 0; 5e-4 is usual")
+        self._require("schedule", self.schedule in SCHEDULES, f"choose one of {', '.join(SCHEDULES)}")
+        for name in ("warmup_steps", "clip_norm", "weight_decay"):
+            self._require(name, getattr(self, name) >= 0, "use 0 for none, or more")
+        self._require("final_share", 0 <= self.final_share <= 1, "use a share from 0 to 1")
+        self._require("decay", 0 < self.decay <= 1, "use a factor above 0, at most 1")
+        for name in ("beta1", "beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "use a decay from 0 up to, not including, 1")
+        self._require("accumulate", self.accumulate >= 1, "use 1 for no accumulation")
+        self._require("ema", 0 <= self.ema < 1, "use 0 for none, or a decay such as 0.999")
+        unused = self.name == "adam" and self.weight_decay > 0
+        self._require("weight_decay", not unused, "it works with config.optim.name=adamw; choose it, or set 0")
+
+    def _require(self, name: str, holds: bool, mend: str) -> None:
+        if not holds:
+            raise ValueError(f"config.optim.{name} is {getattr(self, name)!r}: {mend}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-import grain
 import numpy as np
 
 from input_pipeline import audio
@@ -210,6 +209,8 @@ class BatchLoader:
 
 def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, how: LoadSettings) -> Generator[dict[str, Any]]:
     """Load batches ahead of their use, in order. Close the generator when done."""
+    import grain  # half a second, and jax: for loading alone
+
     options = grain.ReadOptions(num_threads=how.threads, prefetch_buffer_size=max(how.prefetch, how.threads))
     dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
     if how.workers:

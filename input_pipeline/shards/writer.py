@@ -12,13 +12,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from array_record.python import array_record_module
-
 from input_pipeline.shards.format import (
     BLOCK,
     BLOCK_HEADER,
     ShardError,
     ShardInfo,
+    array_record,
     check_record,
     encode_record,
     without_block_headers,
@@ -37,7 +36,7 @@ class ShardWriter:
         self.sizes: list[int] = []  # of the records
         self._unfinished = path.with_name(f".{path.name}.tmp")
         self._unfinished.touch()  # the writer below does not say that it cannot
-        self._writer = array_record_module.ArrayRecordWriter(str(self._unfinished), "group_size:1,uncompressed")
+        self._writer = array_record().ArrayRecordWriter(str(self._unfinished), "group_size:1,uncompressed")
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -137,10 +137,10 @@ def join(folder: str, name: str) -> str:
 
 def _store(url: str) -> Any:
     """Return fsspec's file system for an address; made once in a process."""
-    import fsspec  # a tenth of a second, which who has local files only does not pay
-
     protocol = url.partition("://")[0]
     try:
+        import fsspec  # takes a tenth of a second, and comes with each store's package
+
         if protocol in NO_STORES:
             raise ValueError(protocol)
         return fsspec.filesystem(protocol)

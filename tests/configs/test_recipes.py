@@ -12,10 +12,10 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-import main as program
-from configs import base
 from decoding.settings import BeamSettings
+from ds2_jax.cli import main as program
 from ds2_jax.cli import settings
+from ds2_jax.configs import base
 from ds2_jax.training.settings import DataSettings, TrainingSettings
 from input_pipeline import manifest
 from input_pipeline.augment import Augmentation

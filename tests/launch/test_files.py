@@ -14,7 +14,7 @@ import pytest
 import yaml
 from absl import flags
 
-import main as program
+from ds2_jax.cli import main as program
 from ds2_jax.parallel.watch import RETRY
 from tests.runs import ROOT
 

@@ -262,7 +262,7 @@ def test_threads_that_cannot_be_started_are_done_without(words_lm):
     code = f"""
 import re, resource
 from pathlib import Path
-from tests.test_native import *
+from tests.decoding.native.test_native import *
 batch = [random_log_probs(9, LETTERS.size, number) for number in range(64)]
 one = native(LETTERS, lm={words_lm!r}, threads=1).decode_batch(batch)
 many = native(LETTERS, lm={words_lm!r}, threads=64)
@@ -329,7 +329,7 @@ import sys, importlib.util
 spec = importlib.util.spec_from_file_location("decoding.native._native", {extension!r})
 module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
 sys.modules["decoding.native._native"] = module
-from tests.test_native import *
+from tests.decoding.native.test_native import *
 for lm, vocabulary in (({words_lm!r}, LETTERS), ({characters_lm!r}, MANDARIN), ("", LETTERS)):
     for lexicon in ("strict", "open"):
         engine = native(vocabulary, lm=lm, lexicon=lexicon, nbest=20, threads=4, hot_words=vocabulary.symbols[1] + ":1.0")

@@ -8,12 +8,12 @@ import logging
 import numpy as np
 import pytest
 
-from configs import base
 from decoding.search import beam, greedy
 from decoding.search.beam import make_engine
 from decoding.search.confidence import align
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import load_model
+from ds2_jax.configs import base
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests

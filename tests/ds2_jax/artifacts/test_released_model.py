@@ -2,12 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from decoding.search.beam import native_available
 from ds2_jax.artifacts.bundle import load_bundle
+from ds2_jax.artifacts.load import resolve_model
 from ds2_jax.cli.export import count
+from ds2_jax.recognition import decode_settings
 from tests.runs import ROOT, run_main
 
 BUNDLE = ROOT / "models" / "an4"
@@ -47,3 +50,20 @@ def test_it_reaches_on_the_official_test_what_its_card_says(speech, engine):
     assert result["utterances"] == 130
     assert result["wer"] == pytest.approx(card_value("WER", engine), abs=ROUNDING)
     assert result["cer"] == pytest.approx(card_value("CER", engine), abs=ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["an4", "models/an4", "models/an4/"])
+def test_its_name_stands_for_it_where_no_such_folder_is(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = Path(resolve_model(name))
+    assert packaged.samefile(BUNDLE)
+    assert Path(decode_settings.complete({}, name).lm).parent == packaged
+    (tmp_path / name).mkdir(parents=True)
+    assert resolve_model(name) == name
+    assert decode_settings.complete({}, name).lm == ""
+
+
+@pytest.mark.parametrize("path", ["", "runs/an4", "an5", "gs://bucket/an4", "../an4", "models"])
+def test_other_paths_are_what_they_say(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model(path) == path

@@ -13,7 +13,8 @@ from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.optim import OptimSettings, make_optimizer
+from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
 

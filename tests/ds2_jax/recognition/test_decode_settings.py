@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs import base
 from ds2_jax.artifacts.bundle import load_bundle, save_bundle
 from ds2_jax.cli import settings
+from ds2_jax.configs import base
 from tests.arpa import write_arpa
 from tests.runs import ROOT, run_main
 

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from ds2_jax.training.optim import SCHEDULES, OptimSettings, make_optimizer, make_schedule
+from ds2_jax.training.optim import make_optimizer, make_schedule
+from ds2_jax.training.settings import SCHEDULES, OptimSettings
 
 PEAK, WARMUP, TOTAL, EPOCH = 0.3, 10, 50, 8
 ROUNDING = 1e-6  # float32 rates below 1

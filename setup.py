@@ -1,0 +1,31 @@
+"""Compile the native decoder into the package if there is a C++ compiler; pyproject.toml has everything else."""
+
+import runpy
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NATIVE = Path("decoding", "native")
+native = runpy.run_path(str(NATIVE / "build.py"))  # its package imports what a build does not install
+
+
+class BuildNative(build_ext):
+    """Compile as `python -m decoding.native.build` does; without a compiler, say so in one line and go on."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile the extension into the place that setuptools names."""
+        folder, output = Path(self.build_temp).absolute(), Path(self.get_ext_fullpath(ext.name)).absolute()
+        try:
+            native["build"](folder, output, native["find_compiler"]())
+        except native["BuildError"] as error:
+            print(
+                f"ds2-jax: the native decoder is left out, ctc_beam_decoder decodes instead: {error}", file=sys.stderr
+            )
+
+
+setup(
+    ext_modules=[Extension("decoding.native._native", sources=[], optional=True)],
+    cmdclass={"build_ext": BuildNative},
+)
