@@ -7,6 +7,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+sys.path.insert(0, str(Path(__file__).parent))  # a build does not do so
 NATIVE = Path("decoding", "native")
 native = runpy.run_path(str(NATIVE / "build.py"))  # its package imports what a build does not install
 

@@ -29,6 +29,7 @@ from input_pipeline.augment.audio_effects import (
     shift,
 )
 from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
+from input_pipeline.storage import whole_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -89,10 +90,9 @@ def draw(panels: dict[str, np.ndarray], output: Path) -> None:
         axis.set(title=title, xlim=(0, longest_s))
     figure.supxlabel("seconds")
     figure.supylabel("kHz")
-    unfinished = output.with_suffix(".part.png")
-    figure.savefig(unfinished, dpi=DPI)
-    Image.open(unfinished).convert("RGB").quantize(COLOURS).save(unfinished, optimize=True)
-    unfinished.replace(output)
+    with whole_file.temporary_path(output) as path:
+        figure.savefig(path, dpi=DPI)
+        Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
 def main() -> None:

@@ -42,6 +42,7 @@ from ds2_jax.training import memory
 from ds2_jax.training.compile import abstract_batch
 from input_pipeline.batches.plan import Bucket
 from input_pipeline.cores import usable_cores
+from input_pipeline.storage import whole_file
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
@@ -238,9 +239,8 @@ def write(file: Path, results: list[dict]) -> None:
     kept = json.loads(file.read_text()) if file.exists() else []
     new = [key(result) for result in results]
     merged = sorted([r for r in kept if key(r) not in new] + results, key=key)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text("[\n" + ",\n".join(json.dumps(result) for result in merged) + "\n]\n")
-    os.replace(partial, file)
+    with whole_file.open_text(file) as lines:
+        lines.write("[\n" + ",\n".join(json.dumps(result) for result in merged) + "\n]\n")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,6 @@ def get_config() -> ConfigDict:
     config.tune.beta_to = 3.0
     config.tune.beta_step = 0.5
     config.tune.refine = 1  # times that the surroundings of the minimum are searched again, at half the step
-    config.tune.original_grid = False  # instead: 45 alphas from 1.0 to 3.2, by ln 10, and 8 betas from 0.1 to 0.45
 
     config.infer = ConfigDict()
     config.infer.samples = 10  # utterances of a manifest to print side by side; 0: all, as --output has

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from ml_collections import ConfigDict
 
 from ds2_jax.configs import base
@@ -135,6 +136,26 @@ class Cluster:
     def _read(self, rank: int, which: int) -> str:
         file = self._files[rank][which]
         return os.pread(file.fileno(), 1 << 24, 0).decode()
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 100) -> None:
+    """Wait for something that another thread or process does, on a busy machine, too."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"nothing happened in {timeout_s} s"
+        time.sleep(0.01)
+
+
+def wait_until_printed(text: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Wait until another thread has printed a text; return what was printed so far."""
+    printed: list[str] = []
+
+    def is_there() -> bool:
+        printed.append(capsys.readouterr().out)
+        return text in "".join(printed)
+
+    wait_until(is_there)
+    return "".join(printed)
 
 
 def free_port() -> int:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from decoding.lm import kenlm_build, kenlm_run, published, text_corpus
 from decoding.lm.kenlm_build import KenlmError
-from input_pipeline.storage.lock import alone
+from input_pipeline.storage import whole_file
+from input_pipeline.storage.lock import exclusive
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
 LEAST_MEMORY = 100 * 2**20  # of lmplz
@@ -46,13 +47,12 @@ def train(
             f"the corpus is too small, or too repetitive, to estimate discounts for {listed}: KenLM's default ones are used"
         )
     kenlm_run.run([kenlm_build.program("build_binary"), *shared, *KINDS[kind], str(made), str(binary)])
-    os.replace(binary, output)
+    whole_file.commit(binary, output)
     if arpa:
         target = Path(arpa).absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.unfinished")
-        shutil.move(made, unfinished)  # which copies where it is another file system
-        os.replace(unfinished, target)
+        with whole_file.temporary_path(target) as path:
+            shutil.move(made, path)  # which copies to another file system
 
 
 def measure(lm: str, lines: Iterable[str]) -> dict:
@@ -109,7 +109,7 @@ def run_train(a: argparse.Namespace) -> dict:
         kenlm_build.program(name)
     excluded = text_corpus.Excluded(a.exclude.split(","), a.language) if a.exclude else None
     output = Path(a.output).absolute()
-    with alone(output), _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
+    with exclusive(output), _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
         corpus = folder / "corpus.txt"
         counted = text_corpus.write_corpus(a.text.split(","), a.language, a.vocabulary, corpus, excluded)
         if excluded is not None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from input_pipeline.storage import whole_file
 from input_pipeline.text import LANGUAGES, normalise
 
 __all__ = ["LANGUAGES", "UNKNOWN", "Counted", "Excluded", "prepare", "read_lines", "write_corpus"]
@@ -183,8 +184,6 @@ def write_corpus(
 
 def _replace_rare(kept: set[str], corpus: Path, lines: int) -> None:
     """Write a corpus anew, with UNKNOWN for each word that is not kept."""
-    replaced = corpus.with_suffix(".replaced")
-    with open(corpus, encoding="utf-8") as source, open(replaced, "w", encoding="utf-8") as file:
+    with open(corpus, encoding="utf-8") as source, whole_file.open_text(corpus) as file:
         for line in tqdm(source, total=lines, desc="rare words", unit=" lines", delay=2):
             file.write(" ".join(word if word in kept else UNKNOWN for word in line.split()) + "\n")
-    os.replace(replaced, corpus)

@@ -20,6 +20,8 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from input_pipeline.storage import whole_file
+
 HERE = Path(__file__).resolve().parent
 KENLM = HERE / "third_party" / "kenlm"
 BUILD = HERE.parents[1] / "build"
@@ -83,9 +85,8 @@ def build(
         target = folder / f"{source.stem}-{key}.o"
         if target.is_file():
             return target, False
-        unfinished = target.with_suffix(f".{os.getpid()}.tmp")
-        _run([*compiler, *flags, "-c", str(source), "-o", str(unfinished)])
-        os.replace(unfinished, target)
+        with whole_file.temporary_path(target) as path:
+            _run([*compiler, *flags, "-c", str(source), "-o", str(path)])
         return target, True
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -100,10 +101,9 @@ def build(
     elif sys.platform.startswith("linux"):
         link.append("-lrt")
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    _run([*compiler, *(SANITIZE if sanitize else ()), *map(str, objects), *link, "-o", str(unfinished)])
-    linked.unlink(missing_ok=True)
-    os.replace(unfinished, output)
+    with whole_file.temporary_path(output) as path:
+        _run([*compiler, *(SANITIZE if sanitize else ()), *map(str, objects), *link, "-o", str(path)])
+        linked.unlink(missing_ok=True)
     linked.write_text(names)
     return True
 

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from decoding.scoring.error_rate import Counts, Result, Step, align
+from input_pipeline.storage import whole_file
 
 MOST_FREQUENT = 20  # confusions of each kind
 TEXT_WIDTH = 110  # columns of an alignment in plain text
@@ -227,10 +227,6 @@ def _width(text: str) -> int:
 
 
 def _write(path: str | os.PathLike, content: str) -> None:
-    """Write at once or not at all; half a surrogate pair, which UTF-8 cannot hold, is shown by its code."""
-    unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a file; half a surrogate pair, which UTF-8 cannot hold, is shown by its code. Raises OSError."""
+    with whole_file.open_text(path, errors="backslashreplace", newline="\n") as file:
+        file.write(content)

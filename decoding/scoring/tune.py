@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from decoding.scoring.error_rate import Counts, count_utterance
 from decoding.search.beam import Engine, make_engine
 from decoding.settings import BeamSettings
+from input_pipeline.storage import whole_file
 from input_pipeline.text import ScoringRules, Vocabulary
 
 logger = logging.getLogger("decoding")
@@ -56,12 +56,6 @@ class Grid:
         if len(grid) > MOST_POINTS:
             raise ValueError(f"config.tune asks for {len(grid)} points, more than {MOST_POINTS}: use larger steps")
         return grid
-
-    @classmethod
-    def original(cls) -> "Grid":
-        """Make the grid of the original's tune.py: 45 alphas, there for log10 and here divided by ln 10, and 8 betas."""
-        alphas = np.linspace(1.0, 3.2, 45) / math.log(10)
-        return cls(_rounded(alphas), _rounded(np.linspace(0.1, 0.45, 8)))
 
     def __len__(self) -> int:
         return len(self.alphas) * len(self.betas)
@@ -170,12 +164,10 @@ class PointFile:
         self.path, self._digest = path, digest
         self.points: dict[tuple[float, float], Point] = {}
         rows = self._read()
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(unfinished, "w", encoding="utf-8", newline="") as file:  # without a line that was cut off
+        with whole_file.open_text(path, newline="") as file:  # without a line that was cut off
             writer = csv.DictWriter(file, self.FIELDS)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(unfinished, path)
 
     def _read(self) -> list[dict]:
         rows = []
@@ -246,7 +238,8 @@ def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
     }
     summary = {**found, "digest": digest, "settings": dataclasses.asdict(task.settings)}
     rows = [{**dataclasses.asdict(p), "wer": round(p.wer, 6), "cer": round(p.cer, 6)} for p in points]
-    (folder / SUMMARY).write_text(json.dumps({**summary, "all": rows}, indent=1) + "\n", encoding="utf-8")
+    with whole_file.open_text(folder / SUMMARY) as output:
+        output.write(json.dumps({**summary, "all": rows}, indent=1) + "\n")
     draw(points, best, folder / PICTURE, characters=task.by_characters)
     return found
 
@@ -341,5 +334,6 @@ def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) 
     axes.set_xlabel("alpha, weight of the language model (natural logarithms)")
     axes.set_ylabel("beta, for each word or character")
     axes.set_title(f"{len(points)} points, least {min(rates):.2f} % at alpha {best.alpha:g}, beta {best.beta:g}")
-    figure.savefig(path, dpi=120)
+    with whole_file.open_binary(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     pyplot.close(figure)

@@ -1,7 +1,6 @@
 """What was run, on what, with what: `run.json` and `config.json` in the workdir, a record more for each start."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from input_pipeline.storage import whole_file
 
 PACKAGES = ("ds2-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
 
@@ -69,6 +70,5 @@ def _version(package: str) -> str:
 
 
 def _write(path: Path, value) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file.open_text(path) as file:
+        file.write(json.dumps(value, indent=1) + "\n")

@@ -4,23 +4,19 @@ In a store lie the checkpoints, written there by all processes, and copies of th
 folder of its own machine.
 """
 
-import errno
-import fcntl
 import os
 import shutil
-import socket
 import tempfile
 import time
 import uuid
 from pathlib import Path
 
 from ds2_jax.parallel import processes
-from input_pipeline.storage import object_store
+from input_pipeline.storage import lock, object_store
 
 SHARED_S = 20  # for a network file system to show a new file everywhere
 KEPT = ("metrics.jsonl", "run.json")  # that a later start adds to
 LOCK = ".lock"  # held while a run writes here; says whose it is
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
 class WorkdirInUse(OSError):
@@ -103,26 +99,15 @@ def _make_folder(path: str) -> None:
         raise OSError(f"--workdir={path} cannot be written ({error.strerror}); name a folder that can") from error
 
 
-def _lock(path: str) -> int | None:
-    """Take a folder's lock, which ends with this process at the latest; None where there are no locks."""
-    lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+def _lock(path: str) -> int:
+    """Lock a folder until the returned descriptor is closed. Raises WorkdirInUse."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(lock, 1000).decode(errors="replace") or "another process"
-        os.close(lock)
+        return lock.acquire(Path(path, LOCK))
+    except lock.LockedError as error:
         raise WorkdirInUse(
-            f"--workdir={path} is in use by {owner}: wait until it has ended, or name another folder; if that machine is "
-            f"gone for good, remove {path}/{LOCK}"
+            f"--workdir={path} is in use by {error.owner}: wait until it has ended, or name another folder; if that "
+            f"machine is gone for good, remove {path}/{LOCK}"
         ) from None
-    except OSError as error:
-        os.close(lock)
-        if error.errno not in NO_LOCKS:
-            raise
-        return None
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}".encode())
-    return lock
 
 
 def _require_shared(path: str) -> None:

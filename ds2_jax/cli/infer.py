@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli import settings
 from ds2_jax.parallel import processes
 from ds2_jax.recognition.recogniser import Recogniser, Transcript
-from input_pipeline import audio
 from input_pipeline import manifest as manifests
 from input_pipeline.columns import Strings
+from input_pipeline.manifest.sample_rates import describe_low_rates
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
-from input_pipeline.storage import object_store
+from input_pipeline.storage import object_store, whole_file
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
@@ -53,7 +52,7 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
         results = _transcribe(model, requests)
     usable = [result for result in results if isinstance(result, Transcript)]
     if processes.rank() == 0:
-        _warn_of_upsampling(usable, model.sample_rate_hz)
+        _warn_of_upsampling(requests, results, model.sample_rate_hz)
         _write(requests, results, output, ScoringRules.for_language(meta.language), words=config.infer.words)
     if not usable:
         raise ValueError(f"none of {len(requests)} utterances could be transcribed; the messages above say why")
@@ -87,10 +86,12 @@ def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcri
     return [found[row] for row in range(len(requests))]
 
 
-def _warn_of_upsampling(transcripts: Sequence[Transcript], sample_rate_hz: int) -> None:
-    low = sum(transcript.sample_rate_hz < sample_rate_hz for transcript in transcripts)
+def _warn_of_upsampling(requests: Sequence[Request], results: Sequence[Transcript | str], sample_rate_hz: int) -> None:
+    pairs = zip(requests, results, strict=True)
+    rates_hz = {request.name: result.sample_rate_hz for request, result in pairs if isinstance(result, Transcript)}
+    low = {name: rate_hz for name, rate_hz in rates_hz.items() if rate_hz < sample_rate_hz}
     if low:
-        logger.warning("%s", audio.describe_upsampled(f"{low} of {len(transcripts)} clips", sample_rate_hz))
+        logger.warning("%s", describe_low_rates(low, len(rates_hz), sample_rate_hz))
 
 
 def _check_output(output: str) -> None:
@@ -180,7 +181,5 @@ def _describe_word(word: Mapping) -> str:
 
 
 def _write_lines(path: str, records: Sequence[Mapping]) -> None:
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with whole_file.open_text(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    os.replace(unfinished, path)

@@ -22,7 +22,7 @@ from ds2_jax.recognition.evaluation import Evaluator, report_problems
 from input_pipeline import manifest as manifests
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.manifest import Manifest
-from input_pipeline.storage import object_store
+from input_pipeline.storage import object_store, whole_file
 from input_pipeline.text import ScoringRules, normalise
 
 logger = logging.getLogger("ds2_jax")
@@ -100,15 +100,14 @@ def _log_probs(
     rows = sorted(found)
     report_problems(manifest, rows, problems)
     arrays = [found[row] for row in rows]
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez_compressed(
-        unfinished,
-        digest=digest,
-        rows=rows,
-        lengths=[len(array) for array in arrays],
-        log_probs=np.concatenate(arrays).astype(np.float32),
-    )
-    os.replace(unfinished, path)
+    with whole_file.open_binary(path) as file:
+        np.savez_compressed(
+            file,
+            digest=digest,
+            rows=rows,
+            lengths=[len(array) for array in arrays],
+            log_probs=np.concatenate(arrays).astype(np.float32),
+        )
     return rows, arrays
 
 

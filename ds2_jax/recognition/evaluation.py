@@ -22,11 +22,12 @@ from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.step import make_eval_step
 from input_pipeline import manifest as manifests
-from input_pipeline.batches.corpus import Corpus, describe_upsampling, name_problems
+from input_pipeline.batches.corpus import Corpus, name_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
+from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.text import ScoringRules, normalise
 
 logger = logging.getLogger("ds2_jax")

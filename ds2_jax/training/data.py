@@ -20,11 +20,12 @@ from ds2_jax.training.settings import DataSettings, NewModel, TrainingSettings
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.features import FeatureStats
 from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, describe_upsampling, name_problems
+from input_pipeline.batches.corpus import Corpus, name_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import planned_frames
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
+from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.text import Vocabulary, normalise
 
 logger = logging.getLogger("ds2_jax")
@@ -103,7 +104,6 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
                 num_samples=new.stats_samples,
                 seed=settings.seed,
                 max_bad_share=settings.data.max_bad_share,
-                warn_upsampled=False,  # make_corpus does
             )
     vocabulary.save(Path(workdir, "vocabulary.txt"))
     if stats is not None:

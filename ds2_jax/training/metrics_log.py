@@ -1,11 +1,12 @@
 """Curves of a run: `metrics.jsonl`, and TensorBoard files made from it. Process 0 writes, the others do not."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from input_pipeline.storage import whole_file
 
 
 class MetricsLog:
@@ -17,9 +18,8 @@ class MetricsLog:
             return
         self._path = Path(workdir, "metrics.jsonl")
         kept = [record for record in _read(self._path) if record["step"] <= resume_step]
-        unfinished = self._path.with_suffix(".tmp")
-        unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(unfinished, self._path)
+        with whole_file.open_text(self._path) as file:
+            file.writelines(json.dumps(record) + "\n" for record in kept)
         # TensorBoard's files cannot be cut, so they are written anew.
         shutil.rmtree(Path(workdir, "tensorboard"), ignore_errors=True)
         self._board = SummaryWriter(str(Path(workdir, "tensorboard")))

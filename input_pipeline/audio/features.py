@@ -11,10 +11,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import numpy as np
+
+from input_pipeline.storage import whole_file
 
 KINDS = ("linear", "mfcc", "fbank")
 NORMALISATIONS = ("corpus", "utterance", "none")
@@ -294,13 +295,9 @@ class FeatureStats:
         return normalised
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the original's format: .npz with mean and std [F, 1]. What was there stays until all is written."""
-        unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp.npz")
-        try:
-            np.savez(unfinished, mean=self.mean[:, None], std=self.std[:, None])
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        """Write the original's format, an .npz archive with mean and std [F, 1]. Raises OSError."""
+        with whole_file.open_binary(path) as file:
+            np.savez(file, mean=self.mean[:, None], std=self.std[:, None])
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FeatureStats":

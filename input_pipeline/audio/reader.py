@@ -18,6 +18,7 @@ import soxr
 from input_pipeline.audio import containers
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
+from input_pipeline.storage import whole_file
 from input_pipeline.storage.object_store import is_remote
 
 Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
@@ -117,15 +118,6 @@ def is_there(path: str) -> bool:
     return is_remote(path) or os.path.isfile(reference.shard if reference else path)
 
 
-def describe_upsampled(clips: str, sample_rate_hz: int) -> str:
-    """Say of clips (`3 of 5 clips`) recorded at a lower rate than the model's what that means."""
-    return (
-        f"{clips} were recorded at less than the model's {sample_rate_hz} Hz and are upsampled, which leaves their upper "
-        "frequencies empty: a model trained on wider audio recognises them worse; one for such material alone is better "
-        "made with its own rate (config.features.sample_rate_hz)"
-    )
-
-
 def rms_db(samples: np.ndarray) -> float:
     """Return 10 log10(mean(x^2)) of samples [N]; -inf for digital silence."""
     power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
@@ -134,10 +126,10 @@ def rms_db(samples: np.ndarray) -> float:
 
 def _resolved(source: Source) -> Source:
     """Get the clip that a reference or an address names; leave everything else as it is."""
-    if not isinstance(source, str | os.PathLike) or shard_source.is_file(os.fspath(source)):
+    if not isinstance(source, str | os.PathLike):
         return source
     try:
-        return shard_source.read(os.fspath(source))
+        return shard_source.resolve(os.fspath(source))
     except (OSError, ValueError) as error:
         raise AudioError(str(error)) from error
 
@@ -245,16 +237,8 @@ def _head(handle: str | os.PathLike | BinaryIO, size: int = _SPHERE_BYTES + len(
 
 
 def write_flac(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int) -> None:
-    """Write samples [N], float32 or int16, as 16-bit FLAC; the name is given to whole files only. Raises OSError."""
-    encoded = io.BytesIO()  # written by Python, whose errors name the file and the reason
+    """Write samples [N], float32 or int16, as 16-bit FLAC. Raises OSError."""
+    encoded = io.BytesIO()  # libsndfile does not say why a file cannot be written
     soundfile.write(encoded, samples, sample_rate_hz, subtype="PCM_16", format="FLAC")
-    unfinished = f"{os.fspath(path)}.{os.getpid()}.part"
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(encoded.getbuffer())
-    except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # a full disk's has none
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
-        raise
-    os.replace(unfinished, path)
+    with whole_file.open_binary(path) as file:
+        file.write(encoded.getbuffer())

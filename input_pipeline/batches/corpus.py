@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import audio
 from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.labels import Labels
@@ -31,7 +30,6 @@ from input_pipeline.batches.plan import (
 from input_pipeline.manifest import Manifest
 from input_pipeline.shards import source as shard_source
 
-HEADERS_READ = 50  # clips whose sample rate is looked at before the work starts
 MAX_NAMED = 5  # bad utterances named in a message; the rest is counted
 
 
@@ -106,24 +104,6 @@ class Corpus:
             self.seed,
             self.share,
         )
-
-
-def describe_upsampling(manifest: Manifest, sample_rate_hz: int) -> str:
-    """Say which clips were recorded at less than the model's rate, going by the headers of some; '' where none were."""
-    rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), HEADERS_READ)).astype(int))
-    low = {}
-    for row in rows:
-        try:
-            rate = audio.info(manifest.audio[row]).sample_rate_hz
-        except (ValueError, OSError):
-            continue  # named when it is loaded
-        if rate < sample_rate_hz:
-            low[int(row)] = rate
-    if not low:
-        return ""
-    first, rate = next(iter(low.items()))
-    told = audio.describe_upsampled(f"{len(low)} of {len(rows)} clips looked at", sample_rate_hz)
-    return f"{told}. The first is {manifest.where(first)}, {rate} Hz"
 
 
 def name_problems(manifest: Manifest, problems: Mapping[int, str]) -> str:

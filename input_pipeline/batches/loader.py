@@ -166,21 +166,21 @@ class BatchLoader:
         local = self.share.rows_of(spec.rows)
         mine = range(spec.rows)[local]
         mine = mine[: max(0, len(spec.utterances) - mine.start)]
-        fetched = shard_source.fetched(self.paths[spec.utterances[row]] for row in mine)
+        sources = shard_source.resolve_all(self.paths[spec.utterances[row]] for row in mine)
         for row in mine:
             batch["utterance"][row] = spec.utterances[row]
             try:
-                self._load_row(batch, row, spec, fetched)
+                self._load_row(batch, row, spec, sources)
             except (ValueError, OSError) as error:  # every reader's own errors are one of these
                 batch["problem"][row] = str(error)[:PROBLEM_WIDTH]
         return {name: array[local] for name, array in batch.items()}
 
-    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec, fetched: Mapping) -> None:
+    def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec, sources: Mapping) -> None:
         utterance = int(spec.utterances[row])
-        source = fetched.get(self.paths[utterance])
+        source = sources[self.paths[utterance]]
         if isinstance(source, Exception):
             raise source
-        features = self.spectrogram(utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]), source)
+        features = self.spectrogram(source, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
         if len(features) > spec.frames:
             raise ValueError(
                 f"{len(features)} frames where its duration of {self.duration[utterance]} s promised at most "
@@ -196,12 +196,10 @@ class BatchLoader:
         batch["frames"][row] = len(features)
         batch["valid"][row] = True
 
-    def spectrogram(
-        self, utterance: int, epoch: int, copy: int, rate: float, source: audio.Source | None = None
-    ) -> np.ndarray:
-        """Make the normalised, augmented features [T, F] of one utterance, whose audio may be here already."""
+    def spectrogram(self, source: audio.Source, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
+        """Make the normalised, augmented features [T, F] of an utterance from its audio."""
         rate_hz = self.front_end.settings.sample_rate_hz
-        samples, _ = audio.read(self.paths[utterance] if source is None else source, rate_hz)
+        samples, _ = audio.read(source, rate_hz)
         rng = rng_for(self.seed, epoch, utterance, copy)
         samples = self.augmentation.apply_audio(samples, rate_hz, rate=rate, rng=rng)
         return self.augmentation.apply_features(self.front_end(samples), rng)

@@ -229,9 +229,8 @@ def examine(path: str) -> Clip:
 
 def _has_no_samples(path: str) -> bool:
     try:
-        if not shard_source.is_file(path):
-            return soundfile.info(shard_source.read(path)).frames == 0
-        return os.path.getsize(path) == 0 or soundfile.info(path).frames == 0
+        source = shard_source.resolve(path)
+        return (source == path and os.path.getsize(path) == 0) or soundfile.info(source).frames == 0
     except (ValueError, soundfile.LibsndfileError, OSError):
         return False
 

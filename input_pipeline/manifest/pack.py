@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -129,10 +130,8 @@ def _contents(
 
 
 def _content(path: str) -> bytes:
-    if not shard_source.is_file(path):
-        return shard_source.read(path).getvalue()
-    with open(path, "rb") as file:
-        return file.read()
+    source = shard_source.resolve(path)
+    return Path(source).read_bytes() if isinstance(source, str) else source.getvalue()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from input_pipeline.shards.cache import ShardCache
 from input_pipeline.shards.format import ORIGINAL_KEY, ShardInfo, shard_name
 from input_pipeline.shards.writer import ShardWriter
 from input_pipeline.storage import object_store
-from input_pipeline.storage.lock import alone
+from input_pipeline.storage.lock import exclusive
 
 Records = Callable[[int, int], Iterator[tuple[Mapping, bytes]]]  # from a row to another -> lines and audio
 
@@ -66,7 +66,7 @@ class Packing:
         if packed := self._packed():
             return packed
         work = self._work_folder()
-        with alone(work / f"{self.name}.jsonl"):
+        with exclusive(work / f"{self.name}.jsonl"):
             packed = self._packed() or self._write(records, total_bytes, work)  # by whoever was waited for
         if object_store.is_remote(self.output):
             with contextlib.suppress(OSError):  # something of another packing lies there, or the cache has shards
@@ -83,6 +83,8 @@ class Packing:
 
     def _write(self, records: Records, total_bytes: int | None, work: Path) -> Packed:
         """Write the shards that are not there, and of their notes the manifest."""
+        for path in (*work.glob(f".{self.name}-*.tmp"), *work.glob(f"..{self.name}-*.tmp")):
+            path.unlink()  # of a run that was killed: the lock keeps others out
         self._check_space(work, total_bytes)
         notes = [work / f".{self._shard(number)}.packed" for number in range(len(self.ends))]
         done = [self._is_done(note, self._shard(number)) for number, note in enumerate(notes)]

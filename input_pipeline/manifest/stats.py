@@ -22,6 +22,7 @@ from input_pipeline import audio, manifest
 from input_pipeline.audio.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
 from input_pipeline.columns import Strings
 from input_pipeline.cores import usable_cores
+from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.shards import source as shard_source
 
 CHUNK = 25  # clips that are summed at a time; fixed, so that the result does not depend on the number of workers
@@ -41,18 +42,16 @@ class StatsError(ValueError):
 
 @dataclass
 class Moments:
-    """Frames of some clips, with their mean [F] and sum of squared deviations [F] in float64, and what was odd."""
+    """Frames of some clips, with their mean [F] and sum of squared deviations [F] in float64, and the unusable clips."""
 
     frames: int
     mean: np.ndarray
     squares: np.ndarray
     problems: list[str] = field(default_factory=list)
-    upsampled: int = 0  # clips
 
     def add(self, other: "Moments") -> None:
         """Join the moments of other clips, without loss of accuracy (Chan, Golub and LeVeque 1979)."""
         self.problems += other.problems
-        self.upsampled += other.upsampled
         if not other.frames:
             return
         frames = self.frames + other.frames
@@ -70,31 +69,28 @@ def compute(
     seed: int = 0,
     workers: int = 0,
     max_bad_share: float = MAX_BAD_SHARE,
-    progress: bool = True,
-    warn_upsampled: bool = True,
 ) -> FeatureStats:
-    """Measure a random sample (all, if fewer) of clips, on all cores unless `workers` says how many.
+    """Measure the features of a random sample of clips (all, if there are fewer), with `workers` processes (0: one a core).
 
-    The result is the same for any number of workers. Clips that cannot be used are named and left out; a larger share of
-    them than `max_bad_share` raises StatsError. A std below 0.05 is raised to it. Clips
-    of a lower rate are warned of, unless the caller does that.
+    The result does not depend on the number of workers. Clips that cannot be used are named and left out; if their share
+    exceeds `max_bad_share`, raises StatsError. A standard deviation below 0.05 is raised to it.
     """
     if num_samples < 1 or workers < 0:
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
     if len(clips) > num_samples:
         clips = clips.take(np.sort(np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)))
     with shard_source.filling(clips):
-        total = _measure_all(list(clips), settings, workers or usable_cores(), progress)
-    _report(total, len(clips), settings, max_bad_share, warn_upsampled)
+        total = _measure_all(list(clips), settings, workers or usable_cores())
+    _report(total.problems, len(clips), max_bad_share)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
         logger.warning("%d of %d features hardly vary in these %d clips", (std < STD_FLOOR).sum(), len(std), len(clips))
     return FeatureStats(total.mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32))
 
 
-def _measure_all(clips: list[str], settings: FeatureSettings, workers: int, progress: bool) -> Moments:
+def _measure_all(clips: list[str], settings: FeatureSettings, workers: int) -> Moments:
     chunks = [(clips[start : start + CHUNK], settings) for start in range(0, len(clips), CHUNK)]
-    bar = tqdm(total=len(clips), desc="feature statistics", unit=" clips", delay=2.0, leave=False, disable=not progress)
+    bar = tqdm(total=len(clips), desc="feature statistics", unit=" clips", delay=2.0, leave=False)
     total = _nothing(settings)
     pool: concurrent.futures.Executor
     if workers == 1 or len(clips) <= FEW:
@@ -124,8 +120,7 @@ def _measure(chunk: tuple[list[str], FeatureSettings]) -> Moments:
     total = _nothing(settings)
     for path in clips:
         try:
-            samples, own_rate_hz = audio.read(path, settings.sample_rate_hz)
-            features = extract(samples, settings)
+            features = extract(audio.read(path, settings.sample_rate_hz)[0], settings)
         except FeatureError as error:
             total.problems.append(f"{path}: {error}")
             continue
@@ -134,18 +129,16 @@ def _measure(chunk: tuple[list[str], FeatureSettings]) -> Moments:
             continue
         mean = features.mean(axis=0, dtype=np.float64)
         squares = np.square(features - mean).sum(axis=0)
-        total.add(Moments(len(features), mean, squares, upsampled=own_rate_hz < settings.sample_rate_hz))
+        total.add(Moments(len(features), mean, squares))
     return total
 
 
-def _report(total: Moments, clips: int, settings: FeatureSettings, max_bad_share: float, warn_upsampled: bool) -> None:
-    if total.upsampled and warn_upsampled:
-        logger.warning("%s", audio.describe_upsampled(f"{total.upsampled} of {clips} clips", settings.sample_rate_hz))
-    if not total.problems:
+def _report(problems: Sequence[str], clips: int, max_bad_share: float) -> None:
+    if not problems:
         return
-    named = "\n".join(f"  {problem}" for problem in total.problems[:MAX_NAMED])
-    message = f"{len(total.problems)} of {clips} clips cannot be used for feature statistics:\n{named}"
-    if len(total.problems) > max_bad_share * clips:
+    named = "\n".join(f"  {problem}" for problem in problems[:MAX_NAMED])
+    message = f"{len(problems)} of {clips} clips cannot be used for feature statistics:\n{named}"
+    if len(problems) > max_bad_share * clips:
         raise StatsError(f"{message}\nMend the manifest: python -m input_pipeline.manifest check FILE")
     logger.warning("%s", message)
 
@@ -178,7 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not os.access(folder, os.W_OK):  # told now rather than after the work
             raise StatsError(f"--output={args.output}: {folder} is no folder that can be written to; make it first")
         settings = FeatureSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(FeatureSettings)})
-        clips = Strings.joined([manifest.read(path, need_text=False).audio for path in args.manifests])
+        corpora = [manifest.read(path, need_text=False) for path in args.manifests]
+        for warning in filter(None, (describe_upsampling(corpus, settings.sample_rate_hz) for corpus in corpora)):
+            logger.warning("%s", warning)
+        clips = Strings.joined([corpus.audio for corpus in corpora])
         stats = compute(clips, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
         stats.save(args.output)
     except (ValueError, OSError) as error:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from input_pipeline.columns import Objects, Strings, json_list_chunks
 from input_pipeline.shards.format import ORIGINAL_KEY, SUFFIX, parse_reference
-from input_pipeline.storage import object_store
+from input_pipeline.storage import object_store, whole_file
 
 KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
@@ -291,23 +291,11 @@ def parse_weight(part: str) -> tuple[str, float]:
 
 
 def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
-    """Write JSON lines at once or not at all: to a neighbouring file first, which then takes the name."""
+    """Write JSON lines, all of them or none, into a folder that is made. Raises OSError naming the file."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            for record in records:
-                file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
-    except OSError as error:
-        if error.errno and not error.filename:  # a full disk's has none
-            error.filename = str(target)
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file.open_binary(target) as file:
+        file.writelines(map(_line, records))
 
 
 def _line(record: Mapping) -> bytes:

@@ -8,7 +8,6 @@ nothing. What has no room is read from the store, record by record.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from input_pipeline.shards.format import ShardError, ShardInfo
-from input_pipeline.storage import object_store
+from input_pipeline.storage import lock, object_store
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "DS2_CACHE", "DS2_CACHE_GB"
 DEFAULT_LIMIT_GB = 100.0
@@ -87,9 +86,9 @@ class ShardCache:
                 if not part.exists():
                     self._make_room(info.bytes)
                 held = stack.enter_context(open(part, "ab"))
-                if not _lock(held.fileno(), fcntl.LOCK_EX):
+                if not lock.lock_file(held.fileno()):
                     return False
-            if place.exists() or not _is_at(held.fileno(), part):  # it was finished, or removed, in between
+            if place.exists() or not lock.is_current(held.fileno(), part):  # it was finished, or removed, in between
                 return place.exists()
             object_store.download(url, part, info.bytes, stop)
             if _digest(part) != info.sha256:
@@ -132,39 +131,23 @@ class ShardCache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         with open(self.folder / ".lock", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock.lock_file(file.fileno(), wait=True)
             yield
 
 
 def hold(path: str) -> int:
     """Mark a kept shard as used now, and as in use until the returned descriptor is closed. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    lock.lock_file(descriptor, shared=True, wait=True)
     with contextlib.suppress(OSError):  # a cache of somebody else's, which can only be read
         os.utime(descriptor)
     return descriptor
 
 
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether a path still names an open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            if not _lock(file.fileno(), fcntl.LOCK_EX):
+            if not lock.lock_file(file.fileno()):
                 return False
             path.unlink()
     except FileNotFoundError:

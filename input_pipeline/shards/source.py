@@ -1,7 +1,7 @@
 """Read clips that are not files: records of shards, here or in an object store, and single objects of a store.
 
 A record of a remote shard comes from the shard's copy in the cache where there is one, else as a range of bytes from
-the store. `fetched` gets what a batch needs at once; `filling` brings whole shards here meanwhile.
+the store. `resolve_all` gets what a batch needs at once; `filling` brings whole shards here meanwhile.
 """
 
 import contextlib
@@ -43,16 +43,11 @@ class Clip(io.BytesIO):
         self.name = name
 
 
-def is_file(path: str) -> bool:
-    """Tell the path of a plain file from a reference to a record and from an object's address."""
-    return parse_reference(path) is None and not object_store.is_remote(path)
-
-
-def read(path: str) -> Clip:
-    """Return the audio file that a record or an object is. Raises ShardError, OSError."""
+def resolve(path: str) -> str | Clip:
+    """Return the content of a record or an object, and the path of a file as it is. Raises ShardError, OSError."""
     reference = parse_reference(path)
     if reference is None:
-        return Clip(object_store.read(path), path)
+        return Clip(object_store.read(path), path) if object_store.is_remote(path) else path
     if not object_store.is_remote(path):
         record = _open_shards.get(reference.shard).read(reference.record)
     else:
@@ -60,19 +55,18 @@ def read(path: str) -> Clip:
     return Clip(decode_record(record, path)[1], path)
 
 
-def fetched(paths: Iterable[str]) -> dict[str, Clip | Exception]:
-    """Get those of the paths that lie in a store, many at a time, from the cache where it has them; what failed is the error."""
-    remote = [path for path in dict.fromkeys(paths) if object_store.is_remote(path)]
-    if not remote:
-        return {}
+def resolve_all(paths: Iterable[str]) -> dict[str, str | Clip | Exception]:
+    """Resolve paths, those in a store many at a time; where that fails, the error stands in place of the content."""
 
-    def attempt(path: str) -> Clip | Exception:
+    def attempt(path: str) -> str | Clip | Exception:
         try:
-            return read(path)
+            return resolve(path)
         except (OSError, ValueError) as error:
             return error
 
-    return dict(zip(remote, _requests().map(attempt, remote), strict=True))
+    distinct = list(dict.fromkeys(paths))
+    run = _requests().map if any(map(object_store.is_remote, distinct)) else map
+    return dict(zip(distinct, run(attempt, distinct), strict=True))
 
 
 def filling(clips: Strings, rows: Iterable[int] | None = None) -> AbstractContextManager:

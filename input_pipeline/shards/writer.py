@@ -22,6 +22,7 @@ from input_pipeline.shards.format import (
     encode_record,
     without_block_headers,
 )
+from input_pipeline.storage import whole_file
 
 CHUNK_HEADER = 40  # its bytes 8 to 15 are the size of the data behind it, byte 24 the kind
 HASHED_AT_ONCE = 1 << 20
@@ -65,11 +66,9 @@ class ShardWriter:
             self._writer.close()
         except RuntimeError as error:
             raise _as_os_error(error, self.path) from error
-        with open(self._unfinished, "rb+") as file:
-            os.fsync(file.fileno())
         ranges = list(_find_records(self._unfinished, self.sizes))
         info = ShardInfo(self._unfinished.stat().st_size, _read_back(self._unfinished, ranges), len(self.sizes))
-        os.replace(self._unfinished, self.path)
+        whole_file.commit(self._unfinished, self.path)
         return info, ranges
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from input_pipeline.storage.lock import alone
+from input_pipeline.storage.lock import exclusive
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
@@ -62,7 +62,7 @@ def fetch(
     if _is_there(target, known, quiet):
         return target
     try:
-        with alone(target) as waited:
+        with exclusive(target) as waited:
             if not (waited and _is_there(target, known, quiet)):
                 _fetch(url, target, known, quiet)
     except DownloadError:
@@ -249,7 +249,7 @@ def extract(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> 
     part = folder.with_name(folder.name + ".part")
     try:
         unpack = _unpacker(archive)
-        with alone(folder) as waited:
+        with exclusive(folder) as waited:
             if waited and folder.exists():
                 return folder
             try:

@@ -1,40 +1,104 @@
-"""Locks of the system on what is being written. Needs nothing else of its room."""
+"""Locks between processes on one file (flock): released when it is closed, at the latest when its process ends."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # by some network file systems
+OWNER_BYTES = 1000
+
+
+class LockedError(OSError):
+    """Another process holds the lock; `owner` says which."""
+
+    def __init__(self, path: Path, owner: str):
+        super().__init__(f"{path} is locked by {owner}")
+        self.owner = owner
+
 
 @contextlib.contextmanager
-def alone(target: Path) -> Iterator[bool]:
-    """Keep other processes from making `target` too while the block lasts; yield whether one had to be waited for.
+def exclusive(target: Path) -> Iterator[bool]:
+    """Keep other processes from making `target` until the block ends; yield whether this one had to wait for another.
 
-    The lock is the system's, on `<target>.lock`, whose folder is made: it ends with its process, however that ends.
+    The lock is on `<target>.lock`, in a folder that is made if necessary, and is removed at the end. Does nothing on
+    file systems without locks.
     """
-    lock, waited = target.with_name(target.name + ".lock"), False
+    path, waited = target.with_name(target.name + ".lock"), False
     while True:
-        lock.parent.mkdir(parents=True, exist_ok=True)  # whoever was waited for may have removed it
-        with lock.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                who = file.read().decode(errors="replace") or "another process"
-                print(f"{target}: {who} is at work on it; waiting for its end (or interrupt here)", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)  # the process before may have removed it
+        with path.open("a+b") as file:
+            descriptor = file.fileno()
+            if not _lock_where_supported(descriptor):
+                print(f"{target}: waiting for {_read_owner(descriptor)}, which is writing it", flush=True)
                 waited = True
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # a file system without locks
-            if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
-                continue  # whoever had it has removed it
-            with contextlib.suppress(OSError):  # a full disk is told where it matters
-                os.ftruncate(file.fileno(), 0)
-                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+                _lock_where_supported(descriptor, wait=True)
+            if not is_current(descriptor, path):
+                continue  # the process before has removed it: another one may hold a new file of this name
+            _write_owner(descriptor)
             try:
                 yield waited
             finally:
-                lock.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             return
+
+
+def acquire(path: Path) -> int:
+    """Lock a file, made if necessary, without waiting; return the descriptor that holds the lock until it is closed.
+
+    The file stays. On file systems without locks, nothing is locked. Raises LockedError, OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _lock_where_supported(descriptor):
+            raise LockedError(path, _read_owner(descriptor))
+        _write_owner(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def lock_file(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; return False where it is locked by another process and `wait` is not set.
+
+    Raises OSError, also on file systems without locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_current(descriptor: int, path: Path) -> bool:
+    """Tell whether a path still names an open file, which may have been removed or renamed while it was waited for."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock_where_supported(descriptor: int, *, wait: bool = False) -> bool:
+    try:
+        return lock_file(descriptor, wait=wait)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return True
+
+
+def _read_owner(descriptor: int) -> str:
+    return os.pread(descriptor, OWNER_BYTES, 0).decode(errors="replace") or "another process"
+
+
+def _write_owner(descriptor: int) -> None:
+    owner = f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%F %T')})"
+    with contextlib.suppress(OSError):  # on a full disk: the work that follows reports it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, owner.encode(), 0)

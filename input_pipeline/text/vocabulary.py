@@ -1,7 +1,6 @@
 """The vocabulary of a network: which symbols it writes, and as which outputs."""
 
 import collections
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from input_pipeline.storage import whole_file
 from input_pipeline.text.characters import SHOWN, by_frequency, count_characters, describe_characters
 
 
@@ -128,14 +128,11 @@ class Vocabulary:
         return cls(tuple(lines))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write one character a line, at once or not at all. Raises VocabularyError."""
-        unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        """Write one character a line, into a folder that is made. Raises VocabularyError."""
         try:
-            unfinished.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes("".join(symbol + "\n" for symbol in self.symbols).encode())
-            os.replace(unfinished, path)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with whole_file.open_binary(path) as file:
+                file.write("".join(symbol + "\n" for symbol in self.symbols).encode())
         except OSError as error:
-            with contextlib.suppress(OSError):  # what is told is why it could not be written
-                unfinished.unlink(missing_ok=True)
             reason = f"vocabulary {path} cannot be written: {error.strerror}"
             raise VocabularyError(f"{reason}; check the path and the space left") from error

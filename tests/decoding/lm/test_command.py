@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from decoding.lm import command, kenlm_build, kenlm_run, model_file, text_corpus
-from input_pipeline.storage.lock import alone
-from tests.runs import ROOT
+from input_pipeline.storage.lock import exclusive
+from tests.runs import ROOT, wait_until_printed
 
 BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
 needs_kenlm = pytest.mark.skipif(not BUILT, reason="KenLM's programs are not built (make kenlm)")
@@ -232,11 +232,10 @@ def test_a_second_run_waits_for_the_first_and_leaves_its_folder_alone(tmp_path, 
     monkeypatch.setattr(kenlm_build, "program", lambda name: str(copying))
     line = command.parse(["train", f"--text={text}", f"--output={output}", "--language=none"])
     second = threading.Thread(target=command.run_train, args=(line,))
-    with alone(output):
+    with exclusive(output):
         folder.mkdir()  # as the first run does
         second.start()
-        while "lm.bin: process" not in capsys.readouterr().out:
-            assert second.is_alive()
+        wait_until_printed("lm.bin: waiting for process", capsys)
         assert folder.is_dir()
         assert not any(folder.iterdir())
     second.join()

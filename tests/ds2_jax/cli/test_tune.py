@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import pytest
 from decoding.scoring import tune
 from decoding.scoring.tune import Grid, Point, PointFile, Task, TuningError, best_of, search
 from decoding.settings import BeamSettings
+from ds2_jax.cli import settings
 from ds2_jax.cli import tune as main_tune
+from ds2_jax.configs import base
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.arpa import write_arpa
 from tests.runs import ROOT, run_main, start_main
@@ -73,12 +76,15 @@ def test_a_grid_has_both_ends_and_alpha_in_the_outer_loop():
     assert len(Grid.regular((1.0, 1.0, 0.0), (2.0, 2.0, 0.5))) == 1
 
 
-def test_the_grid_of_the_original_is_in_natural_logarithms():
-    grid = Grid.original()
-    assert (len(grid.alphas), len(grid.betas), grid.refine) == (45, 8, 0)
-    assert grid.alphas[0] * math.log(10) == pytest.approx(1.0, abs=1e-5)
-    assert grid.alphas[-1] * math.log(10) == pytest.approx(3.2, abs=1e-5)
-    assert grid.betas == (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
+def test_the_command_line_in_the_docs_gives_the_grid_of_the_original():
+    """The original's tune.py: 45 alphas of a model in log10, which are divided by ln 10 here, and 8 betas."""
+    page = (ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
+    flags = {name: float(value) for name, value in re.findall(r"--config\.tune\.(\w+)=([\d.]+)", page)}
+    config = base.get_config()
+    config.tune.update({name: int(value) if name == "refine" else value for name, value in flags.items()})
+    alphas = [round(alpha / math.log(10), 6) for alpha in np.linspace(1.0, 3.2, 45)]
+    betas = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
+    assert settings.grid(config) == Grid(tuple(alphas), betas, refine=0)
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_corpora_of_8_and_16_khz_train_together(clips, tmp_path, caplog):
     losses = [loss for _, loss in loss_curve(tmp_path / "run")]
     assert len(losses) == 4  # all of 4 and 12 utterances, 4 a step
     assert np.isfinite(losses).all()
-    assert "4 of 16 clips looked at were recorded at less than the model's 16000 Hz and are upsampled" in caplog.text
+    assert "4 of 16 clips checked were recorded below the model's 16000 Hz and are upsampled" in caplog.text
     assert caplog.text.count("upsampled") == 1
 
 

@@ -14,7 +14,7 @@ import pytest
 from input_pipeline import manifest
 from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, describe_upsampling
+from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import BatchLoader, BatchSpec, LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
@@ -184,15 +184,6 @@ def test_transcripts_that_cannot_be_encoded_are_empty_and_named(clips):
     assert "empty" in problems[1]
     assert "U+00E9" in problems[2]
     assert problems.keys().isdisjoint({0, 3})
-
-
-def test_upsampled_material_is_named(tone, tmp_path):
-    path = tone("low.wav", rate=8000)
-    line = {"audio_filepath": path, "duration": 1.0, "text": "a"}
-    (tmp_path / "m.jsonl").write_text(json.dumps(line) + "\n")
-    utterances = manifest.read(tmp_path / "m.jsonl")
-    assert "8000" in describe_upsampling(utterances, 16000)
-    assert describe_upsampling(utterances, 8000) == ""
 
 
 def backend_state() -> np.ndarray:

@@ -211,12 +211,14 @@ def run_limited(
 FULL_RUN = """
 import sys
 from input_pipeline import audio, manifest
+from input_pipeline.audio.features import FeatureStats
 import numpy as np, pathlib
 target = pathlib.Path(sys.argv[1])
 record = {"audio_filepath": "a.wav", "duration": 1.0, "text": "x" * 20_000}
 writes = {
     "m.jsonl": lambda path: manifest.write(path, [record] * 20),
     "a.flac": lambda path: audio.write_flac(path, np.random.default_rng(0).normal(0, 0.1, 300_000), 16_000),
+    "a.npz": FeatureStats(np.ones(50_000, np.float32), np.ones(50_000, np.float32)).save,
 }
 for name, write in writes.items():
     try:
@@ -232,7 +234,7 @@ def test_what_did_not_fit_on_the_disk_is_named(tmp_path):
     mount = 'mount -t tmpfs -o size=100k none "$0" && exec "$@"'
     command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", FULL_RUN, str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    names = ("m.jsonl", "a.flac")
+    names = ("m.jsonl", "a.flac", "a.npz")
     expected = [f"[Errno 28] No space left on device: '{tmp_path / name}'" for name in names]
     assert run.stdout.splitlines() == [*expected, "left: []"]
 

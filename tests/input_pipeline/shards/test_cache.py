@@ -21,7 +21,7 @@ from input_pipeline.shards import format as shard_format
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.cache import CacheFull, Filling, ShardCache
 from input_pipeline.shards.format import ShardError, ShardInfo
-from input_pipeline.storage import object_store
+from input_pipeline.storage import lock, object_store
 from tests.runs import ROOT
 
 SIZE = 300_000
@@ -152,7 +152,7 @@ def test_processes_share_the_work(store, tmp_path):
     cache.folder.mkdir()
     part = cache.place(info).with_name(cache.place(info).name + ".part")
     with open(part, "ab") as held:  # as a process that is at it
-        shard_cache._lock(held.fileno(), shard_cache.fcntl.LOCK_EX)
+        assert lock.lock_file(held.fileno())
         assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "False"
         assert not cache.fetch(url, info)
     assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "True"
@@ -191,14 +191,13 @@ def test_records_are_read_from_the_store_until_their_shard_is_here(store, clips,
     whole = [
         audio.read(clips.parent / json.loads(line)["audio_filepath"])[0] for line in clips.read_text().splitlines()
     ]
-    got = shard_source.fetched(references)
+    got = shard_source.resolve_all(references)
     for path, expected in zip(references, whole, strict=True):
         clip = got[path]
         assert isinstance(clip, shard_source.Clip)
         np.testing.assert_array_equal(audio.read(clip)[0], expected)
         np.testing.assert_array_equal(audio.read(path)[0], expected)
     assert not os.path.exists(tmp_path / "cache")
-    assert shard_source.fetched(["a.flac", "b-00000-of-00001.array_record#1"]) == {}
 
 
 def test_a_copy_that_was_damaged_is_removed_and_the_store_is_asked(store, clips, tmp_path, caplog):
@@ -263,7 +262,7 @@ def test_a_shard_that_is_not_the_indexs_costs_its_records_only(store, clips, cap
     with shard_source.filling(references) as filling:
         filling.wait()
     assert "is not the shard that its index describes" in caplog.text
-    got = shard_source.fetched(references)
+    got = shard_source.resolve_all(references)
     assert [path for path in references if "is damaged" in str(got[path])] == [damaged_path]
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from input_pipeline.storage.download import ArchiveError, DamagedArchiveError, DownloadError, extract, fetch
-from input_pipeline.storage.lock import alone
-from tests.runs import ROOT
+from input_pipeline.storage.lock import exclusive
+from tests.runs import ROOT, wait_until, wait_until_printed
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: more than one read
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -119,12 +118,10 @@ def test_a_broken_download_says_so_and_is_resumed_where_it_broke(server, tmp_pat
 def test_two_that_fetch_the_same_fetch_it_once(server, tmp_path, capsys):
     target = tmp_path / "corpus.tar.gz"
     second = threading.Thread(target=fetch, args=(server.url, target))
-    with alone(target):
+    with exclusive(target):
         second.start()
-        told = ""
-        while "is at work on it; waiting" not in told:
-            told += capsys.readouterr().out
-        assert f"{target}: process {os.getpid()} on " in told
+        printed = wait_until_printed("which is writing it", capsys)
+        assert f"{target}: waiting for process {os.getpid()} on " in printed
         target.write_bytes(CONTENT)
     second.join()
     assert server.asked == []
@@ -134,10 +131,9 @@ def test_two_that_fetch_the_same_fetch_it_once(server, tmp_path, capsys):
 def test_what_another_process_has_unpacked_meanwhile_is_used(tmp_path, capsys):
     archive = write_tar(tmp_path / "a.tar.gz", (tarfile.TarInfo("x"), b"1"))
     second = threading.Thread(target=extract, args=(archive, tmp_path / "out"))
-    with alone(tmp_path / "out"):
+    with exclusive(tmp_path / "out"):
         second.start()
-        while "is at work on it" not in capsys.readouterr().out:
-            pass
+        wait_until_printed("which is writing it", capsys)
         (tmp_path / "out").mkdir()
     second.join()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "out"]
@@ -145,8 +141,8 @@ def test_what_another_process_has_unpacked_meanwhile_is_used(tmp_path, capsys):
 
 
 def test_the_lock_of_a_process_that_was_killed_keeps_nobody_waiting(server, tmp_path):
-    hold = "import sys, time; from input_pipeline.storage.lock import alone; from pathlib import Path\n"
-    hold += "with alone(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    hold = "import sys, time; from input_pipeline.storage.lock import exclusive; from pathlib import Path\n"
+    hold += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     target = tmp_path / "corpus.tar.gz"
     with subprocess.Popen([sys.executable, "-c", hold, target], cwd=ROOT, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -162,10 +158,8 @@ def test_what_a_slow_line_brings_is_written_as_it_comes(server, tmp_path):
     thread = threading.Thread(target=fetch, args=(server.url, tmp_path / "corpus.tar.gz"))
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not (part := tmp_path / "corpus.tar.gz.part").exists() or part.stat().st_size < 100_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        part = tmp_path / "corpus.tar.gz.part"
+        wait_until(lambda: part.exists() and part.stat().st_size >= 100_000)
     finally:
         server.pause.set()
         thread.join()
