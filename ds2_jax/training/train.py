@@ -136,6 +136,7 @@ def train(config: ConfigDict, workdir: str) -> dict:
             logger.info("stopped at step %d; run the same line again to go on", progress.step)
             raise Stopped(stopping.stop, progress.step)
         checkpoints.wait()
+        log.draw_curves()  # before the report, which shows them
         return _results(config, files, checkpoints, evaluator, meta, stopping, test)
 
 
@@ -194,10 +195,10 @@ def _measure_dev(
             evaluation = evaluate(
                 evaluator, meta, _evaluated(state), dev, config, progress="dev", between=stopping.check
             )
+            progress.evaluation_due = False
+            return _note_evaluation(progress, evaluation, meta, log, config)
     except Stopped:
         return None
-    progress.evaluation_due = False
-    return _note_evaluation(progress, evaluation, meta, log, config)
 
 
 def _note_evaluation(
