@@ -1,10 +1,11 @@
 """`--mode=eval`: measure a model on a manifest."""
 
 import math
+import time
 from collections.abc import Mapping
-from pathlib import Path
 
-from ds2_jax.artifacts.load import load_model
+from ds2_jax.artifacts.bundle import is_bundle
+from ds2_jax.artifacts.load import find_checkpoint, load_model
 from ds2_jax.artifacts.workdir import Workdir
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition import decode_settings
@@ -36,8 +37,17 @@ def run_eval(config: Mapping, workdir: str) -> dict:
     if workdir and processes.rank() == 0:
         with Workdir(workdir) as files:
             title = f"{', '.join(manifest.sources)} ({summary['engine']})"
-            write_reports(evaluation, Path(files.local), "eval", title)
+            facts = _describe_model(config["restore"] or workdir) | {
+                "Decoding": summary["decoding"],
+                "Date": time.strftime("%Y-%m-%d %H:%M %Z"),
+            }
+            write_reports(evaluation, manifest, files, "eval", title, facts)
     return summary
+
+
+def _describe_model(path: str) -> dict[str, str]:
+    """Name the model for a report: its path, and the step of the checkpoint that a run folder's path stands for."""
+    return {"Model": path, "Checkpoint": "" if is_bundle(path) else f"step {find_checkpoint(path).name}"}
 
 
 def _finite(value: float) -> float | None:

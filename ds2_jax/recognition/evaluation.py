@@ -12,17 +12,20 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from decoding.scoring import report
+from decoding.scoring import report, report_page
 from decoding.scoring.error_rate import Result, summarise
 from decoding.search import greedy
 from decoding.search.beam import Engine
 from ds2_jax.artifacts.bundle import ModelMeta
+from ds2_jax.artifacts.workdir import Workdir
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition.step import make_eval_step
 from input_pipeline.batches.corpus import Corpus, Loading, describe_upsampling, name_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
+from input_pipeline.shards.format import parse_reference
+from input_pipeline.storage import object_store
 from input_pipeline.text import ScoringRules, normalise
 
 logger = logging.getLogger("ds2_jax")
@@ -220,10 +223,30 @@ def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading
     )
 
 
-def write_reports(evaluation: Evaluation, folder: Path, name: str, title: str) -> None:
-    """Write `<name>.html`, `<name>.txt` and `<name>.json` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = (evaluation.result, evaluation.references, evaluation.hypotheses, evaluation.names)
-    report.write_html(folder / f"{name}.html", *arguments, title=title)
-    report.write_text(folder / f"{name}.txt", *arguments, title=title)
+def write_reports(
+    evaluation: Evaluation, manifest: Manifest, files: Workdir, name: str, title: str, facts: Mapping[str, str]
+) -> None:
+    """Write `<name>.html`, `<name>.txt` and `<name>.json` into a run's folder.
+
+    manifest: what was evaluated. facts: what the HTML page states in its head, by name, for instance model and decoding.
+    """
+    folder = Path(files.local)
+    rows = [row for row in range(len(manifest)) if row not in evaluation.problems]
+    content = report.Report(
+        title=title,
+        result=evaluation.result,
+        references=evaluation.references,
+        hypotheses=evaluation.hypotheses,
+        names=evaluation.names,
+        audio=[] if object_store.is_remote(files.path) else [_local_file(manifest.audio[row]) for row in rows],
+        durations=manifest.duration[rows].tolist(),
+        facts=facts,
+    )
+    report_page.write_html(folder / f"{name}.html", content)
+    report.write_text(folder / f"{name}.txt", content)
     (folder / f"{name}.json").write_text(json.dumps(evaluation.result.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _local_file(audio: str) -> str:
+    """Return the path of a clip that is a file of its own; '' for records of shards and clips in an object store."""
+    return "" if object_store.is_remote(audio) or parse_reference(audio) else audio

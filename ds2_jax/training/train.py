@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from clu import parameter_overview
@@ -298,5 +297,11 @@ def _results(
     _, variables = load_model(os.path.join(files.path, "checkpoints", str(best)))
     evaluation = evaluate(evaluator, meta, variables, test, config, progress="test", between=stopping.check)
     if processes.rank() == 0:
-        write_reports(evaluation, Path(files.local), "test", config["data"]["test"])
+        facts = {
+            "Model": files.path,
+            "Checkpoint": f"step {best}",
+            "Decoding": "greedy",
+            "Date": time.strftime("%Y-%m-%d %H:%M %Z"),
+        }
+        write_reports(evaluation, test, files, "test", config["data"]["test"], facts)
     return {**results, **evaluation.result.as_dict()}
