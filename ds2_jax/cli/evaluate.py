@@ -1,17 +1,19 @@
 """`--mode=eval`: measure a model on a manifest."""
 
 import math
-from pathlib import Path
+import time
 
 from ml_collections import ConfigDict
 
-from ds2_jax.artifacts.load import load_model
+from ds2_jax.artifacts.bundle import is_bundle
+from ds2_jax.artifacts.load import find_checkpoint, load_model, resolve_model
 from ds2_jax.artifacts.workdir import Workdir
 from ds2_jax.cli import settings
 from ds2_jax.parallel import processes
 from ds2_jax.recognition import decode_settings
-from ds2_jax.recognition.evaluation import evaluate, write_reports
+from ds2_jax.recognition.evaluation import evaluate
 from ds2_jax.recognition.recogniser import Recogniser
+from ds2_jax.recognition.reports import write_reports
 from input_pipeline import manifest as manifests
 
 
@@ -35,5 +37,15 @@ def run_eval(config: ConfigDict, workdir: str) -> dict:
     if workdir and processes.rank() == 0:
         with Workdir(workdir) as files:
             title = f"{', '.join(manifest.sources)} ({summary['engine']})"
-            write_reports(evaluation, Path(files.local), "eval", title)
+            facts = _describe_model(config.restore or workdir) | {
+                "Decoding": summary["decoding"],
+                "Date": time.strftime("%Y-%m-%d %H:%M %Z"),
+            }
+            write_reports(evaluation, manifest, files, "eval", title, facts)
     return summary
+
+
+def _describe_model(path: str) -> dict[str, str]:
+    """Name the model for a report: its path, and the step of the checkpoint that a run folder's path stands for."""
+    found = resolve_model(path)
+    return {"Model": path, "Checkpoint": "" if is_bundle(found) else f"step {find_checkpoint(found).name}"}

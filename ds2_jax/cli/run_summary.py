@@ -1,4 +1,7 @@
-"""Say where a run's files are and what it reached: `python -m ds2_jax.cli.run_summary runs/quickstart "test=test.json"`."""
+"""Print where a run's files are and which error rates it reached.
+
+python -m ds2_jax.cli.run_summary runs/quickstart "test=test.json"
+"""
 
 import json
 import sys
@@ -9,8 +12,9 @@ from pathlib import Path
 def main(workdir: str, results: Sequence[str] = ("test=test.json",)) -> None:
     """Print a run's folder, curves and checkpoints, and the error rates in its result files, given as 'what=file'."""
     run = Path(workdir)
-    print(f"\nrun:         {run} (run.json, config.json: what was run, with what)")
-    print(f"curves:      {run / 'metrics.jsonl'}, and for TensorBoard {run / 'tensorboard'}")
+    curves = [str(run / name) for name in ("curves.png", "metrics.jsonl", "tensorboard") if (run / name).exists()]
+    print(f"\nrun:         {run} (run.json and config.json: command, versions, data, settings)")
+    print(f"curves:      {', '.join(curves)}")
     print(f"checkpoints: {run / 'checkpoints'}: {', '.join(sorted(p.name for p in (run / 'checkpoints').iterdir()))}")
     for entry in results:
         what, _, file = entry.partition("=")

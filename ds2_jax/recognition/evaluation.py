@@ -1,19 +1,16 @@
 """Evaluate a model on a manifest: the network on the device, decoding and error rates on the host."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from decoding.hypothesis import Hypothesis
-from decoding.scoring import report
 from decoding.scoring.error_rate import Result, summarise
 from decoding.search import greedy
 from decoding.search.beam import Engine
@@ -252,12 +249,3 @@ def report_problems(manifest: Manifest, usable: Sequence[int], problems: Mapping
         logger.warning("%d of %d utterances could not be used:\n%s", len(problems), len(manifest), named)
     if not usable:
         raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
-
-
-def write_reports(evaluation: Evaluation, folder: Path, name: str, title: str) -> None:
-    """Write `<name>.html`, `<name>.txt` and `<name>.json` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = (evaluation.result, evaluation.references, evaluation.hypotheses, evaluation.names)
-    report.write_html(folder / f"{name}.html", *arguments, title=title)
-    report.write_text(folder / f"{name}.txt", *arguments, title=title)
-    (folder / f"{name}.json").write_text(json.dumps(evaluation.result.as_dict(), indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from clu import parameter_overview
@@ -15,7 +14,8 @@ from ds2_jax.artifacts.run_record import write_run_record
 from ds2_jax.artifacts.workdir import Workdir, make_workdir
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.parallel.stopping import Stopped, Stopping
-from ds2_jax.recognition.evaluation import Evaluator, write_reports
+from ds2_jax.recognition.evaluation import Evaluator
+from ds2_jax.recognition.reports import write_reports
 from ds2_jax.training import resume
 from ds2_jax.training.checkpoint import Checkpoints, Progress
 from ds2_jax.training.compile import batch_shape, compile_steps
@@ -132,6 +132,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             logger.info("stopped at step %d; run the same command again to continue", progress.step)
             raise Stopped(stopping.stop, progress.step)
         checkpoints.wait()
+        log.draw_curves()  # before the report, which shows them
         return _measure_test(manifests, settings.data.test, files, checkpoints, evaluator, stopping)
 
 
@@ -210,5 +211,11 @@ def _measure_test(
     _, variables = load_model(os.path.join(files.path, FOLDER, str(best)))
     evaluation = evaluator.measure(variables, manifests.test, progress="test", on_batch=stopping.raise_if_stopped)
     if processes.rank() == 0:
-        write_reports(evaluation, Path(files.local), "test", title)
+        facts = {
+            "Model": files.path,
+            "Checkpoint": f"step {best}",
+            "Decoding": "greedy",
+            "Date": time.strftime("%Y-%m-%d %H:%M %Z"),
+        }
+        write_reports(evaluation, manifests.test, files, "test", title, facts)
     return {**results, **evaluation.result.as_dict()}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks.report import MARKER, power, step_gflop, write
 from decoding.search import beam
@@ -80,6 +81,17 @@ def test_augmentation_pictures(tmp_path):
     picture = tmp_path / "augmentation.png"
     result = run("benchmarks.augmentation_pictures", f"--output={picture}")
     assert 10_000 < result["bytes"] == picture.stat().st_size < 200_000
+    assert [path.name for path in tmp_path.iterdir()] == [picture.name]
+
+
+def test_clip_picture(tmp_path):
+    picture = tmp_path / "clip.png"
+    result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=cen1-mtos-b.flac")
+    assert result["text"] == "s m i t h"
+    for path in (picture, ROOT / "docs" / "clip.png"):  # the second is the README's
+        assert path.stat().st_size < 150_000
+        assert Image.open(path).size == (1200, 500)
+    assert result["bytes"] == picture.stat().st_size
     assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 

@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
-from tests.runs import run_main, small_flags
+from tests.runs import ROOT, run_main, small_flags
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,30 @@ def test_training_ends_with_the_test_result_as_json(run, clips):
     assert 0 <= results["wer"] <= 5
 
 
+def test_a_run_without_dev_shows_its_curves_in_the_report_on_test(run):
+    step = json.loads(run[1].stdout.splitlines()[-1])["checkpoint"]
+    page = (run[0] / "test.html").read_text()
+    assert "<img src='curves.png'" in page
+    assert (run[0] / "curves.png").stat().st_size > 10_000
+    assert (
+        f"<dt>Model</dt><dd>{run[0]}</dd><dt>Checkpoint</dt><dd>step {step}</dd><dt>Decoding</dt><dd>greedy</dd>"
+        in page
+    )
+
+
+def test_the_summary_of_a_run_names_its_files_and_its_result(run):
+    command = [sys.executable, "-m", "ds2_jax.cli.run_summary", str(run[0])]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    _, _, curves, checkpoints, test = result.stdout.splitlines()
+    names = ("curves.png", "metrics.jsonl", "tensorboard")
+    assert curves == "curves:      " + ", ".join(str(run[0] / name) for name in names)
+    assert checkpoints.startswith(f"checkpoints: {run[0] / 'checkpoints'}: ")
+    wer = json.loads(run[1].stdout.splitlines()[-1])["wer"]
+    assert test.startswith(f"test: WER {wer:.2%}, ")
+    assert str(run[0] / "test.html") in test
+
+
 def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
     workdir, _ = run
     checkpoint = next((workdir / "checkpoints").iterdir())
@@ -39,9 +64,13 @@ def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
     assert f"'--workdir={workdir}'" in (tmp_path / "bundle" / "README.md").read_text()  # a line that can be run
     results = []
     for restore in (workdir, checkpoint, tmp_path / "bundle"):
-        result = run_main("--mode=eval", f"--config.restore={restore}", f"--config.data.test={clips}")
+        flags = [f"--config.restore={restore}", f"--config.data.test={clips}", f"--workdir={tmp_path / 'report'}"]
+        result = run_main("--mode=eval", *flags)
         assert result.returncode == 0, result.stderr
         results.append(json.loads(result.stdout.splitlines()[-1]))
+        page = (tmp_path / "report" / "eval.html").read_text()
+        assert f"<dt>Model</dt><dd>{restore}</dd>" in page
+        assert (f"<dt>Checkpoint</dt><dd>step {checkpoint.name}</dd>" in page) == (restore != tmp_path / "bundle")
     assert results[0] == results[1]
     assert results[0]["cer"] == pytest.approx(results[2]["cer"], abs=0.02)  # float16 may turn a close decision
 

@@ -64,7 +64,8 @@ def uninterrupted(clips, augmentation, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_its_record(uninterrupted):
     files = {path.name for path in uninterrupted.iterdir()}
-    assert {"config.json", "run.json", "metrics.jsonl", "tensorboard", "vocabulary.txt", "feature_stats.npz"} <= files
+    assert {"config.json", "run.json", "metrics.jsonl", "tensorboard", "curves.png", "vocabulary.txt"} <= files
+    assert "feature_stats.npz" in files
     record = json.loads((uninterrupted / "run.json").read_text())[0]
     assert record["manifests"].keys() == {"train", "dev"}
     assert record["versions"]["jax"] == jax.__version__
