@@ -171,3 +171,27 @@ def test_main_only_parses_and_dispatches():
     assert used_by(ROOT / "main.py") == {"ds2_jax.cli.main.main"}
     used = top(used_by(MODULES["ds2_jax.cli.main"])) - set(sys.stdlib_module_names)
     assert used <= {"ds2_jax", "absl", "ml_collections"}
+
+
+MOST_PARAMETERS = 6
+
+
+def functions_of(module: str) -> list[tuple[str, list[ast.arg]]]:
+    """Return the name and the parameters, but for self, of each function of a module."""
+    found = []
+    for node in ast.walk(ast.parse(INSIDE[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            found.append((node.name, [p for p in parameters if p.arg not in ("self", "cls")]))
+    return found
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_no_function_takes_many_parameters(module):
+    assert [name for name, parameters in functions_of(module) if len(parameters) > MOST_PARAMETERS] == []
+
+
+@pytest.mark.parametrize("module", [m for m in INSIDE if not m.startswith("ds2_jax.cli")])
+def test_only_the_command_line_knows_the_whole_config(module):
+    assert "ml_collections" not in top(used_by(INSIDE[module]))
+    assert [name for name, parameters in functions_of(module) if "config" in {p.arg for p in parameters}] == []

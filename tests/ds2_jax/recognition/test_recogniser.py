@@ -174,7 +174,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
         "import sys, ds2_jax\n"
         "print(sorted({'jax', 'numpy', 'flax', 'soundfile'} & set(sys.modules)))\n"
         f"text = ds2_jax.load({str(AN4)!r}).transcribe({str(CLIP)!r}).text\n"
-        "heavy = {'orbax', 'grain', 'tensorboardX', 'optax', 'clu', 'tensorstore', 'matplotlib'}\n"
+        "heavy = {'orbax', 'grain', 'tensorboardX', 'optax', 'clu', 'tensorstore', 'matplotlib', 'fsspec', 'array_record'}\n"
         "print(sorted(heavy & set(sys.modules)))\nprint(text)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)

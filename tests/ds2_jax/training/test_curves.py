@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from ds2_jax.cli.train import run_train as train
 from ds2_jax.training import metrics_log
 from ds2_jax.training.curves import FILE, draw_curves
 from ds2_jax.training.metrics_log import MetricsLog, read_metrics
-from ds2_jax.training.train import train
 from tests.runs import small_config
 
 ENOUGH_S = 1.0  # to draw a long run; about 0.4 s of processor time were measured
