@@ -1,6 +1,7 @@
 # make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
-# make kenlm       programs that train language models; make pyctcdecode: a second decoder library
+# make kenlm       programs that train language models
+# make pyctcdecode the decoder pyctcdecode, which nothing else needs
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
 # make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
 
@@ -41,9 +42,8 @@ $(VENV)/installed-dev: $(BIN)/python requirements/dev.txt
 kenlm: install
 	$(BIN)/python -m decoding.lm.kenlm_build
 
-# A second decoder library, which asks for numpy < 2 and works with 2 (docs/decoding.md).
 pyctcdecode: install
-	$(PIP) --no-deps pyctcdecode==0.5.0 'pygtrie>=2.5,<3'
+	$(PIP) --no-deps $$($(BIN)/python -c 'from decoding.search.library_engine import PYCTCDECODE; print(*PYCTCDECODE)')
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)

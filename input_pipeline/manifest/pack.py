@@ -7,7 +7,6 @@ done, 2 wrong usage; interrupted, the same line goes on.
 
 import argparse
 import collections
-import errno
 import hashlib
 import math
 import os
@@ -27,6 +26,7 @@ from input_pipeline.manifest.packing import PackError, Packing, equal_ends
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import object_store
+from input_pipeline.storage.disk_errors import advice
 
 SHARD_MB = 256.0
 THREADS = 8
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         done = pack(a.manifest, a.output, shards=a.shards, shard_mb=a.shard_mb, name=a.name, threads=a.threads)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}{_advice(error)}", file=sys.stderr)
+        print(f"{parser.prog}: {error}{advice(error, '--output')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; the same line goes on", file=sys.stderr)
@@ -165,13 +165,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"({seconds:.1f} s, {done.bytes / 1e6 / seconds:,.0f} MB/s)"
     )
     return 0
-
-
-def _advice(error: Exception) -> str:
-    """Add what to do to an error of the system, which says only what and where."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space, then the same line goes on"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-        return "; choose a folder that can be written with --output"
-    return ""
