@@ -2,6 +2,7 @@
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
 # make kenlm       programs that train language models
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
+# make docs        guides and API reference as a site, build/site
 # make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ JAX_EXTRA_cuda := jax[cuda12]
 JAX_EXTRA_tpu := jax[tpu]
 
 # lmplz and build_binary, which train language models (docs/language_models.md names what they need)
-.PHONY: install install-dev kenlm quickstart test test-slow test-slurm test-all lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart docs test test-slow test-slurm test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -41,8 +42,16 @@ $(VENV)/installed-dev: $(BIN)/python requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+$(VENV)/installed-docs: $(BIN)/python requirements/docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	touch $@
+
 kenlm: install
 	$(BIN)/python -m decoding.lm.kenlm_build
+
+# Not among the requirements: it asks for numpy<2, and works with 2.
+pyctcdecode: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pyctcdecode==0.5.0 'pygtrie>=2.5,<3'
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)
@@ -53,10 +62,14 @@ quickstart: install-dev
 	@$(BIN)/python -m ds2_jax.cli.run_summary $(RUN) "sentences never seen in training=test.json" \
 	  "voices never heard in training=voices/eval.json"
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "written: build/site/index.html; to search it: $(BIN)/python -m http.server --directory build/site"
+
 test: install-dev
 	$(BIN)/python -m pytest
 
-test-slow: install-dev
+test-slow: install-dev $(VENV)/installed-docs
 	$(BIN)/python -m pytest -m slow
 
 test-slurm: install-dev
