@@ -1,4 +1,4 @@
-"""What the training loop reports: steps with non-finite values, and a profiler trace."""
+"""What the training loop reports of steps with non-finite values."""
 
 import re
 
@@ -20,14 +20,3 @@ def test_non_finite_steps_are_skipped_and_named_until_there_are_too_many(clips, 
     first = re.fullmatch(r"step (\d+): loss .*, utterances (.*): the loss or gradient is not finite; .*", skipped[0])
     assert first
     assert first[2].count(f"{clips}:") == 4  # all of the batch
-
-
-@pytest.mark.slow
-def test_a_trace_of_some_steps_is_recorded(clips, tmp_path, caplog):
-    config = small_config(clips)
-    config.train.profile_step = 1
-    config.train.max_steps = 6
-    with caplog.at_level("INFO", "ds2_jax"):
-        train(config, str(tmp_path / "run"))
-    assert f"wrote the profiler trace of the steps after step 1 to {tmp_path}/run/profile" in caplog.text
-    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
