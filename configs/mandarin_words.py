@@ -1,7 +1,7 @@
 """Mandarin words of one speaker, 2,600 characters, joined into utterances of one to six words.
 
-The clips are single words (139 minutes of them for training). Joining them, each in several combinations, adds 2,200
-training utterances of 4 s. Dev and test become 123 and 122 utterances, each clip used once:
+The clips are single words (139 minutes of them for training). Joined, they make another 2,200 training utterances of 4 s,
+and 123 and 122 utterances of dev and test; each clip is used once:
 
     for split in dev test; do python -m input_pipeline.join data/audio_cmn_hsk/$split.jsonl \
         --output=data_joined/audio_cmn_hsk/$split.jsonl --per=1..6 --language=zh; done
