@@ -31,38 +31,13 @@ from ds2_jax.artifacts.load import (
     readable,
 )
 from ds2_jax.parallel import processes
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.state import TrainState
 from input_pipeline.storage import object_store
 
 BESIDES_BYTES = 500_000  # of a checkpoint: some forty files, each rounded up to blocks (270 kB were seen), and locks
 
 logger = logging.getLogger("ds2_jax")
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a training stands, besides its arrays: all that is needed to go on as if nothing had happened."""
-
-    step: int = 0  # batches seen
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    best_error_rate: float | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    data_digest: str = ""  # of the training manifest
-    plan_digest: str = ""  # of the settings that decide batches and their order
-    dev_digest: str = ""  # of the manifest that the best error rate is of
-    optimizer: str = ""  # what decides which arrays its state has
-    trained_s: float = 0.0  # wall time of training, over all starts
-    interval: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line of metrics.jsonl
-    bad_utterances: list[int] = dataclasses.field(default_factory=list)
-    finished: bool = False
-    evaluation_due: bool = False  # dev is to be measured with these parameters: a stop came first
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Progress":
-        """Read what a checkpoint says; what other versions say besides is passed over."""
-        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
 
 
 class Checkpoints:
