@@ -52,12 +52,6 @@ def main() -> None:
         cell=a.cell,
         rnn_size=a.hidden,
         rnn_layers=a.layers,
-        bidirectional=True,
-        merge="sum",
-        share_input=False,
-        activation_clip=20.0,
-        dropout=0.0,
-        norm_momentum=0.9,
         compute_dtype=a.compute_dtype,
     )
     model = DeepSpeech2(settings, a.vocab)
