@@ -75,6 +75,14 @@ def make_gather(mesh: Mesh) -> Callable[[T], T]:
     return gather
 
 
+def share_of_rows(mesh: Mesh, parts: int = 1) -> tuple[int, int, int]:
+    """Return what the rows of a batch are rounded up to, the number of this process, and how many processes there are.
+
+    parts: that a batch is computed in, one after the other.
+    """
+    return mesh.size * parts, jax.process_index(), jax.process_count()
+
+
 def put(tree: T, shardings: Any) -> T:
     """Put arrays that all processes hold alike where `shardings` (a tree like it, or one for all) says.
 

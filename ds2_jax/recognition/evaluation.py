@@ -133,7 +133,7 @@ class Evaluator:
             self.meta.front_end,
             self._settings.batch,
             load=self._settings.load,
-            share=row_share(self._mesh),
+            share=RowShare(*sharding.share_of_rows(self._mesh)),
         )
 
     def transcribe(
@@ -235,11 +235,6 @@ def evaluate(
     found = manifests.read_many(manifest) if isinstance(manifest, str) else manifest
     evaluator = Evaluator(model.meta, sharding.make_mesh(), settings or EvaluationSettings(), model.engine)
     return evaluator.measure(model.variables, found, progress=progress)
-
-
-def row_share(mesh: jax.sharding.Mesh, parts: int = 1) -> RowShare:
-    """Return which rows of a batch this process loads for a mesh; parts: that a batch is computed in."""
-    return RowShare(multiple=mesh.size * parts, process=processes.rank(), processes=processes.count())
 
 
 def report_problems(manifest: Manifest, usable: Sequence[int], problems: Mapping[int, str]) -> None:

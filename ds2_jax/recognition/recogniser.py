@@ -25,7 +25,7 @@ from input_pipeline.text import Vocabulary
 # Clips are padded to one of a few shapes, so that any number of them compiles these eight programs at most: seconds of the
 # longest clip, and clips computed at once. A single clip takes the first of the former that it fits into.
 SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)
-BATCHES = ((4.0, 16), (10.0, 8), (20.0, 4))
+BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))
 LONGEST_S = SINGLE_S[-1]
 COMPILATION_CACHE = "~/.cache/ds2_jax"
 READ_AHEAD = 32  # clips that are read before they are computed
