@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import venv
@@ -15,6 +16,7 @@ import pytest
 
 import ds2_jax
 from tests.runs import ROOT
+from tests.test_documented_commands import DOCUMENTED, check
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REQUIREMENTS = ROOT / "requirements"
@@ -183,6 +185,8 @@ def test_an_installed_wheel_and_a_project_do_not_disturb_each_other(installed):
     assert "  ds2 --config=an4 --workdir=runs/an4\n" in result.stdout
     code = "import ds2_jax; print(ds2_jax.__version__)"
     assert installed.run("python", "-c", code).stdout == f"{PROJECT['project']['version']}\n"
+    code = "from input_pipeline.corpora import next_step; print(next_step.train('configs/an4.py', next_step.Path('a')))"
+    assert installed.run("python", "-c", code).stdout.startswith("ds2 --config=configs/an4.py ")
 
 
 @pytest.mark.slow
@@ -191,11 +195,8 @@ def test_an_installed_wheel_and_a_project_do_not_disturb_each_other(installed):
     [
         ("input_pipeline.manifest", "check", str(MANIFEST)),
         ("input_pipeline.prepare", "--help"),
-        ("input_pipeline.prepare", "an4", "--help"),
-        ("input_pipeline.pack", "--help"),
         ("input_pipeline.stats", "--help"),
         ("input_pipeline.text", "--help"),
-        ("input_pipeline.join", "--help"),
         ("decoding.lm", "--help"),
         ("decoding.lm", "download", "--list"),
         ("ds2_jax.cli.check_device",),
@@ -205,6 +206,12 @@ def test_an_installed_wheel_and_a_project_do_not_disturb_each_other(installed):
 def test_the_modules_of_an_installed_wheel_run(arguments, installed):
     result = installed.run("python", "-m", *arguments)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in DOCUMENTED if not c[0].startswith("benchmarks")], ids=" ".join)
+def test_documented_commands_can_be_typed_with_an_installed_wheel(command, installed):
+    check(command, str(installed.bin / "python"), cwd=installed.folder, env=installed.variables)
 
 
 @pytest.mark.slow
@@ -241,7 +248,11 @@ def test_sources_install_without_a_compiler_and_train_from_another_folder(source
     assert "the native decoder is not built; ctc_beam_decoder decodes instead" in logged
     assert "decoding: ctc_beam_decoder, " in logged
 
+    left_behind = sources / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}" / "ds2_jax"
+    left_behind.mkdir(parents=True)
+    (left_behind / "renamed_since.py").write_text("")
     environment.pip(f"{sources}[train]")
+    assert not list(environment.bin.parent.rglob("renamed_since.py"))
     assert "decoding: native, " in environment.transcribe()
     sets = [f"--config.data.{name}={MANIFEST}" for name in ("train", "dev", "test")]
     size = [
