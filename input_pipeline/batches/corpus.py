@@ -85,7 +85,7 @@ class Corpus:
 
     def batches(self, specs: Sequence[BatchSpec]) -> Generator[dict[str, Any]]:
         """Load these batches in order, ahead of their use; shards of a store are brought here meanwhile."""
-        with shard_source.filling(self.manifest.audio, self._read_by(specs)):
+        with shard_source.prefetch(self.manifest.audio, self._read_by(specs)):
             yield from iterate(specs, self.loader(), self.load)
 
     def _read_by(self, specs: Sequence[BatchSpec]) -> Iterator[int]:

@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         hop_ms=args.hop_ms,
         stride=args.stride,
     )
-    with shard_source.filling(checked.audio):
+    with shard_source.prefetch(checked.audio):
         clips = examine_all(checked.audio, args.workers)
     found = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
     found += text_problems(transcripts, clips, vocabulary, limits)

@@ -126,7 +126,7 @@ class Packing:
         if not object_store.is_remote(self.output):
             return Path(self.output)
         place = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
-        return ShardCache.of_environment().folder / "packing" / place
+        return ShardCache.from_environment().folder / "packing" / place
 
     def _is_packed(self, manifest: str) -> bool:
         """Tell whether all is there already. Raises PackError where something else has the name."""

@@ -79,7 +79,7 @@ def compute(
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
     if len(clips) > num_samples:
         clips = clips.take(np.sort(np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)))
-    with shard_source.filling(clips):
+    with shard_source.prefetch(clips):
         total = _measure_all(list(clips), settings, workers or usable_cores())
     _report(total.problems, len(clips), max_bad_share)
     std = np.sqrt(total.squares / total.frames)
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         corpora = [manifest.read(path, need_text=False) for path in args.manifests]
         for warning in filter(None, (describe_upsampling(corpus, settings.sample_rate_hz) for corpus in corpora)):
             logger.warning("%s", warning)
-        clips = Strings.joined([corpus.audio for corpus in corpora])
+        clips = Strings.concatenate([corpus.audio for corpus in corpora])
         stats = compute(clips, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
         stats.save(args.output)
     except (ValueError, OSError) as error:

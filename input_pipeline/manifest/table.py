@@ -95,7 +95,7 @@ class Manifest:
         digest = hashlib.sha256()
         prefixes = [_prefixes(source) for source in self.sources]
         paths = (_relative(path, prefixes[source]) for path, source in zip(self.audio, self.source, strict=True))
-        packed = self.audio.holds(SUFFIX + "#")
+        packed = self.audio.contains(SUFFIX + "#")
         for piece in json_list_chunks(map(self.name, range(len(self))) if packed else paths):
             digest.update(piece)
         digest.update(np.ascontiguousarray(self.duration, dtype="<f8").tobytes())
@@ -266,12 +266,12 @@ def read_many(spec: str, *, need_text: bool = True, need_audio: bool = True) -> 
     parts = [read(path, need_text=need_text, need_audio=need_audio) for path in named]
     return Manifest(
         sources=tuple(named),
-        audio=Strings.joined([part.audio for part in parts]),
+        audio=Strings.concatenate([part.audio for part in parts]),
         duration=np.concatenate([part.duration for part in parts]),
-        text=Strings.joined([part.text for part in parts]),
+        text=Strings.concatenate([part.text for part in parts]),
         source=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
         line=np.concatenate([part.line for part in parts]),
-        extra=Objects.joined([part.extra for part in parts]),
+        extra=Objects.concatenate([part.extra for part in parts]),
         weights=tuple(named.values()),
     )
 
