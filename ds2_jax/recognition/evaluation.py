@@ -196,7 +196,7 @@ class Evaluator:
             contextlib.closing(corpus.batches(specs)) as batches,
         ):
             for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
-                processes.note_progress(f"{progress}: batch {number} of {len(specs)}")
+                processes.report_progress(f"{progress}: batch {number} of {len(specs)}")
                 problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
                 output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
                 found.loss += float(output["loss"])
@@ -205,7 +205,7 @@ class Evaluator:
                 found.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
                 yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
                 bar.update(len(spec.utterances))
-                processes.note_progress(f"{progress}: waiting for the data of batch {number + 1}")
+                processes.report_progress(f"{progress}: waiting for the data of batch {number + 1}")
 
     def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[Hypothesis]]:
         lengths = output["lengths"]

@@ -237,7 +237,7 @@ class Recogniser:
         for row, clip in enumerate(clips):
             spectrogram[row, : len(clip.features)] = clip.features
             frames[row] = len(clip.features)
-        processes.note_progress(f"transcribe: {len(clips)} clips")
+        processes.report_progress(f"transcribe: {len(clips)} clips")
         log_probs, lengths = jax.device_get(self._forward(self.variables, spectrogram, frames))
         return [log_probs[row, : lengths[row]] for row in range(len(clips))]
 
