@@ -1,4 +1,4 @@
-"""A run's folder in Google's store, against an emulator of it on this machine; and folders that are none."""
+"""A run's folder in Google Cloud Storage, against a local emulator; and invalid folders."""
 
 import json
 import logging
@@ -12,12 +12,12 @@ from ds2_jax.artifacts.workdir import LOCK, make_workdir
 from ds2_jax.cli.train import run_train as train
 from tests.runs import free_port, small_config
 
-logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it misses credentials, which the emulator does not ask for
+logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it warns of missing credentials, which the emulator does not need
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """Run the emulator with one bucket, and let all clients in this process find it."""
+    """Run the emulator with one bucket, and point all clients in this process to it."""
     server = pytest.importorskip("gcp_storage_emulator.server")
     pytest.importorskip("gcsfs")
     address = f"http://127.0.0.1:{free_port()}"
@@ -26,14 +26,14 @@ def bucket() -> Iterator[str]:
     )
     running.start()
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("STORAGE_EMULATOR_HOST", address)  # of gcsfs
-        environment.setenv("TENSORSTORE_GCS_HTTP_URL", address)  # of what writes arrays
+        environment.setenv("STORAGE_EMULATOR_HOST", address)  # for gcsfs
+        environment.setenv("TENSORSTORE_GCS_HTTP_URL", address)  # for tensorstore, which writes the arrays
         environment.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
         yield "gs://speech"
     running.stop()
 
 
-def test_a_run_in_a_store_goes_on_and_leaves_what_a_local_one_leaves(clips, bucket, tmp_path):
+def test_a_run_in_a_store_resumes_and_leaves_the_same_files_as_a_local_one(clips, bucket, tmp_path):
     config = small_config(clips)
     config.data.dev = config.data.test = str(clips)
     config.batch.buckets = 1
@@ -62,6 +62,6 @@ def test_a_run_in_a_store_goes_on_and_leaves_what_a_local_one_leaves(clips, buck
 @pytest.mark.parametrize(
     ("path", "message"), [("", "--workdir is empty"), ("s3://bucket/run", "mount other stores as a folder")]
 )
-def test_folders_that_cannot_be_are_refused(path, message):
+def test_invalid_folders_are_refused(path, message):
     with pytest.raises(ValueError, match=message):
         make_workdir(path)
