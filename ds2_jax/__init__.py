@@ -4,7 +4,7 @@
     model = ds2_jax.load("models/an4")
     print(model.transcribe("speech.wav").text)
 
-What is named here is imported when it is used: `import ds2_jax` itself is quick.
+Names are imported on first use, which keeps `import ds2_jax` fast.
 """
 
 import importlib
@@ -56,7 +56,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """Return the version that pyproject.toml names: beside this package in a checkout, else as it was installed."""
+    """Return the version from pyproject.toml in a checkout, else that of the installed package."""
     import importlib.metadata
     import tomllib
 

@@ -1,4 +1,4 @@
-"""What was run, on what, with what: `run.json` and `config.json` in the workdir, a record more for each start."""
+"""Record each start of a run in its workdir: command, versions, machine and data in `run.json`, settings in `config.json`."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ PACKAGES = ("ds2-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 
 
 def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, digests: Mapping[str, str]) -> None:
-    """Add this start to `run.json`, and write the settings to `config.json`."""
+    """Append this start to `run.json` and write the settings to `config.json`."""
     path = Path(workdir, "run.json")
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, diges
             "commit": commit(),
             "versions": {
                 "python": platform.python_version(),
-                **{name: found for name in PACKAGES if (found := _version(name))},
+                **{name: number for name in PACKAGES if (number := _version(name))},
             },
             "machine": platform.platform(),
             "devices": [str(device) for device in jax.devices()],
@@ -45,10 +45,10 @@ def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, diges
 
 
 def commit() -> str:
-    """Return the commit of this checkout, with '-changed' where files differ from it; '' outside of git."""
+    """Return the commit of this checkout, with '-changed' if files differ from it; '' outside a checkout."""
     here = Path(__file__).parent
     try:
-        # The first fails for a package that is installed below a repository of something else.
+        # The first command fails if this package is installed inside the repository of another project.
         _, head, state = (
             subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
             for command in (

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.bundle import ModelMeta, save_bundle
-from ds2_jax.artifacts.load import FOLDER, find_checkpoint, load_model
+from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, find_checkpoint, load_model
 from ds2_jax.artifacts.run_record import commit
 from ds2_jax.cli import settings
 from ds2_jax.parallel import processes
@@ -41,7 +41,7 @@ def run_export(config: ConfigDict, workdir: str, output: str) -> dict:
         meta,
         variables,
         model_card(meta, variables, source, output) + decode_settings.card_section(decoding),
-        decode_settings.files_for_bundle(decoding, meta),
+        decode_settings.bundle_files(decoding, meta),
     )
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count(variables["params"]), "bytes": size}
@@ -97,5 +97,5 @@ def _training(source: str) -> str:
     python {shlex.join(last["command"])}
 
 {manifests}
-- checkpoint: {find_checkpoint(source).relative_to(run / FOLDER)}
+- checkpoint: {find_checkpoint(source).relative_to(run / CHECKPOINT_FOLDER)}
 - with {versions}, on {len(last["devices"])} device(s) ({last["devices"][0]})"""

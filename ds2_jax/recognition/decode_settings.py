@@ -1,8 +1,8 @@
-"""How a model is decoded: what was asked for, completed by what a bundle brings along.
+"""Settings of decoding: those that were given, completed by those of a bundle.
 
-A bundle with a language model holds `lm.bin` (or `lm.arpa`), `unigrams.txt` where its words are named apart, and
-`decode.json`, the settings that were tuned with it. These apply to that language model only, and only where a setting was
-not asked for.
+A bundle with a language model contains `lm.bin` (or `lm.arpa`), `unigrams.txt` if its words are listed separately, and
+`decode.json`, the settings tuned with it. These apply only to that language model, and only to settings that were not
+given.
 """
 
 import dataclasses
@@ -21,30 +21,30 @@ from ds2_jax.artifacts.load import resolve_model
 
 logger = logging.getLogger("ds2_jax")
 
-NO_MODEL = "none"  # as `lm`: do not use the bundle's own language model
+NO_MODEL = "none"  # value of `lm`: do not use the bundle's language model
 MODELS = {"binary": "lm.bin", "arpa": "lm.arpa", "gzip": "lm.arpa.gz"}
 UNIGRAMS = "unigrams.txt"
 SETTINGS = "decode.json"
 LOCAL = ("lm", "unigrams", "hot_words", "nbest", "threads")  # not written to a bundle's decode.json
 
 
-def complete(asked: Mapping[str, Any], model: str) -> BeamSettings:
-    """Return the settings to decode with; engine `auto` where there is a language model, else `greedy`.
+def complete(given: Mapping[str, Any], model: str) -> BeamSettings:
+    """Return the settings of decoding; the default engine is `auto` with a language model, else `greedy`.
 
-    asked: fields of BeamSettings by name; None and '' count as not asked for. model: the path that the model is loaded
-    from. Raises ValueError naming field, value and mend.
+    given: fields of BeamSettings by name; None and '' count as not given. model: the path of the model, which may be a
+    bundle. Raises ValueError naming the field, its value and what to do.
     """
-    chosen = {name: value for name, value in asked.items() if value is not None and value != ""}
+    chosen = {name: value for name, value in given.items() if value is not None and value != ""}
     if chosen.get("lm") == NO_MODEL:
         del chosen["lm"]
     elif "lm" not in chosen:
-        chosen = _of_bundle(model) | chosen
+        chosen = _bundle_settings(model) | chosen
     chosen.setdefault("engine", "auto" if chosen.get("lm") else "greedy")
     return BeamSettings(**chosen)
 
 
 def make_engine(settings: BeamSettings, meta: ModelMeta) -> Engine:
-    """Build the engine that decodes a model's output. Raises ValueError for what does not fit the model."""
+    """Build the engine that decodes a model's output. Raises ValueError if the settings do not fit the model."""
     engine = beam.make_engine(meta.vocabulary, settings, meta.output_frame_s)
     if engine.name != "greedy":
         logger.info("decoding: %s", describe(settings, engine.name))
@@ -52,7 +52,7 @@ def make_engine(settings: BeamSettings, meta: ModelMeta) -> Engine:
 
 
 def describe(settings: BeamSettings, engine: str) -> str:
-    """Say in one line how is decoded: engine, language model, weights and beam."""
+    """Describe decoding in one line: engine, language model, weights and beam."""
     if engine == "greedy":
         return engine
     model = f"{settings.lm}, alpha {settings.alpha:g}, beta {settings.beta:g}" if settings.lm else "no language model"
@@ -60,7 +60,7 @@ def describe(settings: BeamSettings, engine: str) -> str:
 
 
 def card_section(settings: BeamSettings) -> str:
-    """Describe the language model of a bundle for its card; empty without one."""
+    """Return the section of a model card about the language model; '' without one."""
     if not settings.lm:
         return ""
     name = MODELS[model_file.kind_of(settings.lm)]
@@ -72,10 +72,10 @@ def card_section(settings: BeamSettings) -> str:
 """
 
 
-def files_for_bundle(settings: BeamSettings, meta: ModelMeta) -> dict[str, str | bytes]:
-    """Return the files of a bundle that belong to its language model, none without: paths to copy, or content.
+def bundle_files(settings: BeamSettings, meta: ModelMeta) -> dict[str, str | bytes]:
+    """Return the files of a bundle's language model by name, as paths to copy or content; empty without one.
 
-    Raises ValueError where the language model does not fit the network.
+    Raises ValueError if the language model does not fit the network.
     """
     if not settings.lm:
         return {}
@@ -88,25 +88,25 @@ def files_for_bundle(settings: BeamSettings, meta: ModelMeta) -> dict[str, str |
     return {**files, SETTINGS: (json.dumps(values, indent=1) + "\n").encode()}
 
 
-def _of_bundle(model: str) -> dict[str, Any]:
-    """Return what a bundle brings: its language model and settings; nothing for anything else."""
+def _bundle_settings(model: str) -> dict[str, Any]:
+    """Return the language model and settings of a bundle; empty for other models."""
     model = resolve_model(model)
     if not model or not is_bundle(model):
         return {}
     models = [path for path in (Path(model, name) for name in MODELS.values()) if path.is_file()]
     if not models:
         return {}
-    found: dict[str, Any] = {"lm": str(models[0])}
+    files: dict[str, Any] = {"lm": str(models[0])}
     if Path(model, UNIGRAMS).is_file():
-        found["unigrams"] = str(Path(model, UNIGRAMS))
+        files["unigrams"] = str(Path(model, UNIGRAMS))
     file = Path(model, SETTINGS)
     if not file.is_file():
-        return found
+        return files
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(BeamSettings)})
     except (OSError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{file} cannot be read: {error}; export the bundle again") from error
+        raise ModelFileError(f"{file} cannot be read ({error}): export the bundle again") from error
     if unknown:
-        raise ModelFileError(f"{file} has settings that do not exist: {', '.join(unknown)}; export the bundle again")
-    return found | values
+        raise ModelFileError(f"{file} has unknown settings ({', '.join(unknown)}): export the bundle again")
+    return files | values

@@ -1,4 +1,4 @@
-"""Write the report of an evaluation into a run's folder."""
+"""Write the reports of an evaluation into a run's folder."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def write_reports(
 ) -> None:
     """Write `<name>.html`, `<name>.txt` and `<name>.json` into a run's folder.
 
-    manifest: what was evaluated. facts: what the HTML page states in its head, by name, for instance model and decoding.
+    manifest: the one evaluated. facts: shown at the top of the HTML page, by name, for instance model and decoding.
     """
     folder = Path(files.local)
     rows = [row for row in range(len(manifest)) if row not in evaluation.problems]
@@ -37,5 +37,5 @@ def write_reports(
 
 
 def _local_file(audio: str) -> str:
-    """Return the path of a clip that is a file of its own; '' for records of shards and clips in an object store."""
+    """Return the path of a clip in a local file; '' for records of shards and clips in an object store."""
     return "" if object_store.is_remote(audio) or parse_reference(audio) else audio

@@ -20,15 +20,15 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import (
-    FOLDER,
+    CHECKPOINT_FOLDER,
     METRICS,
     PROGRESS,
     absolute,
     best_step,
     missing_part,
-    rank,
+    ranking_key,
     read_meta,
-    readable,
+    reading,
 )
 from ds2_jax.parallel import processes
 from ds2_jax.training.progress import Progress
@@ -47,7 +47,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
-        self._folder = epath.Path(absolute(workdir)) / FOLDER
+        self._folder = epath.Path(absolute(workdir)) / CHECKPOINT_FOLDER
         self._dev = ""  # digest of the manifest that error rates are of, as far as they say
         if not read_only and not object_store.is_remote(workdir):  # in a store, orbax finds and removes them
             _set_partial_aside(self._folder)
@@ -55,13 +55,13 @@ class Checkpoints:
             [
                 preservation_policy.LatestN(n=keep),
                 preservation_policy.BestN(
-                    get_metric_fn=self._rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=self._ranking_key, reverse=True, n=1, keep_checkpoints_without_metrics=False
                 ),
             ]
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=self._rank,  # the policy decides what is kept; without this, orbax would not write error rates down
+            best_fn=self._ranking_key,  # the policy decides what is kept; without this, orbax would not write error rates down
             best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -110,8 +110,8 @@ class Checkpoints:
         steps = self._steps()
         return best_step({step: self._manager.metrics(step) for step in steps}) if steps else None
 
-    def _rank(self, metrics: Mapping[str, Any]) -> tuple[bool, float, float]:
-        return rank(metrics, self._dev)
+    def _ranking_key(self, metrics: Mapping[str, Any]) -> tuple[bool, float, float]:
+        return ranking_key(metrics, self._dev)
 
     def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
         """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
@@ -168,7 +168,7 @@ class Checkpoints:
     def progress(self, step: int) -> Progress:
         """Read where training stood at a checkpoint. Raises ModelFileError."""
         checkpoint = self._folder / str(step)
-        with readable(checkpoint):
+        with reading(checkpoint):
             return Progress.from_json(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
 
     def restore(self, step: int, state: TrainState, shardings: Any) -> TrainState:
@@ -179,7 +179,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, shardings
         )
-        with readable(self._folder / str(step)):
+        with reading(self._folder / str(step)):
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(

@@ -19,7 +19,7 @@ from ds2_jax.training.settings import DataSettings, NewModel, TrainingSettings
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.features import FeatureStats
 from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, name_problems
+from input_pipeline.batches.corpus import Corpus, describe_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import RowShare, planned_frames
 from input_pipeline.manifest import Manifest
@@ -181,7 +181,7 @@ def _usable(manifest: Manifest, meta: ModelMeta, max_bad_share: float) -> tuple[
     if not problems:
         return manifest, labels
     refuse_too_many(manifest, problems, max_bad_share)
-    named = name_problems(manifest, problems)
+    named = describe_problems(manifest, problems)
     if len(problems) == len(manifest):
         raise ValueError(f"no training utterance can be used:\n{named}")
     if processes.rank() == 0:
@@ -195,7 +195,7 @@ def refuse_too_many(manifest: Manifest, problems: Mapping[int, str], share: floa
     if len(problems) > share * len(manifest):
         raise ValueError(
             f"{len(problems)} of {len(manifest)} training utterances cannot be used, more than "
-            f"config.data.max_bad_share={share}:\n{name_problems(manifest, problems)}\n"
+            f"config.data.max_bad_share={share}:\n{describe_problems(manifest, problems)}\n"
             "Correct the manifest (python -m input_pipeline.manifest check), or the entry of config.augment.file where one "
             "is named, or allow a larger share"
         )

@@ -75,7 +75,7 @@ class Meter:
     def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield batches, and measure the time spent waiting for each."""
         while True:
-            processes.note_progress(f"waiting for the data of step {self._progress.step + 1}")
+            processes.report_progress(f"waiting for the data of step {self._progress.step + 1}")
             start = time.monotonic()
             batch = next(batches, None)
             self._sums["waited"] += time.monotonic() - start
@@ -85,7 +85,7 @@ class Meter:
 
     def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of the step just started, and read those of the step LAG steps ago."""
-        processes.note_progress(f"step {self._progress.step}")
+        processes.report_progress(f"step {self._progress.step}")
         self._name_problems(batch["utterance"], problems)
         room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
         self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], room))

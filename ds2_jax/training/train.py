@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 from clu import parameter_overview
 
-from ds2_jax.artifacts.load import FOLDER, load_model
+from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, load_model
 from ds2_jax.artifacts.run_record import write_run_record
 from ds2_jax.artifacts.workdir import Workdir, make_workdir
 from ds2_jax.parallel import processes, sharding
@@ -204,7 +204,7 @@ def _measure_test(
     results: dict = {"workdir": files.path, "checkpoint": best}
     if manifests.test is None:
         return results
-    _, variables = load_model(os.path.join(files.path, FOLDER, str(best)))
+    _, variables = load_model(os.path.join(files.path, CHECKPOINT_FOLDER, str(best)))
     evaluation = evaluator.measure(variables, manifests.test, progress="test", on_batch=stopping.raise_if_stopped)
     if processes.rank() == 0:
         facts = {

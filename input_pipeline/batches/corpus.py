@@ -106,7 +106,7 @@ class Corpus:
         )
 
 
-def name_problems(manifest: Manifest, problems: Mapping[int, str]) -> str:
+def describe_problems(manifest: Manifest, problems: Mapping[int, str]) -> str:
     """List the first problems, a line each, and count the others."""
     lines = [f"  {manifest.where(row)}: {problem}" for row, problem in list(problems.items())[:MAX_NAMED]]
     if len(problems) > MAX_NAMED:

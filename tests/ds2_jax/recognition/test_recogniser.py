@@ -1,4 +1,4 @@
-"""One import: any kind of audio in, transcripts out, few programs compiled, misuse answered in a sentence."""
+"""The Python API: all kinds of audio, few compiled programs, clear errors for misuse, light imports."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tests.runs import ROOT, run_main
 
 AN4 = ROOT / "models" / "an4"
 CLIP = CLIPS / "cen1-fmjc-b.flac"
-SAME = 1e-4  # of log probabilities: padding and batch change the order of sums, float32
+SAME = 1e-4  # for log probabilities: padding and batching change the order of float32 sums
 RATE_HZ = 16000
 
 
@@ -31,7 +31,7 @@ def model() -> Recogniser:
 
 @pytest.fixture(scope="module")
 def small() -> Recogniser:
-    """A network of a few hundred parameters, with random weights."""
+    """Return a network of a few hundred random parameters."""
     network = ModelSettings(conv="3x5/3x2:2", rnn_size=4, rnn_layers=1)
     meta = ModelMeta(
         network, FeatureSettings(kind="fbank", mel_bins=8), "utterance", None, Vocabulary(tuple(" abc")), "en"
@@ -49,18 +49,18 @@ def texts() -> dict[str, str]:
 
 
 def test_a_clip_is_transcribed_with_times_and_confidence(model):
-    found = model.transcribe(CLIP)
-    assert found.text == str(found) == texts()[str(CLIP)]
-    assert found.words[0].text == found.text.split()[0]
-    times = [time for word in found.words for time in (word.start_s, word.end_s)]
+    transcript = model.transcribe(CLIP)
+    assert transcript.text == str(transcript) == texts()[str(CLIP)]
+    assert transcript.words[0].text == transcript.text.split()[0]
+    times = [time for word in transcript.words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
-    assert 0 < times[0] < times[-1] < found.duration_s
-    assert 0.5 < found.confidence <= 1
-    assert found.nbest[0].text == found.text
-    assert found.sample_rate_hz == RATE_HZ
+    assert 0 < times[0] < times[-1] < transcript.duration_s
+    assert 0.5 < transcript.confidence <= 1
+    assert transcript.nbest[0].text == transcript.text
+    assert transcript.sample_rate_hz == RATE_HZ
 
 
-def test_every_kind_of_audio_gives_the_same(model):
+def test_every_kind_of_source_gives_the_same_output(model):
     samples, rate_hz = soundfile.read(CLIP, dtype="int16")
     stereo = np.stack([samples, samples], axis=1)
     with open(CLIP, "rb") as file:
@@ -71,18 +71,18 @@ def test_every_kind_of_audio_gives_the_same(model):
             np.testing.assert_allclose(model.log_probs(source), expected, atol=SAME)
 
 
-def test_another_sample_rate_is_resampled_and_told(model):
+def test_another_sample_rate_is_resampled_and_reported(model):
     samples, rate_hz = soundfile.read(CLIP, dtype="float32")
-    found = model.transcribe((np.repeat(samples, 3), 3 * rate_hz))
-    assert found.sample_rate_hz == 3 * rate_hz
-    assert found.text == model.transcribe(CLIP).text
+    transcript = model.transcribe((np.repeat(samples, 3), 3 * rate_hz))
+    assert transcript.sample_rate_hz == 3 * rate_hz
+    assert transcript.text == model.transcribe(CLIP).text
 
 
-def test_a_list_gives_a_list_in_its_order_as_each_clip_alone(model):
+def test_a_list_gives_the_transcripts_of_single_clips_in_its_order(model):
     paths = [*texts(), *reversed(texts())]
-    found = model.transcribe(paths)
-    assert [transcript.text for transcript in found] == [texts()[path] for path in paths]
-    for path, transcript in list(zip(paths, found, strict=True))[:3]:
+    transcripts = model.transcribe(paths)
+    assert [transcript.text for transcript in transcripts] == [texts()[path] for path in paths]
+    for path, transcript in list(zip(paths, transcripts, strict=True))[:3]:
         assert transcript.confidence == pytest.approx(model.transcribe(path).confidence, abs=1e-3)
     assert model.transcribe([]) == []
 
@@ -105,51 +105,60 @@ def test_settings_of_decoding_are_completed_by_the_bundle():
     assert len(several.transcribe(CLIP).nbest) == 3
 
 
-def test_clips_of_any_length_and_number_compile_eight_programs_at_most(small):
+def test_any_lengths_and_numbers_of_clips_compile_at_most_eight_programs(small):
     for seconds in (0.1, 1, 2.9, 5, 8, 14, 22, 29, 41, LONGEST_S):
         small.transcribe(noise(seconds))
     lengths = np.random.default_rng(0).uniform(0.1, LONGEST_S, 40)
-    found = small.transcribe([noise(seconds) for seconds in lengths])
-    assert [transcript.duration_s for transcript in found] == pytest.approx(lengths, abs=1 / RATE_HZ)
+    transcripts = small.transcribe([noise(seconds) for seconds in lengths])
+    assert [transcript.duration_s for transcript in transcripts] == pytest.approx(lengths, abs=1 / RATE_HZ)
     assert 6 <= small._forward._cache_size() <= 8
 
 
-def test_padding_and_company_do_not_change_the_output(small):
+def test_padding_and_other_clips_do_not_change_the_output(small):
     clips = [noise(seconds) for seconds in (0.5, 1.0, 3.9, 3.0)]
     expected = [small.log_probs(clip) for clip in clips]
     read = [small._read(row, clip) for row, clip in enumerate(clips)]
-    together = small._compute(read, small._batches[0])
-    for one, other in zip(expected, together, strict=True):
+    batched = small._compute(read, small._batches[0])
+    for one, other in zip(expected, batched, strict=True):
         np.testing.assert_allclose(one, other, atol=SAME)
 
 
 @pytest.mark.parametrize(
-    ("source", "kind", "said"),
+    ("source", "kind", "message"),
     [
         ("nowhere.wav", ds2_jax.AudioError, "nowhere.wav does not exist; check the path"),
         (b"no audio", ds2_jax.AudioError, "no audio that libsndfile reads"),
-        (np.zeros(16000, np.float32), TypeError, r"ndarray is no audio: give .* \(samples, sample_rate_hz\)"),
+        (
+            np.zeros(16000, np.float32),
+            TypeError,
+            r"ndarray is not an audio source: pass .* \(samples, sample_rate_hz\)",
+        ),
         ((np.zeros(0, np.float32), RATE_HZ), ds2_jax.AudioError, "the array holds no samples"),
         ((np.full(16000, np.nan), RATE_HZ), ds2_jax.AudioError, "the array holds values that are not finite"),
         ((np.ones(16000), 0), ds2_jax.AudioError, "the sample rate is 0: give samples a second"),
         ((np.ones(16000), "16000"), ds2_jax.AudioError, "the sample rate is '16000'"),
         ((np.ones((2, 2, 2)), RATE_HZ), ds2_jax.AudioError, r"shape \(2, 2, 2\)"),
         ((np.zeros(16000, np.int16), RATE_HZ), ds2_jax.AudioError, "digital silence"),
-        (None, TypeError, "NoneType is no audio: give a path"),
-        (noise(LONGEST_S + 1), ds2_jax.AudioError, "the clip lasts 61.0 s, and clips of up to 60 s are transcribed"),
+        (None, TypeError, "NoneType is not an audio source: pass a path"),
+        ((RATE_HZ, np.zeros(16000)), TypeError, r"the tuple is not \(samples, sample_rate_hz\)"),
+        (
+            noise(LONGEST_S + 1),
+            ds2_jax.AudioError,
+            "the clip is 61.0 s long, but clips of at most 60 s are transcribed",
+        ),
     ],
 )
-def test_misuse_is_answered_in_a_sentence(small, source, kind, said):
-    with pytest.raises(kind, match=said):
+def test_misuse_raises_an_error_that_says_what_to_do(small, source, kind, message):
+    with pytest.raises(kind, match=message):
         small.transcribe(source)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         small.transcribe([noise(1), source])
 
 
-def test_what_cannot_be_loaded_says_what_could():
-    with pytest.raises(ds2_jax.ModelFileError, match="the model 'nowhere' does not exist; name a bundle"):
+def test_errors_of_loading_say_what_can_be_loaded():
+    with pytest.raises(ds2_jax.ModelFileError, match="the model 'nowhere' does not exist: give a bundle"):
         ds2_jax.load("nowhere")
-    with pytest.raises(TypeError, match=r"there is no setting 'beam'; there are engine, lm, .* beam_size"):
+    with pytest.raises(TypeError, match=r"unknown setting 'beam': use one of engine, lm, .* beam_size"):
         ds2_jax.load(AN4, beam=5)
     with pytest.raises(ValueError, match=r"config\.decode\.nbest is 0"):
         ds2_jax.load(AN4, nbest=0)
@@ -158,18 +167,18 @@ def test_what_cannot_be_loaded_says_what_could():
 
 
 def test_one_bad_clip_does_not_stop_the_rest(small):
-    found = dict(small.transcribe_each([noise(1), "nowhere.wav", noise(2)]))
-    assert isinstance(found[1], ds2_jax.AudioError)
-    assert {found[0].duration_s, found[2].duration_s} == {1.0, 2.0}
+    results = dict(small.transcribe_each([noise(1), "nowhere.wav", noise(2)]))
+    assert isinstance(results[1], ds2_jax.AudioError)
+    assert {results[0].duration_s, results[2].duration_s} == {1.0, 2.0}
 
 
-def test_evaluation_from_python_equals_that_of_the_command_line(model, clips):
-    found = ds2_jax.evaluate(model, str(clips))
-    told = run_main("--mode=eval", f"--config.restore={AN4}", f"--config.data.test={clips}")
-    assert json.loads(told.stdout.splitlines()[-1])["cer"] == found.result.as_dict()["cer"]
+def test_evaluation_in_python_equals_that_of_the_command_line(model, clips):
+    evaluation = ds2_jax.evaluate(model, str(clips))
+    command = run_main("--mode=eval", f"--config.restore={AN4}", f"--config.data.test={clips}")
+    assert json.loads(command.stdout.splitlines()[-1])["cer"] == evaluation.result.as_dict()["cer"]
 
 
-def test_nothing_heavy_is_imported_before_it_is_needed():
+def test_heavy_packages_are_not_imported_before_they_are_needed():
     code = (
         "import sys, ds2_jax\n"
         "print(sorted({'jax', 'numpy', 'flax', 'soundfile'} & set(sys.modules)))\n"

@@ -1,4 +1,4 @@
-"""Reports written into a run's folder: which clips they play, and what becomes of clips that could not be used."""
+"""Reports written into a run's folder: which clips they play, and the effect of unusable clips."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def manifest(clips, tmp_path) -> Path:
 
 
 def evaluation_of(utterances: manifests.Manifest, unusable: int | None = None) -> Evaluation:
-    """Pretend that a word more was recognised in each clip, and that one clip could not be read."""
+    """Return an evaluation with an extra word in each hypothesis, and one unreadable clip."""
     rows = [row for row in range(len(utterances)) if row != unusable]
     references = [utterances.text[row] for row in rows]
     hypotheses = [f"{reference} more" for reference in references]
@@ -40,7 +40,7 @@ def evaluation_of(utterances: manifests.Manifest, unusable: int | None = None) -
 
 
 def written(manifest: Path, workdir: str | Path, unusable: int | None = None) -> tuple[list[str], list[str]]:
-    """Write reports -> the addresses of audio in the page, and the names of its utterances."""
+    """Write reports; return the page's audio addresses and the names of its utterances."""
     utterances = manifests.read(manifest)
     files = Workdir(str(workdir))
     Path(files.local).mkdir(exist_ok=True)
@@ -50,7 +50,7 @@ def written(manifest: Path, workdir: str | Path, unusable: int | None = None) ->
     return re.findall("<audio [^>]*src='([^']*)'", page), re.findall(r"<h3 [^>]*>([^<]*)</h3>", page)
 
 
-def test_a_report_plays_the_clips_it_names(manifest, tmp_path):
+def test_a_report_plays_the_clips_it_lists(manifest, tmp_path):
     urls, names = written(manifest, tmp_path / "run")
     assert urls == [f"../data/{name}" for name in names]
     assert len(names) == 3
@@ -60,7 +60,7 @@ def test_a_report_plays_the_clips_it_names(manifest, tmp_path):
 
 
 @pytest.mark.parametrize("unusable", [0, 1, 2])
-def test_clips_that_could_not_be_used_do_not_shift_the_others(unusable, manifest, tmp_path):
+def test_unusable_clips_do_not_shift_the_others(unusable, manifest, tmp_path):
     urls, names = written(manifest, tmp_path / "run", unusable)
     assert urls == [f"../data/{name}" for name in names]
     assert len(names) == 2
@@ -71,7 +71,7 @@ def test_clips_that_could_not_be_used_do_not_shift_the_others(unusable, manifest
         assert f", {durations[name]:.1f} s" in page[page.index(f">{name}</h3>") :].split("</p>")[0]
 
 
-def test_records_of_shards_are_named_as_they_were_and_not_played(manifest, tmp_path):
+def test_records_of_shards_keep_their_names_and_are_not_played(manifest, tmp_path):
     _, names = written(manifest, tmp_path / "files")
     pack(str(manifest), str(tmp_path / "packed"), shards=1)
     assert written(tmp_path / "packed" / "three.jsonl", tmp_path / "run") == ([], names)

@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(clips, augmentation, unin
 
 
 def test_a_workdir_that_another_run_uses_is_refused(clips, augmentation, tmp_path):
-    with Workdir(str(tmp_path / "run"), alone=True):
+    with Workdir(str(tmp_path / "run"), exclusive=True):
         result = run_main(*small_flags(clips), f"--workdir={tmp_path}/run")
         with Workdir(str(tmp_path / "run")):  # reports may be written beside it
             pass
