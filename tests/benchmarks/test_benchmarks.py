@@ -86,7 +86,7 @@ def test_augmentation_pictures(tmp_path):
 
 def test_clip_picture(tmp_path):
     picture = tmp_path / "clip.png"
-    result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=cen1-mtos-b.flac")
+    result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=tests/clips/cen1-mtos-b.flac")
     assert result["text"] == "s m i t h"
     for path in (picture, ROOT / "docs" / "clip.png"):  # the second is the README's
         assert path.stat().st_size < 150_000

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ds2_jax.training.train import train
+from ds2_jax.cli.train import run_train as train
 from tests.runs import small_config
 
 
