@@ -125,6 +125,12 @@ def test_transcribe(clips):
     assert result["wer"] < 0.2  # the released model knows these clips
 
 
+def test_first_transcript():
+    result = run("benchmarks.first_transcript", "--runs=1")
+    assert 0 < result["import_s"] < result["load_s"] < result["transcribe_s"]
+    assert result["import_s"] < 0.3
+
+
 def test_decoders(clips):
     options = ("--lm=models/an4/lm.bin", "--engines=greedy,ctc_beam_decoder", "--beams=10", "--runs=1")
     result = run("benchmarks.decoders", f"--manifest={clips}", *options)
