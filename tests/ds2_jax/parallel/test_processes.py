@@ -108,7 +108,7 @@ def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(
 TELLS_WHAT_IT_HOLDS = f"""
 import runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-from ds2_jax import tune
+from ds2_jax.cli import tune
 make = tune._log_probs
 def tell(*arguments):
     rows, log_probs = make(*arguments)

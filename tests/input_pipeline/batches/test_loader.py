@@ -3,8 +3,10 @@
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grain
 import jax
@@ -16,7 +18,7 @@ from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus, Loading, describe_upsampling
 from input_pipeline.batches.labels import Labels, encode_transcripts
-from input_pipeline.batches.loader import BatchLoader, BatchSpec
+from input_pipeline.batches.loader import BatchLoader, BatchSpec, iterate
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.columns import Strings
 from input_pipeline.text import Vocabulary
@@ -105,6 +107,22 @@ def test_threads_and_processes_give_the_same_batches(clips, augmentation):
     assert_equal(one, load(make_corpus(clips, augmentation, threads=1)))
     assert_equal(one, load(make_corpus(clips, augmentation, threads=4)))
     assert_equal(one, load(make_corpus(clips, augmentation, workers=2)))
+
+
+def test_threads_load_in_order_and_no_further_ahead_than_told():
+    started = []
+
+    def load_slowly(number: int) -> dict[str, int]:
+        started.append(number)
+        time.sleep(0.02 if number % 2 else 0)  # the next one overtakes it
+        return {"number": number}
+
+    numbers: Any = range(40)
+    batches = iterate(numbers, load_slowly, threads=3, prefetch=4)  # type: ignore[arg-type]
+    assert [next(batches)["number"] for _ in range(3)] == [0, 1, 2]
+    batches.close()
+    assert max(started) <= 2 + 4
+    assert [batch["number"] for batch in iterate(numbers, load_slowly, threads=3, prefetch=1)] == [*numbers]  # type: ignore[arg-type]
 
 
 def test_epochs_are_augmented_anew_and_resuming_repeats_the_rest(clips, augmentation):
