@@ -23,9 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def print_summary(run: Path, results: Sequence[str]) -> None:
     """Print a run's files and the error rates in its result files, given as 'label=file'. Raises OSError, ValueError."""
-    print(f"\nrun:         {run} (run.json, config.json: versions, data and settings)")
-    print(f"curves:      {run / 'curves.png'}, from {run / 'metrics.jsonl'}; for TensorBoard {run / 'tensorboard'}")
-    print(f"checkpoints: {run / 'checkpoints'}: {', '.join(sorted(p.name for p in (run / 'checkpoints').iterdir()))}")
+    checkpoints = ", ".join(sorted(path.name for path in (run / "checkpoints").iterdir()))
+    curves = [str(run / name) for name in ("curves.png", "metrics.jsonl", "tensorboard") if (run / name).exists()]
+    print(f"\nrun:         {run} (run.json and config.json: command, versions, data, settings)")
+    print(f"curves:      {', '.join(curves)}")
+    print(f"checkpoints: {run / 'checkpoints'}: {checkpoints}")
     for entry in results:
         label, _, file = entry.partition("=")
         result = json.loads((run / file).read_text(encoding="utf-8"))
