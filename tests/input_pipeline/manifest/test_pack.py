@@ -61,7 +61,7 @@ def assert_same_batches(one: Corpus, other: Corpus, epochs=(0, 1)) -> None:
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_shards_give_the_batches_of_the_files(clips, tmp_path, count):
     done = pack(str(clips), str(tmp_path / "out"), shards=count)
-    assert (done.records, done.shards, done.already) == (12, count, 0)
+    assert (done.records, done.shards, done.existing) == (12, count, 0)
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest, threads=3))
 
 
@@ -184,7 +184,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     for path in finished:  # what has its name is whole
         assert 90 < len(list(shard_format.records(str(path)))) < 110
     ran = subprocess.run([*command, f"--output={out}"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "of them were there already" in ran.stdout
+    assert "of which existed already" in ran.stdout
     pack(str(long_manifest), str(whole), shards=60)
     assert tree(out) == tree(whole)
     again = subprocess.run([*command, f"--output={out}"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -194,7 +194,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     )
     wait_until(lambda: any((tmp_path / "int").glob(".*.packed")))
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.communicate(timeout=300)[1].strip().endswith("interrupted; the same line goes on")
+    assert interrupted.communicate(timeout=300)[1].strip().endswith("interrupted; run the same line again to resume")
     assert interrupted.returncode == 130
 
 
@@ -230,7 +230,7 @@ def test_an_upload_that_failed_goes_on(store, clips, tmp_path, monkeypatch):
         pack(str(clips), "s3://speech/broken", shards=4)
     assert not object_store.exists("s3://speech/broken/manifest.jsonl")
     done = pack(str(clips), "s3://speech/broken", shards=4)
-    assert done.already == 2
+    assert done.existing == 2
     assert [url.rpartition("/")[2] for url in urls[-2:]] == ["manifest.shards.json", "manifest.jsonl"]
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest))
 
@@ -297,7 +297,7 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
         [str(clips), out, "--shards=3", "--name=changed"],
     ):
         assert main(line) == 1
-        assert "is there already, and not packed from the same audio" in capsys.readouterr().err
+        assert "exists already, packed from other audio" in capsys.readouterr().err
     assert tree(tmp_path / "out") == before
 
 
@@ -307,7 +307,10 @@ def test_a_manifest_is_not_packed_over_itself(clips, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     for line in ([str(named), "--output=."], [named.name, f"--output={tmp_path}"]):
         assert main(line) == 1
-        assert "is the manifest's own folder, and changed.jsonl is taken: choose another" in capsys.readouterr().err
+        assert (
+            "is the folder of the manifest, and changed.jsonl would replace it; choose another"
+            in capsys.readouterr().err
+        )
     assert tree(tmp_path) == before
     assert main([str(named), "--output=.", "--name=packed"]) == 0
 

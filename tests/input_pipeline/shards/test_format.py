@@ -169,7 +169,7 @@ def test_a_missing_record_shard_or_foreign_content_is_named(shard, tmp_path):
         audio.read(f"{path}#10")
     with pytest.raises(audio.AudioError, match=r"gone.array_record does not exist; copy the shards beside"):
         audio.read(f"{tmp_path}/gone.array_record#1")
-    with pytest.raises(audio.AudioError, match=r"#2 is no audio that libsndfile reads"):
+    with pytest.raises(audio.AudioError, match=r"#2 is not in an audio format that libsndfile can read"):
         audio.info(f"{path}#2")  # random bytes
     with pytest.raises(ShardError, match="not a record of python -m"):
         shard_format.decode_record(b"something else altogether", "x")
