@@ -1,4 +1,4 @@
-"""Print where a run's files are and which error rates it reached.
+"""Print the files of a run and the error rates it reached.
 
 python -m ds2_jax.cli.run_summary runs/quickstart "test=test.json"
 """

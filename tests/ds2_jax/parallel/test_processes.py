@@ -130,7 +130,7 @@ def test_two_processes_tune_like_one_and_only_process_0_holds_the_probabilities(
     result = run_main(*flags, f"--workdir={tmp_path / 'one'}")
     assert result.returncode == 0, result.stderr
     expected = json.loads(result.stdout.splitlines()[-1])
-    for log in ("", "probabilities are read from"):
+    for log in ("", "reading the network's probabilities from"):
         with Cluster(2, *flags, f"--workdir={tmp_path / 'two'}", roots=dict.fromkeys(range(2), tmp_path)) as cluster:
             assert cluster.finish() == [0, 0], cluster.stderr(0)
             assert log in cluster.stderr(0)

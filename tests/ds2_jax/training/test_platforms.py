@@ -98,7 +98,7 @@ def test_the_guide_shows_the_figures_that_were_measured():
 def test_shapes_of_a_manifest_are_those_that_training_compiles(clips):
     config = recipe_shapes.read_config(f"{ROOT}/configs/an4.py")
     config.features.window_ms = 25.0  # three strides: two frames are not stretched
-    asked, manifest = settings.training(config), manifests.read(clips)
+    asked, manifest = settings.read_training(config), manifests.read(clips)
     front_end = FrontEnd(asked.new_model.features)
     augmentation = Augmentation.load(asked.augmentation, front_end.settings.sample_rate_hz)
     ends = np.cumsum([0, *(len(text) for text in manifest.text)])

@@ -223,7 +223,7 @@ def test_clips_outside_the_limits_of_duration_are_not_in_the_statistics_either(c
     )
     config = small_config(train_manifest)
     config.data.max_duration_s = 60.0
-    asked = settings.training(config)
+    asked = settings.read_training(config)
     meta = describe_model(asked, read_manifests(asked.data).train, str(tmp_path))
     alone = stats.compute(chosen.audio.take(np.arange(6)), meta.features)
     assert meta.stats is not None
