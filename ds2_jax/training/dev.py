@@ -1,4 +1,4 @@
-"""Measure the dev set while training, and keep count of the best error rate."""
+"""Evaluate on the dev set during training, and track the best error rate."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ logger = logging.getLogger("ds2_jax")
 
 
 class DevEvaluation:
-    """Evaluates the training state on a manifest, None for none; `progress` is brought up to date."""
+    """Evaluation of the training state on a manifest (None: none), which updates `progress` and the log."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class DevEvaluation:
         self._settings, self._progress, self._log = settings, progress, log
 
     def is_due(self, *, epoch_ended: bool) -> bool:
-        """Tell whether dev is to be measured after the step just taken."""
+        """Return whether to evaluate after the step just taken."""
         every, progress = self._settings.eval_every, self._progress
         due = progress.finished or (progress.step % every == 0 if every else epoch_ended)
         return due and self._manifest is not None
 
     def measure(self, state: TrainState, on_batch: Callable[[], None]) -> float | None:
-        """Return the error rate that decides (CER for Mandarin, else WER); None where `on_batch` raised Stopped.
+        """Return the error rate that ranks checkpoints (CER for Mandarin, else WER); None if `on_batch` raised Stopped.
 
-        An evaluation that was stopped is due at the next start.
+        An evaluation that was stopped stays due, for the next start.
         """
         assert self._manifest is not None
         variables = {"params": state.evaluated, "batch_stats": state.batch_stats}
@@ -54,10 +54,10 @@ class DevEvaluation:
         self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
         if progress.best_error_rate is None or rate < progress.best_error_rate:
             progress.best_error_rate, progress.best_step, progress.evaluations_since_best = rate, progress.step, 0
-            mark = "best so far"
+            comparison = "best so far"
         else:
             progress.evaluations_since_best += 1
-            mark = f"best was {progress.best_error_rate:.2%} at step {progress.best_step}"
+            comparison = f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"
         progress.finished = is_finished(progress, self._settings)
         logger.info(
             "step %d, epoch %d: dev WER %.2f %%, CER %.2f %%, loss %.3f (%s)",
@@ -66,13 +66,13 @@ class DevEvaluation:
             100 * result["wer"],
             100 * result["cer"],
             evaluation.loss,
-            mark,
+            comparison,
         )
         return rate
 
 
 def is_finished(progress: Progress, settings: TrainSettings) -> bool:
-    """Tell whether the training has reached its end: of epochs, of steps, or of patience."""
+    """Return whether the training has reached its limit of epochs, steps or patience."""
     out_of_patience = settings.patience and progress.evaluations_since_best >= settings.patience
     out_of_steps = settings.max_steps and progress.step >= settings.max_steps
     return bool(progress.epoch >= settings.epochs or out_of_steps or out_of_patience)

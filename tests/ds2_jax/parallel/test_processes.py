@@ -157,7 +157,7 @@ def test_when_one_is_killed_the_other_exits_and_the_same_command_resumes(victim,
     shorten(workdir, alone[0])
     with Cluster(2, *flags) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "resume at step" in cluster.stderr(0)
+        assert "resuming at step" in cluster.stderr(0)
     assert_same_run(workdir, alone[0])
 
 
@@ -199,7 +199,7 @@ def test_checkpoints_of_four_processes_are_resumed_by_one_and_then_by_two(clips,
     assert result.returncode == 0, result.stderr
     with Cluster(2, *flags, "--config.mesh.fsdp=2", devices=2) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "resume at step 13 (epoch 3, batch" in cluster.stderr(0)
+        assert "resuming at step 13 (epoch 3, batch" in cluster.stderr(0)
     assert losses(workdir) == pytest.approx(losses(alone[0]), rel=LOSS)
 
 
