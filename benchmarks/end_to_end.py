@@ -40,7 +40,7 @@ def main() -> None:
     config = an4.get_config()
     config.data.train, config.data.dev, config.data.test, config.augment.file = a.manifest, "", "", a.augment
     config.model.rnn_size = a.rnn_size or config.model.rnn_size
-    asked, mesh = settings.training(config), sharding.make_mesh()
+    asked, mesh = settings.read_training(config), sharding.make_mesh()
     manifest = read_manifests(asked.data).train
     with tempfile.TemporaryDirectory() as folder:
         meta = describe_model(asked, manifest, folder)

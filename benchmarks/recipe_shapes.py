@@ -63,7 +63,7 @@ def lengths(config: ConfigDict, manifest: str = "") -> tuple[np.ndarray, np.ndar
 
 def shapes(config: ConfigDict, seconds: np.ndarray, symbols: np.ndarray, *, training: bool) -> list[Bucket]:
     """Choose the shapes as training or evaluation does, longest first."""
-    asked = settings.training(config)
+    asked = settings.read_training(config)
     features, batch, augmentation = asked.new_model.features, asked.evaluation.batch, Augmentation()
     if training:
         batch, augmentation = asked.batch, Augmentation.load(asked.augmentation, features.sample_rate_hz)

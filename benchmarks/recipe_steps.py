@@ -20,7 +20,7 @@ STEPS_PER_EPOCH = 1000  # of the schedule, which does not change the program's s
 
 def make_steps(config: ConfigDict, vocabulary: int, mesh: Mesh) -> dict[str, tuple[Any, Any, int]]:
     """Return a recipe's training and evaluation step, each with its first argument's shapes, and the features' size."""
-    asked = settings.training(config)
+    asked = settings.read_training(config)
     model, size = DeepSpeech2(asked.new_model.network, vocabulary), feature_size(asked.new_model.features)
     schedule = make_schedule(asked.optim, asked.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
     optimizer = make_optimizer(asked.optim, schedule)

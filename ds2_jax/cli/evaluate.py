@@ -18,15 +18,15 @@ from input_pipeline import manifest as manifests
 
 
 def run_eval(config: ConfigDict, workdir: str) -> dict:
-    """Measure `config.restore` (or the run in the workdir) on `config.data.test`; return what is printed."""
+    """Measure `config.restore` (or the run in the workdir) on `config.data.test`; return the results to print."""
     if not config.data.test:
-        raise ValueError("config.data.test is empty: name the manifest to evaluate, --config.data.test=test.jsonl")
+        raise ValueError("config.data.test is empty: give the manifest to evaluate, --config.data.test=test.jsonl")
     meta, variables = load_model(config.restore or workdir)
     manifest = manifests.read_many(config.data.test)
     processes.require_same(lambda: {"config.data.test (digest)": manifest.digest()})
-    model = Recogniser(meta, variables, settings.decoding(config))
+    model = Recogniser(meta, variables, settings.read_decoding(config))
     with processes.expect_progress(config.train.stall_s):
-        evaluation = evaluate(model, manifest, settings.evaluation(config))
+        evaluation = evaluate(model, manifest, settings.read_evaluation(config))
     summary = {
         **evaluation.result.as_dict(),
         "loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
@@ -46,6 +46,6 @@ def run_eval(config: ConfigDict, workdir: str) -> dict:
 
 
 def _describe_model(path: str) -> dict[str, str]:
-    """Name the model for a report: its path, and the step of the checkpoint that a run folder's path stands for."""
-    found = resolve_model(path)
-    return {"Model": path, "Checkpoint": "" if is_bundle(found) else f"step {find_checkpoint(found).name}"}
+    """Return the model's path and, unless it is a bundle, its checkpoint's step, for a report."""
+    folder = resolve_model(path)
+    return {"Model": path, "Checkpoint": "" if is_bundle(folder) else f"step {find_checkpoint(folder).name}"}

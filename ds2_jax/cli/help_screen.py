@@ -1,4 +1,4 @@
-"""The help on one screen: what the program is, its modes, the commands people type, where the settings are."""
+"""Help on one screen: the purpose of the program, its modes, the most used commands, where the settings are."""
 
 import os
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ All flags: {program} --helpfull"""
 COLUMNS = 80
 
 
-def shown(argv: Sequence[str]) -> bool:
-    """Print the help that a command line asks for; return whether it asks for any. Without arguments it does."""
+def print_help(argv: Sequence[str]) -> bool:
+    """Print help if a command line requests it or has no arguments; return whether it was printed."""
     arguments = set(argv[1:])
     if not arguments or arguments & SHORT:
-        print(screen(argv[0]))
+        print(format_screen(argv[0]))
     elif arguments & FULL:
         app.define_help_flags()
         print(f"{flags.FLAGS.get_help()}\n\nSettings (--config.NAME=VALUE): {command_line.BASE}")
@@ -48,17 +48,17 @@ def shown(argv: Sequence[str]) -> bool:
     return True
 
 
-def screen(program: str) -> str:
-    """Lay out the help for a program that was started by this name."""
+def format_screen(program: str) -> str:
+    """Return the help text for a program started under this name."""
     return SCREEN.format(
         program="python main.py" if Path(program).name == "main.py" else "ds2",
-        recipes=_wrapped(command_line.recipes()),
+        recipes=_wrap(command_line.list_recipes()),
         settings=min(str(command_line.BASE), os.path.relpath(command_line.BASE), key=len),
     )
 
 
-def _wrapped(names: Sequence[str]) -> str:
-    """Lay out names in lines that fit the screen."""
+def _wrap(names: Sequence[str]) -> str:
+    """Arrange names in lines that fit the screen."""
     lines = [" "]
     for name in names:
         if len(lines[-1]) + len(name) + 2 > COLUMNS:

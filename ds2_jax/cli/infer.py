@@ -1,4 +1,4 @@
-"""`--mode=infer`: transcribe files, or print reference and hypothesis of a manifest side by side."""
+"""`--mode=infer`: transcribe files or a manifest, and print or write the transcripts."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ logger = logging.getLogger("ds2_jax")
 
 @dataclass(frozen=True)
 class Request:
-    """A clip to transcribe; name: its path before it was packed into a shard; reference: its text, if it is known."""
+    """A clip to transcribe; name: its path before it was packed into a shard; reference: its text, '' if unknown."""
 
     audio: str
     name: str
@@ -37,56 +37,58 @@ class Request:
 
 
 def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: str) -> None:
-    """Transcribe `files`, or else `config.data.test`: all of it to `output`, to the screen `config.infer.samples` (0: all).
+    """Transcribe `files`, or the manifest `config.data.test`: all of it to `output`, or the first rows to the screen.
 
-    A clip that cannot be used is named and does not stop the rest; raises ValueError where none could be, or where
-    `output` cannot be written.
+    `config.infer.samples` limits the rows on the screen (0: all). An unusable clip is reported and does not stop the rest.
+    Raises ValueError if no clip is usable or `output` cannot be written.
     """
     if output:
         _check_output(output)
-    requests = _requests(config, files, limit=0 if output else config.infer.samples)
+    requests = _list_requests(config, files, limit=0 if output else config.infer.samples)
     processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
     meta, variables = load_model(config.restore or workdir)
-    model = Recogniser(meta, variables, settings.decoding(config))
+    model = Recogniser(meta, variables, settings.read_decoding(config))
     with processes.expect_progress(config.train.stall_s):
         results = _transcribe(model, requests)
     usable = [result for result in results if isinstance(result, Transcript)]
     if processes.rank() == 0:
-        _warn_of_upsampling(requests, results, model.sample_rate_hz)
+        _warn_about_upsampling(requests, results, model.sample_rate_hz)
         _write(requests, results, output, ScoringRules.for_language(meta.language), words=config.infer.words)
     if not usable:
-        raise ValueError(f"none of {len(requests)} utterances could be transcribed; the messages above say why")
+        raise ValueError(f"none of {len(requests)} utterances could be transcribed: see the errors of each")
 
 
-def _requests(config: ConfigDict, files: Sequence[str], limit: int) -> list[Request]:
-    """List the files, or the first `limit` rows of the manifest named (0: all)."""
+def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list[Request]:
+    """Return requests for the files, or for the first `limit` rows of the manifest (0: all)."""
     if files:
         return [Request(path, path) for path in files]
     if not config.data.test:
-        raise ValueError("nothing to transcribe: name --audio=a.wav,b.flac or --config.data.test=test.jsonl")
+        raise ValueError("nothing to transcribe: give --audio=a.wav,b.flac or --config.data.test=test.jsonl")
     manifest = manifests.read_many(config.data.test, need_text=False)
     rows = range(min(limit, len(manifest)) if limit else len(manifest))
     return [Request(manifest.audio[row], manifest.name(row), manifest.text[row]) for row in rows]
 
 
 def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcript | str]:
-    """Transcribe this process's share of the requests -> transcript or problem of all of them, in order."""
-    mine = range(processes.rank(), len(requests), processes.count())
-    paths = [requests[row].audio for row in mine]
-    found: dict[int, Transcript | str] = {}
+    """Transcribe this process's share of the requests; return the transcripts or problems of all requests, in order."""
+    own = range(processes.rank(), len(requests), processes.count())
+    paths = [requests[row].audio for row in own]
+    results: dict[int, Transcript | str] = {}
     with (
         shard_source.prefetch(Strings(paths)),
         tqdm(total=len(paths), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
     ):
         for index, result in model.transcribe_each(paths):
-            found[mine[index]] = str(result) if isinstance(result, Exception) else result
+            results[own[index]] = str(result) if isinstance(result, Exception) else result
             bar.update()
-    for share in processes.gather(found):
-        found |= share
-    return [found[row] for row in range(len(requests))]
+    for share in processes.gather(results):
+        results |= share
+    return [results[row] for row in range(len(requests))]
 
 
-def _warn_of_upsampling(requests: Sequence[Request], results: Sequence[Transcript | str], sample_rate_hz: int) -> None:
+def _warn_about_upsampling(
+    requests: Sequence[Request], results: Sequence[Transcript | str], sample_rate_hz: int
+) -> None:
     pairs = zip(requests, results, strict=True)
     rates_hz = {request.name: result.sample_rate_hz for request, result in pairs if isinstance(result, Transcript)}
     low = {name: rate_hz for name, rate_hz in rates_hz.items() if rate_hz < sample_rate_hz}
@@ -95,11 +97,11 @@ def _warn_of_upsampling(requests: Sequence[Request], results: Sequence[Transcrip
 
 
 def _check_output(output: str) -> None:
-    """Make the folder of --output, and raise ValueError for what would lose the transcripts once they are there."""
+    """Create the folder of --output; raise ValueError if the file cannot be written, before transcription starts."""
     if object_store.is_remote(output):
-        raise ValueError(f"--output={output} is in a store: write to a file, then copy it")
+        raise ValueError(f"--output={output} is in an object store: write to a local file, then copy it")
     if Path(output).is_dir():
-        raise ValueError(f"--output={output} is a folder: name a file in it, --output={Path(output, 'out.jsonl')}")
+        raise ValueError(f"--output={output} is a folder: give a file in it, --output={Path(output, 'out.jsonl')}")
     if processes.rank() != 0:
         return
     folder = Path(output).absolute().parent
@@ -110,7 +112,7 @@ def _check_output(output: str) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"--output={output} cannot be written ({error.strerror}); name a file in another folder"
+            f"--output={output} cannot be written ({error.strerror}): choose a file in another folder"
         ) from error
 
 
@@ -122,8 +124,8 @@ def _write(
     *,
     words: bool,
 ) -> None:
-    """Write all transcripts and problems to `output`, or print them."""
-    records = [_record(request, result) for request, result in zip(requests, results, strict=True)]
+    """Write all transcripts and problems to `output`, or print them if it is ''."""
+    records = [_make_record(request, result) for request, result in zip(requests, results, strict=True)]
     if output:
         _write_lines(output, records)
         problems = sum("error" in record for record in records)
@@ -133,8 +135,8 @@ def _write(
         _print(record, rules, words=words)
 
 
-def _record(request: Request, result: Transcript | str) -> dict:
-    """Describe an utterance: its transcript with words, or its problem; several hypotheses are listed in `nbest`."""
+def _make_record(request: Request, result: Transcript | str) -> dict:
+    """Return an utterance's transcript with words, or its error; several hypotheses are listed in `nbest`."""
     record: dict = {"audio_filepath": request.audio}
     if parse_reference(request.audio):
         record[ORIGINAL_KEY] = request.name
@@ -142,16 +144,16 @@ def _record(request: Request, result: Transcript | str) -> dict:
         record["reference"] = request.reference
     if isinstance(result, str):
         return {**record, "error": result}
-    best, *others = [_rounded(dataclasses.asdict(hypothesis)) for hypothesis in result.nbest]
+    best, *others = [_round(dataclasses.asdict(hypothesis)) for hypothesis in result.nbest]
     return {**record, **best, "nbest": [best, *others]} if others else {**record, **best}
 
 
-def _rounded(value):
-    """Round the numbers of a record to four decimals."""
+def _round(value):
+    """Round the numbers in a record to four decimals."""
     if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
+        return {name: _round(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [_round(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
@@ -166,9 +168,9 @@ def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
     if words and record["words"]:
         print(f"  words:      {', '.join(map(_describe_word, record['words']))}")
     if "nbest" in record:
-        print(f"  {'n-best':>6}  {'score, ln':>10}  {'sure':>4}")
+        print(f"  {'n-best':>6}  {'score, ln':>10}  {'confidence':>10}")
     for rank, other in enumerate(record.get("nbest", ()), start=1):
-        print(f"  {rank:6d}  {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
+        print(f"  {rank:6d}  {other['score']:10.3f}  {other['confidence']:10.0%}  {other['text']}")
     if "reference" in record:
         errors, characters = count_utterance(record["reference"], record["text"], rules)
         print(

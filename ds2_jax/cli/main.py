@@ -1,15 +1,12 @@
 """Train, evaluate, transcribe, tune and export: `ds2 --config=an4 --workdir=runs/an4`, or `python main.py` in a checkout.
 
 --mode=train   train in --workdir, or resume there; then measure config.data.test
---mode=eval    measure config.restore (or the best of --workdir) on config.data.test
---mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (to --output: all of it)
---mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and picture go to --workdir
---mode=export  write config.restore (or the best of --workdir) as a bundle to --output
+--mode=eval    measure config.restore (or the best checkpoint of --workdir) on config.data.test
+--mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (all of it if --output is given)
+--mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
+--mode=export  write config.restore (or the best checkpoint of --workdir) as a bundle to --output
 
-On several machines the launcher starts one process each (docs/distributed.md). Exit codes: 0 done, or stopped by Ctrl-C
-after a checkpoint; 1 an error, named in the last line; 2 a wrong command line; 75 run the same line again: stopped by
-SIGTERM after a checkpoint, another process was lost, stalled or did not arrive, or another run is still using the
-workdir; 130 and 143 stopped by Ctrl-C and SIGTERM with nothing new saved.
+On several machines, the launcher starts one process on each (docs/distributed.md). Exit codes: ds2_jax/cli/exit_codes.py.
 """
 
 import contextlib
@@ -29,7 +26,7 @@ from ml_collections import config_flags
 from ds2_jax.cli import command_line, help_screen
 
 MODES = ("train", "eval", "infer", "tune", "export")
-EXTRAS = {  # what `pip install ds2-jax` leaves out: the packages imported by name, and the extra that brings them
+EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra that installs them
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
 }
@@ -43,8 +40,8 @@ _AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
 _OUTPUT = flags.DEFINE_string(
     "output", "", "JSON lines to write (--mode=infer), or folder of the bundle (--mode=export)."
 )
-CLUSTER = {  # for what the launcher does not set; also DS2_COORDINATOR and so on
-    "coordinator": "HOST:PORT where process 0 listens.",
+CLUSTER = {  # for values that the launcher does not provide; also as DS2_COORDINATOR and so on
+    "coordinator": "HOST:PORT at which process 0 listens.",
     "num_processes": "Number of processes.",
     "process_id": "Number of this process, from 0.",
     "expect_processes": "Refuse to start with any other number of processes.",
@@ -55,20 +52,20 @@ for _name, _help in CLUSTER.items():
 
 
 def main() -> None:
-    """Run the command line of this process, and exit with its code."""
-    if help_screen.shown(sys.argv):
+    """Run the command line of this process and exit."""
+    if help_screen.print_help(sys.argv):
         return
     app.run(_run, flags_parser=command_line.parse)
 
 
 def _run(argv: list[str]) -> None:
-    """Join the other processes if there are any, and hand over to the mode."""
+    """Connect to the other processes, if any, and run the mode."""
     del argv
-    from ds2_jax.cli import exit_codes  # after the flags, since it imports JAX: a misspelt flag fails at once
+    from ds2_jax.cli import exit_codes  # imports JAX; only here, so that a misspelt flag fails immediately
     from ds2_jax.parallel import processes
 
-    with exit_codes.report_errors(_WORKDIR.value or _OUTPUT.value), _extras_named():
-        if not flags.FLAGS["verbosity"].present:  # libraries log much, and also what they raise
+    with exit_codes.report_errors(_WORKDIR.value or _OUTPUT.value), _name_missing_extra():
+        if not flags.FLAGS["verbosity"].present:  # libraries log a lot, including the errors that they raise
             absl_logging.set_verbosity(absl_logging.FATAL)
         processes.join({name: str(flags.FLAGS[name].value) for name in CLUSTER})
         first = processes.rank() == 0
@@ -81,9 +78,9 @@ def _run(argv: list[str]) -> None:
 
 
 def _run_mode() -> dict | None:
-    """Check the config and do what --mode says; return what is printed.
+    """Check the config and run the mode; return the results to print.
 
-    Each mode imports its own modules: transcription does without the packages that training needs.
+    Each mode imports its modules here, so that transcription does not need the packages of training.
     """
     from ds2_jax.cli import settings
     from ds2_jax.parallel import processes
@@ -118,8 +115,8 @@ def _run_mode() -> dict | None:
 
 
 @contextlib.contextmanager
-def _extras_named() -> Iterator[None]:
-    """Raise ValueError with the command to run where a package of an extra is missing."""
+def _name_missing_extra() -> Iterator[None]:
+    """Raise ValueError with the installation command if a package of an extra is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""List the files and results of a run: `python -m ds2_jax.cli.run_summary runs/quickstart "test=test.json"`."""
+"""Print the files of a run and the error rates it reached: `python -m ds2_jax.cli.run_summary runs/quickstart "test=test.json"`."""
 
 import argparse
 import json

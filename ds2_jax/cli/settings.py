@@ -1,6 +1,6 @@
-"""Take a config apart: each section becomes the settings of the wing that works with it, checked once, at the start.
+"""Convert the sections of a config into settings of the modules that use them, checked once at the start.
 
-Nothing below the command line knows the whole config.
+Modules outside the command line do not use the whole config.
 """
 
 import dataclasses
@@ -20,47 +20,48 @@ from input_pipeline.augment import Augmentation
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 
-FROM_MODEL = ("model.", "features.", "text.")  # settings that a restored model brings with it
+FROM_MODEL = ("model.", "features.", "text.")  # settings defined by a restored model
 
 Settings = TypeVar("Settings")
 
 
 def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str) -> None:
-    """Raise ValueError naming field, value and what to do, for what cannot work in this mode.
+    """Raise ValueError naming field, value and what to do if the settings cannot work in this mode.
 
-    overrides: names of the settings that the command line changes.
+    overrides: names of the settings that the command line sets.
     """
     if mode != "train" and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
     fixed = [name for name in overrides if name.startswith(FROM_MODEL) or (name == "vocabulary" and mode != "train")]
     if config.restore and fixed:
         raise ValueError(
-            f"config.{fixed[0]} cannot be set with config.restore={config.restore}, which brings its own; leave it away"
+            f"config.{fixed[0]} cannot be set together with config.restore={config.restore}, which defines it: remove the "
+            "setting"
         )
-    settings = training(config)
+    settings = read_training(config)
     if mode == "train":
         Augmentation.load(settings.augmentation, settings.new_model.features.sample_rate_hz)
-    decoding(config)
+    read_decoding(config)
 
 
-def training(config: ConfigDict) -> TrainingSettings:
-    """Read what a training is. Raises ValueError naming field, value and what to do."""
+def read_training(config: ConfigDict) -> TrainingSettings:
+    """Read the settings of a training. Raises ValueError naming field, value and what to do."""
     return TrainingSettings(
-        data=read(DataSettings, config.data),
-        batch=read(BatchSettings, config.batch),
-        load=read(LoadSettings, config.data),
-        evaluation=evaluation(config),
+        data=read_section(DataSettings, config.data),
+        batch=read_section(BatchSettings, config.batch),
+        load=read_section(LoadSettings, config.data),
+        evaluation=read_evaluation(config),
         new_model=NewModel(
-            network=read(ModelSettings, config.model),
-            features=read(FeatureSettings, config.features),
+            network=read_section(ModelSettings, config.model),
+            features=read_section(FeatureSettings, config.features),
             normalisation=config.features.normalisation,
             language=config.text.language,
             vocabulary=config.vocabulary,
             stats=config.features.stats,
             stats_samples=config.features.stats_samples,
         ),
-        optim=read(OptimSettings, config.optim),
-        train=read(TrainSettings, config.train),
+        optim=read_section(OptimSettings, config.optim),
+        train=read_section(TrainSettings, config.train),
         augmentation=config.augment.file,
         restore=config.restore,
         seed=config.seed,
@@ -69,26 +70,26 @@ def training(config: ConfigDict) -> TrainingSettings:
     )
 
 
-def evaluation(config: ConfigDict) -> EvaluationSettings:
-    """Read how a manifest is evaluated."""
+def read_evaluation(config: ConfigDict) -> EvaluationSettings:
+    """Read the settings of an evaluation."""
     batch = BatchSettings(size=config.batch.eval_size, buckets=config.batch.eval_buckets, shuffle="none")
-    return EvaluationSettings(batch, read(LoadSettings, config.data))
+    return EvaluationSettings(batch, read_section(LoadSettings, config.data))
 
 
-def decoding(config: ConfigDict) -> BeamSettings:
-    """Read how is decoded, completed by what the bundle `config.restore` brings along."""
+def read_decoding(config: ConfigDict) -> BeamSettings:
+    """Read the settings of decoding, completed by those of the bundle `config.restore`."""
     return decode_settings.complete(config.decode.to_dict(), config.restore)
 
 
-def grid(config: ConfigDict) -> Grid:
-    """Read the grid of alpha and beta that a tuning searches."""
+def read_grid(config: ConfigDict) -> Grid:
+    """Read the grid of alpha and beta to search when tuning."""
     values = config.tune
     alpha, beta = ((values[f"{n}_from"], values[f"{n}_to"], values[f"{n}_step"]) for n in ("alpha", "beta"))
     return Grid.regular(alpha, beta, values.refine)
 
 
-def read(kind: type[Settings], section: ConfigDict) -> Settings:
-    """Read those settings of a section that are fields of a dataclass."""
+def read_section(kind: type[Settings], section: ConfigDict) -> Settings:
+    """Build a settings dataclass from the values of a section that are its fields."""
     names = [field.name for field in dataclasses.fields(kind) if field.name in section]  # type: ignore[arg-type]
     values: dict[str, Any] = {name: section[name] for name in names}
     return kind(**values)

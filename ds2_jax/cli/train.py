@@ -1,4 +1,4 @@
-"""`--mode=train`: train in the workdir, or resume there, then measure the test manifest."""
+"""`--mode=train`: train in the workdir, or resume there, then measure on the test manifest."""
 
 from ml_collections import ConfigDict
 
@@ -7,5 +7,5 @@ from ds2_jax.training.train import train
 
 
 def run_train(config: ConfigDict, workdir: str) -> dict:
-    """Train what the config describes; return what is printed."""
-    return train(settings.training(config), workdir)
+    """Run the training that a config describes; return the results to print."""
+    return train(settings.read_training(config), workdir)

@@ -1,4 +1,4 @@
-"""`--mode=tune`: run the network once over `config.data.dev`, then search alpha and beta (decoding/scoring/tune.py)."""
+"""`--mode=tune`: run the network once on `config.data.dev`, then search alpha and beta (decoding/scoring/tune.py)."""
 
 import dataclasses
 import hashlib
@@ -27,45 +27,43 @@ from input_pipeline.text import ScoringRules, normalise
 
 logger = logging.getLogger("ds2_jax")
 
-FOLDER = "tune"  # of the workdir
+FOLDER = "tune"  # in the workdir
 LOG_PROBS = "log_probs.npz"
-SAMPLES, SAMPLE_BYTES = 64, 1 << 18  # of a file that is digested
+SAMPLES, SAMPLE_BYTES = 64, 1 << 18  # blocks of a file that its digest covers
 
 
 def run_tune(config: ConfigDict, workdir: str) -> dict:
-    """Find the best alpha and beta for `config.decode` on `config.data.dev`; return what is printed.
+    """Find the best alpha and beta for `config.decode` on `config.data.dev`; return the results to print.
 
-    Files go to <workdir>/tune. Raises ValueError with what to do.
+    Files are written to <workdir>/tune. Raises ValueError with what to do.
     """
     if not workdir:
-        raise ValueError("--workdir is empty: name a folder for points and picture, --workdir=runs/tune")
+        raise ValueError("--workdir is empty: give a folder for points and plot, --workdir=runs/tune")
     if object_store.is_remote(workdir):
-        raise ValueError(f"--workdir={workdir} is in a store: tune in a folder")
+        raise ValueError(f"--workdir={workdir} is in an object store: use a local folder")
     if not config.data.dev:
-        raise ValueError("config.data.dev is empty: name the manifest to tune on, --config.data.dev=dev.jsonl")
-    decoding = settings.decoding(config)
+        raise ValueError("config.data.dev is empty: give the manifest to tune on, --config.data.dev=dev.jsonl")
+    decoding = settings.read_decoding(config)
     if not decoding.lm:
-        raise ValueError("there is no language model to tune: name one, --config.decode.lm=lm.bin")
+        raise ValueError("no language model to tune: give one, --config.decode.lm=lm.bin")
     if decoding.engine == "greedy":
         raise ValueError(
-            "config.decode.engine is 'greedy', which uses no language model: leave it empty, or choose another"
+            "config.decode.engine is 'greedy', which uses no language model: leave it empty, or choose another engine"
         )
     decoding = dataclasses.replace(decoding, engine=beam.choose_engine(decoding))
-    grid = settings.grid(config)
+    grid = settings.read_grid(config)
     meta, variables = load_model(config.restore or workdir)
-    beam.make_engine(
-        meta.vocabulary, decoding, meta.output_frame_s
-    )  # what does not fit is said before the network runs
+    beam.make_engine(meta.vocabulary, decoding, meta.output_frame_s)  # fails now if the language model does not fit
     manifest = manifests.read_many(config.data.dev)
     folder = Path(workdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     processes.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})
     inputs = _digest(digest_model(meta, variables), manifest.digest())
-    evaluator = Evaluator(meta, sharding.make_mesh(), settings.evaluation(config), all_symbols=True)
+    evaluator = Evaluator(meta, sharding.make_mesh(), settings.read_evaluation(config), all_symbols=True)
     with processes.expect_progress(config.train.stall_s):
         rows, log_probs = _log_probs(evaluator, variables, manifest, folder / LOG_PROBS, inputs)
 
-    def search() -> dict:  # on the cores of one machine
+    def search() -> dict:
         task = tune.Task(
             symbols=meta.vocabulary.symbols,
             settings=decoding,
@@ -74,32 +72,32 @@ def run_tune(config: ConfigDict, workdir: str) -> dict:
             references=[normalise(manifest.text[row], meta.language) for row in rows],
             rules=ScoringRules.for_language(meta.language),
         )
-        how = decode_settings.describe(decoding, decoding.engine).split(", alpha")[0]
-        logger.info("tuning on %d utterances: %s", len(rows), how)
+        description = decode_settings.describe(decoding, decoding.engine).split(", alpha")[0]
+        logger.info("tuning on %d utterances: %s", len(rows), description)
         return tune.search(task, grid, folder, _digest(inputs, _digest_settings(decoding)))
 
-    found = processes.broadcast(search)
-    return {**found, "engine": decoding.engine, "picture": str(folder / tune.PICTURE)}
+    result = processes.broadcast(search)
+    return {**result, "engine": decoding.engine, "picture": str(folder / tune.PICTURE)}
 
 
 def _log_probs(
     evaluator: Evaluator, variables: dict, manifest: Manifest, path: Path, digest: str
 ) -> tuple[list[int], list[np.ndarray]]:
-    """Return the usable rows of the manifest and their probabilities [U, K]: those in the file, if they are of these inputs.
+    """Return the usable rows of the manifest and their probabilities [U, K], from the file if its digest matches.
 
-    In process 0, which searches; the others help to make them, and return none.
+    Only process 0, which searches, returns them; the others help to compute them and return none.
     """
-    kept = _read_log_probs(path, digest) if processes.rank() == 0 else None
-    if processes.broadcast(lambda: kept is not None):
-        logger.info("the network's probabilities are read from %s", path)
-        return kept or ([], [])
+    stored = _read_log_probs(path, digest) if processes.rank() == 0 else None
+    if processes.broadcast(lambda: stored is not None):
+        logger.info("reading the network's probabilities from %s", path)
+        return stored or ([], [])
     labels, _ = encode_transcripts(manifest, evaluator.meta.vocabulary, evaluator.meta.language)
-    found, problems = evaluator.log_probs(variables, evaluator.corpus(manifest, labels), progress="network")
+    by_row, problems = evaluator.log_probs(variables, evaluator.corpus(manifest, labels), progress="network")
     if processes.rank() != 0:
         return [], []
-    rows = sorted(found)
+    rows = sorted(by_row)
     report_problems(manifest, rows, problems)
-    arrays = [found[row] for row in rows]
+    arrays = [by_row[row] for row in rows]
     with whole_file.open_binary(path) as file:
         np.savez_compressed(
             file,
@@ -118,12 +116,12 @@ def _read_log_probs(path: Path, digest: str) -> tuple[list[int], list[np.ndarray
                 return None
             arrays = np.split(file["log_probs"], np.cumsum(file["lengths"])[:-1])
             return file["rows"].tolist(), arrays
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # none, or cut off
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # missing or truncated
         return None
 
 
 def _digest_settings(settings: BeamSettings) -> str:
-    """Digest what decides the errors of a point besides alpha and beta: settings, and the language model's content."""
+    """Return what else affects the errors of a point: settings other than alpha and beta, and language model contents."""
     values = dataclasses.asdict(settings)
     for name in ("alpha", "beta", "nbest", "threads"):
         del values[name]
@@ -134,7 +132,7 @@ def _digest_settings(settings: BeamSettings) -> str:
 
 
 def digest_file(path: str) -> str:
-    """Digest a file: its size and SAMPLES blocks spread over it, which is all of a small one; a model may have many GB."""
+    """Return a digest of a file's size and of SAMPLES blocks spread over it: language models may have many gigabytes."""
     size = os.path.getsize(path)
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

@@ -16,15 +16,15 @@ FILE = "curves.png"  # in the workdir
 _INCHES, _DPI = (10.0, 6.5), 110
 _LOG_SPAN = 10.0  # ratio of largest to smallest value from which an axis is logarithmic
 _MANY_DECADES = 1e3  # ratio from which such an axis is labelled at powers of ten only
-_SMOOTHED_FROM = 100  # points; fewer are drawn as they are
+_SMOOTHED_FROM = 100  # points; shorter curves are not smoothed
 _WINDOW = 0.02  # of the smoothed curve, as a share of all points
 _EPOCH_LABELS = 8
-_TRAIN, _DEV, _OTHER = "#0072b2", "#d55e00", "#009e73"  # colours that are told apart without red and green
+_TRAIN, _DEV, _OTHER = "#0072b2", "#d55e00", "#009e73"  # distinguishable with red-green colour blindness
 _MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.075, "top": 0.91, "hspace": 0.25, "wspace": 0.16}
 
 
 def draw_curves(records: Sequence[dict], picture: Path) -> None:
-    """Draw the lines of `metrics.jsonl` as a PNG with four panels; without any line, draw nothing.
+    """Draw the lines of `metrics.jsonl` as a PNG with four panels; do nothing without lines.
 
     Raises ImportError without matplotlib, and OSError if the picture cannot be written.
     """
@@ -75,7 +75,7 @@ def _draw_error_rates(axis: "Axes", records: Sequence[dict]) -> None:
         if not len(values):
             continue
         percent = 100 * values
-        best = int(np.argmin(percent))  # the first among equals, as checkpoints are ranked
+        best = int(np.argmin(percent))  # the first of equal ones, as for checkpoints
         axis.plot(steps, percent, ".-", color=colour)
         text = f"{label}: best {percent[best]:.2f} % at step {steps[best]:,.0f}"
         axis.plot(steps[best], percent[best], "*", color=colour, markersize=14, markeredgecolor="white", label=text)
@@ -101,7 +101,7 @@ def _draw_speed(axis: "Axes", records: Sequence[dict]) -> None:
 
 
 def _draw_noisy(axis: "Axes", steps: np.ndarray, values: np.ndarray, colour: str, label: str = "") -> None:
-    """Draw a curve; one of many points as a faint line below its moving average."""
+    """Draw a curve; if it has many points, faintly, with its moving average on top."""
     if len(values) < _SMOOTHED_FROM:
         axis.plot(steps, values, ".-" if len(values) == 1 else "-", color=colour, label=label)
     else:
@@ -110,13 +110,13 @@ def _draw_noisy(axis: "Axes", steps: np.ndarray, values: np.ndarray, colour: str
 
 
 def _moving_average(values: np.ndarray) -> np.ndarray:
-    """Average over a centred window, which is shorter at both ends."""
+    """Return the average over a centred window, which is shorter at both ends."""
     window = np.ones(2 * int(_WINDOW * len(values) / 2) + 1)
     return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
 
 
 def _choose_scale(axis: "Axes", values: np.ndarray) -> None:
-    """Use a logarithmic axis for positive values that span a power of ten, else a linear one that starts at zero."""
+    """Use a logarithmic axis for positive values that span a factor of ten, else a linear axis that starts at zero."""
     if not len(values):
         return
     span = values.max() / values.min() if values.min() > 0 else 0.0
@@ -132,7 +132,7 @@ def _choose_scale(axis: "Axes", values: np.ndarray) -> None:
 
 
 def _finish(axis: "Axes") -> None:
-    """Style a panel, with whole steps below it."""
+    """Style a panel, with whole steps on its horizontal axis."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axis.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What a training starts from: the usable utterances, and the model with its first variables."""
+"""Prepare the data and the model of a training: usable utterances, and a model with its initial variables."""
 
 import dataclasses
 import logging
@@ -32,7 +32,7 @@ logger = logging.getLogger("ds2_jax")
 
 @dataclass(frozen=True)
 class Manifests:
-    """The utterances of a training, and those it is measured on; None where none are named."""
+    """Manifests of a training, and for its evaluation; None if not given."""
 
     train: Manifest
     dev: Manifest | None
@@ -40,29 +40,31 @@ class Manifests:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of each manifest there is, by name."""
-        return {name: found.digest() for name in ("train", "dev", "test") if (found := getattr(self, name)) is not None}
+        """The digest of each given manifest, by name."""
+        named = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {name: manifest.digest() for name, manifest in named.items() if manifest is not None}
 
 
 def read_manifests(settings: DataSettings) -> Manifests:
-    """Read the manifests; of `train`, the utterances within the limits of duration. Raises ManifestError."""
+    """Read the manifests; `train` only contains utterances within the duration limits. Raises ManifestError, ValueError."""
     if not settings.train:
-        raise ValueError("config.data.train is empty: name a manifest, --config.data.train=train.jsonl")
+        raise ValueError("config.data.train is empty: give a manifest, --config.data.train=train.jsonl")
     train, dropped = manifests.filter_duration(
         manifests.read_many(settings.train), settings.min_duration_s, settings.max_duration_s
     )
     if dropped:
         logger.info("%s", dropped)
-    dev, test = (manifests.read_many(named) if named else None for named in (settings.dev, settings.test))
+    dev, test = (manifests.read_many(paths) if paths else None for paths in (settings.dev, settings.test))
     return Manifests(train, dev, test)
 
 
 def choose_model(
     settings: TrainingSettings, manifest: Manifest, workdir: str, checkpoints: Checkpoints
 ) -> tuple[ModelMeta, dict]:
-    """Decide what is trained: the workdir's own model, else the one to restore, else a new one.
+    """Return the description and the initial variables of the model to train.
 
-    Returns its description and first variables. Raises ValueError where the checkpoints are of another model.
+    The model is that of the workdir's checkpoints, else the one to restore, else a new one. Raises ValueError if the
+    checkpoints have a different model than the settings.
     """
     latest = checkpoints.latest()
     if latest is not None:
@@ -73,25 +75,25 @@ def choose_model(
     if settings.restore:
         meta, variables = load_model(settings.restore)
         if settings.new_model.vocabulary:
-            wanted = Vocabulary.load(settings.new_model.vocabulary)
-            meta, variables = extend_vocabulary(meta, variables, wanted, settings.seed)
+            vocabulary = Vocabulary.load(settings.new_model.vocabulary)
+            meta, variables = extend_vocabulary(meta, variables, vocabulary, settings.seed)
         return meta, variables
     meta = processes.broadcast(lambda: describe_model(settings, manifest, workdir))
     return meta, _new_variables(meta, settings.seed)
 
 
 def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str) -> ModelMeta:
-    """Describe a new model; its vocabulary and feature statistics are kept in the workdir.
+    """Return the description of a new model, and write its vocabulary and feature statistics to the workdir.
 
-    They are made from the manifest where no files are named.
+    Both are computed from the manifest unless the settings name files.
     """
     new = settings.new_model
     if new.vocabulary:
         vocabulary = Vocabulary.load(new.vocabulary)
     else:
         vocabulary = Vocabulary.build(normalise(text, new.language) for text in manifest.text)
-        shown = "".join(vocabulary.symbols[:80])
-        logger.info("vocabulary: %d symbols of the training transcripts: %s", vocabulary.size - 1, shown)
+        symbols = "".join(vocabulary.symbols[:80])
+        logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
     stats = None
     if new.normalisation == "corpus":
         if new.stats:
@@ -116,18 +118,18 @@ def _new_variables(meta: ModelMeta, seed: int) -> dict:
 
 def _refuse_differences(meta: ModelMeta, new: NewModel, workdir: str) -> None:
     vocabulary = Vocabulary.load(new.vocabulary) if new.vocabulary else meta.vocabulary
-    asked = ModelMeta(new.network, new.features, new.normalisation, meta.stats, vocabulary, new.language)
-    found = meta.differences(asked)
-    if found:
+    configured = ModelMeta(new.network, new.features, new.normalisation, meta.stats, vocabulary, new.language)
+    differences = meta.differences(configured)
+    if differences:
         raise ValueError(
-            f"the checkpoints in {workdir} (here) are of another model than the config (there): {'; '.join(found)}. "
-            "Continue with the old settings, or choose another --workdir"
+            f"the checkpoints in {workdir} (here) have a different model than the config (there): "
+            f"{'; '.join(differences)}. Continue with the old settings, or choose another --workdir"
         )
 
 
-def extend_vocabulary(meta: ModelMeta, variables: dict, wanted: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:
-    """Add the symbols of `wanted` that the model lacks: it keeps its outputs, the new ones start at random."""
-    vocabulary = meta.vocabulary.extended(wanted.symbols)
+def extend_vocabulary(meta: ModelMeta, variables: dict, more: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:
+    """Add the symbols of `more` that the model lacks, with random outputs; existing outputs are kept."""
+    vocabulary = meta.vocabulary.extended(more.symbols)
     new = vocabulary.symbols[meta.vocabulary.size - 1 :]
     logger.info(
         "vocabulary: %d symbols kept, %d added: %s", meta.vocabulary.size - 1, len(new), " ".join(map(repr, new))
@@ -146,15 +148,15 @@ def extend_vocabulary(meta: ModelMeta, variables: dict, wanted: Vocabulary, seed
 
 
 def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta, mesh: jax.sharding.Mesh) -> Corpus:
-    """Join the usable utterances to their labels; the others are named, and too many of them stop the run.
+    """Return the usable utterances with their labels, ready to be batched; the others are reported.
 
-    Raises ValueError beyond `config.data.max_bad_share`.
+    Raises ValueError if their share exceeds `config.data.max_bad_share`.
     """
-    manifest, labels = _usable(manifest, meta, settings.data.max_bad_share)
+    manifest, labels = _select_usable(manifest, meta, settings.data.max_bad_share)
     warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
     if warning and processes.rank() == 0:
         logger.warning("%s", warning)
-    # Its clips were read when the settings were checked.
+    # Its clips were checked with the settings.
     augmentation = Augmentation.load(settings.augmentation, meta.features.sample_rate_hz, read_clips=False)
     logger.info("augmentation:\n%s", augmentation.describe())
     return Corpus(
@@ -169,33 +171,32 @@ def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta,
     )
 
 
-def _usable(manifest: Manifest, meta: ModelMeta, max_bad_share: float) -> tuple[Manifest, Labels]:
-    """Leave out the utterances that cannot be learnt from, and name them. Raises ValueError for too many."""
+def _select_usable(manifest: Manifest, meta: ModelMeta, max_bad_share: float) -> tuple[Manifest, Labels]:
+    """Return the utterances that can be trained on, and report the others. Raises ValueError if these are too many."""
     labels, problems = encode_transcripts(manifest, meta.vocabulary, meta.language)
     frames = meta.model.output_frames(planned_frames(manifest, meta.features))
     needed = labels.needed_frames()
     for row in np.flatnonzero(needed > frames):
         problems[int(row)] = (
-            f"the text needs {needed[row]} output frames, its {manifest.duration[row]} s give {frames[row]}"
+            f"the text needs {needed[row]} output frames, but {manifest.duration[row]} s of audio give {frames[row]}"
         )
     if not problems:
         return manifest, labels
     refuse_too_many(manifest, problems, max_bad_share)
-    named = describe_problems(manifest, problems)
+    description = describe_problems(manifest, problems)
     if len(problems) == len(manifest):
-        raise ValueError(f"no training utterance can be used:\n{named}")
+        raise ValueError(f"no training utterance can be used:\n{description}")
     if processes.rank() == 0:
-        logger.warning("%d of %d utterances are left out:\n%s", len(problems), len(manifest), named)
+        logger.warning("%d of %d utterances are skipped:\n%s", len(problems), len(manifest), description)
     usable = np.array([row for row in range(len(manifest)) if row not in problems])
     return manifest.select(usable), labels.select(usable)
 
 
 def refuse_too_many(manifest: Manifest, problems: Mapping[int, str], share: float) -> None:
-    """Raise ValueError where more than `share` of the utterances cannot be used; problems by row."""
+    """Raise ValueError if more than `share` of the utterances have problems, given by row."""
     if len(problems) > share * len(manifest):
         raise ValueError(
             f"{len(problems)} of {len(manifest)} training utterances cannot be used, more than "
             f"config.data.max_bad_share={share}:\n{describe_problems(manifest, problems)}\n"
-            "Correct the manifest (python -m input_pipeline.manifest check), or the entry of config.augment.file where one "
-            "is named, or allow a larger share"
+            "Correct the manifest (python -m input_pipeline.manifest check) or config.augment.file, or allow a larger share"
         )

@@ -1,4 +1,4 @@
-"""Measure the dev set while training, and keep count of the best error rate."""
+"""Evaluate on the dev set during training, and track the best error rate."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ logger = logging.getLogger("ds2_jax")
 
 
 class DevEvaluation:
-    """Evaluates the training state on a manifest, None for none; `progress` counts the best error rate."""
+    """Evaluation of the training state on a manifest (None: none), which updates `progress` and the log."""
 
     def __init__(
         self,
@@ -30,13 +30,13 @@ class DevEvaluation:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a manifest to measure."""
+        """Return whether there is a manifest to evaluate."""
         return self._manifest is not None
 
     def measure(self, state: TrainState, on_batch: Callable[[], None]) -> float | None:
-        """Return the error rate that decides (CER for Mandarin, else WER); None where `on_batch` raised Stopped.
+        """Return the error rate that ranks checkpoints (CER for Mandarin, else WER); None if `on_batch` raised Stopped.
 
-        An evaluation that was stopped is due at the next start.
+        An evaluation that was stopped stays due, for the next start.
         """
         assert self._manifest is not None
         variables = {"params": state.evaluated, "batch_stats": state.batch_stats}
@@ -51,7 +51,7 @@ class DevEvaluation:
         rate = result["cer"] if self._evaluator.meta.language == "zh" else result["wer"]
         self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
         is_best = progress.record_evaluation(rate, self._settings)
-        best = "best so far" if is_best else f"best was {progress.best_error_rate:.2%} at step {progress.best_step}"
+        best = "best so far" if is_best else f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"
         logger.info(
             "step %d, epoch %d: dev WER %.2f %%, CER %.2f %%, loss %.3f (%s)",
             progress.step,

@@ -69,7 +69,7 @@ class Meter:
         return dict(self._sums)
 
     def _clock(self) -> float:
-        """Monotonic seconds, without the time spent in `paused`."""
+        """Return monotonic seconds, without the time spent in `paused`."""
         return time.monotonic() - self._paused_s
 
     def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -86,9 +86,9 @@ class Meter:
     def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of the step just started, and read those of the step LAG steps ago."""
         processes.report_progress(f"step {self._progress.step}")
-        self._name_problems(batch["utterance"], problems)
-        room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
-        self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], room))
+        self._warn_of_problems(batch["utterance"], problems)
+        padded = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
+        self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], padded))
         if len(self._pending) > LAG:
             self._read(*self._pending.popleft())
         self._bar.update()
@@ -108,7 +108,7 @@ class Meter:
         while self._pending:
             self._read(*self._pending.popleft())
 
-    def _name_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
+    def _warn_of_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
         for row in np.flatnonzero(problems != ""):
             utterance = int(utterances[row])
             if utterance not in self._bad:
@@ -116,7 +116,7 @@ class Meter:
                 self._progress.add_bad_utterances([utterance])
                 logger.warning("skipped %s: %s", self._manifest.where(utterance), problems[row])
 
-    def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, room: int) -> None:
+    def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, padded: int) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if values.pop("skipped"):
             self._guard(step, values, utterances)
@@ -125,7 +125,7 @@ class Meter:
                 self._sums[name] += values[name]
             self._sums["steps"] += 1
         self._sums["frames"] += values["frames"]
-        self._sums["room"] += room
+        self._sums["room"] += padded
         elapsed_s = self._clock() - self._counted_until
         share_s = elapsed_s / (1 + len(self._pending))  # pending steps have run in this time, too
         self._sums["seconds"] += share_s

@@ -13,14 +13,14 @@ from input_pipeline.storage import whole_file
 
 logger = logging.getLogger("ds2_jax")
 
-DRAW_EVERY_S = 10.0  # at most; evaluations of a small run follow each other faster
-DRAWN_LINES = 2000  # of training steps; more cannot be told apart in a picture
+DRAW_EVERY_S = 10.0  # shortest interval; evaluations of a small run are more frequent
+DRAWN_LINES = 2000  # of training steps; more cannot be distinguished in a picture
 
 
 class MetricsLog:
-    """Append metrics by step; on resume, lines after the restored step are removed first.
+    """Context that appends metrics by step; on resume, lines after the restored step are removed first.
 
-    Use as a context. `curves.png` is renewed after evaluations of dev and at the end.
+    `curves.png` is redrawn after evaluations on dev and at the end. active: false in processes other than 0.
     """
 
     def __init__(self, workdir: str, resume_step: int, *, active: bool = True):
@@ -31,7 +31,7 @@ class MetricsLog:
         kept = [record for record in read_metrics(self._path) if record["step"] <= resume_step]
         with whole_file.open_text(self._path) as file:
             file.writelines(json.dumps(record) + "\n" for record in kept)
-        # TensorBoard's files cannot be shortened, so they are written again.
+        # TensorBoard's files cannot be shortened, so they are rewritten.
         shutil.rmtree(Path(workdir, "tensorboard"), ignore_errors=True)
         self._board = SummaryWriter(str(Path(workdir, "tensorboard")))
         for record in kept:
@@ -50,7 +50,7 @@ class MetricsLog:
             self.draw_curves()
 
     def write(self, step: int, **values: float) -> None:
-        """Write one line with these values at this step."""
+        """Append a line with the values of a step."""
         if not self._active:
             return
         record = {"step": step, **values}
@@ -69,7 +69,7 @@ class MetricsLog:
         picture = self._path.with_name(curves.FILE)
         try:
             curves.draw_curves(read_metrics(self._path, DRAWN_LINES), picture)
-        except Exception as error:  # whatever is wrong with a picture, the training is worth more
+        except Exception as error:  # no problem with a picture may stop a training
             if not self._warned:
                 logger.warning("%s could not be drawn (%s); the training continues without it", picture, error)
             self._warned = True

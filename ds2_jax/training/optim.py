@@ -1,4 +1,4 @@
-"""The optimiser: an optax chain, and its schedule of learning rates."""
+"""Build the optimiser, an optax chain, and its learning rate schedule."""
 
 import jax
 import optax
@@ -7,7 +7,7 @@ from ds2_jax.training.settings import OptimSettings
 
 
 def make_schedule(settings: OptimSettings, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-    """Build the schedule step -> learning rate: a linear warm-up, then the decay that the settings name."""
+    """Build the schedule step -> learning rate: a linear warm-up, then the decay chosen in the settings."""
     peak, warmup = settings.learning_rate, min(settings.warmup_steps, max(total_steps - 1, 0))
     rest = max(total_steps - warmup, 1)
     if settings.schedule == "cosine":
@@ -22,7 +22,7 @@ def make_schedule(settings: OptimSettings, total_steps: int, steps_per_epoch: in
 def make_optimizer(settings: OptimSettings, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Build the optax chain: clipping by the global norm, then Adam or AdamW.
 
-    Weight decay spares biases and normalisation.
+    Weight decay does not apply to biases and normalisation parameters.
     """
     moments = {"b1": settings.beta1, "b2": settings.beta2}
     if settings.name == "adam":

@@ -1,4 +1,4 @@
-"""Start a training, or resume it: which settings and data have to be those that the checkpoint was written with."""
+"""Start or resume a training, and check that its settings and data are those of the checkpoint."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ logger = logging.getLogger("ds2_jax")
 
 
 def new_progress(settings: TrainingSettings, manifest: Manifest, dev_digest: str) -> Progress:
-    """Describe the start of a training on the usable utterances `manifest`."""
+    """Return the progress of a training that has not started; manifest: its usable utterances."""
     return Progress(
         data_digest=manifest.digest(),
         plan_digest=_plan_digest(settings, manifest),
@@ -29,7 +29,7 @@ def new_progress(settings: TrainingSettings, manifest: Manifest, dev_digest: str
 
 
 def _plan_digest(settings: TrainingSettings, manifest: Manifest) -> str:
-    """Digest what decides batches and their order."""
+    """Return a digest of all settings that determine batches and their order."""
     file = settings.augmentation
     parts = {
         "batch": dataclasses.asdict(settings.batch),
@@ -41,7 +41,7 @@ def _plan_digest(settings: TrainingSettings, manifest: Manifest) -> str:
 
 
 def _describe_optimizer(settings: OptimSettings) -> str:
-    """Describe what decides which arrays the state has."""
+    """Describe the settings that determine which arrays the optimiser state has."""
     averaged = "with" if settings.ema > 0 else "without"
     return f"config.optim.name={settings.name}, {averaged} averaged parameters (config.optim.ema)"
 
@@ -55,17 +55,17 @@ def restore(
     *,
     allow_changed_data: bool,
 ) -> tuple[TrainState, Progress]:
-    """Restore the last checkpoint; `fresh` is where a training with these settings and data would start.
+    """Restore the latest checkpoint; fresh: the initial progress for the current settings and data.
 
-    Raises ValueError for another optimiser, and, unless `allow_changed_data`, for other data or another order of it.
+    Raises ValueError if the optimiser has changed, or, unless `allow_changed_data`, the data or their order.
     """
     latest = checkpoints.latest()
     assert latest is not None
     progress = checkpoints.progress(latest)
     if progress.optimizer not in ("", fresh.optimizer):
         raise ValueError(
-            f"{workdir} was trained with {progress.optimizer}, now it is {fresh.optimizer}: its state does not fit. Continue "
-            f"with the old settings, or start from its parameters in another --workdir: --config.restore={workdir}"
+            f"{workdir} was trained with {progress.optimizer}, but the settings are {fresh.optimizer}, whose state differs: "
+            f"continue with the old settings, or start from its parameters in another --workdir, --config.restore={workdir}"
         )
     changed = [
         what
@@ -78,11 +78,11 @@ def restore(
     if changed and not allow_changed_data:
         raise ValueError(
             f"{workdir} was trained with other settings: {' and '.join(changed)} changed since step {progress.step}. Continue "
-            "with the old ones, choose another --workdir, or accept it with --config.train.allow_changed_data=true"
+            "with the old ones, choose another --workdir, or accept the change with --config.train.allow_changed_data=true"
         )
     if fresh.dev_digest and progress.dev_digest not in ("", fresh.dev_digest):
-        logger.warning("config.data.dev has changed: only checkpoints from now on compete for the best")
+        logger.warning("config.data.dev has changed: earlier checkpoints are no longer candidates for the best")
     progress = progress.resumed(fresh)
     state = checkpoints.restore(latest, state, sharding.state_sharding(state, mesh))
-    logger.info("resume at step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
+    logger.info("resuming at step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
     return state, progress

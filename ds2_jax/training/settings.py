@@ -1,4 +1,4 @@
-"""What a training is: its data, its model, and how it is trained; the sections of a config that are not another wing's."""
+"""Settings of a training: data, model, optimiser and training loop, in frozen dataclasses that check themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ SCHEDULES = ("cosine", "exponential", "constant")
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Manifests to train on, to measure while training and at the end, and which utterances of `train` are used."""
+    """Manifests for training, for evaluation during it (dev) and at its end (test), and limits on utterances of `train`."""
 
     train: str = ""
     dev: str = ""
@@ -27,16 +27,16 @@ class DataSettings:
     max_bad_share: float = 0.05
 
     def __post_init__(self):
-        """Refuse a share that is none."""
+        """Refuse an invalid share."""
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"config.data.max_bad_share is {self.max_bad_share!r}: use a share from 0 to 1")
 
 
 @dataclass(frozen=True)
 class NewModel:
-    """What a network is made from that is not restored.
+    """Settings of a model that is not restored.
 
-    vocabulary and stats: files; where they are empty, both are made from the training manifest.
+    vocabulary, stats: files; '' computes them from the training manifest, stats from `stats_samples` clips.
     """
 
     network: ModelSettings = field(default_factory=ModelSettings)
@@ -55,9 +55,9 @@ class NewModel:
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """The section `optim` of a config (configs/base.py says what each setting means).
+    """The section `optim` of a config (configs/base.py explains each setting).
 
-    Raises ValueError naming field, value and mend.
+    Raises ValueError naming the field, its value and what is allowed.
     """
 
     name: str = "adam"
@@ -74,31 +74,31 @@ class OptimSettings:
     ema: float = 0.0
 
     def __post_init__(self):
-        """Refuse what cannot optimise."""
+        """Refuse invalid values."""
         self._require("name", self.name in OPTIMIZERS, f"choose one of {', '.join(OPTIMIZERS)}")
         self._require("learning_rate", self.learning_rate > 0, "use a rate above 0; 5e-4 is usual")
         self._require("schedule", self.schedule in SCHEDULES, f"choose one of {', '.join(SCHEDULES)}")
         for name in ("warmup_steps", "clip_norm", "weight_decay"):
             self._require(name, getattr(self, name) >= 0, "use 0 for none, or more")
         self._require("final_share", 0 <= self.final_share <= 1, "use a share from 0 to 1")
-        self._require("decay", 0 < self.decay <= 1, "use a factor above 0, at most 1")
+        self._require("decay", 0 < self.decay <= 1, "use a factor above 0 and at most 1")
         for name in ("beta1", "beta2"):
-            self._require(name, 0 <= getattr(self, name) < 1, "use a decay from 0 up to, not including, 1")
+            self._require(name, 0 <= getattr(self, name) < 1, "use a decay of at least 0 and below 1")
         self._require("accumulate", self.accumulate >= 1, "use 1 for no accumulation")
         self._require("ema", 0 <= self.ema < 1, "use 0 for none, or a decay such as 0.999")
         unused = self.name == "adam" and self.weight_decay > 0
-        self._require("weight_decay", not unused, "it works with config.optim.name=adamw; choose it, or set 0")
+        self._require("weight_decay", not unused, "set config.optim.name=adamw, which uses it, or set it to 0")
 
-    def _require(self, name: str, holds: bool, mend: str) -> None:
-        if not holds:
-            raise ValueError(f"config.optim.{name} is {getattr(self, name)!r}: {mend}")
+    def _require(self, name: str, valid: bool, advice: str) -> None:
+        if not valid:
+            raise ValueError(f"config.optim.{name} is {getattr(self, name)!r}: {advice}")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The section `train` of a config (configs/base.py says what each setting means).
+    """The section `train` of a config (configs/base.py explains each setting).
 
-    Raises ValueError naming field, value and mend.
+    Raises ValueError naming the field, its value and what is allowed.
     """
 
     epochs: int = 20
@@ -116,25 +116,25 @@ class TrainSettings:
     allow_changed_data: bool = False
 
     def __post_init__(self):
-        """Refuse what cannot be trained with."""
+        """Refuse invalid values."""
         self._require("nonfinite", self.nonfinite in ("skip", "stop"), "choose skip or stop")
         for name in ("epochs", "keep", "log_every"):
             self._require(name, getattr(self, name) >= 1, "use 1 or more")
         for name in ("patience", "max_steps", "eval_every", "checkpoint_every_s", "max_nonfinite", "profile_step"):
             self._require(name, getattr(self, name) >= 0, "use 0 or more")
-        self._require("stall_s", self.stall_s >= 0, "use 0 for never, or seconds")
+        self._require("stall_s", self.stall_s >= 0, "use 0 for no limit, or a number of seconds")
 
-    def _require(self, name: str, holds: bool, mend: str) -> None:
-        if not holds:
-            raise ValueError(f"config.train.{name} is {getattr(self, name)!r}: {mend}")
+    def _require(self, name: str, valid: bool, advice: str) -> None:
+        if not valid:
+            raise ValueError(f"config.train.{name} is {getattr(self, name)!r}: {advice}")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All that decides a training; `config` is what was asked for, as it is recorded in the workdir.
+    """All settings of a training.
 
-    restore: the model to start from, '' for a new one. augmentation: a JSON list of augmentors, '' for none. fsdp: devices
-    that share parameters and optimiser state.
+    restore: the model to start from, '' for a new one. augmentation: a file with a JSON list of augmentors, '' for none.
+    fsdp: number of devices over which parameters and optimiser state are split. config: all values, for the run's record.
     """
 
     data: DataSettings
@@ -151,10 +151,10 @@ class TrainingSettings:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        """Refuse a seed or a number of devices that cannot be."""
-        for name, value, least, mend in (
+        """Refuse an invalid seed or number of devices."""
+        for name, value, least, advice in (
             ("seed", self.seed, 0, "use 0 or more"),
-            ("mesh.fsdp", self.fsdp, 1, "use 1 for none, or a divisor of the number of devices"),
+            ("mesh.fsdp", self.fsdp, 1, "use 1 for no splitting, or a divisor of the number of devices"),
         ):
             if value < least:
-                raise ValueError(f"config.{name} is {value!r}: {mend}")
+                raise ValueError(f"config.{name} is {value!r}: {advice}")

@@ -1,4 +1,4 @@
-"""Train a network: one loop, read from top to bottom."""
+"""Train a network: one function with the training loop, and its helpers."""
 
 import contextlib
 import logging
@@ -34,14 +34,14 @@ from input_pipeline.batches.loader import BatchSpec, EpochSpecs
 
 logger = logging.getLogger("ds2_jax")
 
-FULL_ENOUGH = 0.9  # share of a batch's rows that are utterances, below which a warning is given
+MIN_FILLED = 0.9  # share of a batch's rows that are utterances, below which a warning is logged
 
 
 def train(settings: TrainingSettings, workdir: str) -> dict:
-    """Train in `workdir`, from its last checkpoint if it has one; return the final results.
+    """Train in `workdir`, from its latest checkpoint if it has one; return the final results.
 
-    Raises ValueError, OSError or MemoryError with what to do; what was saved before is whole. Raises Stopped after a
-    checkpoint that a signal asked for.
+    Raises ValueError, OSError or MemoryError with what to do; earlier checkpoints stay intact. Raises Stopped after the
+    checkpoint that follows a signal.
     """
     with contextlib.ExitStack() as stack:
         # Data, model and state: the same on every host.
@@ -62,7 +62,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         if checkpoints.latest() is not None:
             allowed = settings.train.allow_changed_data
             state, progress = resume.restore(checkpoints, state, progress, mesh, workdir, allow_changed_data=allowed)
-            progress.update_finished(settings.train)  # more epochs may be asked for now
+            progress.update_finished(settings.train)  # limits may have been raised
         if processes.rank() == 0:
             write_run_record(files.local, settings.config, progress.step, digests)
             _log_setup(state, corpus, plan, mesh)
@@ -83,7 +83,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             ema=settings.optim.ema,
             gather=sharding.make_gather(mesh),
         )
-        with processes.expect_progress(0):  # compilation may take any time
+        with processes.expect_progress(0):  # compilation has no time limit
             compiled = compile_steps(
                 step_function, state, corpus.shapes, meta.feature_size, mesh, on_shape=stopping.raise_if_signalled
             )
@@ -92,7 +92,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         saved_at = time.monotonic()
 
         # The loop.
-        if progress.evaluation_due:  # the last start was stopped before it
+        if progress.evaluation_due:  # the previous start was stopped before it
             with meter.paused():
                 rate = dev.measure(state, stopping.raise_if_stopped)
             if rate is not None:
@@ -117,7 +117,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
                             rate = dev.measure(state, stopping.raise_if_stopped)
                     if save or rate is not None or progress.finished or stopping.stop:
                         meter.flush()
-                        _join_bad_utterances(progress, corpus, settings.data.max_bad_share)
+                        _merge_bad_utterances(progress, corpus, settings.data.max_bad_share)
                         progress.record_time(meter.trained_s, meter.interval)
                         checkpoints.save(state, progress, meta, rate)
                         files.push()
@@ -128,14 +128,14 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             logger.info("stopped at step %d; run the same command again to continue", progress.step)
             raise Stopped(stopping.stop, progress.step)
         checkpoints.wait()
-        log.draw_curves()  # before the report, which shows them
+        log.draw_curves()  # the report shows them
         return _measure_test(manifests, settings.data.test, files, checkpoints, evaluator, stopping)
 
 
 def _require_same_inputs(digests: dict[str, str], checkpoints: Checkpoints) -> None:
-    """Raise ValueError where the processes read different manifests, or see different checkpoints."""
-    same = {f"config.data.{name} (digest)": digest for name, digest in digests.items()}
-    processes.require_same(lambda: same | {"checkpoint": str(checkpoints.latest())})
+    """Raise ValueError if the processes have different manifests or checkpoints."""
+    manifests = {f"config.data.{name} (digest)": digest for name, digest in digests.items()}
+    processes.require_same(lambda: manifests | {"checkpoint": str(checkpoints.latest())})
 
 
 def _total_steps(settings: TrainSettings, steps_per_epoch: int) -> int:
@@ -148,30 +148,30 @@ def _plan_epoch(corpus: Corpus, progress: Progress) -> Sequence[BatchSpec]:
     specs = corpus.epoch(progress.epoch)
     if progress.batch >= len(specs):
         raise ValueError(
-            f"epoch {progress.epoch} has {len(specs)} batches, but the checkpoint was written after {progress.batch}: this "
-            "version plans other batches than the one that wrote it; continue with that version, or choose another --workdir"
+            f"epoch {progress.epoch} has {len(specs)} batches, but the checkpoint was written after {progress.batch}: another "
+            "version of the program planned them; continue with that version, or choose another --workdir"
         )
     return specs
 
 
 def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, max_bad_share: float) -> None:
-    bad = dict.fromkeys(progress.bad_utterances, "cannot be used, as warned above")
+    bad = dict.fromkeys(progress.bad_utterances, "cannot be used; see the warning above")
     refuse_too_many(corpus.manifest, bad, max_bad_share)
 
 
-def _join_bad_utterances(progress: Progress, corpus: Corpus, max_bad_share: float) -> None:
-    """Put together what all processes found, so that all of it is saved and counted."""
+def _merge_bad_utterances(progress: Progress, corpus: Corpus, max_bad_share: float) -> None:
+    """Collect the bad utterances of all processes, so that a checkpoint has all of them."""
     progress.add_bad_utterances(set().union(*processes.gather(progress.bad_utterances)))
     _stop_at_bad_utterances(progress, corpus, max_bad_share)
 
 
 def _log_setup(state: TrainState, corpus: Corpus, plan: EpochSpecs, mesh: jax.sharding.Mesh) -> None:
-    """Log what is about to be trained, on what."""
+    """Log parameters, data, batch shapes and devices."""
     table = parameter_overview.get_parameter_overview(state.parameters, include_stats=False)
     logger.info("parameters:\n%s", table)
     lengths = ", ".join(f"{b.rows}x{b.frames}" for b in corpus.buckets)
     logger.info(
-        "%d utterances, %.2f h; about %d batches an epoch; padding %.1f %%; %d shapes (rows x frames): %s; %d device(s)",
+        "%d utterances, %.2f h; about %d batches per epoch; padding %.1f %%; %d shapes (rows x frames): %s; %d device(s)",
         len(corpus.manifest),
         corpus.manifest.duration.sum() / 3600,
         len(plan),
@@ -180,12 +180,13 @@ def _log_setup(state: TrainState, corpus: Corpus, plan: EpochSpecs, mesh: jax.sh
         lengths,
         mesh.size,
     )
-    rows, filled = corpus.buckets[0].rows, corpus.shapes[0][0]
-    if rows < filled and rows < FULL_ENOUGH * filled:
+    rows, padded = corpus.buckets[0].rows, corpus.shapes[0][0]
+    if rows < padded and rows < MIN_FILLED * padded:
         logger.warning(
-            "a batch of %d utterances is filled up to %d, a multiple of %d devices (%d parts): choose a multiple of it",
+            "a batch of %d utterances is padded to %d rows, a multiple of %d devices x %d micro-batches: choose a batch size "
+            "that is such a multiple",
             rows,
-            filled,
+            padded,
             mesh.size,
             corpus.share.multiple // mesh.size,
         )
@@ -199,7 +200,7 @@ def _measure_test(
     evaluator: Evaluator,
     stopping: Stopping,
 ) -> dict:
-    """Measure the best checkpoint by dev, else the last one, on the test manifest, once; return the final results."""
+    """Measure the best checkpoint on the test manifest, if there is one; return the final results."""
     best = checkpoints.best()
     results: dict = {"workdir": files.path, "checkpoint": best}
     if manifests.test is None:

@@ -67,7 +67,7 @@ def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
     config = small_config(clips)
     for name, value in model.items():
         config.model[name] = value
-    asked = settings.training(config)
+    asked = settings.read_training(config)
     network = DeepSpeech2(asked.new_model.network, 25)
     optimizer = make_optimizer(asked.optim, make_schedule(asked.optim, 100, 10))
     variables = jax.eval_shape(lambda: init_variables(network, FEATURES, 0))

@@ -146,6 +146,6 @@ def test_a_misspelt_flag_in_a_docstring_would_be_seen(monkeypatch, capsys):
 
 def test_the_defaults_of_settings_are_those_of_the_base_recipe():
     config = base.get_config()
-    asked = settings.training(config)
+    asked = settings.read_training(config)
     assert asked == TrainingSettings(DataSettings(), config=config.to_dict())
-    assert settings.decoding(config) == BeamSettings(engine="greedy")
+    assert settings.read_decoding(config) == BeamSettings(engine="greedy")

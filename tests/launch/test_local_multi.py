@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_line_goes_on(clips, tmp_path):
     stopped = int(re.search(r"stopped at step (\d+)", out)[1])  # type: ignore[index]
     again = run(tmp_path, "2", "--", *flags, f"--config.train.max_steps={stopped + 1}")
     assert again.returncode == 0, again.stdout
-    assert f"resume at step {stopped} " in again.stdout
+    assert f"resuming at step {stopped} " in again.stdout
 
 
 @pytest.fixture

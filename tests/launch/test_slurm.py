@@ -71,7 +71,7 @@ def test_a_preempted_job_goes_on_by_itself_and_ends_like_one_process_that_was_no
     assert "ended with code 75: requeued" in told
     assert "start 2: 2 processes, 2 devices" in told
     assert all("SIGTERM: what has to be saved is saved" in log for log in logs)
-    assert "resume at step" in logs[0]
+    assert "resuming at step" in logs[0]
 
     alone = run_main(*flags, f"--workdir={tmp_path}/alone")
     assert alone.returncode == 0, alone.stderr

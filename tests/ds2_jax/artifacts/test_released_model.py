@@ -9,7 +9,7 @@ import pytest
 from decoding.search.beam import native_available
 from ds2_jax.artifacts.bundle import load_bundle
 from ds2_jax.artifacts.load import resolve_model
-from ds2_jax.cli.export import count
+from ds2_jax.cli.export import count_parameters
 from ds2_jax.recognition import decode_settings
 from tests.runs import ROOT, run_main
 
@@ -33,7 +33,7 @@ def evaluate(manifest, engine: str) -> dict:
 def test_it_is_small_and_complete():
     assert sum(file.stat().st_size for file in BUNDLE.iterdir()) < 12_000_000
     meta, variables = load_bundle(BUNDLE)
-    assert count(variables["params"]) < 6_000_000
+    assert count_parameters(variables["params"]) < 6_000_000
     assert meta.stats is not None
     assert " " in meta.vocabulary.symbols
 

@@ -1,4 +1,4 @@
-"""Recipes by name or file, from any folder; and what each mode needs to be installed."""
+"""Recipes by name or file, from any folder; and the packages that each mode needs."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.cli.command_line import RECIPES, find_file, recipes
+from ds2_jax.cli.command_line import RECIPES, find_file, list_recipes
 from ds2_jax.cli.main import EXTRAS
 from tests.runs import ROOT
 
@@ -21,7 +21,7 @@ def run(
     without: tuple[str, ...] = (),
     program: str = "from ds2_jax.cli.main import main; main()",
 ) -> subprocess.CompletedProcess:
-    """Run the command line in a folder, as if some packages were not installed."""
+    """Run the command line in a folder without some of the installed packages."""
     code = f"import sys\nfor name in {without}: sys.modules[name] = None\n{program}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, *arguments]
@@ -40,15 +40,15 @@ def test_a_recipe_is_found_by_its_name_from_any_folder(flags, tmp_path):
     assert result.stdout.split() == ["320", str(RECIPES / "augmentation.json"), "7"], result.stderr
 
 
-def test_an_unknown_recipe_lists_those_there_are(tmp_path):
+def test_the_error_for_an_unknown_recipe_lists_all_recipes(tmp_path):
     result = run(tmp_path, "--config=tinny")
     assert result.returncode == 2
     [line] = result.stderr.splitlines()
-    assert f"there is no recipe 'tinny': choose one of {', '.join(recipes())}, or name a file" in line
-    assert {"tiny", "an4", "librispeech"} <= set(recipes())
+    assert f"unknown recipe 'tinny': choose one of {', '.join(list_recipes())}, or give a file" in line
+    assert {"tiny", "an4", "librispeech"} <= set(list_recipes())
 
 
-def test_files_that_a_recipe_names_are_those_of_the_current_folder_first(tmp_path, monkeypatch):
+def test_files_in_the_current_folder_take_precedence_over_those_of_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("configs/augmentation.json", "augmentation.json", "./configs/augmentation.json"):
         assert find_file(path) == str(RECIPES / "augmentation.json")
@@ -59,7 +59,7 @@ def test_files_that_a_recipe_names_are_those_of_the_current_folder_first(tmp_pat
     assert find_file("configs/augmentation.json") == "configs/augmentation.json"
 
 
-def test_a_recipe_of_ones_own_starts_from_the_packages_whatever_lies_in_the_folder(tmp_path):
+def test_a_custom_recipe_imports_the_packages_base_despite_a_configs_folder(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "base.py").write_text("raise SystemExit('a foreign recipe')")
     (tmp_path / "mine.py").write_text(
@@ -71,8 +71,8 @@ def test_a_recipe_of_ones_own_starts_from_the_packages_whatever_lies_in_the_fold
     assert "mine.jsonl" in result.stderr.splitlines()[-1]
 
 
-# etils is not among them: flax itself imports it.
-def test_transcription_needs_no_package_of_an_extra(tmp_path, clips):
+# etils is excluded, because flax itself imports it.
+def test_transcription_needs_no_package_of_the_extras(tmp_path, clips):
     missing = (*set(TRAIN) - {"etils"}, *EXTRAS["lm"], "tensorstore")
     clip = clips.parent / "cen1-fjdn-b.flac"
     result = run(tmp_path, "--mode=infer", "--config.restore=an4", f"--audio={clip}", without=missing)
@@ -81,7 +81,7 @@ def test_transcription_needs_no_package_of_an_extra(tmp_path, clips):
 
 
 @pytest.mark.parametrize("package", ["clu", "tensorboardX", "orbax"])
-def test_training_without_its_packages_says_in_one_line_what_to_install(package, tmp_path, clips):
+def test_training_without_its_packages_ends_with_the_command_to_install_them(package, tmp_path, clips):
     flags = [f"--config.data.train={clips}", f"--workdir={tmp_path}/run"]
     result = run(tmp_path, *flags, without=(package, f"{package}.checkpoint"))
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The help: one screen, complete, at once, and nothing is started for it."""
+"""Help: one screen, complete, fast, without starting anything."""
 
 import resource
 import subprocess
@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from ds2_jax.cli.command_line import BASE, recipes
+from ds2_jax.cli.command_line import BASE, list_recipes
 from ds2_jax.cli.main import MODES
 from tests.runs import ROOT
 
 LINES, COLUMNS = 24, 80  # of a terminal
-CPU_S = 0.5  # rather than wall time, which other work prolongs
+CPU_S = 0.5  # not wall time, which depends on other programs
 
 
 def run(*arguments: str, program: str = "main.py") -> subprocess.CompletedProcess:
@@ -19,7 +19,7 @@ def run(*arguments: str, program: str = "main.py") -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("--mode=train", "--help")])
-def test_help_fits_a_screen_and_names_modes_and_recipes(arguments):
+def test_help_fits_a_screen_and_lists_modes_and_recipes(arguments):
     result = run(*arguments)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -27,12 +27,12 @@ def test_help_fits_a_screen_and_names_modes_and_recipes(arguments):
     assert max(map(len, lines)) <= COLUMNS
     words = result.stdout.split()
     assert set(MODES) <= set(words)
-    assert set(recipes()) <= set(words)
+    assert set(list_recipes()) <= set(words)
     assert str(BASE.relative_to(ROOT)) in words
     assert result.stdout.count("python main.py --") == 6  # four of the five commands, the modes, --helpfull
 
 
-def test_help_imports_no_jax_and_takes_no_time():
+def test_help_is_fast_and_does_not_import_jax():
     code = "import sys; sys.argv[1:] = []; from ds2_jax.cli.main import main; main(); print('jax' in sys.modules)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = run(code, program="-c")

@@ -130,7 +130,7 @@ def test_two_processes_tune_like_one_and_only_process_0_holds_the_probabilities(
     result = run_main(*flags, f"--workdir={tmp_path / 'one'}")
     assert result.returncode == 0, result.stderr
     expected = json.loads(result.stdout.splitlines()[-1])
-    for log in ("", "probabilities are read from"):
+    for log in ("", "reading the network's probabilities from"):
         with Cluster(2, *flags, f"--workdir={tmp_path / 'two'}", roots=dict.fromkeys(range(2), tmp_path)) as cluster:
             assert cluster.finish() == [0, 0], cluster.stderr(0)
             assert log in cluster.stderr(0)
@@ -157,7 +157,7 @@ def test_when_one_is_killed_the_other_exits_and_the_same_command_resumes(victim,
     shorten(workdir, alone[0])
     with Cluster(2, *flags) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "resume at step" in cluster.stderr(0)
+        assert "resuming at step" in cluster.stderr(0)
     assert_same_run(workdir, alone[0])
 
 
@@ -199,7 +199,7 @@ def test_checkpoints_of_four_processes_are_resumed_by_one_and_then_by_two(clips,
     assert result.returncode == 0, result.stderr
     with Cluster(2, *flags, "--config.mesh.fsdp=2", devices=2) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "resume at step 13 (epoch 3, batch" in cluster.stderr(0)
+        assert "resuming at step 13 (epoch 3, batch" in cluster.stderr(0)
     assert losses(workdir) == pytest.approx(losses(alone[0]), rel=LOSS)
 
 

@@ -39,7 +39,7 @@ def settings_with(restore: Path | str = "", **decode):
     config = base.get_config()
     config.restore = str(restore)
     config.decode.update(decode)
-    return settings.decoding(config)
+    return settings.read_decoding(config)
 
 
 def test_the_default_engine_is_greedy_without_a_language_model_and_auto_with_one(lm):
@@ -142,7 +142,7 @@ def test_infer_writes_and_prints_hypotheses_with_scores_times_and_confidences(bu
     printed = run_main(*common)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.count("hypothesis:") == printed.stdout.count("words:") == 2
-    assert re.search(r"n-best +score, ln +sure\n +1 +-\d+\.\d+ +\d+%  \w", printed.stdout)
+    assert re.search(r"n-best +score, ln +confidence\n +1 +-\d+\.\d+ +\d+%  \w", printed.stdout)
     assert re.search(r"words: +\w+ \d\.\d\d-\d\.\d\d s \d+%", printed.stdout)
     written = run_main(*common, f"--output={tmp_path / 'out.jsonl'}")
     assert written.returncode == 0, written.stderr

@@ -1,4 +1,4 @@
-"""The picture of a run: what it shows, that it is quick, and that no failure to draw stops a training."""
+"""The curves of a run: content of the picture, drawing time, and trainings that continue if drawing fails."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from ds2_jax.training.curves import FILE, draw_curves
 from ds2_jax.training.metrics_log import MetricsLog, read_metrics
 from tests.runs import small_config
 
-ENOUGH_S = 1.0  # to draw a long run; about 0.4 s of processor time were measured
+LIMIT_S = 1.0  # for drawing a long run; about 0.4 s of processor time were measured
 
 
 def write_run(path, steps: int, evaluations: int, epochs: int = 5) -> None:
-    """Write a run's metrics whose error rate is least at the last evaluation but one."""
+    """Write the metrics of a run; its error rate is lowest at the second to last evaluation."""
     with open(path, "w") as file:
         for step in range(1, steps + 1):
             line = {
@@ -39,15 +39,15 @@ def write_run(path, steps: int, evaluations: int, epochs: int = 5) -> None:
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[Figure]:
-    """Keep the figures that are drawn."""
+    """Collect the figures that are drawn."""
     figures: list[Figure] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, *args, **options) -> None:
+    def collect(figure: Figure, *args, **options) -> None:
         figures.append(figure)
         save(figure, *args, **options)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(Figure, "savefig", collect)
     return figures
 
 
@@ -97,14 +97,14 @@ def test_a_long_run_is_drawn_in_less_than_a_second_and_all_its_evaluations_are_k
     start = time.process_time()
     records = read_metrics(tmp_path / "metrics.jsonl", most=2000)
     draw_curves(records, tmp_path / FILE)
-    assert time.process_time() - start < ENOUGH_S
+    assert time.process_time() - start < LIMIT_S
     assert sum("dev_wer" in record for record in records) == 400
     losses = [record["step"] for record in records if "loss" in record]
     assert 1000 < len(losses) <= 2000
     assert max(np.diff(losses)) <= 2 * 100_000 / len(losses)
 
 
-def test_the_picture_is_renewed_after_an_evaluation_but_not_after_each_of_many(tmp_path, monkeypatch):
+def test_the_picture_is_redrawn_after_an_evaluation_but_not_too_often(tmp_path, monkeypatch):
     with MetricsLog(str(tmp_path), 0) as log:
         log.write(1, loss=1.0, epoch=0)
         log.write(1, dev_wer=0.5, dev_cer=0.2, dev_loss=1.0)
@@ -118,27 +118,27 @@ def test_the_picture_is_renewed_after_an_evaluation_but_not_after_each_of_many(t
     assert (tmp_path / FILE).read_bytes() != first
 
 
-def test_a_training_draws_its_curves_and_goes_on_where_that_fails(clips, tmp_path, monkeypatch, caplog, drawn):
+def test_a_training_draws_its_curves_and_continues_if_that_fails(clips, tmp_path, monkeypatch, caplog, drawn):
     monkeypatch.setattr(metrics_log, "DRAW_EVERY_S", 0.0)
     config = small_config(clips)
     config.data.dev = str(clips)
     config.train.epochs = 2
     train(config, str(tmp_path / "run"))
     assert (tmp_path / "run" / FILE).stat().st_size > 10_000
-    assert len(drawn) == 2  # one for each evaluation: nothing is written after the last one
+    assert len(drawn) == 2  # one for each evaluation; nothing is logged after the last one
     assert "could not be drawn" not in caplog.text
 
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # not installed
     (tmp_path / "run" / FILE).unlink()
     config.train.epochs = 4
     train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run" / FILE).exists()
     assert caplog.text.count("curves.png could not be drawn") == 1
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert steps.count(max(steps)) == 2  # a line of training and one of dev
+    assert steps.count(max(steps)) == 2  # one line of training, one of dev
 
 
-def test_a_picture_that_cannot_be_written_is_one_warning(tmp_path, caplog):
+def test_a_picture_that_cannot_be_written_causes_one_warning(tmp_path, caplog):
     (tmp_path / FILE).mkdir()
     with MetricsLog(str(tmp_path), 0) as log:
         for step in (1, 2):

@@ -1,4 +1,4 @@
-"""What training takes of a device's memory, said before the first step."""
+"""The device memory of training, reported before the first step."""
 
 import functools
 import logging
@@ -43,7 +43,7 @@ def compile_for(shapes, state):
     return compile_steps(step, state, shapes, F, mesh())
 
 
-def test_the_table_has_every_part_and_says_where_no_limit_is_known(caplog):
+def test_the_table_has_every_part_and_reports_a_missing_limit(caplog):
     caplog.set_level(logging.INFO)
     state = new_state()
     (compiled,) = compile_for([SHORT], state).values()
@@ -56,7 +56,7 @@ def test_the_table_has_every_part_and_says_where_no_limit_is_known(caplog):
         "activations and gradients",
     ):
         assert part in table
-    assert "tells no limit" in table
+    assert "reports no limit" in table
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.parameters)) * 4
     assert memory.bytes_of(state.parameters) == memory.bytes_of(state.averaged) == parameters
     assert memory.bytes_of(state.optimizer) == 2 * parameters + 8  # two moments, and two counters
@@ -71,13 +71,13 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeyp
     with pytest.raises(MemoryError) as caught:
         compile_for([SHORT, LONG], state)
     assert "4 utterances of 160 frames, does not fit" in str(caught.value)
-    assert "the largest that fits is 4 utterances of 16 frames" in str(caught.value)
+    assert "the largest that fits has 4 utterances of 16 frames" in str(caught.value)
     monkeypatch.setattr(memory, "limit_bytes", lambda: needed[1] - 1)
-    with pytest.raises(MemoryError, match="nor does any smaller one"):
+    with pytest.raises(MemoryError, match="no smaller one fits either"):
         compile_for([SHORT, LONG], state)
 
 
-def test_another_error_that_speaks_of_memory_is_told_as_it_is():
+def test_other_errors_that_mention_memory_are_not_changed():
     def step(state, batch):
         raise jax.errors.JaxRuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
 
@@ -85,7 +85,7 @@ def test_another_error_that_speaks_of_memory_is_told_as_it_is():
         compile_steps(step, new_state(), [SHORT], F, mesh())
 
 
-def test_a_split_array_counts_with_its_part():
+def test_a_split_array_counts_with_its_shard():
     split = sharding.make_mesh(4)
     array = jnp.zeros((256, 128))
     placed = sharding.put(array, sharding.state_sharding(array, split))
