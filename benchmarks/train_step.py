@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from benchmarks import measure
-from ds2_jax.cli.export import count
+from ds2_jax.cli.export import count_parameters
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.network.rnn import CELLS
 from ds2_jax.training.state import init_state
@@ -66,7 +66,7 @@ def main() -> None:
         state, metrics = step(state, batch)
         return metrics
 
-    parameters = count(state.parameters)
+    parameters = count_parameters(state.parameters)
     measure.timed(one_step, WARM_UPS)
     measure.forget_peak_memory()
     steps = measure.timed(one_step, a.steps)
