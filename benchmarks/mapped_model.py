@@ -62,7 +62,7 @@ def mapped_mb(path: str) -> dict[str, float]:
 
 
 def vocabulary_of(words: list[str]) -> Vocabulary:
-    """Return the vocabulary of a network that writes these words: their characters, and a space if words are longer."""
+    """Return the vocabulary of a network that writes these words: their characters, and a space unless each is a character."""
     symbols = sorted(set("".join(words)))[:MAX_SYMBOLS]
     single_characters = all(len(word) == 1 for word in words)  # as for Mandarin
     return Vocabulary(tuple(symbols) if single_characters else (" ", *symbols))

@@ -108,8 +108,9 @@ class Picture:
         rows = rows_of(graph)
         self.boxes = {wing: Box(wing, rows[wing], _modules_of(wing)) for wing in sorted(graph)}
         self.rows = range(max(rows.values()) + 1)
-        self.lanes: dict[int, dict[str, int]] = defaultdict(dict)  # below each row: wings whose lines turn
-        self.gutters: dict[str, list[str]] = {room: [] for room in COLUMNS}  # beside each room: wings whose lines pass
+        # Horizontal lines run in lanes below a row, vertical ones over several rows in the gutter beside a room.
+        self.lanes: dict[int, dict[str, int]] = defaultdict(dict)  # number of a wing's lane, by row and wing
+        self.gutters: dict[str, list[str]] = {room: [] for room in COLUMNS}  # wings in the order of their lines
         for wing in self.boxes:
             self._take_lanes(wing)
         self._place_columns()

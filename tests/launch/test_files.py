@@ -1,4 +1,4 @@
-"""The files in launch/ besides the scripts for Slurm and one machine: Kubernetes manifests, the image, TPU commands.
+"""Files in launch/ other than the scripts for Slurm and one machine: Kubernetes manifests, the image, TPU commands.
 
 No container engine, Kubernetes cluster or cloud is needed; the schemas are those of Kubernetes (kubernetes-validate) and JobSet.
 """
