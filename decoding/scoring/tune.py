@@ -287,7 +287,7 @@ class _Measurer:
 def _points_of_processes(task: Task, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
     """Spread the points over processes, as they come; spawned, since a fork of a process that runs JAX may hang."""
     context = multiprocessing.get_context("spawn")
-    workers = min(task.settings.cores, len(places))
+    workers = min(task.settings.thread_count, len(places))
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(task,)) as pool:
         try:
             for future in as_completed([pool.submit(_measure_in_worker, *place) for place in places]):
