@@ -144,6 +144,7 @@ def test_end_to_end(clips):
     assert 0 <= result["waiting_share"] < 1
 
 
+@pytest.mark.slow
 def test_start_up_does_not_use_the_compilation_cache_of_the_user(clips, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "user_cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

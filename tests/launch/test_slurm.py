@@ -72,7 +72,7 @@ def test_a_preempted_job_resumes_by_itself_with_the_result_of_an_uninterrupted_p
     assert ended["Restarts"] == "1"
     assert "ended with code 75: requeued" in output
     assert "start 2: 2 processes, 2 devices" in output
-    assert all("SIGTERM: what has to be saved is saved" in log for log in logs)
+    assert all("received SIGTERM: stopping" in log for log in logs)
     assert "resuming at step" in logs[0]
 
     alone = run_main(*flags, f"--workdir={tmp_path}/alone")

@@ -91,7 +91,7 @@ def test_every_setting_of_the_recipe_is_one_of_the_decoder():
         ("hot_words", "cat:1, cat:2"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_field_and_a_mend(field, value):
+def test_a_wrong_value_is_named_with_its_field_and_a_remedy(field, value):
     with pytest.raises(ValueError, match=rf"config\.decode\.{field} is {value!r}: \w+"):
         BeamSettings(**{field: value})
 
