@@ -1,8 +1,8 @@
-"""Time the transcription of a manifest on one core: reading, features, network and greedy decoding.
+"""Time transcribing a manifest on one core: reading, features, network and greedy decoding.
 
     python -m benchmarks.transcribe --model=models/an4 --manifest=data/an4/test.jsonl
 
-Prints one JSON line: seconds of audio a second, compiled shapes known, and the error rate of what was recognised.
+Prints one JSON line: seconds of audio per second, with all shapes already compiled, and the word error rate.
 """
 
 import argparse
@@ -14,44 +14,45 @@ import time
 import numpy as np
 
 from benchmarks import measure
-from configs import base
 from decoding.scoring.error_rate import summarise
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.parallel import sharding
-from ds2_jax.recognition.evaluation import Evaluator
+from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests
+from input_pipeline.batches.loader import LoadSettings
+from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.cores import usable_cores
 from input_pipeline.text import ScoringRules
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/an4")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--batch", type=int, default=26)
-    parser.add_argument("--limit", type=int, default=0, help="utterances; 0: all")
+    parser.add_argument("--limit", type=int, default=0, help="number of utterances; 0: all")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cores", choices=("1", "all"), default="1")
     a = parser.parse_args()
     if a.cores == "1" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before JAX starts its threads
     meta, variables = load_model(a.model)
-    config = base.get_config()
-    config.batch.eval_size, config.data.threads = a.batch, usable_cores()
     manifest = manifests.read(a.manifest)
     if a.limit:
         manifest = manifest.select(np.arange(min(a.limit, len(manifest))))
-    evaluator = Evaluator(meta, sharding.make_mesh())
-    corpus = evaluator.corpus(manifest, config, None)
-    found = evaluator.transcribe(variables, corpus)  # compiles
+    batch = BatchSettings(size=a.batch, buckets=4, shuffle="none")
+    settings = EvaluationSettings(batch, LoadSettings(threads=usable_cores()))
+    evaluator = Evaluator(meta, sharding.make_mesh(), settings)
+    corpus = evaluator.corpus(manifest)
+    evaluator.transcribe(variables, corpus)  # compiles
     seconds = []
     for _ in range(a.runs):
         start = time.perf_counter()
-        found = evaluator.transcribe(variables, corpus)
+        transcription = evaluator.transcribe(variables, corpus)
         seconds.append(time.perf_counter() - start)
-    rows = sorted(found.hypotheses)
-    texts = [[manifest.text[row] for row in rows], [found.hypotheses[row].text for row in rows]]
+    rows = sorted(transcription.hypotheses)
+    texts = [[manifest.text[row] for row in rows], [transcription.hypotheses[row].text for row in rows]]
     result = {
         "benchmark": "transcribe",
         "versions": measure.versions(),

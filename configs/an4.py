@@ -3,7 +3,7 @@
     python -m input_pipeline.prepare an4 --target_dir=data/an4
     python main.py --config=configs/an4.py --workdir=runs/an4
 
-The released model, `models/an4`, was trained once on train and dev together, with what had been chosen on dev:
+The settings were chosen on dev. The released model, `models/an4`, was then trained once on train and dev together:
 
     python main.py --config=configs/an4.py --workdir=runs/an4 --config.data.dev= \
         --config.data.train=data/an4/train.jsonl,data/an4/dev.jsonl
@@ -16,7 +16,7 @@ Published for DeepSpeech2 on AN4: WER 10.52 %, CER 4.78 % (deepspeech.pytorch, 9
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ds2_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -1,4 +1,4 @@
-"""Corpora for tests: archives laid out like the published ones, of real clips, on a server of this machine."""
+"""Corpora for tests: archives of real clips with the layout of the published ones, on a local server."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ CLIP_NAMES = sorted(path.name for path in CLIPS.glob("*.flac"))
 
 @functools.cache
 def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
-    """Return a real clip (others for other numbers) as a file of this kind and rate."""
+    """Return the content of an audio file of this format and sample rate; `number` chooses the clip."""
     samples, own_rate = soundfile.read(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)], dtype="int16")
     file = io.BytesIO()
     soundfile.write(file, samples if rate == own_rate else soxr.resample(samples, own_rate, rate), rate, format=kind)
@@ -34,7 +34,7 @@ def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
 
 
 def duration(number: int, kind: str = "FLAC", rate: int = 16_000) -> float:
-    """Return the seconds of `clip(number, kind, rate)`, as manifests have them."""
+    """Return the seconds of `clip(number, kind, rate)`, rounded as in manifests."""
     return round(soundfile.info(io.BytesIO(clip(number, kind, rate))).duration, 3)
 
 
@@ -69,20 +69,20 @@ def zipped(files: Files) -> bytes:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, module: ModuleType, packed: bytes) -> None:
-    """Take what is known of a corpus module's archive, a digest or the size, from these bytes instead."""
-    known = module.ARCHIVE
-    found = dataclasses.replace(
-        known,
-        md5=known.md5 and hashlib.md5(packed).hexdigest(),
-        sha256=known.sha256 and hashlib.sha256(packed).hexdigest(),
-        size=known.size and len(packed),
+    """Replace the digest or size that a corpus module expects of its archive by that of these bytes."""
+    published = module.ARCHIVE
+    packed_here = dataclasses.replace(
+        published,
+        md5=published.md5 and hashlib.md5(packed).hexdigest(),
+        sha256=published.sha256 and hashlib.sha256(packed).hexdigest(),
+        size=published.size and len(packed),
     )
-    monkeypatch.setattr(module, "ARCHIVE", found)
+    monkeypatch.setattr(module, "ARCHIVE", packed_here)
 
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine and yield its address."""
+    """Serve a folder locally and yield its address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args) -> None:

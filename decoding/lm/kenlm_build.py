@@ -1,4 +1,4 @@
-"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin, as `make kenlm` does. Takes a minute or two.
+"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin of a checkout, as `make kenlm` does. Takes a minute or two.
 
 They are needed to train language models, not to use them.
 """
@@ -33,7 +33,7 @@ def program(name: str) -> str:
     """Return the path of a program: the one built here, else one on the PATH. Raises KenlmError."""
     path = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
     if not path:
-        raise KenlmError(f"KenLM's {name} is not built: run make kenlm")
+        raise KenlmError(f"KenLM's {name} is not built: run make kenlm, or python -m decoding.lm.kenlm_build")
     return path
 
 

@@ -1,4 +1,4 @@
-"""KenLM's source, from the archive on the package index: the native decoder and `lmplz` are built from it."""
+"""KenLM's source, from the archive on the package index: `lmplz` and `build_binary` are built from it."""
 
 import shutil
 import subprocess
@@ -8,7 +8,8 @@ from pathlib import Path
 from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, extract
 
 VERSION = "0.3.0"
-BUILD = Path(__file__).resolve().parents[2] / "build"
+ROOT = Path(__file__).resolve().parents[2]  # of a checkout
+BUILD = ROOT / "build" if (ROOT / "Makefile").is_file() else Path.home() / ".cache" / "ds2_jax"
 
 
 class SourceError(RuntimeError):
@@ -16,7 +17,7 @@ class SourceError(RuntimeError):
 
 
 def fetch(folder: Path | None = None) -> Path:
-    """Download and unpack the source into `folder` (default: build/ of the project) if necessary; return its directory.
+    """Download and unpack the source into `folder` (default: build/ of a checkout) if necessary; return its directory.
 
     Raises SourceError.
     """

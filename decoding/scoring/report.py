@@ -1,127 +1,117 @@
-"""A report of an evaluation: rates, speakers, confusions, and the worst utterances aligned with their reference."""
+"""Report an evaluation: error rates, speakers, lengths, confusions, and the worst utterances aligned with their reference.
+
+This module computes the contents and writes plain text; decoding/scoring/report_page.py writes HTML.
+"""
 
 import collections
+import functools
+import itertools
+import math
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from decoding.scoring.error_rate import Counts, Result, Step, align
 from input_pipeline.storage import whole_file
 
 MOST_FREQUENT = 20  # confusions of each kind
+MOST_BARS = 10  # of a histogram
+COVERED = 0.95  # share of the durations that the bins cover; the last bin also holds all longer ones
 TEXT_WIDTH = 110  # columns of an alignment in plain text
 MARKS = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
 LEGEND = "reference above, recognised below: S substituted, D deleted, I inserted"
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8885; --S: #b45309; --D: #b3261e; --I: #1d4ed8; }
-@media (prefers-color-scheme: dark) { :root { --S: #fbbf24; --D: #ff8a80; --I: #93c5fd; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { font-size: 1.1rem; margin: 1.5rem 0 .25rem; }
-table { border-collapse: collapse; }
-td, th { padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--line); text-align: left; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
-.tables { display: flex; flex-wrap: wrap; gap: 0 3rem; }
-.utterance { border-top: 1px solid var(--line); padding: .6rem 0; }
-.pair { display: inline-grid; margin: 0 .35rem .4rem 0; vertical-align: top; }
-.pair sup { font-size: .65em; font-weight: bold; line-height: 0; margin-left: .1em; }
-.S { color: var(--S); } .D { color: var(--D); } .I { color: var(--I); }
-.S, .D, .I { border-bottom: 2px solid; }
-"""
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation to report. Sequences hold one entry per utterance, in the order of `result.utterances`.
+
+    audio: paths of audio files, '' for utterances without one. durations: seconds, nan if unknown. Both may be empty.
+    facts: shown at the top of the HTML page, by name (model, decoding, date). Raises ValueError for unequal lengths.
+    """
+
+    title: str
+    result: Result
+    references: Sequence[str]
+    hypotheses: Sequence[str]
+    names: Sequence[str]
+    audio: Sequence[str] = ()
+    durations: Sequence[float] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        count = len(self.result.utterances)
+        for what in ("references", "hypotheses", "names", "audio", "durations"):
+            given = len(getattr(self, what))
+            if given != count and not (given == 0 and what in ("audio", "durations")):
+                raise ValueError(
+                    f"{what} has {given} entries, the result has {count} utterances; pass one entry for each"
+                )
+
+    @functools.cached_property
+    def alignments(self) -> list[list[Step]]:
+        """Each hypothesis aligned with its reference as it was scored: by words, or by characters if spaces are ignored."""
+        return [
+            align(self._tokens(reference), self._tokens(hypothesis))
+            for reference, hypothesis in zip(self.references, self.hypotheses, strict=True)
+        ]
+
+    def _tokens(self, text: str) -> list[str]:
+        scored = self.result.rules.apply(text)
+        return list(scored) if self.result.rules.remove_spaces else scored.split()
+
+    def worst(self, most: int) -> list[int]:
+        """Return the utterances with the most errors, shorter ones first among equals; those without errors are left out."""
+        found = [deciding_counts(self.result, counts) for counts in self.result.utterances]
+        rows = [row for row, counts in enumerate(found) if counts.errors]
+        return sorted(rows, key=lambda row: (-found[row].errors, found[row].reference, row))[:most]
+
+    def summary(self) -> str:
+        """Count the utterances in one line."""
+        wrong = sum(deciding_counts(self.result, counts).errors > 0 for counts in self.result.utterances)
+        empty = f", {self.result.empty_references} without a reference" if self.result.empty_references else ""
+        return f"{len(self.result.utterances)} utterances, {wrong} with errors{empty}"
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A table of the report; all columns after the first `labels` are figures."""
+class Table:
+    """A table of a report; the columns after the first `labels` hold numbers. bars: length of a bar per row, 0 to 1."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
     labels: int = 1
+    bars: Sequence[float] = ()
 
 
-def write_html(
-    path: str | os.PathLike,
-    result: Result,
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    names: Sequence[str],
-    *,
-    title: str,
-    worst: int = 50,
-) -> None:
-    """Write one page without outside parts; errors are marked by letter (S, D, I) as well as by colour."""
-    aligned = _aligned(result, references, hypotheses)
-    parts = [
-        "<!doctype html>",
-        f"<html><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{escape(title)}</h1>",
-        f"<p>{escape(_summary(result))}<br>Scoring: {escape(result.rules.describe())}</p>",
-        _html_table(_rate_table(result)),
-        "<div class='tables'>",
-        *(_html_table(table) for table in _confusion_tables(aligned)),
-        "</div>",
-        *(_html_table(table) for table in _speaker_tables(result)),
-        f"<h2>Worst utterances</h2><p>{LEGEND}</p>",
-        *(_html_utterance(names[row], result.utterances[row], aligned[row]) for row in _worst(result, worst)),
-        "</body></html>",
-    ]
-    _write(path, "\n".join(parts) + "\n")
-
-
-def write_text(
-    path: str | os.PathLike,
-    result: Result,
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    names: Sequence[str],
-    *,
-    title: str,
-    worst: int = 50,
-) -> None:
-    """Write the same as plain text, aligned in columns (East Asian characters take two)."""
-    aligned = _aligned(result, references, hypotheses)
-    lines = [title, _summary(result), f"scoring: {result.rules.describe()}"]
-    for table in (_rate_table(result), *_confusion_tables(aligned), *_speaker_tables(result)):
+def write_text(path: str | os.PathLike, report: Report, *, worst: int = 50) -> None:
+    """Write a report as plain text, aligned in columns (East Asian characters take two)."""
+    result = report.result
+    lines = [report.title, report.summary(), f"scoring: {result.rules.describe()}"]
+    for table in (rate_table(result), *confusion_tables(report.alignments), *speaker_tables(result)):
         lines += ["", table.title, *_text_table(table)]
     lines += ["", f"Worst utterances ({LEGEND})"]
-    for row in _worst(result, worst):
-        lines += ["", f"{names[row]}: {_errors(result.utterances[row])}", *_text_alignment(aligned[row])]
-    _write(path, "\n".join(lines) + "\n")
+    for row in report.worst(worst):
+        heading = f"{report.names[row]}: {describe_errors(result.utterances[row])}"
+        lines += ["", heading, *_text_alignment(report.alignments[row])]
+    write_whole(path, "\n".join(lines) + "\n")
 
 
-def _aligned(result: Result, references: Sequence[str], hypotheses: Sequence[str]) -> list[list[Step]]:
-    """Align all utterances as they were scored: by words, or by characters where spaces do not count."""
-
-    def tokens(text: str) -> list[str]:
-        scored = result.rules.apply(text)
-        return list(scored) if result.rules.remove_spaces else scored.split()
-
-    return [align(tokens(r), tokens(h)) for r, h in zip(references, hypotheses, strict=True)]
-
-
-def _deciding(result: Result, counts: tuple[Counts, Counts]) -> Counts:
-    """Of words and characters, take those that a language is measured by."""
+def deciding_counts(result: Result, counts: tuple[Counts, Counts]) -> Counts:
+    """Return the counts of words, or of characters for languages that are scored without spaces."""
     return counts[1] if result.rules.remove_spaces else counts[0]
 
 
-def _worst(result: Result, most: int) -> list[int]:
-    """Rows with the most errors, the shorter first among equals; utterances without any are left out."""
-    found = [_deciding(result, counts) for counts in result.utterances]
-    rows = [row for row, counts in enumerate(found) if counts.errors]
-    return sorted(rows, key=lambda row: (-found[row].errors, found[row].reference, row))[:most]
+def deciding_rate(result: Result) -> str:
+    """Name the error rate that belongs to `deciding_counts`: WER or CER."""
+    return "CER" if result.rules.remove_spaces else "WER"
 
 
-def _summary(result: Result) -> str:
-    wrong = sum(_deciding(result, counts).errors > 0 for counts in result.utterances)
-    empty = f", {result.empty_references} without a reference" if result.empty_references else ""
-    return f"{len(result.utterances)} utterances, {wrong} with errors{empty}"
-
-
-def _rate_table(result: Result) -> _Table:
+def rate_table(result: Result) -> Table:
+    """Tabulate the error rates of words and characters."""
     rows = []
     for name, counts, (low, high) in (
         ("words (WER)", result.words, result.word_interval),
@@ -129,13 +119,13 @@ def _rate_table(result: Result) -> _Table:
     ):
         kinds = [counts.errors, counts.substitutions, counts.deletions, counts.insertions, counts.reference]
         rows.append([name, f"{counts.rate:.2%}", f"{low:.2%} to {high:.2%}", *map(str, kinds)])
-    return _Table("Error rates", ["", "rate", "95 % interval", "errors", "S", "D", "I", "in the reference"], rows)
+    return Table("Error rates", ["", "rate", "95% interval", "errors", "S", "D", "I", "in the reference"], rows)
 
 
-def _confusion_tables(aligned: Sequence[Sequence[Step]]) -> Iterator[_Table]:
-    """Yield the most frequent errors of each kind, ties in order of code points."""
+def confusion_tables(alignments: Sequence[Sequence[Step]]) -> Iterator[Table]:
+    """Yield the most frequent errors of each kind, equally frequent ones in code point order."""
     found: dict[str, collections.Counter] = {op: collections.Counter() for op in MARKS}
-    for steps in aligned:
+    for steps in alignments:
         for op, old, new in steps:
             found[op][tuple(token for token in (old, new) if token is not None)] += 1
     for op, title, head in (
@@ -145,14 +135,14 @@ def _confusion_tables(aligned: Sequence[Sequence[Step]]) -> Iterator[_Table]:
     ):
         frequent = sorted(found[op].items(), key=lambda item: (-item[1], item[0]))[:MOST_FREQUENT]
         if frequent:
-            yield _Table(title, head, [[*tokens, str(times)] for tokens, times in frequent], labels=len(head) - 1)
+            yield Table(title, head, [[*tokens, str(times)] for tokens, times in frequent], labels=len(head) - 1)
 
 
-def _speaker_tables(result: Result) -> Iterator[_Table]:
-    """Yield the speakers, the worst first, where they are known."""
+def speaker_tables(result: Result) -> Iterator[Table]:
+    """Yield a table of the speakers, the worst first, if speakers are known."""
 
     def rank(item: tuple[str, tuple[Counts, Counts]]) -> tuple[float, str]:
-        counts = _deciding(result, item[1])
+        counts = deciding_counts(result, item[1])
         return (-counts.rate if counts.reference else 0.0, item[0])
 
     rows = [
@@ -160,40 +150,77 @@ def _speaker_tables(result: Result) -> Iterator[_Table]:
         for name, (words, characters) in sorted(result.speakers.items(), key=rank)
     ]
     if rows:
-        yield _Table("Speakers", ["speaker", "WER", "CER", "word errors", "words"], rows)
+        yield Table("Speakers", ["speaker", "WER", "CER", "word errors", "words"], rows)
+
+
+def speaker_histogram(result: Result) -> Iterator[Table]:
+    """Yield how many speakers have which error rate, if there are at least two with a reference."""
+    found = [deciding_counts(result, counts) for counts in result.speakers.values()]
+    percent = np.array([round(100 * counts.rate, 9) for counts in found if counts.reference])
+    if len(percent) < 2:
+        return
+    highest = min(max(percent.max(), 1.0), 100.0)
+    step = _step_for(highest, min(MOST_BARS, math.ceil(2 * math.sqrt(len(percent)))))
+    edges = np.round(step * np.arange(math.ceil(highest / step) + 1), 9)
+    bins = np.searchsorted(edges, percent, side="left")  # 0 for no errors; upper edges are included
+    labels = ["no errors", *(f"{low:g} to {high:g}%" for low, high in itertools.pairwise(edges))]
+    labels[1] = f"up to {edges[1]:g}%"
+    labels.append(f"over {edges[-1]:g}%")
+    counts = np.bincount(bins, minlength=len(labels))
+    used = len(labels) if counts[-1] else len(labels) - 1
+    rate = deciding_rate(result)
+    rows = [[label, str(count)] for label, count in zip(labels[:used], counts[:used], strict=True)]
+    yield Table(f"Speakers by {rate}", [rate, "speakers"], rows, bars=(counts[:used] / counts.max()).tolist())
+
+
+def length_histogram(report: Report) -> Iterator[Table]:
+    """Yield the error rate of utterances by their duration, if durations are known and differ."""
+    seconds = np.array(report.durations, np.float64)
+    if not np.isfinite(seconds).any():
+        return
+    step = _step_for(float(np.nanquantile(seconds, COVERED)), MOST_BARS)
+    last = max(1, math.floor(np.nanquantile(seconds, COVERED) / step))  # the bin for all longer ones
+    sums: dict[int, Counts] = collections.defaultdict(Counts)
+    utterances: collections.Counter[int] = collections.Counter()
+    for length, counts in zip(seconds, report.result.utterances, strict=True):
+        if math.isfinite(length):
+            place = min(math.floor(length / step + 1e-9), last)
+            sums[place] += deciding_counts(report.result, counts)
+            utterances[place] += 1
+    places = sorted(utterances)
+    if len(places) < 2:
+        return
+    rates = [sums[place].rate if sums[place].reference else 0.0 for place in places]
+    rows = [[_length_label(place, last, step), _rate(sums[place]), str(utterances[place])] for place in places]
+    rate = deciding_rate(report.result)
+    longest = max(*rates, 1e-9)
+    yield Table(f"{rate} by length", ["length", rate, "utterances"], rows, bars=[value / longest for value in rates])
+
+
+def _length_label(place: int, last: int, step: float) -> str:
+    if place == 0:
+        return f"under {step:g} s"
+    return f"from {place * step:g} s" if place == last else f"{place * step:g} to {(place + 1) * step:g} s"
+
+
+def _step_for(highest: float, most: int) -> float:
+    """Return the smallest of ..., 0.5, 1, 2, 5, 10, ... that divides 0..highest into at most this many steps."""
+    smallest = highest / most
+    power = 10.0 ** math.floor(math.log10(smallest))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= smallest * (1 - 1e-9))
 
 
 def _rate(counts: Counts) -> str:
     return f"{counts.rate:.2%}" if counts.reference else "-"
 
 
-def _errors(counts: tuple[Counts, Counts]) -> str:
+def describe_errors(counts: tuple[Counts, Counts]) -> str:
+    """State the errors of an utterance in one line."""
     words, characters = counts
     return f"word errors {words.errors} of {words.reference}, character errors {characters.errors} of {characters.reference}"
 
 
-def _html_table(table: _Table) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = ["" if column < table.labels else " class='n'" for column in range(len(cells))]
-        inside = "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
-        return f"<tr>{inside}</tr>"
-
-    lines = [line("th", table.head), *(line("td", row) for row in table.rows)]
-    return f"<div><h2>{escape(table.title)}</h2><table>\n" + "\n".join(lines) + "\n</table></div>"
-
-
-def _html_utterance(name: str, counts: tuple[Counts, Counts], steps: Sequence[Step]) -> str:
-    pairs = []
-    for op, old, new in steps:
-        mark = MARKS[op]
-        error, letter = (f" class='{mark}'", f"<sup>{mark}</sup>") if mark else ("", "")
-        above, below = (escape(token) if token else "&nbsp;" for token in (old, new))
-        pairs.append(f"<span class='pair'><span>{above}</span><span{error}>{below}{letter}</span></span>")
-    text = "\n".join(pairs)
-    return f"<div class='utterance'><b>{escape(name)}</b>: {_errors(counts)}<div dir='auto'>{text}</div></div>"
-
-
-def _text_table(table: _Table) -> list[str]:
+def _text_table(table: Table) -> list[str]:
     rows = [table.head, *table.rows]
     widths = [max(_width(row[column]) for row in rows) for column in range(len(table.head))]
     lines = []
@@ -205,7 +232,7 @@ def _text_table(table: _Table) -> list[str]:
 
 
 def _text_alignment(steps: Sequence[Step]) -> list[str]:
-    """Put reference, hypothesis and marks below each other, broken into lines that fit a page."""
+    """Write reference, hypothesis and marks below each other, wrapped to the width of a page."""
     blocks: list[list[str]] = []
     used = TEXT_WIDTH
     for op, old, new in steps:
@@ -222,11 +249,11 @@ def _text_alignment(steps: Sequence[Step]) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a text in a terminal: two for wide characters, none for marks on the character before."""
+    """Count the terminal columns of a text: two for wide characters, none for combining marks."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _write(path: str | os.PathLike, content: str) -> None:
-    """Write a file; half a surrogate pair, which UTF-8 cannot hold, is shown by its code. Raises OSError."""
+def write_whole(path: str | os.PathLike, content: str) -> None:
+    """Write a text file; lone surrogates, which UTF-8 cannot encode, are written as escapes. Raises OSError."""
     with whole_file.open_text(path, errors="backslashreplace", newline="\n") as file:
         file.write(content)

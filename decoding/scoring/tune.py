@@ -321,7 +321,7 @@ def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) 
         import matplotlib
     except ImportError as error:
         logger.warning(
-            "no picture is drawn: matplotlib cannot be imported (%s); install it: pip install matplotlib", error
+            "no picture is drawn: matplotlib cannot be imported (%s); install it: pip install 'ds2-jax[train]'", error
         )
         return
     matplotlib.use("Agg")

@@ -74,7 +74,8 @@ def choose_engine(settings: BeamSettings) -> str:
     from decoding.search import library_engine
 
     logger.info(
-        "the native decoder is not built; ctc_beam_decoder decodes instead: %s. make install builds the native one",
+        "the native decoder is not built; ctc_beam_decoder decodes instead: %s. With a C++ compiler, "
+        "make install builds the native one, or pip install --force-reinstall --no-cache-dir from the sources",
         library_engine.LOSSES,
     )
     return "ctc_beam_decoder"

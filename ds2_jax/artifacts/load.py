@@ -1,6 +1,6 @@
-"""Load a model: from a bundle, a checkpoint, or the best checkpoint of a run folder.
+"""Load a model from a bundle, a checkpoint, or the best checkpoint of a run folder.
 
-A bundle is read with safetensors alone; orbax is imported where a checkpoint's arrays are read.
+Bundles only need safetensors; orbax is imported when the arrays of a checkpoint are read.
 """
 
 import contextlib
@@ -18,27 +18,42 @@ from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_
 from ds2_jax.parallel import processes
 from input_pipeline.storage import object_store
 
-FOLDER = "checkpoints"
-METRICS = "metrics"  # as orbax names the item, and the file in it
-PROGRESS = "progress/metadata"  # the file of the item
+RELEASED = Path(__file__).parents[1] / "models"  # models shipped with this package
+CHECKPOINT_FOLDER = "checkpoints"
+METRICS = "metrics"  # orbax's name of the item and of its file
+PROGRESS = "progress/metadata"  # file of the item
 _ARRAYS = ("_METADATA", "manifest.ocdbt", "d")
-MODEL_PARTS = ("meta/metadata", *(f"model/{file}" for file in _ARRAYS))  # of what evaluation reads
-PARTS = (*MODEL_PARTS, PROGRESS, *(f"optimizer/{file}" for file in _ARRAYS))  # of a whole checkpoint
+MODEL_PARTS = ("meta/metadata", *(f"model/{file}" for file in _ARRAYS))  # needed for evaluation
+PARTS = (*MODEL_PARTS, PROGRESS, *(f"optimizer/{file}" for file in _ARRAYS))  # of a complete checkpoint
 
 
 def load_model(path: str) -> tuple[ModelMeta, dict]:
-    """Load a model's description and the variables to evaluate: averaged parameters where there are any.
+    """Load a model's description and its variables for evaluation, with averaged parameters if it has them.
 
-    path: a bundle, a checkpoint, or a run folder (then its best). Works on any number of devices. All processes have to
-    call it. Raises ModelFileError, and ValueError where they found different models.
+    path: a bundle, a checkpoint, a run folder (its best checkpoint), or the name of a released model (`resolve_model`).
+    Works on any number of devices; all processes must call it. Raises ModelFileError, and ValueError if the processes
+    loaded different models.
     """
+    path = resolve_model(path)
     meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
     processes.require_same(lambda: {f"the model {path} (digest)": digest_model(meta, variables)[:16]})
     return meta, variables
 
 
+def resolve_model(path: str) -> str:
+    """Return the folder of a model: `path`, or that of the released model with this name.
+
+    `an4` and `models/an4` mean the released model if no folder of that name exists.
+    """
+    folder, name = os.path.split(os.path.normpath(path))
+    released = RELEASED / name
+    if path and folder in ("", "models") and not os.path.exists(path) and is_bundle(released):
+        return str(released)
+    return path
+
+
 def digest_model(meta: ModelMeta, variables: dict) -> str:
-    """Digest a model's description and its numbers."""
+    """Return a digest of a model's description and variables."""
     digest = hashlib.sha256(json.dumps(meta.to_json(), sort_keys=True).encode())
     for array in jax.tree.leaves(variables):
         digest.update(np.asarray(array).tobytes())
@@ -46,26 +61,28 @@ def digest_model(meta: ModelMeta, variables: dict) -> str:
 
 
 def find_checkpoint(path: str) -> Any:
-    """Find the checkpoint that is meant: a checkpoint's own folder, or the best one of a run folder.
-
-    Raises ModelFileError.
-    """
+    """Return the folder of a checkpoint: `path` itself, or the best checkpoint of a run folder. Raises ModelFileError."""
     folder = absolute(path)
     if (folder / "meta").is_dir() and (folder / "model").is_dir():
         return folder
-    if folder.name == FOLDER:
+    if folder.name == CHECKPOINT_FOLDER:
         folder = folder.parent
-    if (folder / FOLDER).is_dir():
-        whole = [entry for entry in (folder / FOLDER).iterdir() if entry.name.isdigit() and missing_part(entry) is None]
-        if whole:
-            return folder / FOLDER / str(best_step({int(entry.name): _read_metrics(entry) for entry in whole}))
+    if (folder / CHECKPOINT_FOLDER).is_dir():
+        entries = [entry for entry in (folder / CHECKPOINT_FOLDER).iterdir() if entry.name.isdigit()]
+        complete = [entry for entry in entries if missing_part(entry) is None]
+        if complete:
+            return (
+                folder
+                / CHECKPOINT_FOLDER
+                / str(best_step({int(entry.name): _read_metrics(entry) for entry in complete}))
+            )
     kinds = "a bundle (with model.safetensors), a checkpoint, or a run folder with checkpoints/"
     state = "has no complete checkpoint" if folder.is_dir() else "does not exist"
-    raise ModelFileError(f"config.restore is {path!r}, which {state}; name {kinds}")
+    raise ModelFileError(f"the model {path!r} {state}: give {kinds}")
 
 
 def absolute(path: str) -> Any:
-    """Make the path of a local folder absolute; return an etils path, alike in use, for one in a store (gs://, s3://)."""
+    """Return the absolute Path of a local folder, or an etils path, with the same methods, in a store (gs://, s3://)."""
     if not object_store.is_remote(path):
         return Path(path).absolute()
     from etils import epath
@@ -74,24 +91,24 @@ def absolute(path: str) -> Any:
 
 
 def missing_part(checkpoint: Any, parts: Sequence[str] = PARTS) -> str | None:
-    """Name a part that a checkpoint's folder lacks."""
+    """Return a part that is missing from a checkpoint's folder; None if it is complete."""
     return next((part for part in parts if not (checkpoint / part).exists()), None)
 
 
 def best_step(metrics: Mapping[int, Mapping[str, Any] | None]) -> int:
-    """Return the step with the least dev error rate, of those on the same dev set as the last; without any, the newest.
+    """Return the step with the lowest error rate on the latest dev set; the latest step if none was measured.
 
-    metrics: what `Checkpoints.save` wrote beside each checkpoint, by step; None where nothing was measured.
+    metrics: those that `Checkpoints.save` wrote with each checkpoint, by step; None if it was not measured.
     """
-    measured = {step: found for step, found in metrics.items() if found}
+    measured = {step: values for step, values in metrics.items() if values}
     if not measured:
         return max(metrics)
     dev = measured[max(measured)].get("dev", "")
-    return min(measured, key=lambda step: rank(measured[step], dev))
+    return min(measured, key=lambda step: ranking_key(measured[step], dev))
 
 
-def rank(metrics: Mapping[str, Any], dev: str) -> tuple[bool, float, float]:
-    """Order checkpoints: the least error rate is best, and of equal ones the first; those on another dev set come last."""
+def ranking_key(metrics: Mapping[str, Any], dev: str) -> tuple[bool, float, float]:
+    """Return a key that sorts checkpoints by error rate, then step; those measured on other dev sets come last."""
     return metrics.get("dev", dev) != dev, metrics["error_rate"], metrics["step"]
 
 
@@ -99,7 +116,7 @@ def _read_metrics(checkpoint: Any) -> dict[str, Any] | None:
     file = checkpoint / METRICS / METRICS
     if not file.exists():
         return None
-    with readable(checkpoint):
+    with reading(checkpoint):
         return json.loads(file.read_text())
 
 
@@ -109,36 +126,38 @@ def read_meta(checkpoint: Any) -> ModelMeta:
     try:
         return ModelMeta.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
     except (OSError, json.JSONDecodeError) as error:
-        raise ModelFileError(f"{file} cannot be read: {error}; name another checkpoint") from error
+        raise ModelFileError(f"{file} cannot be read ({error}): choose another checkpoint") from error
 
 
 @contextlib.contextmanager
-def readable(checkpoint: str | os.PathLike) -> Iterator[None]:
-    """Raise ModelFileError where what is inside cannot read a checkpoint."""
+def reading(checkpoint: str | os.PathLike) -> Iterator[None]:
+    """Turn errors from reading a checkpoint into ModelFileError."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).partition(" [tensorstore_spec")[0]  # pages of it
+        reason = str(error).partition(" [tensorstore_spec")[0]  # the rest is pages long
         raise ModelFileError(
-            f"{checkpoint} cannot be read ({reason}); if damaged, copy it again, or move it away: a run goes on from the one before"
+            f"{checkpoint} cannot be read ({reason}): if it is damaged, copy it again, or move it away to resume from the "
+            "previous checkpoint"
         ) from error
 
 
 def _load_checkpoint(path: str) -> tuple[ModelMeta, dict]:
-    import orbax.checkpoint as ocp  # a second, which who reads a bundle does not pay
+    import orbax.checkpoint as ocp  # takes a second, which bundles do not need
 
     checkpoint = find_checkpoint(path)
     missing = missing_part(checkpoint, MODEL_PARTS)
     if missing:
-        raise ModelFileError(f"{checkpoint} is no whole checkpoint (no {missing}): name another one, or copy it again")
+        raise ModelFileError(f"{checkpoint} is incomplete (no {missing}): choose another checkpoint, or copy it again")
     meta = read_meta(checkpoint)
     abstract = meta.abstract_variables()
     item = {"parameters": abstract["params"], "batch_stats": abstract["batch_stats"]}
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as reader, readable(checkpoint):
+    with ocp.StandardCheckpointer() as reader, reading(checkpoint):
         stored = reader.metadata(checkpoint / "model").item_metadata or {}
         if "averaged" in stored:
             item["averaged"] = abstract["params"]
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), item)
-        found = reader.restore(checkpoint / "model", target)
-    return meta, {"params": found.get("averaged", found["parameters"]), "batch_stats": found["batch_stats"]}
+        restored = reader.restore(checkpoint / "model", target)
+    parameters = restored.get("averaged", restored["parameters"])
+    return meta, {"params": parameters, "batch_stats": restored["batch_stats"]}

@@ -1,4 +1,4 @@
-"""What was run, on what, with what: `run.json` and `config.json` in the workdir, a record more for each start."""
+"""Record each start of a run in its workdir: command, versions, machine and data in `run.json`, settings in `config.json`."""
 
 import json
 import platform
@@ -8,17 +8,17 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from input_pipeline.storage import whole_file
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
+PACKAGES = ("ds2-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
 
 
-def write_run_record(workdir: str, config: ConfigDict, step: int, digests: Mapping[str, str]) -> None:
-    """Add this start to `run.json`, and write the resolved config beside it."""
+def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, digests: Mapping[str, str]) -> None:
+    """Append this start to `run.json` and write the settings to `config.json`."""
     path = Path(workdir, "run.json")
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
@@ -30,7 +30,10 @@ def write_run_record(workdir: str, config: ConfigDict, step: int, digests: Mappi
             "from_step": step,
             "command": sys.argv,
             "commit": commit(),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: number for name in PACKAGES if (number := _version(name))},
+            },
             "machine": platform.platform(),
             "devices": [str(device) for device in jax.devices()],
             "processes": jax.process_count(),
@@ -38,16 +41,21 @@ def write_run_record(workdir: str, config: ConfigDict, step: int, digests: Mappi
         }
     )
     _write(path, starts)
-    _write(Path(workdir, "config.json"), config.to_dict())
+    _write(Path(workdir, "config.json"), dict(settings))
 
 
 def commit() -> str:
-    """Return the commit of this checkout, with '-changed' where files differ from it; '' outside of git."""
+    """Return the commit of this checkout, with '-changed' if files differ from it; '' outside a checkout."""
     here = Path(__file__).parent
     try:
-        head, state = (
+        # The first command fails if this package is installed inside the repository of another project.
+        _, head, state = (
             subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for command in (
+                ["ls-files", "--error-unmatch", Path(__file__).name],
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

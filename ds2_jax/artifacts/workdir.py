@@ -1,7 +1,7 @@
-"""A run's folder: on a disk that all machines share, or in Google's store (gs://bucket/run).
+"""The folder of a run: on a disk shared by all machines, or in Google Cloud Storage (gs://bucket/run).
 
-In a store lie the checkpoints, written there by all processes, and copies of the small files, which process 0 writes to a
-folder of its own machine.
+In a store, all processes write checkpoints directly; process 0 writes small files to a temporary local folder and copies
+them to the store.
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 from ds2_jax.parallel import processes
 from input_pipeline.storage import lock, object_store
 
-SHARED_S = 20  # for a network file system to show a new file everywhere
-KEPT = ("metrics.jsonl", "run.json")  # that a later start adds to
-LOCK = ".lock"  # held while a run writes here; says whose it is
+SHARED_S = 20  # limit for a network file system to show a new file on all machines
+APPENDED = ("metrics.jsonl", "run.json")  # files that each start appends to
+LOCK = ".lock"  # held while a run writes here; contains its owner
 
 
 class WorkdirInUse(OSError):
@@ -24,26 +24,26 @@ class WorkdirInUse(OSError):
 
 
 class Workdir:
-    """The folder to write small files to, `local`, while it is entered; `push` copies them to a store, if there is one.
+    """Context with a folder for small files, `local`; in a store, `push` copies them there.
 
-    alone: no other run may write there meanwhile (in folders only: a store has no locks). Raises OSError with what to do
-    where the run's folder cannot be written, WorkdirInUse where another run does.
+    exclusive: lock the folder against other runs (local folders only: stores have no locks). Entering raises OSError with
+    what to do if the folder cannot be written, and WorkdirInUse if another run uses it.
     """
 
-    def __init__(self, path: str, *, alone: bool = False):
+    def __init__(self, path: str, *, exclusive: bool = False):
         self.path = path
-        self._alone = alone
+        self._exclusive = exclusive
         self._remote = object_store.is_remote(path)
         self.local = tempfile.mkdtemp(prefix="ds2_jax_") if self._remote else path
-        self._pushed: dict[str, tuple[int, int]] = {}  # size and time of change
+        self._pushed: dict[str, tuple[int, int]] = {}  # size and modification time by name
         self._lock: int | None = None
 
     def __enter__(self) -> "Workdir":
         if not self._remote:
             _make_folder(self.path)
-            self._lock = _lock(self.path) if self._alone and processes.rank() == 0 else None
+            self._lock = _lock(self.path) if self._exclusive and processes.rank() == 0 else None
         elif processes.rank() == 0:
-            for name in KEPT:
+            for name in APPENDED:
                 if object_store.exists(self._url(name)):
                     Path(self.local, name).write_bytes(object_store.read(self._url(name)))
         return self
@@ -56,7 +56,7 @@ class Workdir:
             os.close(self._lock)
 
     def push(self) -> None:
-        """Copy what changed to the store; of a local folder, nothing has to be done."""
+        """Copy changed files to the store; does nothing for a local folder."""
         if not self._remote or processes.rank() != 0:
             return
         for file in sorted(Path(self.local).rglob("*")):
@@ -70,19 +70,19 @@ class Workdir:
 
 
 def make_workdir(path: str) -> Workdir:
-    """Return the folder of a training; all processes call it together.
+    """Return the folder of a training; all processes must call it together.
 
-    Raises ValueError where there is none or it is of an unknown kind, OSError where it cannot be written, or where not all
-    processes see the same.
+    Raises ValueError if `path` is empty or in an unsupported store, and OSError if the folder cannot be written or is not
+    the same for all processes.
     """
     if not path:
-        raise ValueError("--workdir is empty: name the folder for checkpoints and curves, --workdir=runs/my_run")
+        raise ValueError("--workdir is empty: give a folder for checkpoints and curves, --workdir=runs/my_run")
     if object_store.is_remote(path) and not path.startswith("gs://"):
         raise ValueError(
-            f"--workdir={path}: checkpoints can be written to gs:// and to folders; mount other stores as a folder "
+            f"--workdir={path}: checkpoints can only be written to folders and gs://: mount other stores as a folder "
             "(docs/distributed.md)"
         )
-    workdir = Workdir(path, alone=True)
+    workdir = Workdir(path, exclusive=True)
     if not object_store.is_remote(path):
         _make_folder(path)
         _require_shared(path)
@@ -96,7 +96,7 @@ def _make_folder(path: str) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise OSError(f"--workdir={path} cannot be written ({error.strerror}); name a folder that can") from error
+        raise OSError(f"--workdir={path} cannot be written ({error.strerror}): choose a writable folder") from error
 
 
 def _lock(path: str) -> int:
@@ -105,28 +105,28 @@ def _lock(path: str) -> int:
         return lock.acquire(Path(path, LOCK))
     except lock.LockedError as error:
         raise WorkdirInUse(
-            f"--workdir={path} is in use by {error.owner}: wait until it has ended, or name another folder; if that "
-            f"machine is gone for good, remove {path}/{LOCK}"
+            f"--workdir={path} is in use by {error.owner}: wait until it has ended, or choose another folder; if that "
+            f"machine no longer exists, remove {path}/{LOCK}"
         ) from None
 
 
 def _require_shared(path: str) -> None:
-    """Raise where not all processes see the same folder: all of them write the checkpoints."""
+    """Raise OSError if the folder is not the same for all processes, which write checkpoints together."""
     if processes.count() == 1:
         return
-    token = Path(path, f".shared-{processes.from_first(lambda: uuid.uuid4().hex)}")
+    token = Path(path, f".shared-{processes.broadcast(lambda: uuid.uuid4().hex)}")
     if processes.rank() == 0:
         token.write_text("")
     processes.barrier()
     deadline = time.monotonic() + SHARED_S
-    while not (seen := token.exists()) and time.monotonic() < deadline:
+    while not (visible := token.exists()) and time.monotonic() < deadline:
         time.sleep(0.5)
-        os.listdir(path)  # some network file systems look again then
-    blind = [rank for rank, answer in enumerate(processes.exchange(str(seen))) if answer != "True"]
+        os.listdir(path)  # makes some network file systems refresh
+    others = [rank for rank, answer in enumerate(processes.exchange(str(visible))) if answer != "True"]
     if processes.rank() == 0:
         token.unlink()
-    if blind:
+    if others:
         raise OSError(
-            f"--workdir={path} is not the same folder for {processes.name(blind[0])} and process 0: name one that all "
-            "machines share"
+            f"--workdir={path} is not the same folder for {processes.name(others[0])} and process 0: choose a folder that "
+            "all machines share"
         )

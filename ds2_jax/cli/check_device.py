@@ -1,4 +1,4 @@
-"""Check that the device asked for at installation is the one that computes: `python -m ds2_jax.cli.check_device cuda`."""
+"""Check after installation that JAX uses the requested device: `python -m ds2_jax.cli.check_device cuda`."""
 
 import sys
 
@@ -9,17 +9,14 @@ PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 
 
 def main(accelerator: str) -> None:
-    """Multiply two matrices and look where the result lies.
-
-    Exit with a message where that is not the device asked for.
-    """
+    """Multiply two matrices; exit with a message if the result is not on the requested device."""
     if accelerator not in PLATFORMS:
-        sys.exit(f"ACCELERATOR={accelerator} is not known: choose one of {', '.join(PLATFORMS)}")
+        sys.exit(f"unknown ACCELERATOR={accelerator}: choose one of {', '.join(PLATFORMS)}")
     result = jnp.ones((128, 128)) @ jnp.ones((128, 128))
     platform = next(iter(result.devices())).platform
-    if accelerator != "cpu" and platform != PLATFORMS[accelerator]:  # a CPU is always there, and may be outdone
+    if accelerator != "cpu" and platform != PLATFORMS[accelerator]:  # for cpu, JAX may have chosen an accelerator
         sys.exit(
-            f"ACCELERATOR={accelerator} was asked for, but JAX computes on {platform}: {jax.devices()}; check its drivers"
+            f"ACCELERATOR={accelerator} was requested, but JAX computes on {platform} ({jax.devices()}): check its drivers"
         )
     print(f"JAX {jax.__version__} computes on {jax.device_count()} device(s): {jax.devices()[0]}")
 

@@ -1,11 +1,11 @@
-"""How main.py ends: exit codes, and errors as one line for people.
+"""Exit codes of main.py, and errors as one-line messages.
 
 0    done, or stopped by Ctrl-C after a checkpoint
-1    an error that will come again: the last line says what to do
-2    a wrong command line
-75   (EX_TEMPFAIL) run the same line again: stopped by SIGTERM after a checkpoint; another process was lost, stood still
-     or did not come; or another run is still using the workdir
-130  stopped by Ctrl-C with nothing new saved: in another mode, before the first step, or by a second one
+1    an error that would occur again; the last line says what to do
+2    an invalid command line
+75   (EX_TEMPFAIL) run the same command again: stopped by SIGTERM after a checkpoint; another process was lost, stalled or
+     did not connect; or another run is using the workdir
+130  stopped by Ctrl-C with nothing new saved: in a mode other than train, before the first step, or by a second Ctrl-C
 143  the same by SIGTERM
 """
 
@@ -25,14 +25,14 @@ from ds2_jax.parallel.stopping import Interrupted, Stopped
 from ds2_jax.parallel.watch import RETRY
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
-FOR_PEOPLE = (ValueError, OSError, MemoryError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, MemoryError, FloatingPointError)  # reported without a traceback
 
 
 @contextlib.contextmanager
-def readable(output: str) -> Iterator[None]:
-    """End the program with a readable line where what is inside fails, and tell the other processes.
+def report_errors(output: str) -> Iterator[None]:
+    """End the program with a one-line message if the block fails, and inform the other processes.
 
-    output: folder or file that is written, for a full disk.
+    output: the folder or file being written, for the message about a full disk.
     """
     try:
         yield
@@ -42,28 +42,30 @@ def readable(output: str) -> Iterator[None]:
         if processes.rank() == 0 and saved:
             print(json.dumps({"stopped_at_step": stopped.step}))
         elif processes.rank() == 0:
-            print("stopped; there was nothing new to save", file=sys.stderr)
+            print("stopped with nothing new to save", file=sys.stderr)
         processes.finish()
         sys.exit(RETRY if stopped.signal == signal.SIGTERM else 0 if saved else INTERRUPTED)
     except Interrupted as interrupt:
-        processes.leave(128 + interrupt.signal, str(interrupt))
+        processes.abort(128 + interrupt.signal, str(interrupt))
     except KeyboardInterrupt:
         if processes.count() == 1:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
-        processes.leave(INTERRUPTED, "interrupted by Ctrl-C")
+        processes.abort(INTERRUPTED, "interrupted by Ctrl-C")
     except Exception as error:
-        processes.blame(error)
-        expected = isinstance(error, FOR_PEOPLE) and not absl_logging.level_debug()
+        processes.explain_broken_connection(error)
+        expected = isinstance(error, USER_ERRORS) and not absl_logging.level_debug()
         if not expected and processes.count() == 1:
             raise
-        if not expected:  # Python would wait for the others, which wait for this one
+        if not expected:  # a plain raise would wait for the other processes, which wait for this one
             traceback.print_exc()
-        processes.leave(RETRY if isinstance(error, WorkdirInUse) else 1, _describe(error, output))
+        processes.abort(RETRY if isinstance(error, WorkdirInUse) else 1, _describe(error, output))
 
 
 def _describe(error: Exception, output: str) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that any part of it writes
-        where = error.filename or output
-        return f"{where} cannot be written: the disk is full; what was saved before is whole. Free the disk, run again"
-    return str(error) if isinstance(error, FOR_PEOPLE) and str(error) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # any file may be the first that does not fit
+        return (
+            f"{error.filename or output} cannot be written, because the disk is full; files saved before are intact: free "
+            "disk space and run the same command again"
+        )
+    return str(error) if isinstance(error, USER_ERRORS) and str(error) else f"{type(error).__name__}: {error}"

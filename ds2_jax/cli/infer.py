@@ -1,25 +1,25 @@
-"""`--mode=infer`: transcribe files, or print reference and hypothesis of a manifest side by side."""
+"""`--mode=infer`: transcribe files or a manifest, and print or write the transcripts."""
 
 import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from decoding.hypothesis import Hypothesis
 from decoding.scoring.error_rate import count_utterance
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.parallel import processes, sharding
-from ds2_jax.recognition import decode_settings
-from ds2_jax.recognition.evaluation import Evaluator
-from input_pipeline import audio
+from ds2_jax.cli import settings
+from ds2_jax.parallel import processes
+from ds2_jax.recognition.recogniser import Recogniser, Transcript
 from input_pipeline import manifest as manifests
-from input_pipeline.columns import Objects, Strings
-from input_pipeline.manifest import Manifest
-from input_pipeline.manifest.sample_rates import describe_upsampling
+from input_pipeline.columns import Strings
+from input_pipeline.manifest.sample_rates import describe_low_rates
+from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
 from input_pipeline.storage import object_store, whole_file
 from input_pipeline.text import ScoringRules
@@ -27,59 +27,81 @@ from input_pipeline.text import ScoringRules
 logger = logging.getLogger("ds2_jax")
 
 
-def run_infer(config: Mapping, workdir: str, files: Sequence[str], output: str) -> None:
-    """Transcribe `files`, or else `config.data.test`: all of it to `output`, to the screen `config.infer.samples` (0: all).
+@dataclass(frozen=True)
+class Request:
+    """A clip to transcribe; name: its path before it was packed into a shard; reference: its text, '' if unknown."""
 
-    Batches are made by length. A clip that cannot be used is named and does not stop the rest; raises ValueError
-    where none could be, or where `output` cannot be written.
+    audio: str
+    name: str
+    reference: str = ""
+
+
+def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: str) -> None:
+    """Transcribe `files`, or the manifest `config.data.test`: all of it to `output`, or the first rows to the screen.
+
+    `config.infer.samples` limits the rows on the screen (0: all). An unusable clip is reported and does not stop the rest.
+    Raises ValueError if no clip is usable or `output` cannot be written.
     """
     if output:
         _check_output(output)
-    manifest, problems = _requests(config, files, limit=0 if output else config["infer"]["samples"])
-    processes.require_same(lambda: {"--audio or config.data.test (digest)": manifest.digest()})
-    meta, variables = load_model(config["restore"] or workdir)
-    evaluator = Evaluator(meta, sharding.make_mesh(), decode_settings.make_engine(config, meta))
-    nbest: dict[int, list[Hypothesis]] = {}
-    usable = np.array([row for row in range(len(manifest)) if row not in problems], np.int64)
-    if len(usable):
-        warning = describe_upsampling(manifest.select(usable), meta.features.sample_rate_hz)
-        if warning and processes.rank() == 0:
-            logger.warning("%s", warning)
-        corpus = evaluator.corpus(manifest.select(usable), config, None)
-        with processes.moving(config["train"]["stall_s"]):
-            found = evaluator.transcribe(variables, corpus, progress="transcribe")
-        nbest = {int(usable[row]): hypotheses for row, hypotheses in found.nbest.items()}
-        problems |= {int(usable[row]): problem for row, problem in found.problems.items()}
+    requests = _list_requests(config, files, limit=0 if output else config.infer.samples)
+    processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
+    meta, variables = load_model(config.restore or workdir)
+    model = Recogniser(meta, variables, settings.read_decoding(config))
+    with processes.expect_progress(config.train.stall_s):
+        results = _transcribe(model, requests)
+    usable = [result for result in results if isinstance(result, Transcript)]
     if processes.rank() == 0:
-        _report(manifest, nbest, problems, config, output, ScoringRules.for_language(meta.language))
-    if not nbest:
-        raise ValueError(f"none of {len(manifest)} utterances could be transcribed; the messages above say why")
+        _warn_about_upsampling(requests, results, model.sample_rate_hz)
+        _write(requests, results, output, ScoringRules.for_language(meta.language), words=config.infer.words)
+    if not usable:
+        raise ValueError(f"none of {len(requests)} utterances could be transcribed: see the errors of each")
 
 
-def _report(
-    manifest: Manifest,
-    nbest: Mapping[int, Sequence[Hypothesis]],
-    problems: Mapping[int, str],
-    config: Mapping,
-    output: str,
-    rules: ScoringRules,
+def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list[Request]:
+    """Return requests for the files, or for the first `limit` rows of the manifest (0: all)."""
+    if files:
+        return [Request(path, path) for path in files]
+    if not config.data.test:
+        raise ValueError("nothing to transcribe: give --audio=a.wav,b.flac or --config.data.test=test.jsonl")
+    manifest = manifests.read_many(config.data.test, need_text=False)
+    rows = range(min(limit, len(manifest)) if limit else len(manifest))
+    return [Request(manifest.audio[row], manifest.name(row), manifest.text[row]) for row in rows]
+
+
+def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcript | str]:
+    """Transcribe this process's share of the requests; return the transcripts or problems of all requests, in order."""
+    own = range(processes.rank(), len(requests), processes.count())
+    paths = [requests[row].audio for row in own]
+    results: dict[int, Transcript | str] = {}
+    with (
+        shard_source.prefetch(Strings(paths)),
+        tqdm(total=len(paths), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
+    ):
+        for index, result in model.transcribe_each(paths):
+            results[own[index]] = str(result) if isinstance(result, Exception) else result
+            bar.update()
+    for share in processes.gather(results):
+        results |= share
+    return [results[row] for row in range(len(requests))]
+
+
+def _warn_about_upsampling(
+    requests: Sequence[Request], results: Sequence[Transcript | str], sample_rate_hz: int
 ) -> None:
-    """Write all transcripts and problems to `output`, or print them."""
-    records = list(_records(manifest, nbest, problems))
-    if output:
-        _write_lines(output, records)
-        print(f"{len(nbest)} transcripts, {len(problems)} problems: {output}")
-    else:
-        for record in records:
-            _print(record, rules, words=config["infer"]["words"])
+    pairs = zip(requests, results, strict=True)
+    rates_hz = {request.name: result.sample_rate_hz for request, result in pairs if isinstance(result, Transcript)}
+    low = {name: rate_hz for name, rate_hz in rates_hz.items() if rate_hz < sample_rate_hz}
+    if low:
+        logger.warning("%s", describe_low_rates(low, len(rates_hz), sample_rate_hz))
 
 
 def _check_output(output: str) -> None:
-    """Make the folder of --output, and raise ValueError for what would lose the transcripts once they are there."""
+    """Create the folder of --output; raise ValueError if the file cannot be written, before transcription starts."""
     if object_store.is_remote(output):
-        raise ValueError(f"--output={output} is in a store: write to a file, then copy it")
+        raise ValueError(f"--output={output} is in an object store: write to a local file, then copy it")
     if Path(output).is_dir():
-        raise ValueError(f"--output={output} is a folder: name a file in it, --output={Path(output, 'out.jsonl')}")
+        raise ValueError(f"--output={output} is a folder: give a file in it, --output={Path(output, 'out.jsonl')}")
     if processes.rank() != 0:
         return
     folder = Path(output).absolute().parent
@@ -90,75 +112,48 @@ def _check_output(output: str) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"--output={output} cannot be written ({error.strerror}); name a file in another folder"
+            f"--output={output} cannot be written ({error.strerror}): choose a file in another folder"
         ) from error
 
 
-def _requests(config: Mapping, files: Sequence[str], limit: int) -> tuple[Manifest, dict[int, str]]:
-    """Make a manifest of the files, or read the first `limit` rows of the one named (0: all); problems that show already.
-
-    The problems are by row.
-    """
-    if files:
-        return _manifest_of(files)
-    if not config["data"]["test"]:
-        raise ValueError("nothing to transcribe: name --audio=a.wav,b.flac or --config.data.test=test.jsonl")
-    manifest = manifests.read_many(config["data"]["test"], need_text=False)
-    return (manifest.select(np.arange(min(limit, len(manifest)))) if limit else manifest), {}
-
-
-def _manifest_of(files: Sequence[str]) -> tuple[Manifest, dict[int, str]]:
-    durations, problems = [], {}
-    for row, path in enumerate(files):
-        try:
-            durations.append(audio.info(path).duration_s)
-        except (ValueError, OSError) as error:
-            durations.append(1.0)
-            problems[row] = str(error)
-    rows = len(files)
-    return (
-        Manifest(
-            sources=("--audio",),
-            audio=Strings(files),
-            duration=np.array(durations),
-            text=Strings([""] * rows),
-            source=np.zeros(rows, np.int32),
-            line=np.arange(1, rows + 1, dtype=np.int32),
-            extra=Objects([{}] * rows),
-            weights=(1.0,),
-        ),
-        problems,
-    )
+def _write(
+    requests: Sequence[Request],
+    results: Sequence[Transcript | str],
+    output: str,
+    rules: ScoringRules,
+    *,
+    words: bool,
+) -> None:
+    """Write all transcripts and problems to `output`, or print them if it is ''."""
+    records = [_make_record(request, result) for request, result in zip(requests, results, strict=True)]
+    if output:
+        _write_lines(output, records)
+        problems = sum("error" in record for record in records)
+        print(f"{len(records) - problems} transcripts, {problems} problems: {output}")
+        return
+    for record in records:
+        _print(record, rules, words=words)
 
 
-def _records(
-    manifest: Manifest, nbest: Mapping[int, Sequence[Hypothesis]], problems: Mapping[int, str]
-) -> Iterator[dict]:
-    """Describe each utterance, in the order asked for: its transcript with words, or its problem.
-
-    Where there are several hypotheses, `nbest` lists all of them, the best one included.
-    """
-    for row in range(len(manifest)):
-        record: dict = {"audio_filepath": manifest.audio[row]}
-        if parse_reference(manifest.audio[row]):
-            record[ORIGINAL_KEY] = manifest.name(row)
-        if manifest.text[row]:
-            record["reference"] = manifest.text[row]
-        if row in nbest:
-            record |= _rounded(dataclasses.asdict(nbest[row][0]))
-            if len(nbest[row]) > 1:
-                record["nbest"] = [_rounded(dataclasses.asdict(hypothesis)) for hypothesis in nbest[row]]
-        else:
-            record["error"] = problems.get(row, "it was not reached")
-        yield record
+def _make_record(request: Request, result: Transcript | str) -> dict:
+    """Return an utterance's transcript with words, or its error; several hypotheses are listed in `nbest`."""
+    record: dict = {"audio_filepath": request.audio}
+    if parse_reference(request.audio):
+        record[ORIGINAL_KEY] = request.name
+    if request.reference:
+        record["reference"] = request.reference
+    if isinstance(result, str):
+        return {**record, "error": result}
+    best, *others = [_round(dataclasses.asdict(hypothesis)) for hypothesis in result.nbest]
+    return {**record, **best, "nbest": [best, *others]} if others else {**record, **best}
 
 
-def _rounded(value):
-    """Round the numbers of a record to four decimals."""
+def _round(value):
+    """Round the numbers in a record to four decimals."""
     if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
+        return {name: _round(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [_round(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
@@ -173,9 +168,9 @@ def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
     if words and record["words"]:
         print(f"  words:      {', '.join(map(_describe_word, record['words']))}")
     if "nbest" in record:
-        print(f"  {'n-best':>6}  {'score, ln':>10}  {'sure':>4}")
+        print(f"  {'n-best':>6}  {'score, ln':>10}  {'confidence':>10}")
     for rank, other in enumerate(record.get("nbest", ()), start=1):
-        print(f"  {rank:6d}  {other['score']:10.3f}  {other['confidence']:4.0%}  {other['text']}")
+        print(f"  {rank:6d}  {other['score']:10.3f}  {other['confidence']:10.0%}  {other['text']}")
     if "reference" in record:
         errors, characters = count_utterance(record["reference"], record["text"], rules)
         print(

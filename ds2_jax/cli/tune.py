@@ -1,4 +1,4 @@
-"""`--mode=tune`: run the network once over `config.data.dev`, then search alpha and beta (decoding/scoring/tune.py)."""
+"""`--mode=tune`: run the network once on `config.data.dev`, then search alpha and beta (decoding/scoring/tune.py)."""
 
 import dataclasses
 import hashlib
@@ -6,19 +6,19 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from decoding.scoring import tune
 from decoding.search import beam
 from decoding.settings import BeamSettings
-from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import digest_model, load_model
+from ds2_jax.cli import settings
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition import decode_settings
-from ds2_jax.recognition.evaluation import Evaluator, tell_problems
+from ds2_jax.recognition.evaluation import Evaluator, report_problems
 from input_pipeline import manifest as manifests
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.manifest import Manifest
@@ -27,86 +27,77 @@ from input_pipeline.text import ScoringRules, normalise
 
 logger = logging.getLogger("ds2_jax")
 
-FOLDER = "tune"  # of the workdir
+FOLDER = "tune"  # in the workdir
 LOG_PROBS = "log_probs.npz"
-SAMPLES, SAMPLE_BYTES = 64, 1 << 18  # of a file that is digested
+SAMPLES, SAMPLE_BYTES = 64, 1 << 18  # blocks of a file that its digest covers
 
 
-def run_tune(config: Mapping, workdir: str) -> dict:
-    """Find the best alpha and beta for `config.decode` on `config.data.dev`; return what is printed.
+def run_tune(config: ConfigDict, workdir: str) -> dict:
+    """Find the best alpha and beta for `config.decode` on `config.data.dev`; return the results to print.
 
-    Files go to <workdir>/tune. Raises ValueError with what to do.
+    Files are written to <workdir>/tune. Raises ValueError with what to do.
     """
     if not workdir:
-        raise ValueError("--workdir is empty: name a folder for points and picture, --workdir=runs/tune")
+        raise ValueError("--workdir is empty: give a folder for points and plot, --workdir=runs/tune")
     if object_store.is_remote(workdir):
-        raise ValueError(f"--workdir={workdir} is in a store: tune in a folder")
-    if not config["data"]["dev"]:
-        raise ValueError("config.data.dev is empty: name the manifest to tune on, --config.data.dev=dev.jsonl")
-    settings = decode_settings.read_settings(config)
-    if not settings.lm:
-        raise ValueError("there is no language model to tune: name one, --config.decode.lm=lm.bin")
-    if settings.engine == "greedy":
+        raise ValueError(f"--workdir={workdir} is in an object store: use a local folder")
+    if not config.data.dev:
+        raise ValueError("config.data.dev is empty: give the manifest to tune on, --config.data.dev=dev.jsonl")
+    decoding = settings.read_decoding(config)
+    if not decoding.lm:
+        raise ValueError("no language model to tune: give one, --config.decode.lm=lm.bin")
+    if decoding.engine == "greedy":
         raise ValueError(
-            "config.decode.engine is 'greedy', which uses no language model: leave it empty, or choose another"
+            "config.decode.engine is 'greedy', which uses no language model: leave it empty, or choose another engine"
         )
-    settings = dataclasses.replace(settings, engine=beam.choose_engine(settings))
-    grid = read_grid(config)
-    meta, variables = load_model(config["restore"] or workdir)
-    beam.make_engine(
-        meta.vocabulary, settings, meta.output_frame_s
-    )  # what does not fit is said before the network runs
-    manifest = manifests.read_many(config["data"]["dev"])
+    decoding = dataclasses.replace(decoding, engine=beam.choose_engine(decoding))
+    grid = settings.read_grid(config)
+    meta, variables = load_model(config.restore or workdir)
+    beam.make_engine(meta.vocabulary, decoding, meta.output_frame_s)  # fails now if the language model does not fit
+    manifest = manifests.read_many(config.data.dev)
     folder = Path(workdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     processes.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})
     inputs = _digest(digest_model(meta, variables), manifest.digest())
-    rows, log_probs = _log_probs(config, meta, variables, manifest, folder / LOG_PROBS, inputs)
+    evaluator = Evaluator(meta, sharding.make_mesh(), settings.read_evaluation(config), all_symbols=True)
+    with processes.expect_progress(config.train.stall_s):
+        rows, log_probs = _log_probs(evaluator, variables, manifest, folder / LOG_PROBS, inputs)
 
-    def search() -> dict:  # on the cores of one machine
+    def search() -> dict:
         task = tune.Task(
             symbols=meta.vocabulary.symbols,
-            settings=settings,
+            settings=decoding,
             frame_s=meta.output_frame_s,
             log_probs=log_probs,
             references=[normalise(manifest.text[row], meta.language) for row in rows],
             rules=ScoringRules.for_language(meta.language),
         )
-        how = decode_settings.describe(settings, settings.engine).split(", alpha")[0]
-        logger.info("tuning on %d utterances: %s", len(rows), how)
-        return tune.search(task, grid, folder, _digest(inputs, _digest_settings(settings)))
+        description = decode_settings.describe(decoding, decoding.engine).split(", alpha")[0]
+        logger.info("tuning on %d utterances: %s", len(rows), description)
+        return tune.search(task, grid, folder, _digest(inputs, _digest_settings(decoding)))
 
-    found = processes.from_first(search)
-    return {**found, "engine": settings.engine, "picture": str(folder / tune.PICTURE)}
-
-
-def read_grid(config: Mapping) -> tune.Grid:
-    """Read `config.tune`. Raises ValueError for an empty grid."""
-    values = config["tune"]
-    alpha, beta = ((values[f"{n}_from"], values[f"{n}_to"], values[f"{n}_step"]) for n in ("alpha", "beta"))
-    return tune.Grid.regular(alpha, beta, values["refine"])
+    result = processes.broadcast(search)
+    return {**result, "engine": decoding.engine, "picture": str(folder / tune.PICTURE)}
 
 
 def _log_probs(
-    config: Mapping, meta: ModelMeta, variables: dict, manifest: Manifest, path: Path, digest: str
+    evaluator: Evaluator, variables: dict, manifest: Manifest, path: Path, digest: str
 ) -> tuple[list[int], list[np.ndarray]]:
-    """Return the usable rows of the manifest and their probabilities [U, K]: those in the file, if they are of these inputs.
+    """Return the usable rows of the manifest and their probabilities [U, K], from the file if its digest matches.
 
-    In process 0, which searches; the others help to make them, and return none.
+    Only process 0, which searches, returns them; the others help to compute them and return none.
     """
-    kept = _read_log_probs(path, digest) if processes.rank() == 0 else None
-    if processes.from_first(lambda: kept is not None):
-        logger.info("the network's probabilities are read from %s", path)
-        return kept or ([], [])
-    labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
-    evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
-    with processes.moving(config["train"]["stall_s"]):
-        found, problems = evaluator.log_probs(variables, evaluator.corpus(manifest, config, labels), progress="network")
+    stored = _read_log_probs(path, digest) if processes.rank() == 0 else None
+    if processes.broadcast(lambda: stored is not None):
+        logger.info("reading the network's probabilities from %s", path)
+        return stored or ([], [])
+    labels, _ = encode_transcripts(manifest, evaluator.meta.vocabulary, evaluator.meta.language)
+    by_row, problems = evaluator.log_probs(variables, evaluator.corpus(manifest, labels), progress="network")
     if processes.rank() != 0:
         return [], []
-    rows = sorted(found)
-    tell_problems(manifest, rows, problems)
-    arrays = [found[row] for row in rows]
+    rows = sorted(by_row)
+    report_problems(manifest, rows, problems)
+    arrays = [by_row[row] for row in rows]
     with whole_file.open_binary(path) as file:
         np.savez_compressed(
             file,
@@ -125,12 +116,12 @@ def _read_log_probs(path: Path, digest: str) -> tuple[list[int], list[np.ndarray
                 return None
             arrays = np.split(file["log_probs"], np.cumsum(file["lengths"])[:-1])
             return file["rows"].tolist(), arrays
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # none, or cut off
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # missing or truncated
         return None
 
 
 def _digest_settings(settings: BeamSettings) -> str:
-    """Digest what decides the errors of a point besides alpha and beta: settings, and the language model's content."""
+    """Return what else affects the errors of a point: settings other than alpha and beta, and language model contents."""
     values = dataclasses.asdict(settings)
     for name in ("alpha", "beta", "nbest", "threads"):
         del values[name]
@@ -141,7 +132,7 @@ def _digest_settings(settings: BeamSettings) -> str:
 
 
 def digest_file(path: str) -> str:
-    """Digest a file: its size and SAMPLES blocks spread over it, which is all of a small one; a model may have many GB."""
+    """Return a digest of a file's size and of SAMPLES blocks spread over it: language models may have many gigabytes."""
     size = os.path.getsize(path)
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

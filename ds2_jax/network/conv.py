@@ -1,12 +1,12 @@
-"""2-D convolution over time and frequency; on CPU it is made of large matrix products, forward and backward.
+"""2-D convolution over time and frequency; on CPU it is computed as large matrix products, forward and backward.
 
-XLA's CPU convolution runs at half the speed of its matrix products, and its gradient slower still. Here time strides
-become channels, the frequency taps of an output bin are gathered into columns, all time taps stand side by side in one
-product, and their shifted results are added up: bin after bin, so that what is gathered stays in the cache. Elsewhere
-(GPU, TPU) XLA's own convolution is used.
+XLA's CPU convolution runs at half the speed of its matrix products, and its gradient is slower still. Here the time
+stride is folded into channels, the frequency taps of an output bin are gathered into columns, and one product computes
+all time taps, whose results are shifted and added. Output bins are computed one after another, so that the gathered
+columns stay in the cache. On other platforms (GPU, TPU), XLA's convolution is used.
 
-Letters: B batch, T time, F frequency, C channels in, O channels out, k taps; U frames and G bins that come out, V frames
-that a product sees, S channels in with the time stride folded in.
+Letters: B batch, T time, F frequency, C input channels, O output channels, k taps; U output frames, G output bins, V
+frames covered by a product, F' padded bins, S input channels with the time stride folded in.
 """
 
 import functools
@@ -19,18 +19,18 @@ Pair = tuple[int, int]
 
 
 def out_size(size, stride: int):
-    """Frames (or bins) after a convolution with odd kernel k and padding (k - 1) / 2.
+    """Return the frames (or bins) after a convolution with odd kernel k and padding (k - 1) / 2.
 
-    Floor((size - 1) / stride) + 1.
+    The result is floor((size - 1) / stride) + 1; `size` is a number or an integer array.
     """
     return (size - 1) // stride + 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
-    """Cross-correlate x [B, T, F, C] with kernel [kt, kf, C, O] (odd kt, kf), padded by half a kernel on each side.
+    """Cross-correlate x [B, T, F, C] with kernel [kt, kf, C, O] (kt and kf odd), padded by half a kernel on each side.
 
-    Returns [B, floor((T-1)/st) + 1, floor((F-1)/sf) + 1, O].
+    Returns [B, U, G, O] with U = floor((T - 1) / st) + 1 and G = floor((F - 1) / sf) + 1.
     """
     products, plain = (functools.partial(f, strides) for f in (_product_forward, _plain))
     return lax.platform_dependent(x, kernel, cpu=products, default=plain)
@@ -71,7 +71,7 @@ def _product_forward(strides: Pair, x: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _product_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.Array):
-    """Gradients of x and kernel, by two products for each output bin."""
+    """Return the gradients of x and kernel, computed by two products for each output bin."""
     wide, pull_x = jax.vjp(lambda x: _widen(x, kernel.shape, strides), x)
     matrix, pull_kernel = jax.vjp(lambda kernel: _by_taps(kernel, strides[0]), kernel)
     (batch, length, _, channels), (_, frames, bins, out) = wide.shape, d_out.shape
@@ -85,8 +85,8 @@ def _product_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax
         columns = _columns(wide, index * strides[1], kf)
         d_matrix += lax.dot_general(columns, shifted, (((0,), (0,)), ((), ())), preferred_element_type=d_matrix.dtype)
         d_columns = (shifted @ matrix.T).reshape(batch, length, kf, channels)
-        d_seen = lax.dynamic_slice_in_dim(d_wide, index * strides[1], kf, axis=2) + d_columns
-        return (d_matrix, lax.dynamic_update_slice_in_dim(d_wide, d_seen, index * strides[1], axis=2)), None
+        d_window = lax.dynamic_slice_in_dim(d_wide, index * strides[1], kf, axis=2) + d_columns
+        return (d_matrix, lax.dynamic_update_slice_in_dim(d_wide, d_window, index * strides[1], axis=2)), None
 
     start = jnp.zeros(matrix.shape, jnp.promote_types(x.dtype, jnp.float32)), jnp.zeros_like(wide)
     (d_matrix, d_wide), _ = lax.scan(output_bin, start, (jnp.arange(bins), d_bins))
@@ -94,20 +94,20 @@ def _product_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax
 
 
 def _widen(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair) -> jax.Array:
-    """[B, T, F, C] -> [B, V, F', S]: padded for every tap, and each stride's frames moved into channels."""
+    """Pad for all taps and fold the time stride into channels: [B, T, F, C] -> [B, V, F', S]."""
     (kt, kf, *_), (st, sf) = kernel_shape, strides
     batch, frames, bins, channels = x.shape
     length = out_size(frames, st) + -(-kt // st) - 1
     before, half = (kt - 1) // 2, (kf - 1) // 2
     after = max(length * st - before - frames, 0)
-    room = max((out_size(bins, sf) - 1) * sf + kf, half + bins)
-    x = jnp.pad(x, ((0, 0), (before, after), (half, room - half - bins), (0, 0)))[:, : length * st]
-    x = x.reshape(batch, length, st, room, channels).transpose(0, 1, 3, 2, 4)
-    return x.reshape(batch, length, room, st * channels)
+    padded_bins = max((out_size(bins, sf) - 1) * sf + kf, half + bins)
+    x = jnp.pad(x, ((0, 0), (before, after), (half, padded_bins - half - bins), (0, 0)))[:, : length * st]
+    x = x.reshape(batch, length, st, padded_bins, channels).transpose(0, 1, 3, 2, 4)
+    return x.reshape(batch, length, padded_bins, st * channels)
 
 
 def _by_taps(kernel: jax.Array, st: int) -> jax.Array:
-    """[kt, kf, C, O] -> [kf*S, taps*O], taps = ceil(kt / st)."""
+    """Arrange a kernel for the product: [kt, kf, C, O] -> [kf*S, taps*O], taps = ceil(kt / st)."""
     kt, kf, channels, out = kernel.shape
     taps = -(-kt // st)
     kernel = jnp.pad(kernel, ((0, taps * st - kt), (0, 0), (0, 0), (0, 0))).reshape(taps, st, kf, channels, out)
@@ -115,6 +115,6 @@ def _by_taps(kernel: jax.Array, st: int) -> jax.Array:
 
 
 def _columns(wide: jax.Array, first: jax.Array, kf: int) -> jax.Array:
-    """[B, V, F', S] -> [B*V, kf*S]: what the taps of one output bin see."""
+    """Gather the inputs of one output bin, whose first tap is at bin `first`: [B, V, F', S] -> [B*V, kf*S]."""
     batch, length, _, channels = wide.shape
     return lax.dynamic_slice_in_dim(wide, first, kf, axis=2).reshape(batch * length, kf * channels)

@@ -1,11 +1,11 @@
-"""The Deep Speech 2 network: convolutions, recurrent layers, a linear layer; a pure function of variables and input.
+"""The Deep Speech 2 network: convolutions, recurrent layers and a linear layer; a pure function of variables and input.
 
 Letters: B batch, T frames, U frames after striding, F frequency, C channels, H hidden, K vocabulary with blank
 (index 0).
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class ConvLayer:
-    """Kernel and stride over (time, frequency) and the channels that come out."""
+    """Kernel and stride over (time, frequency), and the number of output channels."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -30,62 +30,64 @@ class ConvLayer:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Everything that decides the shapes and the arithmetic of the network, besides its input and vocabulary size."""
+    """The section `model` of a config: shapes and arithmetic of the network, except input and vocabulary size.
 
-    conv: tuple[ConvLayer, ...]
-    cell: str
-    rnn_size: int
-    rnn_layers: int
-    bidirectional: bool
-    merge: str
-    share_input: bool
-    activation_clip: float
-    dropout: float
-    norm_momentum: float
-    compute_dtype: str
+    conv: convolutions as text, each kernel/stride:channels in time x frequency. Raises ValueError naming the field, its
+    value and what is allowed.
+    """
+
+    conv: str = "11x41/3x2:32, 11x21/1x2:32"
+    cell: str = "gru"
+    rnn_size: int = 512
+    rnn_layers: int = 3
+    bidirectional: bool = True
+    merge: str = "sum"
+    share_input: bool = False
+    activation_clip: float = 20.0
+    dropout: float = 0.0
+    norm_momentum: float = 0.9
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
-        """Refuse what cannot be built, naming field, value and mend."""
-        for layer in self.conv:
+        """Refuse values that cannot be built."""
+        for layer in self.conv_layers:
             if any(k < 1 or k % 2 == 0 for k in layer.kernel) or any(s < 1 for s in layer.stride) or layer.channels < 1:
                 raise ValueError(
-                    f"config.model.conv: {layer} is not possible; use odd kernels, strides and channels of 1 or more"
+                    f"config.model.conv: {layer} is impossible; use odd kernels, and strides and channels of 1 or more"
                 )
-        _check(bool(self.conv), "conv", self.conv, "give at least one layer, e.g. '11x41/3x2:32'")
         _check(self.cell in CELLS, "cell", self.cell, f"choose one of {', '.join(CELLS)}")
         _check(self.merge in ("sum", "concat"), "merge", self.merge, "choose 'sum' or 'concat'")
         _check(self.rnn_size >= 1, "rnn_size", self.rnn_size, "use 1 or more")
         _check(self.rnn_layers >= 1, "rnn_layers", self.rnn_layers, "use 1 or more")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "use a share from 0 up to, not including, 1")
+        _check(0 <= self.dropout < 1, "dropout", self.dropout, "use a probability of at least 0 and below 1")
         _check(0 <= self.norm_momentum < 1, "norm_momentum", self.norm_momentum, "use 0.9 to 0.999")
         _check(self.activation_clip > 0, "activation_clip", self.activation_clip, "use a positive ceiling such as 20")
         _check(self.compute_dtype in DTYPES, "compute_dtype", self.compute_dtype, f"choose one of {', '.join(DTYPES)}")
 
-    @classmethod
-    def from_config(cls, config: Mapping) -> "ModelSettings":
-        """Read `config.model`; convolutions are text such as '11x41/3x2:32, 11x21/1x2:32' (kernel/stride:channels)."""
-        values = {field.name: config[field.name] for field in dataclasses.fields(cls)}
-        return cls(**{**values, "conv": parse_conv(config["conv"])})
+    @functools.cached_property
+    def conv_layers(self) -> tuple[ConvLayer, ...]:
+        """The convolutions, in order."""
+        return parse_conv(self.conv)
 
     @property
     def time_stride(self) -> int:
-        """Input frames that become one output frame."""
-        return int(np.prod([layer.stride[0] for layer in self.conv]))
+        """Number of input frames for each output frame."""
+        return int(np.prod([layer.stride[0] for layer in self.conv_layers]))
 
     def output_frames(self, frames):
-        """U for T frames; works on numbers and on integer arrays."""
-        for layer in self.conv:
+        """Return U for T input frames, given as a number or an integer array."""
+        for layer in self.conv_layers:
             frames = out_size(frames, layer.stride[0])
         return frames
 
 
-def _check(holds: bool, name: str, value, mend: str) -> None:
-    if not holds:
-        raise ValueError(f"config.model.{name} is {value!r}: {mend}")
+def _check(valid: bool, name: str, value, advice: str) -> None:
+    if not valid:
+        raise ValueError(f"config.model.{name} is {value!r}: {advice}")
 
 
 def parse_conv(text: str) -> tuple[ConvLayer, ...]:
-    """Parse '11x41/3x2:32, 11x21/1x2:32' into layers; ValueError says what was expected."""
+    """Parse text such as '11x41/3x2:32, 11x21/1x2:32' into layers. Raises ValueError with the expected form."""
     layers = []
     for part in text.split(","):
         try:
@@ -102,25 +104,25 @@ def parse_conv(text: str) -> tuple[ConvLayer, ...]:
 
 
 class DeepSpeech2(nn.Module):
-    """Log-mel or linear spectrograms in, one score a symbol and frame out (arXiv:1512.02595, section 3)."""
+    """Network from spectrograms (linear or log-mel) to a score for each frame and symbol (arXiv:1512.02595, section 3)."""
 
     settings: ModelSettings
     vocabulary_size: int
-    remat: bool = False  # compute recurrent layers again going back, instead of keeping what is inside them
+    remat: bool = False  # recompute recurrent layers in the backward pass instead of storing their activations
 
     @nn.compact
     def __call__(self, spectrogram: jax.Array, frames: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         """Map spectrogram [B, T, F] and frames [B] to logits [B, U, K] f32 and lengths [B] i32.
 
-        frames is 0 in rows that only fill the batch. Training needs a 'dropout' key if dropout is on, and changes
-        'batch_stats'. Logits behind an utterance's length mean nothing; those within it do not depend on padding, nor
-        (outside training) on the rest of the batch.
+        frames is 0 in padding rows. Training needs a 'dropout' key if dropout is on, and updates 'batch_stats'. Logits
+        beyond an utterance's length are meaningless; those within it do not depend on padding, nor (except in
+        training) on the rest of the batch.
         """
         s = self.settings
         dtype = DTYPES[s.compute_dtype]
-        inside = jnp.arange(spectrogram.shape[1]) < frames[:, None]  # [B, T]; the first kernel reaches into padding
+        inside = jnp.arange(spectrogram.shape[1]) < frames[:, None]  # [B, T]; the first kernel overlaps padding
         x, lengths = jnp.where(inside[..., None], spectrogram, 0)[..., None].astype(dtype), frames
-        for i, layer in enumerate(s.conv):
+        for i, layer in enumerate(s.conv_layers):
             x, lengths = self._convolve(i, layer, x, lengths, train)
         batch, length, bins, channels = x.shape
         x = x.transpose(1, 0, 2, 3).reshape(length, batch, bins * channels)  # time first: the recurrence slices it
@@ -137,7 +139,7 @@ class DeepSpeech2(nn.Module):
         return logits.transpose(1, 0, 2).astype(jnp.float32), lengths
 
     def _convolve(self, i: int, layer: ConvLayer, x: jax.Array, lengths: jax.Array, train: bool):
-        """Convolve, normalise, clip and blank the padding: [B, T, F, C] -> [B, T', F', C'], lengths [B]."""
+        """Convolve, normalise, clip and zero the padding: [B, T, F, C] -> [B, T', F', C'], lengths [B]."""
         shape = (*layer.kernel, x.shape[-1], layer.channels)
         kernel = self.param(f"conv_{i}", nn.initializers.he_normal(), shape)
         x = conv2d(x, kernel.astype(x.dtype), layer.stride)
@@ -148,7 +150,7 @@ class DeepSpeech2(nn.Module):
 
 
 def init_variables(model: DeepSpeech2, feature_size: int, seed: int) -> dict:
-    """Draw initial parameters and batch statistics; they depend on the seed only, not on a batch."""
+    """Draw initial parameters and batch statistics, which depend only on the seed."""
     frames = 4 * model.settings.time_stride
     spectrogram = jnp.zeros((1, frames, feature_size))
     init = jax.jit(lambda key: model.init(key, spectrogram, jnp.array([frames]), train=False))

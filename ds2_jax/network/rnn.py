@@ -1,8 +1,9 @@
-"""Recurrent layers: one scan for both directions, with a backward pass of their own.
+"""Recurrent layers: one scan for both directions, with a custom backward pass.
 
-The input projection of all frames is one product outside the scan; the scan holds `h @ W_h` and element-wise work
-only. Going back, the scan holds one product and a multiplication; slopes are made before it and the gradient of `W_h`
-after it, for all frames at once. Gates are arrays of their own: XLA's CPU code reads a part of a frame ten times slower.
+The input projection of all frames is one product outside the scan, which contains only `h @ W_h` and element-wise
+operations. The backward scan contains one product and one multiplication; the local derivatives are computed before it
+and the gradient of `W_h` after it, for all frames at once. Gates are separate arrays because XLA's CPU code reads a
+slice of a frame ten times slower than a whole one.
 
 Letters: U frames, D directions (1 or 2), B batch, H hidden units, G gates, X input width.
 """
@@ -14,21 +15,22 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-State = tuple[jax.Array, ...]  # each [D, B, H]; the first one is the layer's output
+State = tuple[jax.Array, ...]  # each [D, B, H]; the first is the layer's output
 Gates = tuple[jax.Array, ...]  # each [D, B, H]
 Cell = Callable[[State, Gates, Gates], State]
 
 
 def simple_rnn(state: State, x: Gates, h: Gates, clip: float = 20.0) -> State:
-    """h' = min(max(x + h, 0), clip), the clipped rectifier of Deep Speech 2 (arXiv:1512.02595, section 3.1)."""
+    """Compute h' = min(max(x + h, 0), clip), the clipped rectifier of Deep Speech 2 (arXiv:1512.02595, section 3.1)."""
     del state
     return (jnp.clip(x[0] + h[0], 0, clip),)
 
 
 def gru(state: State, x: Gates, h: Gates) -> State:
-    """Gated recurrent unit with the reset gate after the recurrent product; gates are reset, update, candidate.
+    """Advance a gated recurrent unit that applies its reset gate after the recurrent product.
 
-    r = sigmoid(x_r + h_r);  z = sigmoid(x_z + h_z);  n = tanh(x_n + r * h_n);  h' = (1 - z) * n + z * h.
+    Gates: reset, update, candidate. r = sigmoid(x_r + h_r);  z = sigmoid(x_z + h_z);  n = tanh(x_n + r * h_n);
+    h' = (1 - z) * n + z * h.
     """
     reset = jax.nn.sigmoid(x[0] + h[0])
     update = jax.nn.sigmoid(x[1] + h[1])
@@ -37,9 +39,9 @@ def gru(state: State, x: Gates, h: Gates) -> State:
 
 
 def lstm(state: State, x: Gates, h: Gates) -> State:
-    """Long short-term memory; gates are input, forget, candidate, output.
+    """Advance a long short-term memory.
 
-    c' = sigmoid(f) * c + sigmoid(i) * tanh(g);  h' = sigmoid(o) * tanh(c').
+    Gates: input, forget, candidate, output. c' = sigmoid(f) * c + sigmoid(i) * tanh(g);  h' = sigmoid(o) * tanh(c').
     """
     i, f, g, o = (a + b for a, b in zip(x, h, strict=True))
     carry = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -54,12 +56,12 @@ CELLS: dict[str, tuple[Cell, int, int]] = {  # function, gates, arrays in the st
 
 
 def _select(mask: jax.Array, new: State, old: State) -> State:
-    """Keep the old state where a frame is padding. mask [D, B]."""
+    """Return the new state for valid frames and the old state for padding. mask [D, B]."""
     return tuple(jnp.where(mask[..., None], n, o) for n, o in zip(new, old, strict=True))
 
 
 def _split(x: jax.Array, gates: int) -> Gates:
-    """[..., G * H] -> G times [..., H]."""
+    """Split the gates: [..., G * H] -> G times [..., H]."""
     return tuple(jnp.split(x, gates, axis=-1))
 
 
@@ -67,11 +69,11 @@ def _split(x: jax.Array, gates: int) -> Gates:
 def scan_cell(
     cell: Cell, projected: Gates, weights: jax.Array, bias: jax.Array, initial: State, mask: jax.Array
 ) -> tuple[jax.Array, State]:
-    """Run a cell over all frames in the order given.
+    """Run a cell over all frames in the given order.
 
-    projected G times [U, D, B, H] is W_x x of every frame, weights [D, H, G * H], bias [D, G * H] (inside the recurrent
-    term), initial states [D, B, H], mask [U, D, B] false in padding, where the state stays as it is. A direction whose
-    padding comes first therefore starts from its initial state at its first real frame. Returns outputs [U, D, B, H]
+    projected: G times [U, D, B, H], W_x x of every frame; weights [D, H, G * H]; bias [D, G * H], inside the recurrent
+    term; initial: states [D, B, H]; mask [U, D, B], false in padding, where the state does not change. A direction whose
+    padding comes first therefore starts from its initial state at its first valid frame. Returns outputs [U, D, B, H]
     and the last state.
     """
     return _scan_forward(cell, projected, weights, bias, initial, mask)[0]
@@ -80,7 +82,7 @@ def scan_cell(
 def _scan_forward(cell, projected, weights, bias, initial, mask):
     def frame(state, inputs):
         x, valid = inputs
-        product = jnp.einsum("dbh,dhg->dbg", state[0], weights)  # one for both directions: a third faster on CPU
+        product = jnp.einsum("dbh,dhg->dbg", state[0], weights)  # both directions at once: a third faster on CPU
         h = _split(product + bias[:, None], len(x))
         new = _select(valid, cell(state, x, h), state)
         return new, (new, h)
@@ -90,10 +92,11 @@ def _scan_forward(cell, projected, weights, bias, initial, mask):
 
 
 def _scan_backward(cell, residuals, gradients):
-    """Pass gradients from frame to frame; what does not depend on them is made for all frames before and after.
+    """Propagate gradients from frame to frame; everything else is computed for all frames before or after the scan.
 
-    A cell works on each unit alone, so its gradient is the arriving one times a slope, one for each array of the state,
-    and a vector of ones draws all slopes out at once. Padding has the slope of standing still.
+    A cell is element-wise, so its gradient is the incoming gradient times a local derivative for each array of the state;
+    a vector-Jacobian product with ones returns the derivatives of all units at once. In padding the state is copied, so
+    its derivative is 1.
     """
     projected, weights, initial, mask, states, recurrent = residuals
     d_outputs, d_last = gradients
@@ -104,10 +107,10 @@ def _scan_backward(cell, residuals, gradients):
     to_state = [tuple(jnp.where(inside, s, float(i == j)) for i, s in enumerate(slopes[j][0])) for j in arrays]
     to_projected = [tuple(jnp.where(inside, s, 0) for s in slopes[j][1]) for j in arrays]
     to_recurrent = [tuple(jnp.where(inside, s, 0) for s in slopes[j][2]) for j in arrays]
-    across = jax.lax.optimization_barrier(weights.transpose(0, 2, 1))  # so it lies in memory: the faster product
+    transposed = jax.lax.optimization_barrier(weights.transpose(0, 2, 1))  # stored transposed: the product is faster
 
     def times(d_state: State, to: list[State]) -> State:
-        """Multiply each gradient of the state by its slopes and add up."""
+        """Multiply each gradient of the state by its slopes and sum."""
         return tuple(sum(d * s for d, s in zip(d_state, of_one, strict=True)) for of_one in zip(*to, strict=True))
 
     def frame(d_state, inputs):
@@ -115,7 +118,7 @@ def _scan_backward(cell, residuals, gradients):
         d_state = (d_state[0] + d_output, *d_state[1:])
         d_h = jnp.concatenate(times(d_state, to_recurrent), axis=-1)
         passed = times(d_state, to_state)
-        return (passed[0] + jnp.einsum("dbg,dgh->dbh", d_h, across), *passed[1:]), d_state
+        return (passed[0] + jnp.einsum("dbg,dgh->dbh", d_h, transposed), *passed[1:]), d_state
 
     d_initial, d_states = jax.lax.scan(frame, d_last, (d_outputs, to_state, to_recurrent), reverse=True)
     d_recurrent = jnp.concatenate(times(d_states, to_recurrent), axis=-1)  # [U, D, B, G * H]
@@ -129,20 +132,20 @@ scan_cell.defvjp(_scan_forward, _scan_backward)
 
 
 def _uniform(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> jax.Array:
-    """Uniform within 1 / sqrt(H), as cuDNN's users do.
+    """Draw uniformly within 1 / sqrt(H), as PyTorch does by default.
 
-    (Orthogonal blocks need a QR, which can deadlock in jit on CPU: jaxlib 0.10.)
+    Orthogonal initialisation needs a QR decomposition, which can deadlock inside jit on CPU (jaxlib 0.10).
     """
     bound = shape[1] ** -0.5
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Recurrent(nn.Module):
-    """One recurrent layer over [U, B, X], masked, uni- or bidirectional.
+    """Masked recurrent layer over [U, B, X], unidirectional or bidirectional.
 
     Attributes: cell (a key of CELLS), hidden H, bidirectional, merge ('sum' or 'concat' of the two directions),
-    share_input (one input projection for both directions, as the original's simple RNN), clip (ceiling of the simple
-    RNN's rectifier).
+    share_input (one input projection for both directions, as in the original's simple RNN), clip (upper limit of the
+    simple RNN's rectifier).
     """
 
     cell: str
@@ -155,7 +158,7 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, initial: State | None = None) -> tuple[jax.Array, State]:
-        """x [U, B, X], mask [U, B] -> outputs [U, B, H or 2H] that are zero in padding, last state ([D, B, H] each)."""
+        """Map x [U, B, X], mask [U, B] to outputs [U, B, H or 2H], zero in padding, and the last state ([D, B, H] each)."""
         function, gates, state_size = CELLS[self.cell]
         if self.cell == "rnn":
             function = _clipped(self.clip)
@@ -166,7 +169,7 @@ class Recurrent(nn.Module):
         w_h = self.param("recurrent_kernel", _uniform, (directions, self.hidden, columns))
         bias = self.param("bias", _bias(self.cell), (directions, columns))
 
-        # x stays [U, B, X] in it: merged into [U * B, X], a batch that is split over devices would be gathered
+        # not reshaped to [U * B, X]: XLA would gather a batch that is split over devices
         product = (x @ w_x.astype(self.dtype)).reshape(frames, batch, copies, columns)
         product = jnp.broadcast_to(product.transpose(0, 2, 1, 3), (frames, directions, batch, columns))
         projected = tuple(_flip_second(gate) for gate in _split(product, gates))
@@ -187,7 +190,7 @@ class Recurrent(nn.Module):
 
 
 def _flip_second(x: jax.Array) -> jax.Array:
-    """Turn the second direction of [U, D, ...] round in time; its padding, now first, is passed over by the mask."""
+    """Reverse the second direction of [U, D, ...] in time; its padding, now first, is skipped by the mask."""
     if x.shape[1] == 1:
         return x
     return jnp.stack([x[:, 0], x[::-1, 1]], axis=1)
@@ -195,12 +198,12 @@ def _flip_second(x: jax.Array) -> jax.Array:
 
 @functools.cache
 def _clipped(clip: float) -> Cell:
-    """Return one function object for each ceiling, so that jit sees the same static argument again."""
+    """Return the same function object for the same limit, so that jit recognises the static argument."""
     return functools.partial(simple_rnn, clip=clip)
 
 
 def _bias(cell: str) -> Callable:
-    """Zero, but 1 for the LSTM's forget gate (Jozefowicz et al. 2015, section 2.2)."""
+    """Return an initialiser: zeros, but ones for the LSTM's forget gate (Jozefowicz et al. 2015, section 2.2)."""
 
     def init(key, shape, dtype=jnp.float32):
         zeros = jnp.zeros(shape, dtype)

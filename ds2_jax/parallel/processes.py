@@ -1,7 +1,7 @@
-"""Several processes as one program: their start, what they have to agree on, what they tell each other, and their end.
+"""Run several processes as one program: start, checks that all agree, exchange of values, and a common end.
 
-One process alone does none of it, and every function here works for it, too. Small things go through JAX's coordination
-service (kept by process 0), large ones through the devices.
+Every function also works for a single process, where it does nothing or returns its own value. Small values are exchanged
+through JAX's coordination service (hosted by process 0), large ones through the devices.
 """
 
 import contextlib
@@ -19,20 +19,27 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed as runtime  # its client is public nowhere else
+from jax._src import distributed as runtime  # JAX has no public access to the client
 
 from ds2_jax.parallel import discovery, watch
-from ds2_jax.parallel.discovery import Place
+from ds2_jax.parallel.discovery import ProcessInfo
 from ds2_jax.parallel.watch import Watch
 
-START_S = 300  # for all processes to come together; DS2_START_S overrides it
-HEARTBEAT_S = 100  # after which JAX itself aborts the others; watch.LOST_S is sooner, and names who is gone
-WAIT_MS = 24 * 3600 * 1000  # in a barrier: the watch ends this process if one of the others is gone
-CHUNK_BYTES = 4 << 20  # of what a process hands to the others at once
-BROKEN = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "Connection reset", "Broken pipe")
-# Settings that name a file, whose content counts.
-FILES = ("config.augment.file", "config.features.stats", "config.vocabulary")
-SOURCES = ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs")
+START_S = 300  # limit for all processes to connect; DS2_START_S overrides it
+JAX_TIMEOUT_S = 100  # without a heartbeat, after which JAX aborts; watch.LOST_S is shorter and reports the lost process
+WAIT_MS = 24 * 3600 * 1000  # limit of a barrier; the watch ends this process earlier if another one is lost
+CHUNK_BYTES = 4 << 20  # most that a process sends at once
+CONNECTION_ERRORS = (  # parts of the messages of JAX and its libraries
+    "Gloo",
+    "NCCL",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "coordination service",
+    "Connection reset",
+    "Broken pipe",
+)
+FILES = ("config.augment.file", "config.features.stats", "config.vocabulary")  # compared by content, not by path
+SOURCES = ("ds2_jax", "input_pipeline", "decoding")
 
 logger = logging.getLogger("ds2_jax")
 
@@ -40,61 +47,62 @@ T = TypeVar("T")
 
 
 class _Run:
-    """What this process knows of the run: one object for the whole program."""
+    """State of the run in this process; one for the whole program."""
 
-    met = False  # the others
+    connected = False  # to the other processes
     watch: Watch | None = None
     names: tuple[str, ...] = ("this process",)
-    calls = 0  # of exchanges: each has a name of its own
+    exchanges = 0  # so far; the number makes the name of each exchange unique
 
 
 def rank() -> int:
-    """Number of this process, from 0; starts no device."""
+    """Return the number of this process, from 0, without initialising devices."""
     return runtime.global_state.process_id if _client() is not None else 0
 
 
 def count() -> int:
-    """How many processes there are; starts no device."""
+    """Return the number of processes, without initialising devices."""
     return runtime.global_state.num_processes if _client() is not None else 1
 
 
 def _client() -> Any:
-    """Return the connection to JAX's coordination service; None for a process alone."""
+    """Return the connection to JAX's coordination service; None for a single process."""
     return runtime.global_state.client
 
 
 def name(process: int) -> str:
-    """Name a process for a message: its number and machine."""
+    """Return the name of a process for messages: its number and machine."""
     return _Run.names[process]
 
 
 def prefix() -> str:
-    """What each line of this process begins with, where there are several."""
+    """Return the prefix of this process's log lines; '' for a single process."""
     return f"[{rank()}/{count()}] " if count() > 1 else ""
 
 
-def start(flags: Mapping[str, str]) -> None:
-    """Join the other processes, if there are any (ds2_jax/parallel/discovery.py), before the first use of a device.
+def join(flags: Mapping[str, str]) -> None:
+    """Connect to the other processes, if any (ds2_jax/parallel/discovery.py), before the first use of a device.
 
-    flags: those of main.py, '' where not given. Raises ValueError where there are not as many processes or devices as
-    `expect_processes` and `expect_devices` say.
+    flags: those of main.py, '' if not given. Raises ValueError if the number of processes or devices differs from
+    `expect_processes` or `expect_devices`.
     """
     expect_processes, expect_devices = (
-        discovery.expected(f"expect_{what}", flags) for what in ("processes", "devices")
+        discovery.expected_count(f"expect_{what}", flags) for what in ("processes", "devices")
     )
-    place = discovery.find(flags, on_tpu=_on_tpu())
-    if place is not None:
-        _connect(place)
+    info = discovery.discover(flags, on_tpu=_on_tpu())
+    if info is not None:
+        _connect(info)
     if expect_processes and count() != expect_processes:
         raise ValueError(
-            f"{expect_processes} processes were expected and {count()} found together: start them with one launcher "
+            f"{expect_processes} processes were expected, but {count()} connected: start them with one launcher "
             "(docs/distributed.md), or correct --expect_processes"
         )
     if expect_devices and jax.device_count() != expect_devices:
-        found = ", ".join(str(device) for device in jax.local_devices())
+        local = ", ".join(str(device) for device in jax.local_devices())
         raise ValueError(
-            f"{expect_devices} devices were expected and {jax.device_count()} found (here: {found}): ask the launcher for "
-            "more, see whether `python -m ds2_jax.cli.check_device` finds them, or correct --expect_devices"
+            f"{expect_devices} devices were expected, but JAX found {jax.device_count()} (here: {local}): request the "
+            "missing ones from the launcher, check this machine's with `python -m ds2_jax.cli.check_device`, or correct "
+            "--expect_devices"
         )
 
 
@@ -104,75 +112,79 @@ def _on_tpu() -> bool:
     return running_in_cloud_tpu_vm and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
 
 
-def _connect(place: Place) -> None:
-    """Start JAX's distributed runtime and the watch over the others."""
-    seconds = discovery.number(os.environ, "DS2_START_S") or START_S
-    where = place.coordinator or f"the place that {place.found_in} names"
-    number, size = ("?" if value is None else value for value in (place.process, place.processes))
-    if place.process == 0 and place.coordinator:
-        _refuse_taken_port(place.coordinator)
-    if place.process != 0:  # one bar is enough; tqdm reads this as it is imported
+def _connect(info: ProcessInfo) -> None:
+    """Start JAX's distributed runtime and the watch over the other processes."""
+    seconds = discovery.read_integer(os.environ, "DS2_START_S") or START_S
+    rank_or_unknown, size = ("?" if value is None else value for value in (info.process, info.processes))
+    line_prefix = f"[{rank_or_unknown}/{size}]"
+    if info.process == 0 and info.coordinator:
+        _require_free_port(info.coordinator)
+    if info.process != 0:  # one progress bar is enough; tqdm reads this when it is imported
         os.environ.setdefault("TQDM_DISABLE", "1")
     print(
-        f"[{number}/{size}] {socket.gethostname()}, process {os.getpid()}: meeting the others at {where}",
+        f"{line_prefix} {socket.gethostname()}, process {os.getpid()}: connecting to the others at {_address(info)}",
         file=sys.stderr,
         flush=True,
     )
-    unknown = _why_unknown(place)
-    if unknown:  # in a cluster it may become known
-        print(f"[{number}/{size}] {unknown}: asking for {seconds} s (DS2_START_S)", file=sys.stderr, flush=True)
+    unresolved = _describe_unresolved(info)
+    if unresolved:  # in a starting cluster, the name may become available
+        print(f"{line_prefix} {unresolved}: retrying for {seconds} s (DS2_START_S)", file=sys.stderr, flush=True)
 
-    def judge() -> None:
+    def explain() -> None:
         if _Run.watch is not None:
-            _Run.watch.judge_abort()
-        elif not _Run.met:
-            watch.end_at_once(watch.RETRY, _why_alone(place, seconds), rank(), count())
+            _Run.watch.explain_abort()
+        elif not _Run.connected:
+            watch.exit_now(watch.RETRY, _describe_failed_start(info, seconds), rank(), count())
 
-    watch.on_abort(judge)
+    watch.on_abort(explain)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: ds2_jax/parallel/stopping.py
-    explicit = place.coordinator is not None
+    jax.config.update("jax_enable_preemption_service", False)  # ds2_jax/parallel/stopping.py handles SIGTERM
+    explicit = info.coordinator is not None
     jax.distributed.initialize(
-        coordinator_address=place.coordinator,
-        num_processes=place.processes,
-        process_id=place.process,
-        local_device_ids=place.devices,
+        coordinator_address=info.coordinator,
+        num_processes=info.processes,
+        process_id=info.process,
+        local_device_ids=info.devices,
         cluster_detection_method="deactivate" if explicit else None,
         initialization_timeout=seconds,
-        heartbeat_timeout_seconds=HEARTBEAT_S,
+        heartbeat_timeout_seconds=JAX_TIMEOUT_S,
     )
-    _Run.met = True
+    _Run.connected = True
     if count() == 1:
         return
     _Run.names = tuple(f"process {r} ({host})" for r, host in enumerate(exchange(socket.gethostname())))
     _Run.watch = Watch(_client(), rank(), list(_Run.names), str(runtime.global_state.coordinator_address))
-    jax.devices()  # makes the processes' devices known to each other: all wait for all, so it is done here
+    jax.devices()  # exchanges the processes' devices; all wait for all, so it is done here
 
 
-def _why_unknown(place: Place) -> str:
-    """Say why the coordinator's machine cannot be found; '' where it can."""
-    host, _, _ = (place.coordinator or "").rpartition(":")
+def _address(info: ProcessInfo) -> str:
+    return info.coordinator or f"the address that {info.source} provides"
+
+
+def _describe_unresolved(info: ProcessInfo) -> str:
+    """Return a message if the coordinator's host name cannot be resolved, else ''."""
+    host, _, _ = (info.coordinator or "").rpartition(":")
     try:
         socket.getaddrinfo(host.strip("[]") or None, 0)
     except OSError as error:
-        return f"{host} of --coordinator={place.coordinator} is no machine that is known here ({error.strerror})"
+        return f"the host {host} of --coordinator={info.coordinator} cannot be resolved ({error.strerror})"
     return ""
 
 
-def _why_alone(place: Place, seconds: int) -> str:
-    """Say why the processes did not meet."""
-    unknown = _why_unknown(place)
-    if unknown:
-        return unknown
-    size, where = place.processes or "", place.coordinator or f"the place that {place.found_in} names"
+def _describe_failed_start(info: ProcessInfo, seconds: int) -> str:
+    """Return a message for processes that did not all connect."""
+    unresolved = _describe_unresolved(info)
+    if unresolved:
+        return unresolved
     return (
-        f"the {size} processes did not come together at {where} within {seconds} s (DS2_START_S): those are missing whose "
-        "logs lack the line 'meeting the others'; where none lacks it, two say the same number there, or other places"
+        f"the {info.processes or ''} processes did not all connect at {_address(info)} within {seconds} s (DS2_START_S): a "
+        "process whose log lacks the line 'connecting to the others' did not start; if all have it, compare the numbers "
+        "and addresses in these lines"
     )
 
 
-def _refuse_taken_port(coordinator: str) -> None:
-    """Raise where another program listens there already: JAX would crash."""
+def _require_free_port(coordinator: str) -> None:
+    """Raise OSError if another program listens on the port, which would crash JAX."""
     port = int(coordinator.rpartition(":")[2])
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
     with contextlib.closing(socket.socket(family)) as probe:
@@ -181,18 +193,18 @@ def _refuse_taken_port(coordinator: str) -> None:
             probe.bind(("", port))
         except OSError as error:
             raise OSError(
-                f"port {port} of --coordinator={coordinator} is taken ({error.strerror}); use another"
+                f"port {port} of --coordinator={coordinator} is in use ({error.strerror}): choose another port"
             ) from error
 
 
-def introduce(settings: Mapping[str, Any]) -> None:
-    """Log how many processes, machines and devices there are; raise ValueError where not all are started alike.
+def require_same_start(settings: Mapping[str, Any]) -> None:
+    """Log the numbers of processes, machines and devices; raise ValueError if the processes were started differently.
 
-    settings: nested, that all processes have to share, besides the program's version and the number of devices.
+    settings: nested; must be the same in all processes, like the program's version and the number of devices.
     """
     if count() == 1:
         return
-    require_same(lambda: code_version() | _described(dict(_flat(settings))))
+    require_same(lambda: code_version() | _describe_settings(dict(_flatten(settings))))
     devices = exchange(str(jax.local_device_count()))
     if len(set(devices)) > 1:
         _refuse_differences("devices", [{"devices": number} for number in devices])
@@ -202,8 +214,8 @@ def introduce(settings: Mapping[str, Any]) -> None:
     logger.info("%d processes on %d machine(s), %d devices: %s", count(), machines, jax.device_count(), listed)
 
 
-def _described(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Word settings [by their full names] and the files that they name, for a comparison."""
+def _describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings (by full name) and digests of the files that they refer to, as text to compare."""
     values = {name: repr(value) for name, value in settings.items()} | {"--num_processes": str(count())}
     for name in FILES:
         if settings.get(name) and os.path.isfile(settings[name]):
@@ -211,16 +223,16 @@ def _described(settings: Mapping[str, Any]) -> dict[str, str]:
     return values
 
 
-def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{name}.")
+            yield from _flatten(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
 
 
 def exchange(text: str) -> list[str]:
-    """Return the short texts of all processes, by rank; every process has to call it, and waits for all others."""
+    """Return the short texts of all processes, by rank. Every process must call it, and waits for all others."""
     if count() == 1:
         return [text]
     client, folder = _client(), _next_name()
@@ -235,12 +247,12 @@ def barrier() -> None:
 
 
 def _next_name() -> str:
-    _Run.calls += 1
-    return f"ds2/exchange/{_Run.calls}"
+    _Run.exchanges += 1
+    return f"ds2/exchange/{_Run.exchanges}"
 
 
 def require_same(values: Callable[[], Mapping[str, str]]) -> None:
-    """Raise ValueError, everywhere, where a process has other values; it names process, setting and both values."""
+    """Raise ValueError in all processes if their values differ, naming the process, the setting and both values."""
     if count() == 1:
         return
     text = json.dumps(values(), sort_keys=True)
@@ -248,33 +260,35 @@ def require_same(values: Callable[[], Mapping[str, str]]) -> None:
         _refuse_differences("values", [json.loads(other) for other in exchange(text)])
 
 
-def _refuse_differences(what: str, found: list[dict[str, str]]) -> NoReturn:
-    texts = [json.dumps(values, sort_keys=True) for values in found]
-    usual = found[texts.index(Counter(texts).most_common(1)[0][0])]  # process 0's, where as many have another
-    odd = [process for process, values in enumerate(found) if values != usual]
+def _refuse_differences(what: str, by_rank: list[dict[str, str]]) -> NoReturn:
+    texts = [json.dumps(values, sort_keys=True) for values in by_rank]
+    most_common = Counter(texts).most_common(1)[0][0]  # of equally frequent ones, that of the lowest rank
+    usual = by_rank[texts.index(most_common)]
+    deviating = [process for process, values in enumerate(by_rank) if values != usual]
     lines = []
-    for name in sorted({name for values in found for name in values}):
-        others = [process for process in odd if found[process].get(name) != usual.get(name)]
+    for name in sorted({name for values in by_rank for name in values}):
+        others = [process for process in deviating if by_rank[process].get(name) != usual.get(name)]
         if others:
-            named = ", ".join(_Run.names[process] for process in others)
-            lines.append(f"{name} is {found[others[0]].get(name)} in {named}, and {usual.get(name)} in the others")
+            names = ", ".join(_Run.names[process] for process in others)
+            lines.append(f"{name} is {by_rank[others[0]].get(name)} in {names}, but {usual.get(name)} in the others")
     raise ValueError(
         f"the processes have different {what}: {'; '.join(lines)}. Start all with the same command, code and files"
     )
 
 
 def code_version() -> dict[str, str]:
-    """Digest the source files, and name the libraries that decide numbers."""
+    """Return a digest of the source files, and the versions of the libraries that affect the numbers."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for name in SOURCES:
-        for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
+        tree = os.walk(root / name, followlinks=True)  # in a checkout, the recipes are behind a link
+        for file in sorted(Path(folder, file) for folder, _, files in tree for file in files if file.endswith(".py")):
             digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return {"source files (digest)": digest.hexdigest()[:16], "jax": jax.__version__, "numpy": np.__version__}
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """Let process 0 make something and hand it to all."""
+def broadcast(make: Callable[[], T]) -> T:
+    """Return the value that `make` returns in process 0, in all processes."""
     if count() == 1:
         return make()
     client, name = _client(), _next_name()
@@ -286,9 +300,9 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def gather(value: T, *, everywhere: bool = True) -> list[T]:
-    """Return the values of all processes, of any size, by rank; every process has to call it at the same place.
+    """Return the values of all processes, of any size, by rank. Every process must call it at the same point.
 
-    everywhere: else process 0 alone keeps them, and the others return none.
+    everywhere: if false, only process 0 keeps the values, and the others return [].
     """
     if count() == 1:
         return [value]
@@ -300,7 +314,7 @@ def gather(value: T, *, everywhere: bool = True) -> list[T]:
     parts: list[list[bytes]] = [[] for _ in sizes] if keeps else []
     for begin in range(0, max(sizes), CHUNK_BYTES):
         left = int(max(sizes)) - begin
-        width = min(CHUNK_BYTES, 1 << max(left - 1, 1).bit_length())  # few shapes: each is compiled
+        width = min(CHUNK_BYTES, 1 << max(left - 1, 1).bit_length())  # few shapes, since each is compiled
         chunk = np.zeros(width, np.uint8)
         mine = data[begin : begin + width]
         chunk[: len(mine)] = mine
@@ -310,41 +324,41 @@ def gather(value: T, *, everywhere: bool = True) -> list[T]:
                 part.append(row.tobytes())
     if not keeps:
         return []
-    found = [pickle.loads(b"".join(part)[:size]) for part, size in zip(parts, sizes, strict=True)]
-    return [value for _, value in sorted(found, key=lambda pair: pair[0])]
+    pairs = [pickle.loads(b"".join(part)[:size]) for part, size in zip(parts, sizes, strict=True)]
+    return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
 
 
-def note(doing: str) -> None:
-    """Note that this process goes on, and with what; said of it where the others have to wait."""
+def report_progress(activity: str) -> None:
+    """Record that this process made progress, and what it does now, for messages of processes that wait for it."""
     if _Run.watch is not None:
-        _Run.watch.note(doing)
+        _Run.watch.report_progress(activity)
 
 
 @contextlib.contextmanager
-def moving(stall_s: float) -> Iterator[None]:
-    """End this process, naming who is behind, where there was no note for so long (0: never)."""
-    with _Run.watch.moving(stall_s) if _Run.watch is not None else contextlib.nullcontext():
+def expect_progress(stall_s: float) -> Iterator[None]:
+    """End this process, reporting the slowest one, if no progress is reported for `stall_s` seconds; 0: no limit."""
+    with _Run.watch.expect_progress(stall_s) if _Run.watch is not None else contextlib.nullcontext():
         yield
 
 
-def leave(code: int, message: str) -> NoReturn:
-    """End this process with a message; the others end, too, and name it."""
+def abort(code: int, message: str) -> NoReturn:
+    """End this process with a message; the other processes end too and report it."""
     if _Run.watch is not None:
-        _Run.watch.say_goodbye(code, message)
-    watch.end_at_once(code, message, rank(), count())
+        _Run.watch.announce_exit(code, message)
+    watch.exit_now(code, message, rank(), count())
     raise AssertionError  # not reached
 
 
-def blame(error: BaseException) -> None:
-    """Find out who is gone where an error says that a connection broke: then end, naming it; else return."""
-    if _Run.watch is not None and any(word in str(error) for word in BROKEN):
+def explain_broken_connection(error: BaseException) -> None:
+    """End this process with the name of the lost process if an error means that a connection broke; else return."""
+    if _Run.watch is not None and any(text in str(error) for text in CONNECTION_ERRORS):
         line = str(error).splitlines()[0]
-        print(f"{prefix()}a connection broke ({line}): finding out who is gone", file=sys.stderr, flush=True)
-        _Run.watch.wait_for_verdict()
+        print(f"{prefix()}a connection broke ({line}): looking for the lost process", file=sys.stderr, flush=True)
+        _Run.watch.wait_for_cause()
 
 
 def finish() -> None:
-    """End together, after the last collective."""
+    """Shut down together with the other processes, after the last collective."""
     if _Run.watch is not None:
         barrier()
         _Run.watch.end()

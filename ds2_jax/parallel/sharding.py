@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of all devices; batches split over it, the state on each device, or split over some of them."""
+"""Place arrays on a mesh of all devices: batches are split over it, the state is replicated or split over one axis."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,35 +8,40 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 DATA, FSDP = "data", "fsdp"
-SMALL = 1 << 14  # numbers; smaller arrays are whole on each device: a message costs more than their memory
+SMALL = 1 << 14  # elements; smaller arrays are replicated: a message costs more than their memory
 
 T = TypeVar("T")
 
 
 def make_mesh(fsdp: int = 1) -> Mesh:
-    """Put all devices of all hosts on two axes; the parameters are split over the second one, the batch over both.
+    """Arrange all devices of all hosts in two axes: parameters are split over the second, batches over both.
 
-    Devices of a host lie side by side, so that its rows of a batch do, and so that parameters are gathered within a host
-    where `fsdp` divides its devices. Raises ValueError where it does not divide all devices.
+    Devices of a host are adjacent, so that its rows of a batch are too, and parameters are gathered within a host if
+    `fsdp` divides its devices. Raises ValueError if `fsdp` does not divide the number of devices.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp < 1 or len(devices) % fsdp:
-        raise ValueError(f"config.mesh.fsdp is {fsdp}: use a divisor of the {len(devices)} devices there are")
+        raise ValueError(f"config.mesh.fsdp is {fsdp}: use a divisor of the {len(devices)} devices")
     return Mesh(np.array(devices).reshape(-1, fsdp), (DATA, FSDP))
 
 
+def local_mesh() -> Mesh:
+    """Arrange the devices of this process in one axis, for work that the processes divide among themselves."""
+    return Mesh(np.array(jax.local_devices()), (DATA,))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Return the sharding that keeps a whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_row(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that splits the first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def of_state(state: Any, mesh: Mesh) -> Any:
-    """Say for each array of a state where it lives: on every device, or its longest axis that allows it split over fsdp."""
+def state_sharding(state: Any, mesh: Mesh) -> Any:
+    """Return the sharding of each array: split over fsdp along the longest axis that it divides, else replicated."""
     return jax.tree.map(lambda array: NamedSharding(mesh, _split(array.shape, mesh.shape.get(FSDP, 1))), state)
 
 
@@ -48,11 +53,11 @@ def _split(shape: tuple[int, ...], parts: int) -> PartitionSpec:
     return PartitionSpec(*[FSDP if axis == longest else None for axis in range(len(shape))])
 
 
-def gatherer(mesh: Mesh) -> Callable[[T], T]:
-    """Return a function that makes whole parameters of split ones, inside jit; their gradient is summed, then split again.
+def make_gather(mesh: Mesh) -> Callable[[T], T]:
+    """Return a function for use inside jit that gathers split parameters; their gradient is summed, then split again.
 
-    Said outright in this order, or the compiler splits and sends activations, which are larger; on accelerators it makes one
-    message of sum and split. (ZeRO, arXiv:1910.02054, stage 3.)
+    The constraints fix this order: otherwise the compiler splits and sends activations, which are larger. On accelerators,
+    sum and split become one message (ZeRO stage 3, arXiv:1910.02054).
     """
     whole = replicated(mesh)
     if mesh.shape.get(FSDP, 1) == 1:
@@ -64,16 +69,24 @@ def gatherer(mesh: Mesh) -> Callable[[T], T]:
 
     def backward(_, gradient):
         summed = jax.lax.with_sharding_constraint(gradient, jax.tree.map(lambda _: whole, gradient))
-        return (jax.lax.with_sharding_constraint(summed, of_state(gradient, mesh)),)
+        return (jax.lax.with_sharding_constraint(summed, state_sharding(gradient, mesh)),)
 
     gather.defvjp(lambda tree: (gather(tree), None), backward)
     return gather
 
 
-def place(tree: T, shardings: Any) -> T:
-    """Put arrays that all processes hold alike where `shardings` (a tree like it, or one for all) says.
+def share_of_rows(mesh: Mesh, micro_batches: int = 1) -> tuple[int, int, int]:
+    """Return what the rows of a batch are rounded up to, the number of this process, and how many processes there are.
 
-    Without comparing them between the processes, as jax.device_put would.
+    micro_batches: into which a batch is divided, to be computed one after the other.
+    """
+    return mesh.size * micro_batches, jax.process_index(), jax.process_count()
+
+
+def put(tree: T, shardings: Any) -> T:
+    """Place arrays that are the same in all processes; shardings: a tree like `tree`, or one sharding for all.
+
+    The processes' values are not compared, as jax.device_put would do.
     """
     if isinstance(shardings, NamedSharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
@@ -88,19 +101,21 @@ def place(tree: T, shardings: Any) -> T:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Make global arrays of this process's rows of a batch; row counts are multiples of its devices."""
-    sharding = by_row(mesh)
+    """Assemble global arrays from this process's rows of a batch, whose number is a multiple of its devices."""
+    sharding = row_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
 def to_host(arrays: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-    """Fetch arrays; of those that are split by row, this process's rows."""
+    """Copy arrays to the host; of arrays split by row, this process's rows."""
     if all(array.is_fully_addressable for array in arrays.values()):
         return jax.device_get(arrays)
-    return {name: np.asarray(array) if array.is_fully_replicated else own_rows(array) for name, array in arrays.items()}
+    return {
+        name: np.asarray(array) if array.is_fully_replicated else local_rows(array) for name, array in arrays.items()
+    }
 
 
-def own_rows(array: jax.Array) -> np.ndarray:
-    """Return this process's rows of an array that is split by row, in order."""
+def local_rows(array: jax.Array) -> np.ndarray:
+    """Return this process's rows, in order, of an array split by row."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

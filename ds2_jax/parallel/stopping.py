@@ -1,8 +1,8 @@
-"""When to save and when to stop: wishes of single processes, fulfilled by all of them at the same step.
+"""Decide when to save and when to stop: any process may request it; all act on the same step.
 
-A signal may reach one process only, and clocks differ; but all write a checkpoint together, and whoever leaves a collective
-alone hangs the others. So each process hands in its wishes with every step, the devices add them up, and the sum is read
-some steps later, when it is there: nobody waits for it.
+A signal may reach only one process, and clocks differ; but all processes write a checkpoint together, and one that leaves
+a collective alone blocks the others. So each process submits its requests with every step, the devices sum them, and the
+sum is read some steps later, when it is available without waiting.
 """
 
 import collections
@@ -16,11 +16,11 @@ from ds2_jax.parallel import processes, sharding
 
 logger = logging.getLogger("ds2_jax")
 
-LAG = 2  # steps from a wish to its fulfilment, where there are several processes
+LAG = 2  # steps from a request to its execution, in runs of several processes
 
 
 class Stopped(Exception):
-    """All processes stop, since one of them got a signal; after step `step` where training did."""
+    """All processes stop because one received a signal; `step` is the last step of a stopped training, else None."""
 
     def __init__(self, number: int, step: int | None = None):
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -28,70 +28,71 @@ class Stopped(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A second signal came before what the first one asked for was done: the program ends at once."""
+    """A second signal arrived before the first was handled: the program ends immediately."""
 
     def __init__(self, number: int):
-        super().__init__(f"a second signal, {signal.Signals(number).name}: ended at once, without a checkpoint")
+        super().__init__(f"received a second signal, {signal.Signals(number).name}: ended without a checkpoint")
         self.signal = number
 
 
 class Stopping:
-    """Listens to SIGTERM and SIGINT while it is entered; a second one ends the program at once.
+    """Context that handles SIGTERM and SIGINT; a second signal ends the program immediately.
 
-    Attribute stop: the signal that all agreed to stop for, 0 until then (SIGTERM if any process got one, else SIGINT).
+    Attribute stop: 0, or the signal for which all processes stop (SIGTERM if any received it, else SIGINT).
     """
 
     def __init__(self, mesh: jax.sharding.Mesh):
         self.stop = 0
         self._received = 0
         self._pending: collections.deque[jax.Array] = collections.deque()
-        self._rows = sharding.by_row(mesh)
+        self._rows = sharding.row_sharding(mesh)
         self._local_devices = mesh.size // processes.count()
-        self._sum = jax.jit(lambda wishes: wishes.sum(0), out_shardings=sharding.replicated(mesh))
+        self._sum = jax.jit(lambda requests: requests.sum(0), out_shardings=sharding.replicated(mesh))
 
     def __enter__(self) -> "Stopping":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = signal.SIGTERM, signal.SIGINT
+        self._previous_handlers = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame) -> None:
+    def _receive(self, number: int, frame) -> None:
         del frame
         if self._received:
             raise Interrupted(number)
         self._received = number
-        logger.warning("%s: what has to be saved is saved, then this ends", signal.Signals(number).name)
+        logger.warning("received %s: stopping as soon as unsaved work is saved", signal.Signals(number).name)
 
     def agree(self, *, save: bool = False) -> bool:
-        """Hand in this process's wishes; return whether all save now, and set `stop`. All call it equally often.
+        """Submit this process's requests; return whether all save now, and set `stop`. All must call it equally often.
 
-        save: a checkpoint is wanted (of process 0; of the others it is not asked).
+        save: request a checkpoint; only process 0's request counts.
         """
         if processes.count() == 1:
             self.stop = self._received
             return save
-        mine = [save and processes.rank() == 0, self._received == signal.SIGTERM, self._received == signal.SIGINT]
-        wishes = np.zeros((self._local_devices, len(mine)), np.int32)
-        wishes[0] = mine
-        self._pending.append(self._sum(jax.make_array_from_process_local_data(self._rows, wishes)))
+        own = [save and processes.rank() == 0, self._received == signal.SIGTERM, self._received == signal.SIGINT]
+        requests = np.zeros((self._local_devices, len(own)), np.int32)
+        requests[0] = own
+        self._pending.append(self._sum(jax.make_array_from_process_local_data(self._rows, requests)))
         if len(self._pending) <= LAG:
             return False
-        wanted, terminate, interrupt = np.asarray(self._pending.popleft())
+        saves, terminate, interrupt = np.asarray(self._pending.popleft())
         self.stop = self.stop or (signal.SIGTERM if terminate else signal.SIGINT if interrupt else 0)
-        if wanted:
-            self._pending.clear()  # the same wish, handed in again since
-        return bool(wanted)
+        if saves:
+            self._pending.clear()  # they repeat the same request
+        return bool(saves)
 
-    def check(self) -> None:
-        """Raise Stopped where all are to stop: for loops with nothing to save."""
+    def raise_if_stopped(self) -> None:
+        """Raise Stopped once all processes agree to stop; for loops with nothing to save."""
         self.agree()
         if self.stop:
             raise Stopped(self.stop)
 
-    def check_at_once(self) -> None:
-        """Raise Stopped where any process got a signal so far: all wait here for all, so not for loops of steps."""
+    def raise_if_signalled(self) -> None:
+        """Raise Stopped if any process has received a signal; all wait for all, so it is too slow for loops of steps."""
         received = [int(number) for number in processes.exchange(str(int(self._received)))]
         if any(received):
             raise Stopped(signal.SIGTERM if signal.SIGTERM in received else signal.SIGINT)

@@ -1,7 +1,8 @@
-"""How a model is decoded: `config.decode`, completed by what the bundle `config.restore` brings along.
+"""Settings of decoding: those that were given, completed by those of a bundle.
 
-A bundle with a language model holds `lm.bin` (or `lm.arpa`), `unigrams.txt` where its words are named apart, and
-`decode.json`, settings that were tuned with it. They hold for that language model, and where config.decode leaves them unset.
+A bundle with a language model contains `lm.bin` (or `lm.arpa`), `unigrams.txt` if its words are listed separately, and
+`decode.json`, the settings tuned with it. These apply only to that language model, and only to settings that were not
+given.
 """
 
 import dataclasses
@@ -16,55 +17,50 @@ from decoding.search import beam
 from decoding.search.beam import Engine
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle
+from ds2_jax.artifacts.load import resolve_model
 
 logger = logging.getLogger("ds2_jax")
 
-NO_MODEL = "none"  # config.decode.lm where a bundle's own language model is not wanted
+NO_MODEL = "none"  # value of `lm`: do not use the bundle's language model
 MODELS = {"binary": "lm.bin", "arpa": "lm.arpa", "gzip": "lm.arpa.gz"}
 UNIGRAMS = "unigrams.txt"
 SETTINGS = "decode.json"
-LOCAL = ("lm", "unigrams", "hot_words", "nbest", "threads")  # that do not travel with a bundle
+LOCAL = ("lm", "unigrams", "hot_words", "nbest", "threads")  # not written to a bundle's decode.json
 
 
-def read_settings(config: Mapping) -> BeamSettings:
-    """Return the settings to decode with; engine `auto` where there is a language model, else `greedy`.
+def complete(given: Mapping[str, Any], model: str) -> BeamSettings:
+    """Return the settings of decoding; the default engine is `auto` with a language model, else `greedy`.
 
-    Raises ValueError naming field, value and mend.
+    given: fields of BeamSettings by name; None and '' count as not given. model: the path of the model, which may be a
+    bundle. Raises ValueError naming the field, its value and what to do.
     """
-    asked = {name: config["decode"][name] for name in _field_names()}
-    chosen = {name: value for name, value in asked.items() if value is not None and value != ""}
+    chosen = {name: value for name, value in given.items() if value is not None and value != ""}
     if chosen.get("lm") == NO_MODEL:
         del chosen["lm"]
     elif "lm" not in chosen:
-        chosen = _of_bundle(config["restore"]) | chosen
+        chosen = _bundle_settings(model) | chosen
     chosen.setdefault("engine", "auto" if chosen.get("lm") else "greedy")
     return BeamSettings(**chosen)
 
 
-def make_engine(config: Mapping, meta: ModelMeta) -> Engine | None:
-    """Build the engine for a model; None for greedy decoding, which needs no probabilities but the best. Raises ValueError."""
-    settings = read_settings(config)
-    if settings.engine == "greedy":
-        return None
+def make_engine(settings: BeamSettings, meta: ModelMeta) -> Engine:
+    """Build the engine that decodes a model's output. Raises ValueError if the settings do not fit the model."""
     engine = beam.make_engine(meta.vocabulary, settings, meta.output_frame_s)
-    logger.info("decoding: %s", describe(settings, engine.name))
+    if engine.name != "greedy":
+        logger.info("decoding: %s", describe(settings, engine.name))
     return engine
 
 
 def describe(settings: BeamSettings, engine: str) -> str:
-    """Say in one line how is decoded."""
+    """Describe decoding in one line: engine, language model, weights and beam."""
+    if engine == "greedy":
+        return engine
     model = f"{settings.lm}, alpha {settings.alpha:g}, beta {settings.beta:g}" if settings.lm else "no language model"
     return f"{engine}, {model}, beam {settings.beam_size}"
 
 
-def describe_of(config: Mapping, engine: Engine | None) -> str:
-    """Say in one line how `make_engine`'s engine decodes, for results: a number stands beside what made it."""
-    return describe(read_settings(config), engine.name) if engine else "greedy"
-
-
-def card_section(config: Mapping) -> str:
-    """Describe the language model of a bundle for its card; empty without one."""
-    settings = read_settings(config)
+def card_section(settings: BeamSettings) -> str:
+    """Return the section of a model card about the language model; '' without one."""
     if not settings.lm:
         return ""
     name = MODELS[model_file.kind_of(settings.lm)]
@@ -76,12 +72,11 @@ def card_section(config: Mapping) -> str:
 """
 
 
-def files_for_bundle(config: Mapping, meta: ModelMeta) -> dict[str, str | bytes]:
-    """Return the files of a bundle that belong to its language model, none without: paths to copy, or content.
+def bundle_files(settings: BeamSettings, meta: ModelMeta) -> dict[str, str | bytes]:
+    """Return the files of a bundle's language model by name, as paths to copy or content; empty without one.
 
-    Raises ValueError where it does not fit the network.
+    Raises ValueError if the language model does not fit the network.
     """
-    settings = read_settings(config)
     if not settings.lm:
         return {}
     words = model_file.read_words(settings.lm, settings.unigrams)
@@ -93,28 +88,25 @@ def files_for_bundle(config: Mapping, meta: ModelMeta) -> dict[str, str | bytes]
     return {**files, SETTINGS: (json.dumps(values, indent=1) + "\n").encode()}
 
 
-def _of_bundle(restore: str) -> dict[str, Any]:
-    """Return what a bundle brings: its language model and settings; nothing for anything else."""
-    if not restore or not is_bundle(restore):
+def _bundle_settings(model: str) -> dict[str, Any]:
+    """Return the language model and settings of a bundle; empty for other models."""
+    model = resolve_model(model)
+    if not model or not is_bundle(model):
         return {}
-    models = [path for path in (Path(restore, name) for name in MODELS.values()) if path.is_file()]
+    models = [path for path in (Path(model, name) for name in MODELS.values()) if path.is_file()]
     if not models:
         return {}
-    found: dict[str, Any] = {"lm": str(models[0])}
-    if Path(restore, UNIGRAMS).is_file():
-        found["unigrams"] = str(Path(restore, UNIGRAMS))
-    file = Path(restore, SETTINGS)
+    files: dict[str, Any] = {"lm": str(models[0])}
+    if Path(model, UNIGRAMS).is_file():
+        files["unigrams"] = str(Path(model, UNIGRAMS))
+    file = Path(model, SETTINGS)
     if not file.is_file():
-        return found
+        return files
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        unknown = sorted(set(values) - set(_field_names()))
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(BeamSettings)})
     except (OSError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{file} cannot be read: {error}; export the bundle anew") from error
+        raise ModelFileError(f"{file} cannot be read ({error}): export the bundle again") from error
     if unknown:
-        raise ModelFileError(f"{file} has settings that do not exist: {', '.join(unknown)}; export the bundle anew")
-    return found | values
-
-
-def _field_names() -> list[str]:
-    return [field.name for field in dataclasses.fields(BeamSettings)]
+        raise ModelFileError(f"{file} has unknown settings ({', '.join(unknown)}): export the bundle again")
+    return files | values

@@ -1,26 +1,27 @@
 """Evaluate a model on a manifest: the network on the device, decoding and error rates on the host."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from decoding.scoring import report
+from decoding.hypothesis import Hypothesis
 from decoding.scoring.error_rate import Result, summarise
 from decoding.search import greedy
 from decoding.search.beam import Engine
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.parallel import processes, sharding
+from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.step import make_eval_step
-from input_pipeline.batches.corpus import Corpus, Loading, name_problems
+from input_pipeline import manifest as manifests
+from input_pipeline.batches.corpus import Corpus, describe_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
+from input_pipeline.batches.loader import LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest.sample_rates import describe_upsampling
@@ -29,135 +30,32 @@ from input_pipeline.text import ScoringRules, normalise
 logger = logging.getLogger("ds2_jax")
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings of an evaluation: its batches and how they are loaded."""
+
+    batch: BatchSettings = field(default_factory=lambda: BatchSettings(size=16, buckets=4, shuffle="none"))
+    load: LoadSettings = field(default_factory=LoadSettings)
+
+
 @dataclass
 class Transcripts:
-    """What was recognised, by row of the manifest, and which rows could not be read."""
+    """Hypotheses by row of the manifest, and the rows that could not be read."""
 
-    nbest: dict[int, list[greedy.Hypothesis]] = field(default_factory=dict)  # best first, at least one
+    nbest: dict[int, list[Hypothesis]] = field(default_factory=dict)  # best first, at least one
     problems: dict[int, str] = field(default_factory=dict)
     loss: float = 0.0  # sum of -ln p(text) over `count` utterances
     count: int = 0
 
     @property
-    def hypotheses(self) -> dict[int, greedy.Hypothesis]:
+    def hypotheses(self) -> dict[int, Hypothesis]:
         """The best hypothesis of each row."""
-        return {row: found[0] for row, found in self.nbest.items()}
-
-
-class Evaluator:
-    """The compiled evaluation step of one model, used on any number of manifests and sets of variables.
-
-    Without an engine, decoding is greedy, and the device hands over the best symbols only.
-    """
-
-    def __init__(self, meta: ModelMeta, mesh: jax.sharding.Mesh, engine: Engine | None = None, *, all_symbols=False):
-        self._meta = meta
-        self._mesh = mesh
-        self._engine = engine
-        everywhere, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-        all_symbols = all_symbols or engine is not None
-        step = make_eval_step(meta.network, all_symbols=all_symbols)
-        of_rows = ("log_probs", "lengths") if all_symbols else ("ids", "probabilities", "lengths")
-        outputs = dict.fromkeys(of_rows, rows) | dict.fromkeys(("loss", "count", "infeasible"), everywhere)
-        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
-
-    def corpus(self, manifest: Manifest, config: Mapping, labels: Labels | None) -> Corpus:
-        """Plan a manifest for evaluation: by length, nothing augmented."""
-        batch = BatchSettings(
-            size=config["batch"]["eval_size"], seconds=0.0, buckets=config["batch"]["eval_buckets"], shuffle="none"
-        )
-        return Corpus(
-            manifest,
-            labels,
-            self._meta.features,
-            self._meta.normalisation,
-            self._meta.stats,
-            batch,
-            loading=loading(config, self._mesh),
-        )
-
-    def transcribe(
-        self, variables: dict, corpus: Corpus, *, progress: str = "", between: Callable[[], None] = lambda: None
-    ) -> Transcripts:
-        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one.
-
-        Each process decodes its rows of every batch; all of them return what all have found. `between` is called after
-        each batch, and may raise.
-        """
-        found = Transcripts()
-        decoding: Future | None = None
-        with ThreadPoolExecutor(1, "decode") as host:
-            for output, rows in self._outputs(variables, corpus, found, progress or "recognise"):
-                between()
-                if decoding is not None:
-                    found.nbest |= decoding.result()
-                decoding = host.submit(self._decode, output, rows)
-            if decoding is not None:
-                found.nbest |= decoding.result()
-        for nbest, problems in processes.gather((found.nbest, found.problems)):
-            found.nbest |= nbest
-            found.problems |= problems
-        return found
-
-    def log_probs(
-        self, variables: dict, corpus: Corpus, *, progress: str = ""
-    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """Run the network only: natural-log probabilities [U, K] f32 by row of the manifest, and the rows' problems.
-
-        Those of all processes in process 0, none in the others. For an evaluator made with `all_symbols`.
-        """
-        found, mine = {}, Transcripts()
-        for output, rows in self._outputs(variables, corpus, mine, progress or "recognise"):
-            for place, utterance in rows.items():
-                found[utterance] = output["log_probs"][place, : output["lengths"][place]].copy()
-        log_probs: dict[int, np.ndarray] = {}
-        problems: dict[int, str] = {}
-        for more, named in processes.gather((found, mine.problems), everywhere=False):
-            log_probs |= more
-            problems |= named
-        return log_probs, problems
-
-    def _outputs(
-        self, variables: dict, corpus: Corpus, found: Transcripts, progress: str
-    ) -> Iterator[tuple[dict, dict[int, int]]]:
-        """Run the step on every batch -> its output on the host, and which row of it is which row of the manifest.
-
-        Both for the rows that this process loads. Its problems, and the sums of all, go into `found`.
-        """
-        variables = sharding.place(variables, sharding.replicated(self._mesh))
-        specs = corpus.epoch(0)
-        with (
-            tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
-            contextlib.closing(corpus.batches(specs)) as batches,
-        ):
-            for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
-                processes.note(f"{progress}: batch {number} of {len(specs)}")
-                problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
-                output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
-                found.loss += float(output["loss"])
-                found.count += int(output["count"])
-                present = np.flatnonzero(utterances >= 0)
-                found.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
-                yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
-                bar.update(len(spec.utterances))
-                processes.note(f"{progress}: waiting for the data of batch {number + 1}")
-
-    def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[greedy.Hypothesis]]:
-        lengths = output["lengths"]
-        if self._engine is not None:
-            found = self._engine.decode_batch([output["log_probs"][row, : lengths[row]] for row in rows])
-            return dict(zip(rows.values(), found, strict=True))
-        vocabulary, frame_s = self._meta.vocabulary, self._meta.output_frame_s
-        best = {
-            utterance: (output["ids"][row, : lengths[row]], output["probabilities"][row, : lengths[row]])
-            for row, utterance in rows.items()
-        }
-        return {utterance: [greedy.decode(*path, vocabulary, frame_s)] for utterance, path in best.items()}
+        return {row: hypotheses[0] for row, hypotheses in self.nbest.items()}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Error rates of a model on a manifest, with what they were made from."""
+    """Error rates of a model on a manifest, with the texts that they were computed from."""
 
     result: Result
     loss: float  # mean -ln p(text) of the utterances that have an alignment
@@ -167,64 +65,186 @@ class Evaluation:
     problems: dict[int, str]
 
 
-def evaluate(
-    evaluator: Evaluator,
-    meta: ModelMeta,
-    variables: dict,
-    manifest: Manifest,
-    config: Mapping,
-    *,
-    progress: str = "",
-    between: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Measure a model on a manifest with text. Unreadable clips are left out, named and counted in `problems`.
+class Evaluator:
+    """Compiled evaluation step of one model, for any number of manifests and sets of variables.
 
-    `between` is called after each batch, and may raise.
+    Without an engine, decoding is greedy, and the device only returns the best symbol of each frame. `log_probs` requires
+    `all_symbols`.
     """
-    labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)  # what it cannot write counts as errors
-    warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
-    if warning and processes.rank() == 0:
-        logger.warning("%s", warning)
-    corpus = evaluator.corpus(manifest, config, labels)
-    found = evaluator.transcribe(variables, corpus, progress=progress, between=between)
-    best = found.hypotheses
-    rows = sorted(best)
-    tell_problems(manifest, rows, found.problems)
-    references = [normalise(manifest.text[row], meta.language) for row in rows]
-    hypotheses = [best[row].text for row in rows]
-    names = [manifest.name(row) for row in rows]
-    speakers = [manifest.speaker(row) for row in rows]
-    rules = ScoringRules.for_language(meta.language)
-    result = summarise(references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names)
-    return Evaluation(result, found.loss / max(found.count, 1), references, hypotheses, names, found.problems)
+
+    def __init__(
+        self,
+        meta: ModelMeta,
+        mesh: jax.sharding.Mesh,
+        settings: EvaluationSettings,
+        engine: Engine | None = None,
+        *,
+        all_symbols: bool = False,
+    ):
+        self.meta = meta
+        self._mesh = mesh
+        self._settings = settings
+        self._engine = None if engine is None or engine.name == "greedy" else engine
+        everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
+        all_symbols = all_symbols or self._engine is not None
+        step = make_eval_step(meta.network, all_symbols=all_symbols)
+        by_row = ("log_probs", "lengths") if all_symbols else ("ids", "probabilities", "lengths")
+        outputs = dict.fromkeys(by_row, rows) | dict.fromkeys(("loss", "count", "infeasible"), everywhere)
+        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
+
+    def measure(
+        self,
+        variables: dict,
+        manifest: Manifest,
+        *,
+        progress: str = "evaluate",
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> Evaluation:
+        """Measure variables on a manifest with text. Unusable clips are skipped, reported and listed in `problems`.
+
+        progress: label of the progress bar. on_batch: called after each batch; may raise. Raises ValueError if no
+        utterance can be used.
+        """
+        meta = self.meta
+        # Symbols outside the vocabulary are no problem here: they count as errors.
+        labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
+        warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
+        if warning and processes.rank() == 0:
+            logger.warning("%s", warning)
+        transcripts = self.transcribe(variables, self.corpus(manifest, labels), progress=progress, on_batch=on_batch)
+        best = transcripts.hypotheses
+        rows = sorted(best)
+        report_problems(manifest, rows, transcripts.problems)
+        references = [normalise(manifest.text[row], meta.language) for row in rows]
+        hypotheses = [best[row].text for row in rows]
+        names = [manifest.name(row) for row in rows]
+        speakers = [manifest.speaker(row) for row in rows]
+        rules = ScoringRules.for_language(meta.language)
+        result = summarise(
+            references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names
+        )
+        loss = transcripts.loss / max(transcripts.count, 1)
+        return Evaluation(result, loss, references, hypotheses, names, transcripts.problems)
+
+    def corpus(self, manifest: Manifest, labels: Labels | None = None) -> Corpus:
+        """Return the corpus of a manifest for evaluation: batched by length, without augmentation."""
+        return Corpus(
+            manifest,
+            labels,
+            self.meta.front_end,
+            self._settings.batch,
+            load=self._settings.load,
+            share=RowShare(*sharding.share_of_rows(self._mesh)),
+        )
+
+    def transcribe(
+        self,
+        variables: dict,
+        corpus: Corpus,
+        *,
+        progress: str = "recognise",
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> Transcripts:
+        """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one.
+
+        Each process decodes its rows of every batch; all processes return all transcripts. on_batch: called after each
+        batch; may raise.
+        """
+        transcripts = Transcripts()
+        decoding: Future | None = None
+        with ThreadPoolExecutor(1, "decode") as host:
+            for output, rows in self._outputs(variables, corpus, transcripts, progress):
+                on_batch()
+                if decoding is not None:
+                    transcripts.nbest |= decoding.result()
+                decoding = host.submit(self._decode, output, rows)
+            if decoding is not None:
+                transcripts.nbest |= decoding.result()
+        for nbest, problems in processes.gather((transcripts.nbest, transcripts.problems)):
+            transcripts.nbest |= nbest
+            transcripts.problems |= problems
+        return transcripts
+
+    def log_probs(
+        self, variables: dict, corpus: Corpus, *, progress: str = "recognise"
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+        """Return natural-log probabilities [U, K] f32 by row of the manifest, without decoding, and the rows' problems.
+
+        Process 0 returns those of all processes, the others return none. Requires `all_symbols`.
+        """
+        local, transcripts = {}, Transcripts()
+        for output, rows in self._outputs(variables, corpus, transcripts, progress):
+            for row, utterance in rows.items():
+                local[utterance] = output["log_probs"][row, : output["lengths"][row]].copy()
+        log_probs: dict[int, np.ndarray] = {}
+        problems: dict[int, str] = {}
+        for arrays, messages in processes.gather((local, transcripts.problems), everywhere=False):
+            log_probs |= arrays
+            problems |= messages
+        return log_probs, problems
+
+    def _outputs(
+        self, variables: dict, corpus: Corpus, transcripts: Transcripts, progress: str
+    ) -> Iterator[tuple[dict, dict[int, int]]]:
+        """Run the step on every batch; yield its output on the host, and the manifest's row for each valid batch row.
+
+        Both cover the rows that this process loads. Their problems, and the loss sums of all processes, are added to
+        `transcripts`.
+        """
+        variables = sharding.put(variables, sharding.replicated(self._mesh))
+        specs = corpus.epoch(0)
+        with (
+            tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
+            contextlib.closing(corpus.batches(specs)) as batches,
+        ):
+            for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
+                processes.report_progress(f"{progress}: batch {number} of {len(specs)}")
+                problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
+                output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
+                transcripts.loss += float(output["loss"])
+                transcripts.count += int(output["count"])
+                present = np.flatnonzero(utterances >= 0)
+                transcripts.problems |= {int(utterances[row]): str(problems[row]) for row in present if not valid[row]}
+                yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
+                bar.update(len(spec.utterances))
+                processes.report_progress(f"{progress}: waiting for the data of batch {number + 1}")
+
+    def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[Hypothesis]]:
+        lengths = output["lengths"]
+        if self._engine is not None:
+            nbest = self._engine.decode_batch([output["log_probs"][row, : lengths[row]] for row in rows])
+            return dict(zip(rows.values(), nbest, strict=True))
+        vocabulary, frame_s = self.meta.vocabulary, self.meta.output_frame_s
+        best = {
+            utterance: (output["ids"][row, : lengths[row]], output["probabilities"][row, : lengths[row]])
+            for row, utterance in rows.items()
+        }
+        return {utterance: [greedy.decode(*path, vocabulary, frame_s)] for utterance, path in best.items()}
 
 
-def tell_problems(manifest: Manifest, usable: Sequence[int], problems: dict[int, str]) -> None:
-    """Warn of the rows of a manifest that could not be used; raise ValueError where none could."""
+def evaluate(
+    model: Recogniser,
+    manifest: Manifest | str,
+    settings: EvaluationSettings | None = None,
+    *,
+    progress: str = "evaluate",
+) -> Evaluation:
+    """Measure a loaded model on a manifest with text, with the model's decoding settings.
+
+    manifest: a manifest, its path, or several paths as `a.jsonl,b.jsonl`. progress: label of the progress bar. Raises
+    ManifestError, and ValueError if no utterance can be used.
+    """
+    utterances = manifests.read_many(manifest) if isinstance(manifest, str) else manifest
+    evaluator = Evaluator(model.meta, sharding.make_mesh(), settings or EvaluationSettings(), model.engine)
+    return evaluator.measure(model.variables, utterances, progress=progress)
+
+
+def report_problems(manifest: Manifest, usable: Sequence[int], problems: Mapping[int, str]) -> None:
+    """Log a warning with the problems of unusable rows; raise ValueError if there is no usable row."""
     if problems and processes.rank() == 0:
-        named = name_problems(manifest, problems)
-        logger.warning("%d of %d utterances could not be used:\n%s", len(problems), len(manifest), named)
+        description = describe_problems(manifest, problems)
+        logger.warning("%d of %d utterances cannot be used:\n%s", len(problems), len(manifest), description)
     if not usable:
-        raise ValueError(f"{', '.join(manifest.sources)}: none of its {len(manifest)} utterances could be used")
-
-
-def loading(config: Mapping, mesh: jax.sharding.Mesh, parts: int = 1) -> Loading:
-    """Say how batches are loaded for this mesh."""
-    data = config["data"]
-    return Loading(
-        workers=data["workers"],
-        threads=data["threads"],
-        prefetch=data["prefetch"],
-        multiple=mesh.size * parts,
-        process=processes.rank(),
-        processes=processes.count(),
-    )
-
-
-def write_reports(evaluation: Evaluation, folder: Path, name: str, title: str) -> None:
-    """Write `<name>.html`, `<name>.txt` and `<name>.json` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = (evaluation.result, evaluation.references, evaluation.hypotheses, evaluation.names)
-    report.write_html(folder / f"{name}.html", *arguments, title=title)
-    report.write_text(folder / f"{name}.txt", *arguments, title=title)
-    (folder / f"{name}.json").write_text(json.dumps(evaluation.result.as_dict(), indent=1) + "\n", encoding="utf-8")
+        raise ValueError(
+            f"{', '.join(manifest.sources)}: none of the {len(manifest)} utterances can be used: fix the problems above"
+        )

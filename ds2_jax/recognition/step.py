@@ -1,4 +1,4 @@
-"""The evaluation step: a pure function, compiled once for each batch shape."""
+"""Inference steps of a trained network: pure functions, compiled once for each batch shape."""
 
 from collections.abc import Callable
 from typing import cast
@@ -9,25 +9,41 @@ import jax.numpy as jnp
 from ds2_jax.network.ctc import ctc_loss
 from ds2_jax.network.model import DeepSpeech2
 
-Batch = dict[str, jax.Array]  # docs/design.md, Contracts
+Batch = dict[str, jax.Array]  # docs/design.md, Contracts: spectrogram, frames, labels, label_lengths, valid
+
+
+def make_forward(model: DeepSpeech2) -> Callable[[dict, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Build (variables, spectrogram [B, T, F], frames [B]) -> (natural-log probabilities [B, U, K] f32, lengths [B] i32).
+
+    `variables` contains params and batch_stats.
+    """
+
+    def forward(variables: dict, spectrogram: jax.Array, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, lengths = _apply(model, variables, spectrogram, frames)
+        return jax.nn.log_softmax(logits), lengths
+
+    return forward
+
+
+def _apply(
+    model: DeepSpeech2, variables: dict, spectrogram: jax.Array, frames: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrogram, frames, train=False))
 
 
 def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable[[dict, Batch], dict[str, jax.Array]]:
-    """Build (variables, batch) -> greedy symbols and sums.
+    """Build (variables, batch) -> output of the network and sums.
 
-    Returns ids [B, U] i32 and probabilities [B, U] f32 (of each frame's best symbol), lengths [B] i32, loss (sum),
-    count and infeasible. With `all_symbols`, log_probs [B, U, K] f32 instead of the first two: what a beam search needs.
-    `variables` holds params and batch_stats.
+    The step returns ids [B, U] i32 and probabilities [B, U] f32 of each frame's best symbol, lengths [B] i32, and the sums
+    loss, count and infeasible. With `all_symbols`, log_probs [B, U, K] f32, for beam search, replaces the first two.
     """
 
-    def eval_step(variables: dict, batch: Batch):
+    def eval_step(variables: dict, batch: Batch) -> dict[str, jax.Array]:
         frames = jnp.where(batch["valid"], batch["frames"], 0)
-        logits, lengths = cast(
-            tuple[jax.Array, jax.Array], model.apply(variables, batch["spectrogram"], frames, train=False)
-        )
+        logits, lengths = _apply(model, variables, batch["spectrogram"], frames)
         log_probs = jax.nn.log_softmax(logits)
-        spoken = batch["valid"] & (batch["label_lengths"] > 0)  # no labels: the text is empty, or has unknown symbols
-        loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], spoken)
+        labelled = batch["valid"] & (batch["label_lengths"] > 0)  # others have no text, or unknown symbols in it
+        loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], labelled)
         best = {"ids": log_probs.argmax(-1).astype(jnp.int32), "probabilities": jnp.exp(log_probs.max(-1))}
         return {
             **({"log_probs": log_probs} if all_symbols else best),

@@ -1,7 +1,7 @@
-"""Checkpoints through orbax: written in the background, whole or not at all; the best and the last few are kept.
+"""Checkpoints through orbax: written in the background, completely or not at all; the best and the latest are kept.
 
-A checkpoint holds the items `model` (parameters, batch statistics, averaged parameters), `optimizer`, `progress` and
-`meta`.
+A checkpoint consists of the items `model` (parameters, batch statistics, averaged parameters), `optimizer`, `progress`
+and `meta`.
 """
 
 import dataclasses
@@ -20,73 +20,49 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import (
-    FOLDER,
+    CHECKPOINT_FOLDER,
     METRICS,
     PROGRESS,
     absolute,
     best_step,
     missing_part,
-    rank,
+    ranking_key,
     read_meta,
-    readable,
+    reading,
 )
 from ds2_jax.parallel import processes
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.state import TrainState
 from input_pipeline.storage import object_store
 
-BESIDES_BYTES = 500_000  # of a checkpoint: some forty files, each rounded up to blocks (270 kB were seen), and locks
+OVERHEAD_BYTES = 500_000  # per checkpoint: about forty files, each rounded up to blocks (270 kB measured), and locks
 
 logger = logging.getLogger("ds2_jax")
 
 
-@dataclasses.dataclass
-class Progress:
-    """Where a training stands, besides its arrays: all that is needed to go on as if nothing had happened."""
-
-    step: int = 0  # batches seen
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    best_error_rate: float | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    data_digest: str = ""  # of the training manifest
-    plan_digest: str = ""  # of the settings that decide batches and their order
-    dev_digest: str = ""  # of the manifest that the best error rate is of
-    optimizer: str = ""  # what decides which arrays its state has
-    trained_s: float = 0.0  # wall time of training, over all starts
-    interval: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line of metrics.jsonl
-    bad_utterances: list[int] = dataclasses.field(default_factory=list)
-    finished: bool = False
-    evaluation_due: bool = False  # dev is to be measured with these parameters: a stop came first
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Progress":
-        """Read what a checkpoint says; what other versions say besides is passed over."""
-        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
-
-
 class Checkpoints:
-    """The checkpoints of one run; use as a context, so that the last one is complete at the end.
+    """The checkpoints of one run; a context, on exit of which the last one is complete.
 
-    Whoever only reads says so: an unfinished checkpoint may be another process's, which is writing it.
+    keep: number of latest checkpoints kept. read_only: leave incomplete checkpoints alone; another process may be writing
+    them.
     """
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
-        self._folder = epath.Path(absolute(workdir)) / FOLDER
-        self._dev = ""  # digest of the manifest that error rates are of, as far as they say
-        if not read_only and not object_store.is_remote(workdir):  # in a store, orbax finds and removes them
-            _set_partial_aside(self._folder)
+        self._folder = epath.Path(absolute(workdir)) / CHECKPOINT_FOLDER
+        self._dev = ""  # digest of the manifest on which error rates are measured; '' if unknown
+        if not read_only and not object_store.is_remote(workdir):  # in a store, orbax removes them
+            _rename_incomplete(self._folder)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(n=keep),
                 preservation_policy.BestN(
-                    get_metric_fn=self._rank, reverse=True, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=self._ranking_key, reverse=True, n=1, keep_checkpoints_without_metrics=False
                 ),
             ]
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=self._rank,  # the policy decides what is kept; without this, orbax would not write error rates down
+            best_fn=self._ranking_key,  # for orbax to store error rates; the policy decides what is kept
             best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -117,31 +93,31 @@ class Checkpoints:
         try:
             self.wait()
         except OSError:
-            if kind is None:  # else what ends the program is told already
+            if kind is None:  # otherwise another error is being reported
                 raise
         finally:
             self._manager.close()
 
     def _steps(self) -> list[int]:
-        """Steps of the complete checkpoints."""
+        """Return the steps of the complete checkpoints."""
         return [step for step in self._manager.all_steps() if missing_part(self._folder / str(step)) is None]
 
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint."""
+        """Return the step of the latest complete checkpoint; None without any."""
         return max(self._steps(), default=None)
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the least dev error rate, of those on the same dev as the last; else the newest."""
+        """Return the step with the lowest error rate on the latest dev set; the latest step if none was measured."""
         steps = self._steps()
         return best_step({step: self._manager.metrics(step) for step in steps}) if steps else None
 
-    def _rank(self, metrics: Mapping[str, Any]) -> tuple[bool, float, float]:
-        return rank(metrics, self._dev)
+    def _ranking_key(self, metrics: Mapping[str, Any]) -> tuple[bool, float, float]:
+        return ranking_key(metrics, self._dev)
 
     def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
-        """Start writing a checkpoint; errors of the one before (a full disk) are raised here, as OSError."""
-        self.wait()  # orbax would, too; before it, the free space is not known
-        self._refuse_full_disk(state)
+        """Start writing a checkpoint in the background. Raises OSError, also if writing the previous one failed."""
+        self.wait()  # orbax waits too, but the free space must be checked after waiting
+        self._require_space(state)
         self._dev = progress.dev_digest
         try:
             self._manager.save(
@@ -157,25 +133,25 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
 
-    def _refuse_full_disk(self, state: TrainState) -> None:
-        """Raise before a write that cannot succeed: what orbax says in the middle of one is hard to read."""
+    def _require_space(self, state: TrainState) -> None:
+        """Raise OSError if the disk has too little space: orbax's error during a write is hard to read."""
         if "://" in str(self._folder):
             return
-        needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + BESIDES_BYTES
+        needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + OVERHEAD_BYTES
         free = shutil.disk_usage(self._folder).free
         if free < needed:
-            reason = f"it takes up to {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
+            reason = f"it needs up to {needed / 1e6:.1f} MB, but only {free / 1e6:.1f} MB are free"
             raise _write_error(self._folder, OSError(errno.ENOSPC, reason))
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is complete."""
+        """Wait until the last checkpoint is complete. Raises OSError if it cannot be written."""
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
 
     def add_error_rate(self, progress: Progress, error_rate: float) -> None:
-        """Give a complete checkpoint the dev error rate that was measured after it was written, and what it changed."""
+        """Add the dev error rate, measured after a checkpoint was written, and the progress it changed to the checkpoint."""
         checkpoint = self._folder / str(progress.step)
         item = checkpoint / METRICS
         if processes.rank() == 0:
@@ -191,21 +167,18 @@ class Checkpoints:
         self._manager.reload()
 
     def progress(self, step: int) -> Progress:
-        """Read where training stood at a checkpoint. Raises ModelFileError."""
+        """Read the progress of a checkpoint. Raises ModelFileError."""
         checkpoint = self._folder / str(step)
-        with readable(checkpoint):
+        with reading(checkpoint):
             return Progress.from_json(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
 
     def restore(self, step: int, state: TrainState, shardings: Any) -> TrainState:
-        """Read a checkpoint into the shapes of `state`, onto devices as the tree `shardings` says.
-
-        Raises ModelFileError.
-        """
+        """Read a checkpoint with the shapes of `state`, placed by the tree `shardings`. Raises ModelFileError."""
         abstract = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, shardings
         )
-        with readable(self._folder / str(step)):
-            found = self._manager.restore(
+        with reading(self._folder / str(step)):
+            restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
                     model=ocp.args.StandardRestore(_model_item(abstract)),
@@ -213,9 +186,9 @@ class Checkpoints:
                 ),
             )
         return state.replace(
-            **{name: found["model"][name] for name in ("parameters", "batch_stats")},
-            averaged=found["model"].get("averaged"),
-            **found["optimizer"],
+            **{name: restored["model"][name] for name in ("parameters", "batch_stats")},
+            averaged=restored["model"].get("averaged"),
+            **restored["optimizer"],
         )
 
     def meta(self, step: int) -> ModelMeta:
@@ -223,18 +196,18 @@ class Checkpoints:
         return read_meta(self._folder / str(step))
 
 
-def _set_partial_aside(folder: epath.Path) -> None:
-    """Rename what is called a checkpoint and lacks a part, so that training goes on from the one before it.
+def _rename_incomplete(folder: epath.Path) -> None:
+    """Rename incomplete checkpoints, so that training resumes from the previous one.
 
-    Copying that was interrupted leaves such, and the mount of a store that renames a folder file by file.
+    They are left by interrupted copying, and by mounted stores that rename a folder file by file.
     """
     if processes.rank() == 0 and folder.is_dir():
         for checkpoint in [path for path in folder.iterdir() if path.name.isdigit()]:
             missing = missing_part(checkpoint)
             if missing:
-                aside = folder / f"{checkpoint.name}.partial-{int(time.time())}"
-                logger.warning("%s is no whole checkpoint (no %s): renamed to %s", checkpoint, missing, aside.name)
-                checkpoint.rename(aside)
+                renamed = folder / f"{checkpoint.name}.partial-{int(time.time())}"
+                logger.warning("%s is incomplete (no %s): renamed to %s", checkpoint, missing, renamed.name)
+                checkpoint.rename(renamed)
     processes.barrier()
 
 
@@ -252,7 +225,8 @@ def _model_item(state: TrainState) -> dict:
 def _write_error(folder, error: Exception) -> OSError:
     number = error.errno if isinstance(error, OSError) else None
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    mend = "Free the disk" if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason else "Mend this"
+    is_full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason
     return OSError(
-        f"a checkpoint cannot be written to {folder}: {reason}; what was saved before is whole. {mend}, run again"
+        f"a checkpoint cannot be written to {folder} ({reason}); earlier checkpoints are intact: "
+        f"{'free disk space' if is_full else 'fix this'} and run the same command again"
     )

@@ -1,8 +1,8 @@
-"""Compile the training step for every batch shape before the first step, the largest first, as a probe of memory."""
+"""Compile the training step for all batch shapes before the first step; the largest is run first to test memory."""
 
 import concurrent.futures
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,13 @@ from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.memory import Shape
 from ds2_jax.training.state import TrainState
-from input_pipeline.batches.plan import Bucket
 from input_pipeline.cores import usable_cores
 
 logger = logging.getLogger("ds2_jax")
 
 
 def batch_shape(batch: dict[str, jax.Array]) -> Shape:
-    """Name the shape of a global batch."""
+    """Return the shape of a global batch: rows, frames, labels."""
     rows, frames, _ = batch["spectrogram"].shape
     return rows, frames, batch["labels"].shape[1]
 
@@ -27,78 +26,77 @@ def batch_shape(batch: dict[str, jax.Array]) -> Shape:
 def compile_steps(
     step: Callable,
     state: TrainState,
-    buckets: list[Bucket],
+    shapes: Iterable[Shape],
     feature_size: int,
     mesh: jax.sharding.Mesh,
-    multiple: int,
-    between: Callable[[], None] = lambda: None,
+    on_shape: Callable[[], None] = lambda: None,
 ) -> dict[Shape, Callable]:
-    """Return the compiled step for each bucket: (state, batch) -> (state, metrics), the state's buffers used again.
+    """Return the compiled step for each batch shape: (state, batch) -> (state, metrics); the state is donated.
 
-    The largest bucket is compiled and run first, on a copy and without effect: if memory does not suffice, it shows
-    now. What it takes is logged. `between` is called after each shape; it may raise. Raises MemoryError naming the largest
-    bucket that would fit.
+    The largest shape is compiled first and run once on a copy of the state, to test whether it fits into memory; its
+    memory is logged. on_shape: called after each shape; may raise. Raises MemoryError with the largest shape that fits.
     """
-    everywhere, by_row = sharding.replicated(mesh), sharding.by_row(mesh)
-    of_state = sharding.of_state(state, mesh)
-    jitted = jax.jit(step, donate_argnums=0, in_shardings=(of_state, by_row), out_shardings=(of_state, everywhere))
+    everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
+    state_sharding = sharding.state_sharding(state, mesh)
+    in_shardings, out_shardings = (state_sharding, by_row), (state_sharding, everywhere)
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=out_shardings)
     abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    shapes = sorted({(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets}, key=_size, reverse=True)
+    ordered = sorted(set(shapes), key=_size, reverse=True)
 
     def compile_one(shape: Shape) -> Callable:
         return jitted.lower(abstract_state, abstract_batch(shape, feature_size)).compile()
 
-    with tqdm(total=len(shapes), desc="compile", unit=" shapes", leave=False) as bar:
-        compiled = {shapes[0]: _compile_largest(compile_one, shapes)}
+    with tqdm(total=len(ordered), desc="compile", unit=" shapes", leave=False) as bar:
+        compiled = {ordered[0]: _compile_largest(compile_one, ordered)}
         bar.update()
-        bar.clear()  # or the table begins on its line
-        logger.info("memory of a device, MB:\n%s", memory.table(state, compiled[shapes[0]], shapes[0]))
-        _probe(compiled[shapes[0]], state, shapes[0], feature_size, by_row)
-        between()
+        bar.clear()  # otherwise the table starts on the bar's line
+        logger.info("memory per device, MB:\n%s", memory.format_table(state, compiled[ordered[0]], ordered[0]))
+        _probe(compiled[ordered[0]], state, ordered[0], feature_size, by_row)
+        on_shape()
         with concurrent.futures.ThreadPoolExecutor(min(4, usable_cores())) as pool:
-            futures = {shape: pool.submit(compile_one, shape) for shape in shapes[1:]}
+            futures = {shape: pool.submit(compile_one, shape) for shape in ordered[1:]}
             try:
                 for shape, future in futures.items():
                     compiled[shape] = future.result()
                     bar.update()
-                    between()
+                    on_shape()
             finally:
-                pool.shutdown(cancel_futures=True)  # those not begun, where one failed or `between` raised
+                pool.shutdown(cancel_futures=True)  # after a failure or a stop, skip the remaining shapes
     return compiled
 
 
 def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shape]) -> Callable:
-    """Compile the first shape; where it does not fit, look for the first one that does, to name it."""
-    refused = ""
+    """Compile the first shape. Raises MemoryError with the first of the other shapes that fits, if it does not."""
+    reason = ""
     for shape in shapes:
         try:
             compiled = compile_one(shape)
         except jax.errors.JaxRuntimeError as error:
-            if not _is_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
-            refused = refused or str(error).splitlines()[0]
+            reason = reason or str(error).splitlines()[0]
             continue
         if memory.fits(compiled):
             if shape == shapes[0]:
                 return compiled
-            raise _does_not_fit(
-                shapes[0], f"the largest that fits is {shape[0]} utterances of {shape[1]} frames", refused
+            raise _memory_error(
+                shapes[0], f"the largest that fits has {shape[0]} utterances of {shape[1]} frames", reason
             )
-        refused = refused or f"it needs {memory.needed_bytes(compiled)} bytes of {memory.limit_bytes()}"
-    raise _does_not_fit(shapes[0], "nor does any smaller one", refused)
+        reason = reason or f"it needs {memory.needed_bytes(compiled)} of {memory.limit_bytes()} bytes"
+    raise _memory_error(shapes[0], "no smaller one fits either", reason)
 
 
-def _is_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()  # not "an illegal memory access"
 
 
-def _does_not_fit(shape: Shape, what_fits: str, reason: str) -> MemoryError:
+def _memory_error(shape: Shape, alternative: str, reason: str) -> MemoryError:
     rows, frames, _ = shape
     return MemoryError(
         f"the largest batch, {rows} utterances of {frames} frames, does not fit into the device's memory ({reason}); "
-        f"{what_fits}. Raise config.optim.accumulate, set config.train.remat=true, raise config.mesh.fsdp, or lower "
-        "config.batch.size (or .seconds) or config.data.max_duration_s"
+        f"{alternative}: increase config.optim.accumulate, set config.train.remat=true, increase config.mesh.fsdp, or "
+        "reduce config.batch.size (or .seconds) or config.data.max_duration_s"
     )
 
 
@@ -107,7 +105,7 @@ def _size(shape: Shape) -> tuple[int, int]:
 
 
 def abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Describe a batch of this shape without its data."""
+    """Return shapes and types of a batch's arrays."""
     rows, frames, labels = shape
     return {
         "spectrogram": jax.ShapeDtypeStruct((rows, frames, feature_size), jnp.float32),
@@ -125,6 +123,6 @@ def _probe(compiled: Callable, state: TrainState, shape: Shape, feature_size: in
         batch = {name: jnp.zeros(x.shape, x.dtype, device=by_row) for name, x in abstract.items()}
         jax.block_until_ready(compiled(jax.tree.map(jnp.copy, state), batch))
     except jax.errors.JaxRuntimeError as error:
-        if not _is_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
-        raise _does_not_fit(shape, "whether a smaller one fits is not known", str(error).splitlines()[0]) from error
+        raise _memory_error(shape, "a smaller one may fit", str(error).splitlines()[0]) from error

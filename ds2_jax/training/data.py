@@ -1,11 +1,9 @@
-"""From a config to what a training starts from.
-
-The usable utterances, and the description of the model with its first variables.
-"""
+"""Prepare the data and the model of a training: usable utterances, and a model with its initial variables."""
 
 import dataclasses
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -14,17 +12,16 @@ import numpy as np
 
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.network.model import ModelSettings, init_variables
-from ds2_jax.parallel import processes
-from ds2_jax.recognition.evaluation import loading
+from ds2_jax.network.model import init_variables
+from ds2_jax.parallel import processes, sharding
 from ds2_jax.training.checkpoint import Checkpoints
+from ds2_jax.training.settings import DataSettings, NewModel, TrainingSettings
 from input_pipeline import manifest as manifests
-from input_pipeline.audio.features import NORMALISATIONS, FeatureSettings, FeatureStats
+from input_pipeline.audio.features import FeatureStats
 from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, name_problems
-from input_pipeline.batches.labels import encode_transcripts
-from input_pipeline.batches.loader import planned_frames
-from input_pipeline.batches.plan import BatchSettings
+from input_pipeline.batches.corpus import Corpus, describe_problems
+from input_pipeline.batches.labels import Labels, encode_transcripts
+from input_pipeline.batches.loader import RowShare, planned_frames
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
 from input_pipeline.manifest.sample_rates import describe_upsampling
@@ -33,112 +30,109 @@ from input_pipeline.text import Vocabulary, normalise
 logger = logging.getLogger("ds2_jax")
 
 
-def read_training_manifest(config: Mapping) -> Manifest:
-    """Read `config.data.train` within the limits of duration."""
-    data = config["data"]
-    if not data["train"]:
-        raise ValueError("config.data.train is empty: name a manifest, --config.data.train=train.jsonl")
-    manifest, dropped = manifests.filter_duration(
-        manifests.read_many(data["train"]), data["min_duration_s"], data["max_duration_s"]
+@dataclass(frozen=True)
+class Manifests:
+    """Manifests of a training, and for its evaluation; None if not given."""
+
+    train: Manifest
+    dev: Manifest | None
+    test: Manifest | None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each given manifest, by name."""
+        named = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {name: manifest.digest() for name, manifest in named.items() if manifest is not None}
+
+
+def read_manifests(settings: DataSettings) -> Manifests:
+    """Read the manifests; `train` only contains utterances within the duration limits. Raises ManifestError, ValueError."""
+    if not settings.train:
+        raise ValueError("config.data.train is empty: give a manifest, --config.data.train=train.jsonl")
+    train, dropped = manifests.filter_duration(
+        manifests.read_many(settings.train), settings.min_duration_s, settings.max_duration_s
     )
     if dropped:
         logger.info("%s", dropped)
-    return manifest
+    dev, test = (manifests.read_many(paths) if paths else None for paths in (settings.dev, settings.test))
+    return Manifests(train, dev, test)
 
 
-def describe_model(config: Mapping, manifest: Manifest, workdir: str) -> ModelMeta:
-    """Describe a new model.
+def choose_model(
+    settings: TrainingSettings, manifest: Manifest, workdir: str, checkpoints: Checkpoints
+) -> tuple[ModelMeta, dict]:
+    """Return the description and the initial variables of the model to train.
 
-    Vocabulary and feature statistics are made from the manifest where none are named, and kept.
-    """
-    language = config["text"]["language"]
-    features, normalisation = feature_settings(config)
-    if config["vocabulary"]:
-        vocabulary = Vocabulary.load(config["vocabulary"])
-    else:
-        vocabulary = Vocabulary.build(normalise(text, language) for text in manifest.text)
-        logger.info(
-            "vocabulary: %d symbols of the training transcripts: %s",
-            vocabulary.size - 1,
-            "".join(vocabulary.symbols[:80]),
-        )
-    stats = None
-    if normalisation == "corpus":
-        if config["features"]["stats"]:
-            stats = FeatureStats.load(config["features"]["stats"])
-        else:
-            stats = feature_stats.compute(
-                manifest.audio,
-                features,
-                num_samples=config["features"]["stats_samples"],
-                seed=config["seed"],
-                max_bad_share=config["data"]["max_bad_share"],
-            )
-    vocabulary.save(Path(workdir, "vocabulary.txt"))
-    if stats is not None:
-        stats.save(Path(workdir, "feature_stats.npz"))
-    return ModelMeta(config["model"].to_dict(), features, normalisation, stats, vocabulary, language)
-
-
-def feature_settings(config: Mapping) -> tuple[FeatureSettings, str]:
-    """Read `config.features`: settings and the kind of normalisation."""
-    values = config["features"]
-    normalisation = values["normalisation"]
-    if normalisation not in NORMALISATIONS:
-        raise ValueError(
-            f"config.features.normalisation is {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}"
-        )
-    names = [field.name for field in dataclasses.fields(FeatureSettings)]
-    return FeatureSettings(**{name: values[name] for name in names}), normalisation
-
-
-def start_model(config: Mapping, manifest: Manifest, workdir: str, checkpoints: Checkpoints) -> tuple[ModelMeta, dict]:
-    """Decide what is trained: the workdir's own model, else `config.restore`, else a new one.
-
-    Returns first variables, too.
+    The model is that of the workdir's checkpoints, else the one to restore, else a new one. Raises ValueError if the
+    checkpoints have a different model than the settings.
     """
     latest = checkpoints.latest()
     if latest is not None:
         meta = checkpoints.meta(latest)
-        if not config["restore"]:
-            _refuse_differences(meta, config, workdir)
-        return meta, _new_variables(meta, config["seed"])
-    if config["restore"]:
-        meta, variables = load_model(config["restore"])
-        if config["vocabulary"]:
-            meta, variables = extend_vocabulary(meta, variables, Vocabulary.load(config["vocabulary"]), config["seed"])
+        if not settings.restore:
+            _refuse_differences(meta, settings.new_model, workdir)
+        return meta, _new_variables(meta, settings.seed)
+    if settings.restore:
+        meta, variables = load_model(settings.restore)
+        if settings.new_model.vocabulary:
+            vocabulary = Vocabulary.load(settings.new_model.vocabulary)
+            meta, variables = extend_vocabulary(meta, variables, vocabulary, settings.seed)
         return meta, variables
-    meta = processes.from_first(lambda: describe_model(config, manifest, workdir))
-    return meta, _new_variables(meta, config["seed"])
+    meta = processes.broadcast(lambda: describe_model(settings, manifest, workdir))
+    return meta, _new_variables(meta, settings.seed)
+
+
+def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str) -> ModelMeta:
+    """Return the description of a new model, and write its vocabulary and feature statistics to the workdir.
+
+    Both are computed from the manifest unless the settings name files.
+    """
+    new = settings.new_model
+    if new.vocabulary:
+        vocabulary = Vocabulary.load(new.vocabulary)
+    else:
+        vocabulary = Vocabulary.build(normalise(text, new.language) for text in manifest.text)
+        symbols = "".join(vocabulary.symbols[:80])
+        logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
+    stats = None
+    if new.normalisation == "corpus":
+        if new.stats:
+            stats = FeatureStats.load(new.stats)
+        else:
+            stats = feature_stats.compute(
+                manifest.audio,
+                new.features,
+                num_samples=new.stats_samples,
+                seed=settings.seed,
+                max_bad_share=settings.data.max_bad_share,
+            )
+    vocabulary.save(Path(workdir, "vocabulary.txt"))
+    if stats is not None:
+        stats.save(Path(workdir, "feature_stats.npz"))
+    return ModelMeta(new.network, new.features, new.normalisation, stats, vocabulary, new.language)
 
 
 def _new_variables(meta: ModelMeta, seed: int) -> dict:
     return init_variables(meta.network, meta.feature_size, seed)
 
 
-def _refuse_differences(meta: ModelMeta, config: Mapping, workdir: str) -> None:
-    features, normalisation = feature_settings(config)
-    vocabulary = Vocabulary.load(config["vocabulary"]) if config["vocabulary"] else meta.vocabulary
-    asked = ModelMeta(
-        config["model"].to_dict(), features, normalisation, meta.stats, vocabulary, config["text"]["language"]
-    )
-    found = meta.differences(asked)
-    if found:
+def _refuse_differences(meta: ModelMeta, new: NewModel, workdir: str) -> None:
+    vocabulary = Vocabulary.load(new.vocabulary) if new.vocabulary else meta.vocabulary
+    configured = ModelMeta(new.network, new.features, new.normalisation, meta.stats, vocabulary, new.language)
+    differences = meta.differences(configured)
+    if differences:
         raise ValueError(
-            f"the checkpoints in {workdir} (here) are of another model than the config (there): {'; '.join(found)}. "
-            "Go on with the old settings, or choose another --workdir"
+            f"the checkpoints in {workdir} (here) have a different model than the config (there): "
+            f"{'; '.join(differences)}. Continue with the old settings, or choose another --workdir"
         )
 
 
-def extend_vocabulary(meta: ModelMeta, variables: dict, wanted: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:
-    """Add the symbols of `wanted` that the model lacks.
-
-    Its old outputs are kept, new ones started at random, and named.
-    """
-    vocabulary = meta.vocabulary.extended(wanted.symbols)
+def extend_vocabulary(meta: ModelMeta, variables: dict, more: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:
+    """Add the symbols of `more` that the model lacks, with random outputs; existing outputs are kept."""
+    vocabulary = meta.vocabulary.extended(more.symbols)
     new = vocabulary.symbols[meta.vocabulary.size - 1 :]
     logger.info(
-        "vocabulary: %d symbols kept, %d started: %s", meta.vocabulary.size - 1, len(new), " ".join(map(repr, new))
+        "vocabulary: %d symbols kept, %d added: %s", meta.vocabulary.size - 1, len(new), " ".join(map(repr, new))
     )
     if not new:
         return meta, variables
@@ -153,55 +147,56 @@ def extend_vocabulary(meta: ModelMeta, variables: dict, wanted: Vocabulary, seed
     return dataclasses.replace(meta, vocabulary=vocabulary), variables
 
 
-def make_corpus(config: Mapping, manifest: Manifest, meta: ModelMeta, mesh: jax.sharding.Mesh) -> Corpus:
-    """Join the usable utterances to their labels; the others are named, and too many of them stop the run.
+def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta, mesh: jax.sharding.Mesh) -> Corpus:
+    """Return the usable utterances with their labels, ready to be batched; the others are reported.
 
-    Raises ValueError beyond `config.data.max_bad_share`.
+    Raises ValueError if their share exceeds `config.data.max_bad_share`.
     """
-    labels, problems = encode_transcripts(manifest, meta.vocabulary, meta.language)
-    frames = ModelSettings.from_config(meta.model).output_frames(planned_frames(manifest, meta.features))
-    needed = labels.needed_frames()
-    for row in np.flatnonzero(needed > frames):
-        problems[int(row)] = (
-            f"the text needs {needed[row]} output frames, its {manifest.duration[row]} s give {frames[row]}"
-        )
-    if problems:
-        refuse_too_many(
-            len(problems), len(manifest), config["data"]["max_bad_share"], name_problems(manifest, problems)
-        )
-        if len(problems) == len(manifest):
-            raise ValueError(f"no training utterance can be used:\n{name_problems(manifest, problems)}")
-        if processes.rank() == 0:
-            named = name_problems(manifest, problems)
-            logger.warning("%d of %d utterances are left out:\n%s", len(problems), len(manifest), named)
-        usable = np.array([row for row in range(len(manifest)) if row not in problems])
-        manifest = manifest.select(usable)
-        labels = labels.select(usable)
+    manifest, labels = _select_usable(manifest, meta, settings.data.max_bad_share)
     warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
     if warning and processes.rank() == 0:
         logger.warning("%s", warning)
-    batch = config["batch"]
-    # Its clips were read when the config was checked.
-    augmentation = Augmentation.load(config["augment"]["file"], meta.features.sample_rate_hz, read_clips=False)
+    # Its clips were checked with the settings.
+    augmentation = Augmentation.load(settings.augmentation, meta.features.sample_rate_hz, read_clips=False)
     logger.info("augmentation:\n%s", augmentation.describe())
     return Corpus(
         manifest,
         labels,
-        meta.features,
-        meta.normalisation,
-        meta.stats,
-        BatchSettings(batch["size"], batch["seconds"], batch["buckets"], batch["shuffle"], batch["sortagrad"]),
+        meta.front_end,
+        settings.batch,
         augmentation,
-        config["seed"],
-        loading(config, mesh, config["optim"]["accumulate"]),
+        settings.seed,
+        settings.load,
+        RowShare(*sharding.share_of_rows(mesh, settings.optim.accumulate)),
     )
 
 
-def refuse_too_many(bad: int, total: int, share: float, named: str) -> None:
-    """Raise ValueError where more than `share` of the utterances cannot be used."""
-    if bad > share * total:
+def _select_usable(manifest: Manifest, meta: ModelMeta, max_bad_share: float) -> tuple[Manifest, Labels]:
+    """Return the utterances that can be trained on, and report the others. Raises ValueError if these are too many."""
+    labels, problems = encode_transcripts(manifest, meta.vocabulary, meta.language)
+    frames = meta.model.output_frames(planned_frames(manifest, meta.features))
+    needed = labels.needed_frames()
+    for row in np.flatnonzero(needed > frames):
+        problems[int(row)] = (
+            f"the text needs {needed[row]} output frames, but {manifest.duration[row]} s of audio give {frames[row]}"
+        )
+    if not problems:
+        return manifest, labels
+    refuse_too_many(manifest, problems, max_bad_share)
+    description = describe_problems(manifest, problems)
+    if len(problems) == len(manifest):
+        raise ValueError(f"no training utterance can be used:\n{description}")
+    if processes.rank() == 0:
+        logger.warning("%d of %d utterances are skipped:\n%s", len(problems), len(manifest), description)
+    usable = np.array([row for row in range(len(manifest)) if row not in problems])
+    return manifest.select(usable), labels.select(usable)
+
+
+def refuse_too_many(manifest: Manifest, problems: Mapping[int, str], share: float) -> None:
+    """Raise ValueError if more than `share` of the utterances have problems, given by row."""
+    if len(problems) > share * len(manifest):
         raise ValueError(
-            f"{bad} of {total} training utterances cannot be used, more than config.data.max_bad_share={share}:\n{named}\n"
-            "Mend the manifest (python -m input_pipeline.manifest check), or the entry of config.augment.file where one "
-            "is named, or allow a larger share"
+            f"{len(problems)} of {len(manifest)} training utterances cannot be used, more than "
+            f"config.data.max_bad_share={share}:\n{describe_problems(manifest, problems)}\n"
+            "Correct the manifest (python -m input_pipeline.manifest check) or config.augment.file, or allow a larger share"
         )

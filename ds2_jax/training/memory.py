@@ -1,4 +1,4 @@
-"""How much memory of a device training takes: a table made from the compiled step, before the first one runs."""
+"""Device memory that a training step needs, computed from the compiled step before it runs."""
 
 from typing import Any
 
@@ -11,33 +11,33 @@ Shape = tuple[int, int, int]  # rows, frames, labels
 
 
 def needed_bytes(compiled: Any) -> int | None:
-    """Bytes of a device that a compiled step needs at once; None where the backend does not tell."""
-    found = compiled.memory_analysis()
-    if found is None:
+    """Return the bytes per device that a compiled step needs at once; None if the backend does not report them."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
     return (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-        + found.generated_code_size_in_bytes
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+        + analysis.temp_size_in_bytes
+        + analysis.generated_code_size_in_bytes
     )
 
 
 def limit_bytes() -> int | None:
-    """Bytes that this program may use of a device; None where the backend does not tell, as on CPU."""
+    """Return the bytes of a device that this program may use; None if the backend does not report them, as on CPU."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def fits(compiled: Any) -> bool:
-    """Tell whether a compiled step fits into a device, as far as that is known."""
+    """Return whether a compiled step fits into a device's memory; true if that is unknown."""
     needed, limit = needed_bytes(compiled), limit_bytes()
     return needed is None or limit is None or needed <= limit
 
 
-def table(state: TrainState, compiled: Any, shape: Shape) -> str:
-    """List what a step on the largest batch takes of a device's memory, in MB (1e6 bytes)."""
-    found = compiled.memory_analysis()
+def format_table(state: TrainState, compiled: Any, shape: Shape) -> str:
+    """Return a table of the device memory of a step on the largest batch, in MB (1e6 bytes)."""
+    analysis = compiled.memory_analysis()
     parts = {
         "parameters": bytes_of(state.parameters),
         "averaged parameters": bytes_of(state.averaged),
@@ -45,24 +45,24 @@ def table(state: TrainState, compiled: Any, shape: Shape) -> str:
         "batch statistics": bytes_of(state.batch_stats),
     }
     lines = [f"  {name:32} {size / 1e6:10.1f}" for name, size in parts.items() if size]
-    if found is None:
-        return "\n".join([*lines, "  the backend does not tell what activations take"])
+    if analysis is None:
+        return "\n".join([*lines, "  the backend does not report the memory of activations"])
     rows, frames, _ = shape
-    batch = max(found.argument_size_in_bytes - sum(parts.values()), 0)
+    batch = max(analysis.argument_size_in_bytes - sum(parts.values()), 0)
     lines.append(f"  {f'batch of {rows} x {frames} frames':32} {batch / 1e6:10.1f}")
-    lines.append(f"  {'activations and gradients':32} {found.temp_size_in_bytes / 1e6:10.1f}")
-    lines.append(f"  {'program':32} {found.generated_code_size_in_bytes / 1e6:10.1f}")
-    lines.append(f"  {'together':32} {(needed_bytes(compiled) or 0) / 1e6:10.1f}")
+    lines.append(f"  {'activations and gradients':32} {analysis.temp_size_in_bytes / 1e6:10.1f}")
+    lines.append(f"  {'program':32} {analysis.generated_code_size_in_bytes / 1e6:10.1f}")
+    lines.append(f"  {'total':32} {(needed_bytes(compiled) or 0) / 1e6:10.1f}")
     limit, kind = limit_bytes(), jax.local_devices()[0].device_kind
     if limit is None:
-        lines.append(f"  the device ({kind}) tells no limit: whether the largest batch fits shows when it is run, next")
+        lines.append(f"  the device ({kind}) reports no limit: the largest batch is now run to test whether it fits")
     else:
-        lines.append(f"  {f'of what {kind} has':32} {limit / 1e6:10.1f}")
+        lines.append(f"  {f'available on {kind}':32} {limit / 1e6:10.1f}")
     return "\n".join(lines)
 
 
 def bytes_of(tree: Any) -> int:
-    """Bytes of a tree of arrays on one device: of a split array, its part."""
+    """Return the bytes of a tree of arrays on one device, where a split array only counts with its shard."""
     return sum(_local_size(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

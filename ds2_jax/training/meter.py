@@ -1,10 +1,10 @@
-"""Numbers of the training loop: read from the device some steps late, summed, divided once, shown and logged."""
+"""Metrics of the training loop: read from the device with a delay, summed, averaged, displayed and logged."""
 
 import collections
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,25 +12,32 @@ import numpy as np
 from tqdm import tqdm
 
 from ds2_jax.parallel import processes
-from ds2_jax.training.checkpoint import Progress
 from ds2_jax.training.metrics_log import MetricsLog
+from ds2_jax.training.progress import Progress
+from ds2_jax.training.settings import TrainSettings
 from input_pipeline.batches.corpus import Corpus
 
 logger = logging.getLogger("ds2_jax")
 
-LAG = 2  # steps after which the host reads a step's numbers: the device never waits for it
-INPUT_LIMIT = 0.1  # share of time spent waiting for data that is worth a warning
+LAG = 2  # steps by which reading metrics is delayed, so that the device never waits for the host
+INPUT_LIMIT = 0.1  # share of time spent waiting for data above which a warning is logged
 
 
 class Meter:
-    """Collects what the steps return; guards against non-finite values; keeps the progress bar and the log."""
+    """Collects the metrics of all steps, guards against non-finite values, and updates the progress bar and the log."""
 
     def __init__(
-        self, config: Mapping, corpus: Corpus, log: MetricsLog, schedule, progress: Progress, total_steps: int
+        self,
+        settings: TrainSettings,
+        corpus: Corpus,
+        log: MetricsLog,
+        schedule: Callable,
+        progress: Progress,
+        total_steps: int,
     ):
-        self._settings = config["train"]
+        self._settings = settings
         self._manifest = corpus.manifest
-        self._frame_s = corpus.features.stride_ms / 1000
+        self._frame_s = corpus.front_end.settings.stride_ms / 1000
         self._log = log
         self._schedule = schedule
         self._progress = progress
@@ -53,22 +60,22 @@ class Meter:
 
     @property
     def trained_s(self) -> float:
-        """Seconds of training so far, over all starts of this run."""
+        """Seconds of training so far, including earlier starts of this run."""
         return self._trained_before + time.monotonic() - self._started
 
     @property
     def interval(self) -> dict[str, float]:
-        """Sums since the last line of metrics.jsonl, from which a later start goes on."""
+        """Sums since the last line of metrics.jsonl; a checkpoint stores them, so that a resumed run logs the same values."""
         return dict(self._sums)
 
     def _clock(self) -> float:
-        """Seconds, but for those that are no training."""
+        """Return monotonic seconds, without the time spent in `paused`."""
         return time.monotonic() - self._paused_s
 
-    def waiting_for(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Pass batches on and measure how long each was waited for."""
+    def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield batches, and measure the time spent waiting for each."""
         while True:
-            processes.note(f"waiting for the data of step {self._progress.step + 1}")
+            processes.report_progress(f"waiting for the data of step {self._progress.step + 1}")
             start = time.monotonic()
             batch = next(batches, None)
             self._sums["waited"] += time.monotonic() - start
@@ -77,18 +84,18 @@ class Meter:
             yield batch
 
     def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
-        """Take the numbers of the step just started; read those of the step LAG steps ago."""
-        processes.note(f"step {self._progress.step}")
-        self._name_problems(batch["utterance"], problems)
-        room = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
-        self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], room))
+        """Take the metrics of the step just started, and read those of the step LAG steps ago."""
+        processes.report_progress(f"step {self._progress.step}")
+        self._warn_of_problems(batch["utterance"], problems)
+        padded = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
+        self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], padded))
         if len(self._pending) > LAG:
             self._read(*self._pending.popleft())
         self._bar.update()
 
     @contextlib.contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Read all that is pending, and leave what follows out of the speed of training."""
+    def paused(self) -> Iterator[None]:
+        """Read all pending metrics, and exclude the enclosed work (evaluation) from the training speed."""
         self.flush()
         start = time.monotonic()
         try:
@@ -97,19 +104,19 @@ class Meter:
             self._paused_s += time.monotonic() - start
 
     def flush(self) -> None:
-        """Read all that is pending: nothing that is not finite may be saved unseen."""
+        """Read all pending metrics. Call this before saving a checkpoint, so that non-finite values are noticed first."""
         while self._pending:
             self._read(*self._pending.popleft())
 
-    def _name_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
+    def _warn_of_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
         for row in np.flatnonzero(problems != ""):
             utterance = int(utterances[row])
             if utterance not in self._bad:
                 self._bad.add(utterance)
-                self._progress.bad_utterances.append(utterance)
+                self._progress.add_bad_utterances([utterance])
                 logger.warning("skipped %s: %s", self._manifest.where(utterance), problems[row])
 
-    def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, room: int) -> None:
+    def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, padded: int) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if values.pop("skipped"):
             self._guard(step, values, utterances)
@@ -118,26 +125,28 @@ class Meter:
                 self._sums[name] += values[name]
             self._sums["steps"] += 1
         self._sums["frames"] += values["frames"]
-        self._sums["room"] += room
-        share_s = (self._clock() - self._counted_until) / (
-            1 + len(self._pending)
-        )  # the time is that of all these steps
+        self._sums["room"] += padded
+        elapsed_s = self._clock() - self._counted_until
+        share_s = elapsed_s / (1 + len(self._pending))  # pending steps have run in this time, too
         self._sums["seconds"] += share_s
         self._counted_until += share_s
-        if step % self._settings["log_every"] == 0:
+        if step % self._settings.log_every == 0:
             self._write(step, epoch)
 
     def _guard(self, step: int, values: dict[str, float], utterances: np.ndarray) -> None:
-        """Name a step whose loss or gradient was not finite; the device has left the parameters as they were."""
+        """Report a step with a non-finite loss or gradient; the device has not updated the parameters.
+
+        Raises FloatingPointError if the settings say to stop, or after too many such steps.
+        """
         self._nonfinite += 1
         names = ", ".join(self._manifest.where(int(u)) for u in utterances[utterances >= 0][:8])
-        what = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; utterances: {names}"
-        if self._settings["nonfinite"] == "stop" or self._nonfinite > self._settings["max_nonfinite"]:
+        what = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}, utterances {names}"
+        if self._settings.nonfinite == "stop" or self._nonfinite > self._settings.max_nonfinite:
             raise FloatingPointError(
-                f"{what}. {self._nonfinite} such steps in this run: lower config.optim.learning_rate or clip_norm, or look "
-                "at these utterances (python -m input_pipeline.manifest check)"
+                f"{what}. Non-finite steps so far: {self._nonfinite}. Lower config.optim.learning_rate or "
+                "config.optim.clip_norm, or check these utterances (python -m input_pipeline.manifest check)"
             )
-        logger.warning("%s; the step was skipped", what)
+        logger.warning("%s: the loss or gradient is not finite; the step was skipped", what)
 
     def _write(self, step: int, epoch: int) -> None:
         sums, seconds = self._sums, max(self._sums["seconds"], 1e-9)
@@ -162,10 +171,10 @@ class Meter:
             f"epoch {epoch}, loss {values['loss']:.3f}, {audio_s_per_s:.0f} audio s/s, padding {padding:.0%}",
             refresh=False,
         )
-        if waiting > INPUT_LIMIT and step > 10 * self._settings["log_every"] and not self._warned:
+        if waiting > INPUT_LIMIT and step > 10 * self._settings.log_every and not self._warned:
             self._warned = True
             logger.warning(
-                "%.0f %% of the time is spent waiting for data: raise config.data.workers or config.data.threads",
+                "%.0f%% of the time is spent waiting for data; increase config.data.workers or config.data.threads",
                 100 * waiting,
             )
         self._sums.clear()

@@ -1,17 +1,20 @@
-"""A profiler trace of some steps of a training, for TensorBoard or Perfetto."""
+"""Record a profiler trace of a few training steps, for TensorBoard or Perfetto."""
 
 import logging
 import os
 
 import jax
 
-STEPS = 3  # traced
+STEPS = 3  # number of steps in a trace
 
 logger = logging.getLogger("ds2_jax")
 
 
 class Profiler:
-    """Traces the steps from `first` on (0: none) into the workdir's `profile`; use as a context, which ends the trace."""
+    """Traces STEPS steps after step `first` into the folder `profile` of the workdir; 0 disables it.
+
+    Use as a context: leaving it ends a trace that is still running.
+    """
 
     def __init__(self, first: int, workdir: str):
         self._first, self._folder = first, os.path.join(workdir, "profile")
@@ -24,7 +27,7 @@ class Profiler:
         self._stop()
 
     def begin(self, step: int) -> None:
-        """Start or stop, before `step` (steps done so far) is followed by the next one."""
+        """Start or stop the trace as needed. Call this before each step, with the number of steps done so far."""
         if self._first and step == self._first:
             jax.profiler.start_trace(self._folder)
             self._running = True
@@ -35,4 +38,4 @@ class Profiler:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
-            logger.info("profiler trace from step %d on in %s", self._first, self._folder)
+            logger.info("wrote the profiler trace of the steps after step %d to %s", self._first, self._folder)

@@ -1,4 +1,4 @@
-"""Where a training starts, or goes on: what of config and data has to be as it was when the checkpoint was written."""
+"""Start or resume a training, and check that its settings and data are those of the checkpoint."""
 
 import dataclasses
 import hashlib
@@ -7,60 +7,65 @@ import logging
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from ds2_jax.parallel import sharding
-from ds2_jax.training.checkpoint import Checkpoints, Progress
+from ds2_jax.training.checkpoint import Checkpoints
+from ds2_jax.training.progress import Progress
+from ds2_jax.training.settings import OptimSettings, TrainingSettings
 from ds2_jax.training.state import TrainState
 from input_pipeline.manifest import Manifest
 
 logger = logging.getLogger("ds2_jax")
 
 
-def start(config: ConfigDict, manifest: Manifest, dev_digest: str) -> Progress:
-    """Describe the start of a training on the usable utterances `manifest`."""
+def new_progress(settings: TrainingSettings, manifest: Manifest, dev_digest: str) -> Progress:
+    """Return the progress of a training that has not started; manifest: its usable utterances."""
     return Progress(
         data_digest=manifest.digest(),
-        plan_digest=_plan_digest(config, manifest),
+        plan_digest=_plan_digest(settings, manifest),
         dev_digest=dev_digest,
-        optimizer=_describe_optimizer(config),
+        optimizer=_describe_optimizer(settings.optim),
     )
 
 
-def _plan_digest(config: ConfigDict, manifest: Manifest) -> str:
-    """Digest what decides batches and their order."""
-    parts = {"batch": config["batch"].to_dict(), "seed": config["seed"], "weights": manifest.weights}
-    parts["batch"] = {name: value for name, value in parts["batch"].items() if not name.startswith("eval")}
-    file = config["augment"]["file"]
-    parts["augmentation"] = Path(file).read_text(encoding="utf-8") if file else ""
+def _plan_digest(settings: TrainingSettings, manifest: Manifest) -> str:
+    """Return a digest of all settings that determine batches and their order."""
+    file = settings.augmentation
+    parts = {
+        "batch": dataclasses.asdict(settings.batch),
+        "seed": settings.seed,
+        "weights": manifest.weights,
+        "augmentation": Path(file).read_text(encoding="utf-8") if file else "",
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _describe_optimizer(config: ConfigDict) -> str:
-    """Word what decides which arrays the state has."""
-    averaged = "with" if config["optim"]["ema"] > 0 else "without"
-    return f"config.optim.name={config['optim']['name']}, {averaged} averaged parameters (config.optim.ema)"
+def _describe_optimizer(settings: OptimSettings) -> str:
+    """Describe the settings that determine which arrays the optimiser state has."""
+    averaged = "with" if settings.ema > 0 else "without"
+    return f"config.optim.name={settings.name}, {averaged} averaged parameters (config.optim.ema)"
 
 
-def go_on(
+def restore(
     checkpoints: Checkpoints,
     state: TrainState,
     fresh: Progress,
     mesh: jax.sharding.Mesh,
-    config: ConfigDict,
     workdir: str,
+    *,
+    allow_changed_data: bool,
 ) -> tuple[TrainState, Progress]:
-    """Restore the last checkpoint; `fresh` is where a training with this config and data would start.
+    """Restore the latest checkpoint; fresh: the initial progress for the current settings and data.
 
-    Raises ValueError for other data or another order of it, unless told to accept it, and for another optimiser.
+    Raises ValueError if the optimiser has changed, or, unless `allow_changed_data`, the data or their order.
     """
     latest = checkpoints.latest()
     assert latest is not None
     progress = checkpoints.progress(latest)
     if progress.optimizer not in ("", fresh.optimizer):
         raise ValueError(
-            f"{workdir} was trained with {progress.optimizer}, now it is {fresh.optimizer}: its state does not fit. Go on "
-            f"with the old settings, or start from its parameters in another --workdir: --config.restore={workdir}"
+            f"{workdir} was trained with {progress.optimizer}, but the settings are {fresh.optimizer}, whose state differs: "
+            f"continue with the old settings, or start from its parameters in another --workdir, --config.restore={workdir}"
         )
     changed = [
         what
@@ -70,20 +75,14 @@ def go_on(
         )
         if before != now
     ]
-    if changed and not config["train"]["allow_changed_data"]:
+    if changed and not allow_changed_data:
         raise ValueError(
-            f"{workdir} was trained with other settings: {' and '.join(changed)} changed since step {progress.step}. Go on "
-            "with the old ones, choose another --workdir, or accept it with --config.train.allow_changed_data=true"
+            f"{workdir} was trained with other settings: {' and '.join(changed)} changed since step {progress.step}. Continue "
+            "with the old ones, choose another --workdir, or accept the change with --config.train.allow_changed_data=true"
         )
-    if progress.data_digest != fresh.data_digest:
-        progress.bad_utterances = []  # rows of the manifest of then
-    if changed:
-        progress = dataclasses.replace(progress, batch=0, data_digest=fresh.data_digest, plan_digest=fresh.plan_digest)
     if fresh.dev_digest and progress.dev_digest not in ("", fresh.dev_digest):
-        logger.warning("config.data.dev is another one than before: the best checkpoint is sought anew, among new ones")
-        progress = dataclasses.replace(progress, best_error_rate=None, best_step=0, evaluations_since_best=0)
-    progress.dev_digest = fresh.dev_digest or progress.dev_digest
-    progress.evaluation_due = progress.evaluation_due and bool(fresh.dev_digest)
-    state = checkpoints.restore(latest, state, sharding.of_state(state, mesh))
-    logger.info("go on from step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
+        logger.warning("config.data.dev has changed: earlier checkpoints are no longer candidates for the best")
+    progress = progress.resumed(fresh)
+    state = checkpoints.restore(latest, state, sharding.state_sharding(state, mesh))
+    logger.info("resuming at step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
     return state, progress

@@ -1,4 +1,4 @@
-"""The training state: one tree of arrays."""
+"""The training state, a tree of arrays."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from ds2_jax.parallel import sharding
 
 
 class TrainState(PyTreeNode):
-    """Everything a training step changes. `averaged` is None without an exponential moving average."""
+    """Arrays that a training step updates; `averaged` is None without an exponential moving average."""
 
-    step: jax.Array  # i32, batches seen
+    step: jax.Array  # i32, batches processed
     parameters: Any
     batch_stats: Any
     averaged: Any
@@ -21,24 +21,25 @@ class TrainState(PyTreeNode):
 
     @property
     def evaluated(self):
-        """The parameters that evaluation uses: the averaged ones where there are any."""
+        """The parameters for evaluation: the averaged ones if there are any."""
         return self.parameters if self.averaged is None else self.averaged
 
 
-def start_state(
+def make_state(
     variables: dict, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, average: bool
 ) -> TrainState:
-    """Start training from these variables, each array where sharding.of_state says; none is whole anywhere but these."""
+    """Return the initial state for these variables, placed by sharding.state_sharding; no split array is ever whole."""
 
-    def start(variables: dict) -> TrainState:
+    def initialise(variables: dict) -> TrainState:
         return init_state(variables, optimizer, average)
 
-    shardings = sharding.of_state(jax.eval_shape(start, variables), mesh)
-    return jax.jit(start, out_shardings=shardings)(sharding.place(variables, sharding.of_state(variables, mesh)))
+    shardings = sharding.state_sharding(jax.eval_shape(initialise, variables), mesh)
+    placed = sharding.put(variables, sharding.state_sharding(variables, mesh))
+    return jax.jit(initialise, out_shardings=shardings)(placed)
 
 
 def init_state(variables: dict, optimizer: optax.GradientTransformation, average: bool) -> TrainState:
-    """Start training from these variables."""
+    """Return the initial state for these variables."""
     parameters = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),

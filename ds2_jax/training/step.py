@@ -1,4 +1,4 @@
-"""Training and evaluation steps: pure functions, compiled once for each bucket."""
+"""The training step: a pure function, compiled once for each batch shape."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +25,11 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Build (state, batch) -> (state, metrics).
 
-    Metrics are sums and counts over the batch: loss (sum of -ln p over utterances that count), count, infeasible,
-    frames (valid input frames), grad_norm (of the mean utterance), skipped (1 where loss or gradient was not finite:
-    then the state keeps parameters and moments). The gradient is that of the mean utterance. Randomness is
-    fold_in(seed, step): a resumed run repeats it. gather makes whole parameters of split ones (sharding.gatherer).
+    Metrics are sums and counts over the batch: loss (sum of -ln p over the counted utterances), count, infeasible, frames
+    (valid input frames), grad_norm (of the mean loss per utterance), skipped (1 if loss or gradient was not finite; then
+    only `step` changes in the state). The gradient is that of the mean loss per utterance. Randomness is
+    fold_in(seed, step), so that a resumed run repeats it. accumulate: number of micro-batches. ema: decay of averaged
+    parameters, 0 for none. gather: gathers split parameters (sharding.make_gather).
     """
 
     def loss_sum(parameters, batch_stats, batch: Batch, key):
@@ -47,21 +48,22 @@ def make_train_step(
     gradient = jax.grad(loss_sum, has_aux=True)
 
     def gradient_sums(state: TrainState, batch: Batch, key):
-        """Gradient of the summed loss, new batch statistics and sums, in `accumulate` parts one after the other."""
+        """Return the gradient of the summed loss, new batch statistics and sums, from sequential micro-batches."""
         if accumulate == 1:
             grads, (batch_stats, sums) = gradient(state.parameters, state.batch_stats, batch, key)
             return grads, batch_stats, sums
 
-        def part(carry, inputs):
+        def add_micro_batch(carry, inputs):
             grads, batch_stats, sums = carry
             rows, index = inputs
             new, (batch_stats, more) = gradient(state.parameters, batch_stats, rows, jax.random.fold_in(key, index))
             return (jax.tree.map(jnp.add, grads, new), batch_stats, jax.tree.map(jnp.add, sums, more)), None
 
-        parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+        # strided, so that each micro-batch has rows of every device
+        micro_batches = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
         zero = {"loss": jnp.zeros(()), "count": jnp.zeros((), jnp.int32), "infeasible": jnp.zeros((), jnp.int32)}
         start = (jax.tree.map(jnp.zeros_like, state.parameters), state.batch_stats, zero)
-        return jax.lax.scan(part, start, (parts, jnp.arange(accumulate)))[0]
+        return jax.lax.scan(add_micro_batch, start, (micro_batches, jnp.arange(accumulate)))[0]
 
     def train_step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -88,11 +90,11 @@ def make_train_step(
 
 
 def _average(averaged: Any, parameters: Any, step: jax.Array, decay: float):
-    """Move the averaged parameters on.
+    """Update the exponential moving average.
 
-    Early on the decay is (1 + step) / (10 + step), so that the start is forgotten.
+    In early steps the decay is only (1 + step) / (10 + step), so that the initial parameters are forgotten.
     """
     if averaged is None:
         return None
-    now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda a, p: now * a + (1 - now) * p, averaged, parameters)
+    effective = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, p: effective * a + (1 - effective) * p, averaged, parameters)

@@ -333,3 +333,33 @@ def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np
         size = "none" if stats is None else str(len(stats.mean))
         raise FeatureError(f"statistics of {features.shape[1]} features are needed, there are {size}; make them again")
     return stats.apply(features)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Turn samples into what the network sees: features, and their normalisation (one of NORMALISATIONS).
+
+    stats: those of the training corpus, for normalisation 'corpus'. Raises ValueError for an unknown normalisation.
+    """
+
+    settings: FeatureSettings
+    normalisation: str = "corpus"
+    stats: FeatureStats | None = None
+
+    def __post_init__(self):
+        """Refuse an unknown normalisation."""
+        _check(
+            self.normalisation in NORMALISATIONS,
+            "normalisation",
+            self.normalisation,
+            f"choose one of {', '.join(NORMALISATIONS)}",
+        )
+
+    @property
+    def size(self) -> int:
+        """Features of one frame, F."""
+        return feature_size(self.settings)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """Return the normalised features [T, F] float32 of samples [N] float32. Raises FeatureError."""
+        return normalise(extract(samples, self.settings), self.normalisation, self.stats)

@@ -63,16 +63,44 @@ def read(source: Source, sample_rate_hz: int | None = None, *, first_channel: bo
     _check_not_empty(len(samples), name)
     if len(samples) < _COMPLETE * stated:
         raise AudioError(f"{name} is truncated: {len(samples)} of {stated} samples can be read; copy it again")
-    mono = samples[:, 0] if first_channel or samples.shape[1] == 1 else samples.mean(axis=1)
+    samples = samples[:, :1] if first_channel else samples
+    return _mono(samples, own_rate_hz, sample_rate_hz or own_rate_hz, name), own_rate_hz
+
+
+def from_array(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """Return samples [N] or [N, channels] as `read` returns those of a file: mono [N] float32 at sample_rate_hz.
+
+    Integers are taken as full scale (int16 as -32768 to 32767). Raises AudioError for samples that are none.
+    """
+    name = "the array"
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
+        raise AudioError(
+            f"{name} has shape {samples.shape} and type {samples.dtype}: give samples [N] or [N, channels]"
+        )
+    if isinstance(own_rate_hz, bool) or not isinstance(own_rate_hz, int | np.integer) or own_rate_hz < 1:
+        raise AudioError(f"the sample rate is {own_rate_hz!r}: give samples a second, such as 16000")
+    _check_not_empty(len(samples), name)
+    if samples.dtype.kind == "u":
+        raise AudioError(f"{name} is of type {samples.dtype}: give float samples in [-1, 1], or int16")
+    if samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    samples = samples.astype(np.float32).reshape(len(samples), -1)
+    return _mono(samples, int(own_rate_hz), sample_rate_hz, name)
+
+
+def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str) -> np.ndarray:
+    """Average the channels of samples [N, channels] and resample them -> [N] float32. Raises AudioError."""
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} has values that are not finite; convert it to 16-bit samples again")
-    if sample_rate_hz and sample_rate_hz != own_rate_hz:
+    if sample_rate_hz != own_rate_hz:
         mono = soxr.resample(mono, own_rate_hz, sample_rate_hz, quality="HQ")
         if len(mono) == 0:
             raise AudioError(
                 f"{name} is too short to be resampled from {own_rate_hz} to {sample_rate_hz} Hz; remove it"
             )
-    return np.ascontiguousarray(mono, np.float32), own_rate_hz
+    return np.ascontiguousarray(mono, np.float32)
 
 
 def info(source: Source) -> AudioInfo:

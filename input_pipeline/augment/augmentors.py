@@ -1,7 +1,7 @@
 """The augmentors of the JSON file: one class a type, with its parameters and their ranges.
 
-A new one is a class with `parse(params)` and one of `draw_rates` (changes the length; drawn for a whole epoch at once),
-`apply_audio` or `apply_features`, and a line in AUGMENTORS.
+To add one, write a class with `parse(params)` and `apply_audio` or `apply_features`, and add it to AUGMENTORS. Only Speed
+changes the length; its rates are drawn for a whole epoch at once.
 """
 
 from collections.abc import Mapping

@@ -9,11 +9,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-import grain
 import numpy as np
 
 from input_pipeline import audio
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, extract, feature_size, frame_count, normalise
+from input_pipeline.audio.features import FeatureSettings, FrontEnd, frame_count
 from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import Plan
@@ -46,6 +45,49 @@ def frames_of(duration: np.ndarray, settings: FeatureSettings) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class LoadSettings:
+    """How batches are loaded: by `threads` of this process, or of each of `workers` processes; prefetch: batches ahead.
+
+    Raises ValueError naming field, value and mend.
+    """
+
+    workers: int = 0
+    threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self):
+        """Refuse what cannot load."""
+        for name, least, mend in (
+            ("workers", 0, "use 0 for threads only, or more"),
+            ("threads", 1, "use 1 or more"),
+            ("prefetch", 1, "use 1 or more"),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"config.data.{name} is {getattr(self, name)!r}: {mend}")
+
+
+@dataclass(frozen=True)
+class RowShare:
+    """Which rows of each batch one process loads: the `process`-th of `processes` equal parts.
+
+    multiple: of devices and accumulation parts, to which the rows of a batch are filled up.
+    """
+
+    multiple: int = 1
+    process: int = 0
+    processes: int = 1
+
+    def filled(self, rows: int) -> int:
+        """Return the rows of a batch of `rows` utterances, filling rows included."""
+        return -(-rows // self.multiple) * self.multiple
+
+    def rows_of(self, rows: int) -> slice:
+        """Return this process's rows of a batch of `rows`."""
+        size = rows // self.processes
+        return slice(self.process * size, (self.process + 1) * size)
+
+
+@dataclass(frozen=True)
 class BatchSpec:
     """One batch to make: which utterances, in which epoch and copy, at which speed, in which shape."""
 
@@ -70,7 +112,8 @@ class EpochSpecs(Sequence[BatchSpec]):
     copies: np.ndarray  # [N] int64
     rates: np.ndarray  # [N] float64
     epoch: int
-    multiple: int = 1  # of devices: rows of a batch are raised to it
+    padding: float  # share of the epoch's frames that no utterance fills
+    share: RowShare
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -88,7 +131,7 @@ class EpochSpecs(Sequence[BatchSpec]):
             self.copies[rows],
             self.rates[rows],
             self.epoch,
-            -(-bucket.rows // self.multiple) * self.multiple,
+            self.share.filled(bucket.rows),
             bucket.frames,
             bucket.labels,
         )
@@ -104,19 +147,15 @@ class BatchLoader:
     paths: Sequence[str]  # [N]
     duration: np.ndarray  # [N] float64, seconds
     labels: Labels | None  # None where there is no text to learn from or to compare with
-    features: FeatureSettings
-    normalisation: str
-    stats: FeatureStats | None
+    front_end: FrontEnd
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
-    process: int = 0  # this host, which loads its share of each batch's rows
-    processes: int = 1
+    share: RowShare = field(default_factory=RowShare)
 
     def __call__(self, spec: BatchSpec) -> dict[str, Any]:
         """Make the arrays of one batch (docs/design.md, Contracts) and `problem` [B] str, '' where there is none."""
-        bins = feature_size(self.features)
         batch = {
-            "spectrogram": np.zeros((spec.rows, spec.frames, bins), np.float32),
+            "spectrogram": np.zeros((spec.rows, spec.frames, self.front_end.size), np.float32),
             "frames": np.zeros(spec.rows, np.int32),
             "labels": np.zeros((spec.rows, spec.labels), np.int32),
             "label_lengths": np.zeros(spec.rows, np.int32),
@@ -124,8 +163,7 @@ class BatchLoader:
             "utterance": np.full(spec.rows, -1, np.int32),
             "problem": np.full(spec.rows, "", f"<U{PROBLEM_WIDTH}"),
         }
-        share = spec.rows // self.processes
-        local = slice(self.process * share, (self.process + 1) * share)
+        local = self.share.rows_of(spec.rows)
         mine = range(spec.rows)[local]
         mine = mine[: max(0, len(spec.utterances) - mine.start)]
         sources = shard_source.resolve_all(self.paths[spec.utterances[row]] for row in mine)
@@ -160,29 +198,27 @@ class BatchLoader:
 
     def spectrogram(self, source: audio.Source, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
         """Make the normalised, augmented features [T, F] of an utterance from its audio."""
-        samples, _ = audio.read(source, self.features.sample_rate_hz)
+        rate_hz = self.front_end.settings.sample_rate_hz
+        samples, _ = audio.read(source, rate_hz)
         rng = rng_for(self.seed, epoch, utterance, copy)
-        samples = self.augmentation.apply_audio(samples, self.features.sample_rate_hz, rate=rate, rng=rng)
-        features = normalise(extract(samples, self.features), self.normalisation, self.stats)
-        return self.augmentation.apply_features(features, rng)
+        samples = self.augmentation.apply_audio(samples, rate_hz, rate=rate, rng=rng)
+        return self.augmentation.apply_features(self.front_end(samples), rng)
 
 
-def iterate(
-    specs: Sequence[BatchSpec], loader: BatchLoader, *, workers: int = 0, threads: int = 2, prefetch: int = 4
-) -> Generator[dict[str, Any]]:
-    """Load batches ahead, in order: with threads here, or in `workers` processes with threads each.
+def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, how: LoadSettings) -> Generator[dict[str, Any]]:
+    """Load batches ahead of their use, in order. Close the generator when done."""
+    import grain  # half a second, and jax: for loading alone
 
-    Close it when done.
-    """
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
+    options = grain.ReadOptions(num_threads=how.threads, prefetch_buffer_size=max(how.prefetch, how.threads))
     dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
-    if workers:
-        buffers = max(1, prefetch // workers)
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffers))
+    if how.workers:
+        buffers = max(1, how.prefetch // how.workers)
+        processes = grain.MultiprocessingOptions(num_workers=how.workers, per_worker_buffer_size=buffers)
+        dataset = dataset.mp_prefetch(processes)
     iterator = iter(dataset)
     try:
         for batch in iterator:
-            if workers:  # out of the memory shared with them, which is then given back
+            if how.workers:  # out of the memory shared with them, which is then given back
                 batch = {name: np.array(array) for name, array in batch.items()}
             yield batch
     finally:

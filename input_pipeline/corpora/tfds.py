@@ -15,7 +15,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -28,6 +28,14 @@ INSTALL = "tensorflow-cpu tensorflow-datasets soundfile soxr fsspec tqdm"
 SPEAKERS = ("speaker", "speaker_id", "client_id", "spk_id")
 SHARD_BYTES = 256e6
 BITS = {16: "PCM_16", 24: "PCM_24"}
+
+
+class Columns(NamedTuple):
+    """The features of a data set that hold the audio and, '' where there is none, the text; the audio's rate, 0 if unknown."""
+
+    audio: str
+    text: str
+    rate_hz: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +61,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     rate_hz = args.sample_rate or getattr(features[audio_key], "sample_rate", None) or 0
     manifests = []
     for split in args.split.split(","):
-        packing, records = _packing(tfds, builder, split.strip(), args, audio_key, text_key, rate_hz)
+        packing, records = _packing(tfds, builder, split.strip(), Columns(audio_key, text_key, rate_hz), args)
         manifests.append(packing.run(records).manifest)
     splits = {path.rpartition("/")[2].removesuffix(".jsonl"): list(manifest.records(path)) for path in manifests}
     return Prepared(splits, f"in the environment that trains: --config.data.train={manifests[0]}")
@@ -103,19 +111,15 @@ def _choose(asked: str, known: Sequence[str], supervised: Sequence[str] | None, 
     return candidates[0]
 
 
-def _packing(
-    tfds: Any, builder: Any, split: str, args: argparse.Namespace, audio_key: str, text_key: str, rate_hz: int
-) -> tuple[Packing, Any]:
+def _packing(tfds: Any, builder: Any, split: str, columns: Columns, args: argparse.Namespace) -> tuple[Packing, Any]:
     """Return how a split is packed, and its records."""
     try:
         info = builder.info.splits[split]
         rows, size = int(info.num_examples), int(getattr(info, "num_bytes", 0) or 0)
         single = {key: True for key, feature in builder.info.features.items() if getattr(feature, "shape", None) == ()}
         decoders = tfds.decode.PartialDecoding(
-            {**single, audio_key: True},
-            decoders={
-                audio_key: tfds.decode.SkipDecoding()
-            },  # bytes where it keeps files, else samples as they are kept
+            {**single, columns.audio: True},
+            decoders={columns.audio: tfds.decode.SkipDecoding()},  # bytes of files, or samples as they are kept
         )
         dataset = builder.as_dataset(split=split, decoders=decoders)
     except (ValueError, KeyError) as error:
@@ -136,15 +140,15 @@ def _packing(
             if row < first:  # of a shard that is there already
                 continue
             where = f"{args.name} {split}, example {row}"
-            content, seconds = encode(example.pop(audio_key), rate_hz, args.bits, where)
+            content, seconds = encode(example.pop(columns.audio), columns.rate_hz, args.bits, where)
             line = {"audio_filepath": f"{name}/{row:07d}", "duration": max(round(seconds, 3), 0.001)}
-            if text_key:
-                line["text"] = _plain(example.pop(text_key))
+            if columns.text:
+                line["text"] = _plain(example.pop(columns.text))
             yield line | _describe(example, names), content
             if row == last - 1:
                 return
 
-    settings = (builder.info.full_name, split, rows, shards, audio_key, text_key, rate_hz, args.bits)
+    settings = (builder.info.full_name, split, rows, shards, *columns, args.bits)
     source = hashlib.sha256(repr(settings).encode()).hexdigest()
     return Packing(args.output, name, equal_ends(np.ones(rows, np.int64), shards), source), records
 

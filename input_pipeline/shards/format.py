@@ -18,9 +18,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
-
-from array_record.python import array_record_module
+from typing import Any, NamedTuple
 
 from input_pipeline.storage import object_store
 
@@ -52,6 +50,15 @@ class ShardInfo(NamedTuple):
     bytes: int
     sha256: str
     records: int
+
+
+def array_record() -> Any:
+    """Import the library that reads and writes shards. Raises ShardError if it is not installed."""
+    try:
+        from array_record.python import array_record_module
+    except ModuleNotFoundError as error:
+        raise ShardError(f"shards need the package {error.name}: pip install 'ds2-jax[train]'") from error
+    return array_record_module
 
 
 def parse_reference(path: str) -> Reference | None:
@@ -131,7 +138,7 @@ class OpenShard:
         if not os.path.isfile(path):
             raise ShardError(f"{path} does not exist; copy the shards beside their manifest")
         # By default, the reader reads ahead, as is right for whole files.
-        self._reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
+        self._reader = array_record().ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
         if not self._reader.ok():
             raise ShardError(_why_unreadable(path))
         self.records = self._reader.num_records()

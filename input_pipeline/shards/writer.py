@@ -13,13 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from array_record.python import array_record_module
-
 from input_pipeline.shards.format import (
     BLOCK,
     BLOCK_HEADER,
     ShardError,
     ShardInfo,
+    array_record,
     check_record,
     encode_record,
     strip_block_headers,
@@ -42,7 +41,7 @@ class ShardWriter:
         self.sizes: list[int] = []  # of the records
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._temporary.touch()  # the library's writer does not report that it cannot
-        self._writer = array_record_module.ArrayRecordWriter(str(self._temporary), "group_size:1,uncompressed")
+        self._writer = array_record().ArrayRecordWriter(str(self._temporary), "group_size:1,uncompressed")
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -137,10 +137,10 @@ def join(folder: str, name: str) -> str:
 
 def _file_system(url: str) -> Any:
     """Return fsspec's file system for an address; fsspec makes one for each process. Raises ObjectStoreError."""
-    import fsspec  # takes a tenth of a second, which local files do not need
-
     protocol = url.partition("://")[0]
     try:
+        import fsspec  # takes a tenth of a second, and comes with each store's package
+
         if protocol in UNSUPPORTED:
             raise ValueError(protocol)
         return fsspec.filesystem(protocol)

@@ -12,15 +12,15 @@ import sys
 import numpy as np
 import pytest
 
-from configs import base
 from decoding.search import beam, greedy
 from decoding.search.beam import make_engine
 from decoding.search.confidence import align
 from decoding.search.library_engine import PYCTCDECODE
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import load_model
+from ds2_jax.configs import base
 from ds2_jax.parallel import sharding
-from ds2_jax.recognition.evaluation import Evaluator
+from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
@@ -50,8 +50,8 @@ def words_lm(sentences, tmp_path_factory) -> str:
 def speech_log_probs(clips):
     """Vocabulary of the released model, seconds of a frame, and its log-probabilities of the clips, in order."""
     meta, variables = load_model(str(ROOT / "models" / "an4"))
-    evaluator = Evaluator(meta, sharding.make_mesh(), all_symbols=True)
-    corpus = evaluator.corpus(manifests.read_many(str(clips)), base.get_config(), None)
+    evaluator = Evaluator(meta, sharding.make_mesh(), EvaluationSettings(), all_symbols=True)
+    corpus = evaluator.corpus(manifests.read_many(str(clips)))
     found, _ = evaluator.log_probs(variables, corpus)
     return meta.vocabulary, meta.output_frame_s, [found[row] for row in sorted(found)]
 
@@ -91,7 +91,7 @@ def test_every_setting_of_the_recipe_is_one_of_the_decoder():
         ("hot_words", "cat:1, cat:2"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_field_and_a_mend(field, value):
+def test_a_wrong_value_is_named_with_its_field_and_a_remedy(field, value):
     with pytest.raises(ValueError, match=rf"config\.decode\.{field} is {value!r}: \w+"):
         BeamSettings(**{field: value})
 

@@ -1,4 +1,4 @@
-"""Bundles and checkpoints as files: whole, checked when read, never taken for something they are not."""
+"""Bundles as files: written completely, checked when read, never confused with other folders."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle, save_bundle
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.network.model import init_variables
+from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.training.data import extend_vocabulary
 from input_pipeline.audio.features import FeatureSettings, FeatureStats
 from input_pipeline.text import Vocabulary
@@ -19,7 +18,7 @@ HALF = 1e-3  # float16 keeps 11 bits of a parameter
 
 
 def make_meta(**changes) -> ModelMeta:
-    model = base.get_config().model.to_dict() | {"conv": "3x5/2x2:3", "rnn_size": 4, "rnn_layers": 1} | changes
+    model = ModelSettings(**{"conv": "3x5/2x2:3", "rnn_size": 4, "rnn_layers": 1, **changes})
     stats = FeatureStats(np.linspace(-9, -5, 7, dtype=np.float32), np.linspace(1, 2, 7, dtype=np.float32))
     vocabulary = Vocabulary((" ", "a", "b", "'"))
     return ModelMeta(model, FeatureSettings(kind="fbank", mel_bins=7), "corpus", stats, vocabulary, "en")
@@ -37,7 +36,7 @@ def bundle(variables, tmp_path):
     return tmp_path / "bundle"
 
 
-def test_a_bundle_brings_back_model_features_and_vocabulary(bundle, variables):
+def test_a_bundle_restores_model_features_and_vocabulary(bundle, variables):
     assert is_bundle(bundle)
     meta, loaded = load_model(str(bundle))
     assert meta.differences(make_meta()) == []
@@ -50,20 +49,20 @@ def test_a_bundle_brings_back_model_features_and_vocabulary(bundle, variables):
     )
 
 
-def test_a_bundle_is_plain_files(bundle):
+def test_a_bundle_consists_of_plain_files(bundle):
     names = {file.name for file in bundle.iterdir()}
     assert names == {"config.json", "vocabulary.txt", "feature_stats.npz", "model.safetensors", "README.md"}
     assert json.loads((bundle / "config.json").read_text())["version"] == 1
 
 
-def test_exporting_again_keeps_what_others_put_beside_it(bundle, variables):
+def test_exporting_again_keeps_files_added_to_the_bundle(bundle, variables):
     (bundle / "lm.bin").write_bytes(b"a language model")
     save_bundle(bundle, make_meta(), variables, "# a new card\n")
     assert (bundle / "lm.bin").read_bytes() == b"a language model"
     assert (bundle / "README.md").read_text() == "# a new card\n"
 
 
-def test_exporting_again_keeps_folders_too_and_leaves_nothing_else(bundle, variables):
+def test_exporting_again_keeps_added_folders_and_leaves_no_temporary_files(bundle, variables):
     (bundle / "reports").mkdir()
     (bundle / "reports" / "test.html").write_text("3.36 %")
     save_bundle(bundle, make_meta(), variables, "# a new card\n")
@@ -98,7 +97,7 @@ def test_an_export_that_fails_at_its_last_step_leaves_the_old_bundle(bundle, var
 def test_a_folder_that_is_no_bundle_is_not_overwritten(variables, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ModelFileError, match="no bundle"):
+    with pytest.raises(ModelFileError, match="is not a bundle"):
         save_bundle(tmp_path / "mine", make_meta(), variables, "")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -124,29 +123,29 @@ def shorten_vocabulary(bundle):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (cut_parameters, "cannot be read"),
         (change_version, "version 99"),
-        (change_size, "asks for"),
+        (change_size, "requires"),
         (shorten_vocabulary, "output"),
     ],
 )
-def test_damage_is_named(bundle, damage, said):
+def test_damage_is_reported(bundle, damage, message):
     damage(bundle)
-    with pytest.raises(ModelFileError, match=said) as error:
+    with pytest.raises(ModelFileError, match=message) as error:
         load_bundle(bundle)
     assert "bundle" in str(error.value)
 
 
-def test_a_folder_without_a_model_says_what_was_expected(tmp_path):
+def test_the_error_for_a_folder_without_a_model_says_what_is_expected(tmp_path):
     with pytest.raises(ModelFileError, match=r"a bundle .* a checkpoint, or a run folder"):
         load_model(str(tmp_path))
 
 
-def test_differences_name_both_values():
-    found = make_meta().differences(make_meta(rnn_size=5))
-    assert found == ["model.rnn_size is 4 here and 5 there"]
+def test_differences_state_both_values():
+    differences = make_meta().differences(make_meta(rnn_size=5))
+    assert differences == ["model.rnn_size is 4 here and 5 there"]
 
 
 def test_a_longer_vocabulary_keeps_the_old_outputs(variables):

@@ -2,22 +2,25 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from decoding.search.beam import native_available
 from ds2_jax.artifacts.bundle import load_bundle
-from ds2_jax.cli.export import count
+from ds2_jax.artifacts.load import resolve_model
+from ds2_jax.cli.export import count_parameters
+from ds2_jax.recognition import decode_settings
 from tests.runs import ROOT, run_main
 
 BUNDLE = ROOT / "models" / "an4"
-ROUNDING = 0.0001  # the card gives two decimals of a per cent
+ROUNDING = 0.0001  # the card states percentages with two decimals
 
 
 def card_value(name: str, engine: str) -> float:
-    """Read a figure of the card's two tables of results, greedy and native, such as `| WER | 10.35 % |`."""
-    found = re.findall(rf"^\| {name} \| ([\d.]+) %", (BUNDLE / "README.md").read_text(), re.MULTILINE)
-    return float(found[["greedy", "native"].index(engine)]) / 100
+    """Read a value from the card's two result tables, greedy and native, such as `| WER | 10.35 % |`."""
+    values = re.findall(rf"^\| {name} \| ([\d.]+) %", (BUNDLE / "README.md").read_text(), re.MULTILINE)
+    return float(values[["greedy", "native"].index(engine)]) / 100
 
 
 def evaluate(manifest, engine: str) -> dict:
@@ -30,20 +33,37 @@ def evaluate(manifest, engine: str) -> dict:
 def test_it_is_small_and_complete():
     assert sum(file.stat().st_size for file in BUNDLE.iterdir()) < 12_000_000
     meta, variables = load_bundle(BUNDLE)
-    assert count(variables["params"]) < 6_000_000
+    assert count_parameters(variables["params"]) < 6_000_000
     assert meta.stats is not None
     assert " " in meta.vocabulary.symbols
 
 
-def test_it_transcribes_clips_it_was_trained_on(clips):
+def test_it_transcribes_clips_from_its_training_set(clips):
     assert evaluate(clips, "greedy")["wer"] < 0.1
 
 
 @pytest.mark.parametrize(
     "engine", ["greedy", pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="not built"))]
 )
-def test_it_reaches_on_the_official_test_what_its_card_says(speech, engine):
+def test_it_reaches_the_error_rates_of_its_card_on_the_official_test(speech, engine):
     result = evaluate(speech / "an4" / "test.jsonl", engine)
     assert result["utterances"] == 130
     assert result["wer"] == pytest.approx(card_value("WER", engine), abs=ROUNDING)
     assert result["cer"] == pytest.approx(card_value("CER", engine), abs=ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["an4", "models/an4", "models/an4/"])
+def test_its_name_refers_to_it_if_no_such_folder_exists(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = Path(resolve_model(name))
+    assert packaged.samefile(BUNDLE)
+    assert Path(decode_settings.complete({}, name).lm).parent == packaged
+    (tmp_path / name).mkdir(parents=True)
+    assert resolve_model(name) == name
+    assert decode_settings.complete({}, name).lm == ""
+
+
+@pytest.mark.parametrize("path", ["", "runs/an4", "an5", "gs://bucket/an4", "../an4", "models"])
+def test_other_paths_are_not_changed(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model(path) == path

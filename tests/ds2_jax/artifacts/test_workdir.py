@@ -1,4 +1,4 @@
-"""A run's folder in Google's store, against an emulator of it on this machine; and folders that are none."""
+"""A run's folder in Google Cloud Storage, against a local emulator; and invalid folders."""
 
 import json
 import logging
@@ -9,11 +9,11 @@ import pytest
 
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.artifacts.workdir import LOCK, make_workdir
-from ds2_jax.training import train as training
+from ds2_jax.cli.train import run_train as train
 from tests.google_store import google_store
 from tests.runs import small_config
 
-logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it misses credentials, which the emulator does not ask for
+logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it warns of missing credentials, which the emulator does not need
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,13 @@ def bucket() -> Iterator[str]:
         yield address
 
 
-def test_a_run_in_a_store_goes_on_and_leaves_what_a_local_one_leaves(clips, bucket, tmp_path):
+def test_a_run_in_a_store_resumes_and_leaves_the_same_files_as_a_local_one(clips, bucket, tmp_path):
     config = small_config(clips)
     config.data.dev = config.data.test = str(clips)
     config.batch.buckets = 1
     config.optim.schedule = "constant"
     for config.train.epochs in (1, 2):
-        results, expected = (training.train(config, folder) for folder in (f"{bucket}/run", str(tmp_path / "run")))
+        results, expected = (train(config, folder) for folder in (f"{bucket}/run", str(tmp_path / "run")))
     assert results["wer"] == expected["wer"]
 
     import fsspec
@@ -52,6 +52,6 @@ def test_a_run_in_a_store_goes_on_and_leaves_what_a_local_one_leaves(clips, buck
 @pytest.mark.parametrize(
     ("path", "message"), [("", "--workdir is empty"), ("s3://bucket/run", "mount other stores as a folder")]
 )
-def test_folders_that_cannot_be_are_refused(path, message):
+def test_invalid_folders_are_refused(path, message):
     with pytest.raises(ValueError, match=message):
         make_workdir(path)

@@ -1,4 +1,4 @@
-"""The check after installation: which device computes, and what is said where it is another one."""
+"""The check after installation: the device that JAX uses, and the message if it is not the requested one."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def check(accelerator: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
 
 
-def test_the_device_that_computes_is_named():
+def test_the_device_in_use_is_reported():
     result = check("cpu")
     assert result.returncode == 0, result.stderr
     assert "computes on" in result.stdout
@@ -23,7 +23,7 @@ def test_the_device_that_computes_is_named():
 
 @pytest.mark.parametrize(
     ("accelerator", "expected"),
-    [("gpu", "ACCELERATOR=gpu is not known: choose one of cpu, cuda, tpu"), ("cuda", "but JAX computes on cpu")],
+    [("gpu", "unknown ACCELERATOR=gpu: choose one of cpu, cuda, tpu"), ("cuda", "but JAX computes on cpu")],
 )
 def test_another_device_is_refused_in_one_line(accelerator, expected):
     result = check(accelerator)

@@ -1,12 +1,13 @@
-"""The command line as users meet it: what it prints, what it refuses, and how."""
+"""The command line: output, files, and error messages."""
 
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
-from tests.runs import run_main, small_flags
+from tests.runs import ROOT, run_main, small_flags
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +32,47 @@ def test_training_ends_with_the_test_result_as_json(run, clips):
     assert 0 <= results["wer"] <= 5
 
 
+def test_the_test_report_of_a_run_without_dev_shows_curves(run):
+    step = json.loads(run[1].stdout.splitlines()[-1])["checkpoint"]
+    page = (run[0] / "test.html").read_text()
+    assert "<img src='curves.png'" in page
+    assert (run[0] / "curves.png").stat().st_size > 10_000
+    assert (
+        f"<dt>Model</dt><dd>{run[0]}</dd><dt>Checkpoint</dt><dd>step {step}</dd><dt>Decoding</dt><dd>greedy</dd>"
+        in page
+    )
+
+
+def test_the_summary_of_a_run_lists_its_files_and_its_result(run):
+    command = [sys.executable, "-m", "ds2_jax.cli.run_summary", str(run[0])]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    _, _, curves, checkpoints, test = result.stdout.splitlines()
+    names = ("curves.png", "metrics.jsonl", "tensorboard")
+    assert curves == "curves:      " + ", ".join(str(run[0] / name) for name in names)
+    assert checkpoints.startswith(f"checkpoints: {run[0] / 'checkpoints'}: ")
+    wer = json.loads(run[1].stdout.splitlines()[-1])["wer"]
+    assert test.startswith(f"test: WER {wer:.2%}, ")
+    assert str(run[0] / "test.html") in test
+
+
 def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
     workdir, _ = run
     checkpoint = next((workdir / "checkpoints").iterdir())
     exported = run_main("--mode=export", f"--config.restore={workdir}", f"--output={tmp_path / 'bundle'}")
     assert exported.returncode == 0, exported.stderr
-    assert f"'--workdir={workdir}'" in (tmp_path / "bundle" / "README.md").read_text()  # a line that can be run
+    assert f"'--workdir={workdir}'" in (tmp_path / "bundle" / "README.md").read_text()  # quoted for the shell
     results = []
     for restore in (workdir, checkpoint, tmp_path / "bundle"):
-        result = run_main("--mode=eval", f"--config.restore={restore}", f"--config.data.test={clips}")
+        flags = [f"--config.restore={restore}", f"--config.data.test={clips}", f"--workdir={tmp_path / 'report'}"]
+        result = run_main("--mode=eval", *flags)
         assert result.returncode == 0, result.stderr
         results.append(json.loads(result.stdout.splitlines()[-1]))
+        page = (tmp_path / "report" / "eval.html").read_text()
+        assert f"<dt>Model</dt><dd>{restore}</dd>" in page
+        assert (f"<dt>Checkpoint</dt><dd>step {checkpoint.name}</dd>" in page) == (restore != tmp_path / "bundle")
     assert results[0] == results[1]
-    assert results[0]["cer"] == pytest.approx(results[2]["cer"], abs=0.02)  # float16 may turn a close decision
+    assert results[0]["cer"] == pytest.approx(results[2]["cer"], abs=0.02)  # float16 may change a close decision
 
 
 def test_infer_transcribes_files_and_one_bad_file_does_not_stop_the_rest(run, clips, tmp_path):
@@ -60,7 +89,7 @@ def test_infer_transcribes_files_and_one_bad_file_does_not_stop_the_rest(run, cl
 
 def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
     rows = [json.loads(line) for line in clips.read_text().splitlines()]
-    manifest = tmp_path / "untold.jsonl"
+    manifest = tmp_path / "without_text.jsonl"
     lines = [{"audio_filepath": str(clips.parent / r["audio_filepath"]), "duration": r["duration"]} for r in rows]
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--config.data.test={manifest}")
@@ -78,12 +107,12 @@ def test_infer_writes_all_of_a_manifest_to_a_file_in_a_new_folder(run, clips, tm
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        ("s3://bucket/out.jsonl", "is in a store: write to a file"),
-        (".", "is a folder: name a file in it"),
+        ("s3://bucket/out.jsonl", "is in an object store: write to a local file"),
+        (".", "is a folder: give a file in it"),
         ("{clips}/out.jsonl", "cannot be written (Not a directory)"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_read(output, expected, clips):
+def test_an_unwritable_output_is_refused_before_the_model_is_loaded(output, expected, clips):
     flags = ["--mode=infer", "--config.restore=nowhere", f"--config.data.test={clips}"]
     assert expected in error_of(run_main(*flags, f"--output={output.format(clips=clips)}"))
 
@@ -91,17 +120,17 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_read(ou
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--config.model.rnn_sise=256"], "no setting 'rnn_sise'. Did you mean \"rnn_size\""),
+        (["--config.model.rnn_sise=256"], "unknown setting 'rnn_sise'. Did you mean \"rnn_size\""),
         (["--config.batch.size=many"], "--config.batch.size=many: invalid literal"),
         (["--config=configs/nowhere.py"], "No such file or directory: 'configs/nowhere.py'"),
         (["--config=configs/an4.py:16"], "this recipe has no variants"),
         (["--config=configs/librispeech.py:7"], "a batch is stated for 8, 1, 4, 16, 64, 256 devices"),
         (["--config=pyproject.toml"], "pyproject.toml, line"),
         (["--mod=eval"], "Unknown command line flag 'mod'"),
-        (["stray"], "'stray' belongs to no flag"),
+        (["stray"], "unexpected argument 'stray'"),
     ],
 )
-def test_a_wrong_command_line_ends_with_code_2_and_one_line(flags, expected):
+def test_an_invalid_command_line_ends_with_code_2_and_one_line(flags, expected):
     result = run_main(*flags, "--workdir=unused")
     assert result.returncode == 2
     [line] = result.stderr.splitlines()
@@ -129,12 +158,12 @@ def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
         (["--mode=eval", "--config.restore=nowhere", "--config.data.test=t.jsonl"], "nowhere"),
     ],
 )
-def test_wrong_values_are_named(flags, expected, tmp_path):
+def test_wrong_values_are_reported(flags, expected, tmp_path):
     workdir = [] if "--mode=eval" in flags else [f"--workdir={tmp_path}"]
     assert expected in error_of(run_main(*flags, *workdir))
 
 
-def test_a_workdir_that_cannot_be_written_is_named(clips, tmp_path):
+def test_an_unwritable_workdir_is_reported(clips, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written" in error_of(run_main(*small_flags(clips), f"--workdir={tmp_path / 'file' / 'run'}"))
 
@@ -146,10 +175,10 @@ def test_fine_tuning_extends_the_vocabulary(run, clips, tmp_path):
     size = ["--config.batch.size=4", "--config.batch.buckets=2", "--config.train.epochs=1"]
     result = run_main(*flags, *size, f"--workdir={tmp_path / 'tuned'}")
     assert result.returncode == 0, result.stderr
-    assert "2 started: 'é' 'ß'" in result.stderr
+    assert "2 added: 'é' 'ß'" in result.stderr
 
 
-def test_a_full_disk_keeps_what_was_saved(clips, tmp_path):
+def test_a_full_disk_leaves_saved_checkpoints_intact(clips, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk]).returncode:
@@ -158,7 +187,7 @@ def test_a_full_disk_keeps_what_was_saved(clips, tmp_path):
         flags = [*small_flags(clips), "--config.train.epochs=40", "--config.train.keep=30", f"--workdir={disk}/run"]
         result = run_main(*flags, f"--config.data.dev={clips}")
         assert "cannot be written" in error_of(result)
-        assert result.stderr.splitlines()[-1].endswith("Free the disk, run again")
+        assert result.stderr.splitlines()[-1].endswith("free disk space and run the same command again")
         saved = run_main("--mode=eval", f"--config.restore={disk}/run", f"--config.data.test={clips}")
         assert saved.returncode == 0, saved.stderr
     finally:

@@ -1,4 +1,4 @@
-"""The search for alpha and beta: its grid, what it keeps, what it says, and the command line."""
+"""The search for alpha and beta: grid, stored points, messages and the command line."""
 
 import csv
 import json
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from configs import base
 from decoding.scoring import tune
 from decoding.scoring.tune import Grid, Point, PointFile, Task, TuningError, best_point, search
 from decoding.settings import BeamSettings
+from ds2_jax.cli import settings
 from ds2_jax.cli import tune as main_tune
-from ds2_jax.cli.tune import read_grid
+from ds2_jax.configs import base
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.arpa import write_arpa
 from tests.decoding.engines import LIBRARIES, needs_pyctcdecode
@@ -30,10 +30,10 @@ PNG = b"\x89PNG"
 
 @dataclass(frozen=True)
 class Fragile(Task):
-    """A task whose process is killed at one of the points, as the kernel does when memory runs out."""
+    """A task whose process is killed at one point, as by the kernel when memory runs out."""
 
     def measure(self, engine, alpha, beta):
-        """Die at alpha 1."""
+        """Exit at alpha 1."""
         if alpha == 1.0:
             os._exit(9)
         return super().measure(engine, alpha, beta)
@@ -41,10 +41,10 @@ class Fragile(Task):
 
 @pytest.fixture
 def make_task(tmp_path):
-    """Return a function that makes a task: two utterances that a language model of weight above 0.1 gets right."""
+    """Return a function that builds a task: two utterances that are right if the language model's weight exceeds 0.1."""
     lm = write_arpa(tmp_path / "lm.arpa", ["ab cab", "cab ab ab", "ab ab cab"])
     rows = np.full((7, LETTERS.size), 0.02)
-    for frame, symbol in enumerate((2, 0, 2, 1, 4, 2, 3)):  # aa cab, of which the second a may be b
+    for frame, symbol in enumerate((2, 0, 2, 1, 4, 2, 3)):  # aa cab; the second a is almost b
         rows[frame, symbol] = 0.92
     rows[2, [2, 3]] = 0.50, 0.44
     log_probs = np.log(rows / rows.sum(1, keepdims=True)).astype(np.float32)
@@ -69,7 +69,7 @@ def rows_of(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_a_grid_has_both_ends_and_alpha_in_the_outer_loop():
+def test_a_grid_includes_both_ends_and_has_alpha_in_the_outer_loop():
     grid = Grid.regular((0.0, 0.3, 0.1), (-1.0, 1.0, 1.0))
     assert grid.alphas == (0.0, 0.1, 0.2, 0.3)
     assert grid.points()[:4] == [(0.0, -1.0), (0.0, 0.0), (0.0, 1.0), (0.1, -1.0)]
@@ -78,14 +78,14 @@ def test_a_grid_has_both_ends_and_alpha_in_the_outer_loop():
 
 
 def test_the_command_line_in_the_docs_gives_the_grid_of_the_original():
-    """The original's tune.py: 45 alphas of a model in log10, which are divided by ln 10 here, and 8 betas."""
+    """The original's tune.py has 8 betas and 45 alphas for log10 scores, which are divided by ln 10 here."""
     page = (ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
     flags = {name: float(value) for name, value in re.findall(r"--config\.tune\.(\w+)=([\d.]+)", page)}
     config = base.get_config()
     config.tune.update({name: int(value) if name == "refine" else value for name, value in flags.items()})
     alphas = [round(alpha / math.log(10), 6) for alpha in np.linspace(1.0, 3.2, 45)]
     betas = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
-    assert read_grid(config) == Grid(tuple(alphas), betas, refine=0)
+    assert settings.read_grid(config) == Grid(tuple(alphas), betas, refine=0)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_an_empty_grid_is_refused(alpha):
         Grid.regular(alpha, (0.0, 1.0, 0.5))
 
 
-def test_grids_that_cannot_be_meant_are_refused():
+def test_invalid_grids_are_refused():
     with pytest.raises(ValueError, match=r"config\.tune\.alpha_from is -1"):
         Grid.regular((-1.0, 1.0, 0.5), (0.0, 1.0, 0.5))
     with pytest.raises(ValueError, match="larger step"):
@@ -107,7 +107,7 @@ def test_grids_that_cannot_be_meant_are_refused():
         Grid.regular((0.0, 1.0, 0.5), (0.0, 1.0, 0.5), refine=-1)
 
 
-def test_the_surroundings_are_searched_at_half_the_step_within_the_grid():
+def test_the_neighbourhood_is_searched_at_half_the_step_within_the_grid():
     grid = Grid.regular((0.0, 2.0, 0.5), (0.0, 3.0, 1.0))
     around = grid.around(0.0, 2.0, times=1)
     assert sorted({alpha for alpha, _ in around}) == [0.0, 0.25, 0.5]
@@ -115,7 +115,7 @@ def test_the_surroundings_are_searched_at_half_the_step_within_the_grid():
     assert sorted({alpha for alpha, _ in grid.around(1.0, 1.0, times=2)}) == [0.75, 0.875, 1.0, 1.125, 1.25]
 
 
-def test_a_minimum_at_an_edge_names_the_limit_but_alpha_0_is_none():
+def test_a_minimum_at_an_edge_names_the_limit_except_for_alpha_0():
     grid = Grid.regular((0.0, 2.0, 0.5), (0.0, 3.0, 1.0))
     assert grid.edges(2.0, 0.0) == ["config.tune.alpha_to", "config.tune.beta_from"]
     assert grid.edges(0.0, 1.0) == []
@@ -129,14 +129,14 @@ def test_the_best_point_has_fewest_word_errors_then_character_errors():
 
 @pytest.mark.parametrize("engine", LIBRARIES)
 def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task, engine, tmp_path, capsys):
-    found = search(make_task(engine=engine), Grid.regular((0.0, 1.0, 0.5), (0.0, 1.0, 1.0), refine=1), tmp_path, "d")
-    assert found["wer"] == 0.0
-    assert found["alpha"] > 0
+    best = search(make_task(engine=engine), Grid.regular((0.0, 1.0, 0.5), (0.0, 1.0, 1.0), refine=1), tmp_path, "d")
+    assert best["wer"] == 0.0
+    assert best["alpha"] > 0
     rows = rows_of(tmp_path / tune.POINTS)
-    assert found["points"] == len(rows) > len(SMALL)
+    assert best["points"] == len(rows) > len(SMALL)
     assert {float(row["wer"]) for row in rows if float(row["alpha"]) == 0} != {0.0}
     summary = json.loads((tmp_path / tune.SUMMARY).read_text())
-    assert (summary["alpha"], len(summary["all"])) == (found["alpha"], len(rows))
+    assert (summary["alpha"], len(summary["all"])) == (best["alpha"], len(rows))
     assert (tmp_path / tune.PICTURE).read_bytes()[:4] == PNG
     assert capsys.readouterr().out.count("WER") == len(rows)
 
@@ -144,9 +144,9 @@ def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task,
 def test_mandarin_is_tuned_on_character_errors(make_task, tmp_path):
     task = make_task(rules=ScoringRules.for_language("zh"))
     assert task.by_characters
-    found = search(task, SMALL, tmp_path, "d")
+    best = search(task, SMALL, tmp_path, "d")
     summary = json.loads((tmp_path / tune.SUMMARY).read_text())
-    assert found["cer"] == min(point["cer"] for point in summary["all"])
+    assert best["cer"] == min(point["cer"] for point in summary["all"])
 
 
 @needs_pyctcdecode
@@ -154,11 +154,11 @@ def test_both_libraries_measure_the_same(make_task):
     points = []
     for name in ("ctc_beam_decoder", "pyctcdecode"):
         task = make_task(engine=name)
-        points.append([task.measure(task.engine(1), *place) for place in SMALL.points()])
+        points.append([task.measure(task.engine(1), *weights) for weights in SMALL.points()])
     assert points[0] == points[1]
 
 
-def test_a_search_goes_on_where_it_was(make_task, tmp_path, capsys):
+def test_a_search_resumes_from_its_points(make_task, tmp_path, capsys):
     search(make_task(), Grid.regular((0.0, 0.5, 0.5), (0.0, 1.0, 1.0)), tmp_path, "d")
     first = capsys.readouterr().out
     search(make_task(), SMALL, tmp_path, "d")
@@ -167,7 +167,7 @@ def test_a_search_goes_on_where_it_was(make_task, tmp_path, capsys):
     assert len(rows_of(tmp_path / tune.POINTS)) == 6
 
 
-def test_points_of_other_settings_do_not_count_but_stay(make_task, tmp_path, capsys):
+def test_points_of_other_settings_are_not_used_but_kept(make_task, tmp_path, capsys):
     search(make_task(), SMALL, tmp_path, "one")
     search(make_task(), SMALL, tmp_path, "other")
     assert capsys.readouterr().out.count("WER") == 12
@@ -176,7 +176,7 @@ def test_points_of_other_settings_do_not_count_but_stay(make_task, tmp_path, cap
     assert [row["digest"] for row in rows_of(tmp_path / tune.POINTS)] == ["one"] * 6 + ["other"] * 6
 
 
-def test_a_line_that_was_cut_off_is_dropped(tmp_path):
+def test_a_truncated_line_is_dropped(tmp_path):
     file = PointFile(tmp_path / "points.csv", "d")
     file.add(Point(0.0, 0.5, 1, 2, 3, 4))
     file.add(Point(0.5, 0.5, 1, 2, 3, 4))
@@ -189,7 +189,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
 
 
 @needs_pyctcdecode
-def test_a_process_that_dies_is_told_and_its_points_are_kept(make_task, tmp_path):
+def test_the_death_of_a_process_is_reported_and_its_points_are_kept(make_task, tmp_path):
     with pytest.raises(TuningError, match=r"a process of the decoder died.* of 6 points are kept.*threads=1"):
         search(make_task(Fragile, "pyctcdecode"), SMALL, tmp_path, "d")
     kept = len(rows_of(tmp_path / tune.POINTS))
@@ -197,17 +197,17 @@ def test_a_process_that_dies_is_told_and_its_points_are_kept(make_task, tmp_path
     assert len(rows_of(tmp_path / tune.POINTS)) == 6 >= kept
 
 
-def test_nothing_to_tune_on_is_said(make_task, tmp_path):
+def test_tuning_without_utterances_is_refused(make_task, tmp_path):
     with pytest.raises(TuningError, match=r"config\.data\.dev"):
         search(make_task(log_probs=[], references=[]), SMALL, tmp_path, "d")
 
 
-def test_a_single_value_of_beta_gives_no_picture(make_task, tmp_path):
+def test_a_single_value_of_beta_gives_no_plot(make_task, tmp_path):
     assert search(make_task(), Grid.regular((0.0, 1.0, 0.5), (1.0, 1.0, 0.5)), tmp_path, "d")["points"] == 3
     assert not (tmp_path / tune.PICTURE).exists()
 
 
-def test_a_change_in_a_file_changes_its_digest(tmp_path, monkeypatch):
+def test_a_changed_file_has_a_different_digest(tmp_path, monkeypatch):
     monkeypatch.setattr(main_tune, "SAMPLE_BYTES", 8)
     path = tmp_path / "lm.bin"
     digests = set()
@@ -226,7 +226,7 @@ def flags(clips, tmp_path):
     return ["--mode=tune", *model, "--config.decode.engine=ctc_beam_decoder"]
 
 
-def test_the_command_line_tunes_and_goes_on(flags, tmp_path):
+def test_the_command_line_tunes_and_resumes(flags, tmp_path):
     arguments = [*flags, f"--workdir={tmp_path / 'run'}", "--config.tune.alpha_to=1", "--config.tune.beta_to=1"]
     first = run_main(*arguments)
     assert first.returncode == 0, first.stderr
@@ -237,7 +237,7 @@ def test_the_command_line_tunes_and_goes_on(flags, tmp_path):
     names = {path.name for path in (tmp_path / "run" / "tune").iterdir()}
     assert names == {"log_probs.npz", "points.csv", "tune.json", "surface.png"}
     again = run_main(*arguments)
-    assert "probabilities are read from" in again.stderr
+    assert "reading the network's probabilities from" in again.stderr
     assert f"{len(points)} points are read from" in again.stderr
     same = ("alpha", "beta", "wer", "cer", "points")
     assert {name: json.loads(again.stdout)[name] for name in same} == {name: result[name] for name in same}
@@ -270,13 +270,13 @@ def test_an_interruption_keeps_the_points(flags, tmp_path):
     [
         ("--workdir=", "--workdir is empty"),
         ("--config.data.dev=", "config.data.dev is empty"),
-        ("--config.decode.lm=none", "no language model to tune"),
+        ("--config.decode.lm=none", "no language model to tune: give one"),
         ("--config.decode.lm=nowhere.bin", "nowhere.bin"),
         ("--config.decode.engine=greedy", "uses no language model"),
         ("--config.tune.alpha_to=-1.0", "empty grid"),
     ],
 )
-def test_what_is_missing_is_named(flags, change, expected, tmp_path):
+def test_missing_or_invalid_settings_are_reported(flags, change, expected, tmp_path):
     result = run_main(*flags, f"--workdir={tmp_path / 'run'}", change)
     assert result.returncode == 1
     assert expected in result.stderr.splitlines()[-1]

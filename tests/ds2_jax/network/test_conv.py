@@ -1,4 +1,4 @@
-"""Convolution: its backward by matrix products against XLA's own, finite differences and slow loops."""
+"""Convolution by matrix products, forward and backward, against XLA, finite differences and slow loops."""
 
 import functools
 
@@ -10,7 +10,7 @@ import pytest
 from ds2_jax.network.conv import _plain_backward, _product_backward, conv2d, out_size
 
 B, C, OUT = 2, 3, 4
-EXACT = 1e-9  # the same sums in another order, in float64
+EXACT = 1e-9  # the same sums in a different order, in float64
 ROUNDING = 1e-4  # float32 sums of up to 1,000 products of values around 1
 
 CASES = {  # kernel, stride, (T, F)
@@ -31,14 +31,14 @@ every_case = pytest.mark.parametrize(("kernel", "stride", "size"), CASES.values(
 
 
 def draw(kernel, stride, size):
-    """Random x [B, T, F, C], kernel [kt, kf, C, O] and gradient of the output, float64."""
+    """Draw x [B, T, F, C], kernel [kt, kf, C, O] and the gradient of the output, float64."""
     rng = np.random.default_rng([*kernel, *stride, *size])
     out = [out_size(n, s) for n, s in zip(size, stride, strict=True)]
     return rng.normal(size=(B, *size, C)), rng.normal(size=(*kernel, C, OUT)), rng.normal(size=(B, *out, OUT))
 
 
 def slow_conv(x, kernel, stride):
-    """Cross-correlation by loops over the output, in numpy."""
+    """Cross-correlate by loops over the output, in numpy."""
     kt, kf = kernel.shape[:2]
     half_t, half_f = (kt - 1) // 2, (kf - 1) // 2
     padded = np.pad(x, ((0, 0), (half_t, half_t), (half_f, half_f), (0, 0)))
@@ -76,7 +76,7 @@ def test_forward_equals_slow_loops(name):
     np.testing.assert_allclose(out, slow_conv(x, w, stride), atol=ROUNDING)
 
 
-def test_gradient_inside_jit_uses_it_in_both_float_types():
+def test_gradient_inside_jit_is_right_in_both_float_types():
     kernel, stride, size = CASES["odd sizes"]
     x, w, d_out = draw(kernel, stride, size)
     gradient = jax.jit(jax.grad(lambda x, w: (conv2d(x, w, stride) * jnp.float32(d_out)).sum(), argnums=(0, 1)))
@@ -92,13 +92,13 @@ def test_gradient_inside_jit_uses_it_in_both_float_types():
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
-def test_out_size_counts_the_positions_that_the_kernel_stops_at(stride):
+def test_out_size_counts_the_positions_of_the_kernel(stride):
     sizes = np.arange(1, 20)
     np.testing.assert_array_equal(out_size(sizes, stride), [len(range(0, n, stride)) for n in sizes])
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_out_size_of_nothing_is_nothing(stride):
-    """Filling rows have no frames, and must not get one by rounding."""
+def test_out_size_of_no_frames_is_zero(stride):
+    """Padding rows have no frames, and rounding must not give them one."""
     assert out_size(0, stride) == 0
     assert out_size(jnp.array([0]), stride)[0] == 0

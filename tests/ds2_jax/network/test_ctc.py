@@ -1,4 +1,4 @@
-"""CTC against the sum over all paths and against optax, and the utterances that cannot be aligned."""
+"""CTC against the sum over all paths and against optax; utterances without an alignment."""
 
 import functools
 import itertools
@@ -13,8 +13,8 @@ from benchmarks.measure import temporary_bytes
 from ds2_jax.network.ctc import ctc_loss, feasible
 
 U, K, L = 5, 3, 4
-ROUNDING = 1e-4  # log-space sums in float32; optax's stand-in for log 0 is -1e5
-UTTERANCES = {  # frames, labels that have an alignment
+ROUNDING = 1e-4  # log-space sums in float32; optax substitutes -1e5 for log 0
+UTTERANCES = {  # frames, labels; each has an alignment
     "one label": (5, [2]),
     "two labels": (4, [1, 2]),
     "empty label": (3, []),
@@ -27,7 +27,7 @@ UTTERANCES = {  # frames, labels that have an alignment
 
 
 def batch_of(cases, seed=0):
-    """Logits [B, U, K] (random behind the lengths, too), lengths, labels [B, L], label lengths."""
+    """Draw logits [B, U, K] (random beyond the lengths, too); return them, lengths, labels [B, L] and label lengths."""
     logits = np.random.default_rng(seed).normal(0, 2, (len(cases), U, K)).astype(np.float32)
     labels = np.zeros((len(cases), L), np.int32)
     for row, (_, text) in zip(labels, cases, strict=True):
@@ -41,7 +41,7 @@ def collapse(path):
 
 
 def all_paths_loss(logits, text):
-    """-ln of the sum over all K^n paths that read as `text`; logits [n, K] without padding."""
+    """Return -ln of the sum over all K^n paths that collapse to `text`; logits [n, K] without padding."""
     paths = np.array([p for p in itertools.product(range(K), repeat=len(logits)) if collapse(p) == list(text)])
     log_probs = jax.nn.log_softmax(logits)
     return -jax.nn.logsumexp(log_probs[jnp.arange(len(logits)), paths].sum(1))
@@ -59,7 +59,7 @@ def gradient_of(logits, *rest):
 
 @functools.cache
 def reference():
-    """Loss and gradient [U, K] of each utterance by the sum over all paths, in float64."""
+    """Compute loss and gradient [U, K] of each utterance by summing over all paths, in float64."""
     cases = list(UTTERANCES.values())
     logits = batch_of(cases)[0]
     losses, gradients = [], np.zeros(logits.shape)
@@ -74,14 +74,14 @@ def reference():
 @pytest.mark.parametrize("name", UTTERANCES)
 def test_loss_is_the_sum_over_all_paths(name):
     index = list(UTTERANCES).index(name)
-    valid = np.arange(len(UTTERANCES)) == index  # the others count in nothing
+    valid = np.arange(len(UTTERANCES)) == index
     loss, counted, infeasible = loss_of(*batch_of(list(UTTERANCES.values())), valid)
     assert float(loss) == pytest.approx(reference()[0][index], abs=ROUNDING)
     np.testing.assert_array_equal(counted, valid)
     assert not infeasible.any()
 
 
-def test_gradient_is_that_of_the_sum_over_all_paths_and_zero_behind_the_end():
+def test_gradient_is_that_of_the_sum_over_all_paths_and_zero_beyond_the_end():
     batch = batch_of(list(UTTERANCES.values()))
     gradient = np.asarray(gradient_of(*batch, np.ones(len(UTTERANCES), bool)))
     np.testing.assert_allclose(gradient, reference()[1], atol=ROUNDING)
@@ -100,7 +100,7 @@ def test_sum_equals_optax_where_alignments_exist():
     assert float(loss) == pytest.approx(float(expected.sum()), rel=1e-6)
 
 
-def test_what_cannot_be_aligned_or_is_not_valid_has_no_loss_and_no_gradient():
+def test_infeasible_and_invalid_utterances_have_neither_loss_nor_gradient():
     cases = [(4, [1, 2]), (2, [1, 1]), (3, [1, 2, 1, 2]), (0, [1]), (0, []), (4, [2])]
     valid = np.array([True, True, True, True, True, False])
     batch = batch_of(cases)
@@ -123,7 +123,7 @@ def test_bfloat16_logits_are_summed_in_float32():
 
 
 def long_batch(batch, frames, width, vocabulary):
-    """Random logits and labels of many lengths, as large as in training."""
+    """Draw logits and labels of many lengths, as large as in training."""
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 2, (batch, frames, vocabulary)).astype(np.float32)
     labels = rng.integers(1, vocabulary, (batch, width)).astype(np.int32)
@@ -131,7 +131,7 @@ def long_batch(batch, frames, width, vocabulary):
     return logits, lengths, labels, rng.integers(0, width + 1, batch).astype(np.int32)
 
 
-def test_long_utterances_lose_fewer_digits_than_in_optax():
+def test_long_utterances_are_more_precise_than_in_optax():
     logits, lengths, labels, label_lengths = batch = long_batch(4, 400, 120, 29)
     padding = [np.float32(np.arange(n) >= k[:, None]) for n, k in ((400, lengths), (120, label_lengths))]
 
@@ -143,13 +143,13 @@ def test_long_utterances_lose_fewer_digits_than_in_optax():
 
     with jax.enable_x64(True):
         exact = np.asarray(optax_gradient(jnp.float64))
-    of_optax = np.abs(np.asarray(optax_gradient(jnp.float32)) - exact).max()
-    ours = np.abs(np.asarray(gradient_of(*batch, np.ones(4, bool))) - exact).max()
-    assert ours < 1e-4
-    assert ours < of_optax / 2
+    optax_error = np.abs(np.asarray(optax_gradient(jnp.float32)) - exact).max()
+    error = np.abs(np.asarray(gradient_of(*batch, np.ones(4, bool))) - exact).max()
+    assert error < 1e-4
+    assert error < optax_error / 2
 
 
-def test_loss_and_gradient_need_less_than_three_floats_a_frame_and_label():
+def test_loss_and_gradient_need_less_than_three_floats_per_frame_and_label():
     batch = long_batch(32, 400, 200, 29)
     compiled = gradient_of.lower(*batch, np.ones(32, bool)).compile()
     assert temporary_bytes(compiled) < 3 * 4 * 32 * 400 * 200
@@ -160,12 +160,12 @@ def test_loss_and_gradient_need_less_than_three_floats_a_frame_and_label():
     [([], 0), ([1], 1), ([1, 2], 2), ([1, 1], 3), ([1, 1, 1], 5), ([1, 1, 2, 2], 6), ([1, 2, 1], 3)],
 )
 def test_feasible_counts_a_blank_between_equal_neighbours(text, shortest):
-    labels = np.full((3, 4), 1, np.int32)  # what stands behind the end must not count as a repeat
+    labels = np.full((3, 4), 1, np.int32)  # padding must not count as a repeat
     labels[:, : len(text)] = text
     lengths = np.array([max(shortest - 1, 0), shortest, shortest + 1])
     expected = [shortest == 0, True, True]
     np.testing.assert_array_equal(feasible(*map(jnp.asarray, (lengths, labels, np.full(3, len(text))))), expected)
 
 
-def test_feasible_takes_batches_without_any_label():
+def test_feasible_accepts_batches_without_labels():
     assert feasible(jnp.array([3, 0]), jnp.zeros((2, 0), jnp.int32), jnp.zeros(2, jnp.int32)).all()

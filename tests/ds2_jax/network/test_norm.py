@@ -12,7 +12,7 @@ LENGTHS = [7, 4]
 MOMENTUM, EPSILON = 0.8, 1e-5
 ROUNDING = 1e-5  # float32 sums of 11 values around 3
 STEEP = 2e-4  # without variance the gain is up to 2 / sqrt(EPSILON) = 632, times values of 6, in float32
-POISON = 1e6  # finite, and far beyond any activation
+POISON = 1e6  # finite, far larger than any activation
 
 norm = MaskedBatchNorm(MOMENTUM, EPSILON)
 MASK = np.arange(T)[None, :, None] < np.array(LENGTHS)[:, None, None]  # [B, T, 1]
@@ -30,7 +30,7 @@ def x():
 
 @pytest.fixture
 def variables():
-    """Values that differ from each other and from the defaults."""
+    """Return values that differ from each other and from the defaults."""
     return {
         "params": {"scale": jnp.array([1.5, 0.5, -2.0]), "bias": jnp.array([0.1, -0.2, 0.3])},
         "batch_stats": {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([0.5, 4.0, 9.0])},
@@ -44,8 +44,8 @@ def by_numpy(x, mean, var, variables):
 
 def test_statistics_are_those_of_the_valid_positions(x, variables):
     out, _ = train(variables, x, MASK)
-    real = x[MASK[..., 0]]
-    expected = by_numpy(x, real.mean(0), real.var(0), variables)
+    valid = x[MASK[..., 0]]
+    expected = by_numpy(x, valid.mean(0), valid.var(0), variables)
     np.testing.assert_allclose(out, expected, atol=ROUNDING)
 
 

@@ -1,4 +1,4 @@
-"""Recurrent layers against slow loops, their own backward against autodiff, and padding, direction and state."""
+"""Recurrent layers against slow loops, their custom backward against autodiff; padding, direction and state."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from ds2_jax.network.rnn import CELLS, Recurrent, scan_cell
 B, T, X, H = 2, 7, 5, 3
 LENGTHS = np.array([7, 4])
 ROUNDING = 2e-5  # float32 against float64 through seven frames of values around 1
-EXACT = 1e-10  # the same sums in another order, in float64
+EXACT = 1e-10  # the same sums in a different order, in float64
 DIFFERENCE = 1e-6  # central differences in float64 with a step of 1e-5, on sums of about 100 terms
-POISON = 1e6  # finite, and far beyond any spectrogram
-CLIP = 1.5  # low enough that the simple RNN's ceiling is met
+POISON = 1e6  # finite, far larger than any spectrogram
+CLIP = 1.5  # low enough that the simple RNN is clipped
 
 
 def mask_of(lengths, frames=T):
@@ -29,7 +29,7 @@ def sigmoid(x):
 
 
 def slow_frame(cell, state, x, h):
-    """One frame of one utterance in numpy, written from the formulas of the papers."""
+    """Compute one frame of one utterance in numpy, following the formulas of the papers."""
     if cell == "rnn":
         return (np.minimum(np.maximum(x + h, 0), CLIP),)
     if cell == "gru":
@@ -41,7 +41,7 @@ def slow_frame(cell, state, x, h):
 
 
 def slow_layer(cell, x, variables, direction):
-    """One utterance [n, X], without padding, in one direction -> outputs [n, H], last state."""
+    """Run one utterance [n, X], without padding, in one direction -> outputs [n, H], last state."""
     p = {name: np.asarray(value, np.float64) for name, value in variables["params"].items()}
     columns = p["bias"].shape[1]
     w_x = p["input_kernel"].reshape(X, -1, columns)
@@ -55,7 +55,7 @@ def slow_layer(cell, x, variables, direction):
 
 
 def make_layer(cell, **settings):
-    """A layer with random parameters (biases too), its jitted apply, and an input [U, B, X]."""
+    """Return random parameters (biases too) of a layer, its jitted apply, and an input [U, B, X]."""
     layer = Recurrent(cell, H, clip=CLIP, **settings)
     x = jnp.asarray(draw(T, B, X), jnp.float32)
     shapes = jax.eval_shape(layer.init, jax.random.key(0), x, mask_of(LENGTHS))
@@ -94,7 +94,7 @@ def test_one_direction_equals_a_loop():
 
 
 def plain_scan(cell, projected, weights, bias, initial, mask):
-    """What scan_cell computes, left to JAX's own differentiation."""
+    """Compute what scan_cell computes, differentiated by JAX."""
 
     def frame(state, inputs):
         x, valid = inputs
@@ -107,7 +107,7 @@ def plain_scan(cell, projected, weights, bias, initial, mask):
 
 
 def scan_arguments(gates, state_size):
-    """Random float64 arguments of scan_cell; in the second direction padding comes first."""
+    """Draw float64 arguments of scan_cell; in the second direction, padding comes first."""
     columns = gates * H
     mask = mask_of(LENGTHS)
     projected = tuple(draw(T, 2, B, H, seed=gate) for gate in range(gates))
@@ -116,7 +116,7 @@ def scan_arguments(gates, state_size):
 
 
 def weighted_sum(scan, cell, mask):
-    """A scalar that depends on every output and on the last state."""
+    """Return an objective that depends on every output and on the last state."""
 
     def objective(arguments):
         outputs, last = scan(cell, *arguments, mask)
@@ -126,18 +126,18 @@ def weighted_sum(scan, cell, mask):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_own_backward_equals_autodiff_and_finite_differences(name):
+def test_custom_backward_equals_autodiff_and_finite_differences(name):
     cell, gates, state_size = CELLS[name]
     with jax.enable_x64(True):
         arguments, mask = scan_arguments(gates, state_size)
         objective = jax.jit(weighted_sum(scan_cell, cell, mask))
-        own = jax.jit(jax.grad(weighted_sum(scan_cell, cell, mask)))(arguments)
+        gradient = jax.jit(jax.grad(weighted_sum(scan_cell, cell, mask)))(arguments)
         expected = jax.jit(jax.grad(weighted_sum(plain_scan, cell, mask)))(arguments)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=EXACT, rtol=EXACT), own, expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=EXACT, rtol=EXACT), gradient, expected)
 
         direction = jax.tree.map(lambda a: draw(*a.shape, seed=4), arguments)
         ahead, behind = (jax.tree.map(lambda a, d: a + s * d, arguments, direction) for s in (1e-5, -1e-5))  # noqa: B023
-        slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), own, direction)))
+        slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction)))
         assert (objective(ahead) - objective(behind)) / 2e-5 == pytest.approx(float(slope), rel=DIFFERENCE)
 
 
@@ -215,7 +215,7 @@ def test_shapes_follow_merge_and_sharing(settings, width, input_columns):
     assert variables["params"]["input_kernel"].shape == (X, input_columns)
 
 
-def test_the_forget_gate_alone_starts_open():
+def test_only_the_forget_gate_starts_open():
     variables = jax.jit(Recurrent("lstm", H).init)(jax.random.key(0), jnp.zeros((1, B, X)), jnp.ones((1, B), bool))
     np.testing.assert_array_equal(variables["params"]["bias"], np.tile(np.repeat([0.0, 1.0, 0.0, 0.0], H), (2, 1)))
 

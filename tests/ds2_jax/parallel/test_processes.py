@@ -1,4 +1,4 @@
-"""Several processes as one: the numbers of one, the same end for all, and a name for whoever is missing or different."""
+"""Several processes as one: the same numbers as one process, a common end, and messages about missing or different ones."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import pytest
 from tests.arpa import write_arpa
 from tests.runs import ROOT, Cluster, run_main, small_flags
 
-LOSS = 1e-5  # relative: sums over a batch in another order, float32, 20 steps long (1e-7 was seen)
-LEAVES_S = 120  # in which the others are gone, when one process is
-AGAIN = 75  # exit code
+LOSS = 1e-5  # relative: sums over a batch in a different order, in float32, over 20 steps (1e-7 was observed)
+EXIT_LIMIT_S = 120  # within which the others exit after one process is lost
+RETRY = 75  # exit code
 ENDLESS = "--config.train.epochs=100000"
 
 
@@ -28,7 +28,7 @@ def flags_for(clips) -> list[str]:
         "--config.batch.buckets=1",
         "--config.model.dropout=0.1",
         "--config.optim.ema=0.9",
-        "--config.optim.schedule=constant",  # the same, however long the run is meant to be
+        "--config.optim.schedule=constant",  # independent of the length of the run
         "--config.train.epochs=7",
         "--config.train.log_every=1",
     ]
@@ -44,7 +44,7 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def assert_same_run(workdir: Path, reference: Path) -> None:
-    """Compare the losses of all steps, and the error rates of all evaluations."""
+    """Compare the losses of all steps and the error rates of all evaluations."""
     assert losses(workdir) == pytest.approx(losses(reference), rel=LOSS)
     rates = [
         [(r["step"], r["dev_wer"], r["dev_cer"]) for r in records(d) if "dev_wer" in r] for d in (workdir, reference)
@@ -54,7 +54,7 @@ def assert_same_run(workdir: Path, reference: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alone(clips, tmp_path_factory) -> tuple[Path, dict]:
-    """An uninterrupted run of one process, and the results that it printed."""
+    """Return an uninterrupted run of one process, and the results it printed."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     result = run_main(*flags_for(clips), f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
@@ -64,7 +64,7 @@ def alone(clips, tmp_path_factory) -> tuple[Path, dict]:
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(clips, alone, tmp_path):
-    """Training, the evaluations within it, and the test at its end, whose 12 utterances do not fill its batches."""
+    """Training, its evaluations, and the final test, whose 12 utterances do not fill the batches."""
     workdir = tmp_path / "run"
     with Cluster(2, *flags_for(clips), f"--workdir={workdir}", "--config.batch.eval_size=5") as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
@@ -77,8 +77,8 @@ def test_two_processes_give_the_numbers_of_one(clips, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(clips, alone, tmp_path):
-    """With a beam search on each host; one utterance cannot be read, and the batches are not full."""
+def test_distributed_evaluation_and_transcription_process_each_utterance_once(clips, alone, tmp_path):
+    """Each host runs a beam search; one utterance cannot be read, and the batches are not full."""
     rows = [json.loads(line) for line in clips.read_text().splitlines()][:7]
     for row in rows:
         row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
@@ -90,11 +90,11 @@ def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(
     expected = json.loads(run_main("--mode=eval", *flags, beam).stdout.splitlines()[-1])
     with Cluster(2, "--mode=eval", *flags, beam) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        found = json.loads(cluster.stdout(0).splitlines()[-1])
+        result = json.loads(cluster.stdout(0).splitlines()[-1])
         assert "missing.flac" in cluster.stderr(0)
-    assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=LOSS)
-    assert found == expected
-    assert (found["utterances"], found["unusable"]) == (6, 1)
+    assert result.pop("loss") == pytest.approx(expected.pop("loss"), rel=LOSS)
+    assert result == expected
+    assert (result["utterances"], result["unusable"]) == (6, 1)
     run_main("--mode=infer", *flags, f"--output={tmp_path / 'one.jsonl'}")
     with Cluster(2, "--mode=infer", *flags, f"--output={tmp_path / 'two.jsonl'}") as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
@@ -105,24 +105,24 @@ def test_evaluation_and_transcription_are_spread_and_nothing_is_lost_or_doubled(
     assert [r.get("text") for r in lines[0]] == [r.get("text") for r in lines[1]]
 
 
-TELLS_WHAT_IT_HOLDS = f"""
+REPORTING_MAIN = f"""
 import runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-from ds2_jax import tune
-make = tune._log_probs
-def tell(*arguments):
-    rows, log_probs = make(*arguments)
+from ds2_jax.cli import tune
+load_or_compute = tune._log_probs
+def report(*arguments):
+    rows, log_probs = load_or_compute(*arguments)
     print("holds", len(rows), len(log_probs), flush=True)
     return rows, log_probs
-tune._log_probs = tell
+tune._log_probs = report
 runpy.run_path({str(ROOT / "main.py")!r}, run_name="__main__")
 """
 
 
 @pytest.mark.slow
-def test_a_tuning_of_two_processes_is_that_of_one_and_only_the_first_holds_the_probabilities(clips, tmp_path):
-    """Made first, then read from the file that only process 0 looks at."""
-    (tmp_path / "main.py").write_text(TELLS_WHAT_IT_HOLDS)
+def test_two_processes_tune_like_one_and_only_process_0_holds_the_probabilities(clips, tmp_path):
+    """The second run reads the probabilities from a file, which only process 0 opens."""
+    (tmp_path / "main.py").write_text(REPORTING_MAIN)
     lm = write_arpa(tmp_path / "lm.arpa", [json.loads(line)["text"] for line in clips.read_text().splitlines()])
     model = [f"--config.restore={ROOT / 'models' / 'an4'}", f"--config.data.dev={clips}", f"--config.decode.lm={lm}"]
     grid = ["--config.decode.engine=ctc_beam_decoder", "--config.tune.alpha_to=0.25", "--config.tune.beta_to=0"]
@@ -130,39 +130,39 @@ def test_a_tuning_of_two_processes_is_that_of_one_and_only_the_first_holds_the_p
     result = run_main(*flags, f"--workdir={tmp_path / 'one'}")
     assert result.returncode == 0, result.stderr
     expected = json.loads(result.stdout.splitlines()[-1])
-    for log in ("", "probabilities are read from"):
+    for log in ("", "reading the network's probabilities from"):
         with Cluster(2, *flags, f"--workdir={tmp_path / 'two'}", roots=dict.fromkeys(range(2), tmp_path)) as cluster:
             assert cluster.finish() == [0, 0], cluster.stderr(0)
             assert log in cluster.stderr(0)
             held = [re.findall(r"holds .*", cluster.stdout(rank)) for rank in range(2)]
             assert held == [["holds 12 12"], ["holds 0 0"]]
-            found = json.loads(cluster.stdout(0).splitlines()[-1])
-        assert [found[name] for name in ("wer", "cer", "points")] == [expected[n] for n in ("wer", "cer", "points")]
+            result = json.loads(cluster.stdout(0).splitlines()[-1])
+        assert [result[name] for name in ("wer", "cer", "points")] == [expected[n] for n in ("wer", "cer", "points")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_when_one_is_killed_the_other_leaves_and_the_same_line_goes_on(victim, clips, alone, tmp_path):
+def test_when_one_is_killed_the_other_exits_and_the_same_command_resumes(victim, clips, alone, tmp_path):
     workdir = tmp_path / "run"
     flags = [*flags_for(clips), f"--workdir={workdir}"]
     with Cluster(2, *flags, ENDLESS) as cluster:
         cluster.wait_until(lambda: len(list(workdir.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA"))) > 1)
         cluster.processes[victim].kill()
         start = time.monotonic()
-        assert cluster.processes[1 - victim].wait(LEAVES_S) == AGAIN
-        assert time.monotonic() - start < LEAVES_S
+        assert cluster.processes[1 - victim].wait(EXIT_LIMIT_S) == RETRY
+        assert time.monotonic() - start < EXIT_LIMIT_S
         last = cluster.stderr(1 - victim).splitlines()[-1]
-        assert f"error: {'nothing was heard of ' if victim else ''}process {victim} (" in last
-        assert last.endswith("run the same line again to go on from the last checkpoint")
+        assert f"error: {'no heartbeat from ' if victim else ''}process {victim} (" in last
+        assert last.endswith("run the same command again to resume from the last checkpoint")
     shorten(workdir, alone[0])
     with Cluster(2, *flags) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "go on from step" in cluster.stderr(0)
+        assert "resuming at step" in cluster.stderr(0)
     assert_same_run(workdir, alone[0])
 
 
 def shorten(workdir: Path, reference: Path) -> None:
-    """Leave out what an endless run did beyond the reference, so that there is something to go on with."""
+    """Remove checkpoints beyond the reference run, so that the resumed run has steps left."""
     kept = sorted(losses(reference))[-3]
     for path in (workdir / "checkpoints").iterdir():
         if path.name.isdigit() and int(path.name) > kept:
@@ -174,7 +174,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(clips, alone, tmp_pa
     workdir = tmp_path / "run"
     flags = [*flags_for(clips), f"--workdir={workdir}"]
     stopped: list[int] = []
-    for number, ranks, code in ((signal.SIGTERM, [1], AGAIN), (signal.SIGINT, [0, 1], 0)):  # a scheduler's, and Ctrl-C
+    for number, ranks, code in ((signal.SIGTERM, [1], RETRY), (signal.SIGINT, [0, 1], 0)):  # from a scheduler; Ctrl-C
         with Cluster(2, *flags, ENDLESS if stopped else "--config.train.epochs=7") as cluster:
             cluster.wait_until(lambda: len(losses(workdir)) >= max(stopped, default=0) + 4)
             for rank in ranks:
@@ -189,8 +189,8 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(clips, alone, tmp_pa
 
 
 @pytest.mark.slow
-def test_checkpoints_of_four_processes_go_on_in_one_and_then_in_two(clips, alone, tmp_path):
-    """The last two have two devices each, and split the parameters over two of them."""
+def test_checkpoints_of_four_processes_are_resumed_by_one_and_then_by_two(clips, alone, tmp_path):
+    """The last two have two devices each, and split the parameters over two."""
     workdir = tmp_path / "run"
     flags = [*flags_for(clips), f"--workdir={workdir}"]
     with Cluster(4, *flags, "--config.train.max_steps=6") as cluster:  # in the middle of an epoch
@@ -199,14 +199,14 @@ def test_checkpoints_of_four_processes_go_on_in_one_and_then_in_two(clips, alone
     assert result.returncode == 0, result.stderr
     with Cluster(2, *flags, "--config.mesh.fsdp=2", devices=2) as cluster:
         assert cluster.finish() == [0, 0], cluster.stderr(0)
-        assert "go on from step 13 (epoch 3, batch" in cluster.stderr(0)
+        assert "resuming at step 13 (epoch 3, batch" in cluster.stderr(0)
     assert losses(workdir) == pytest.approx(losses(alone[0]), rel=LOSS)
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_named_by_the_others(clips, alone, tmp_path):
-    """The data of one row never come: who reads it waits for ever, and the other one for its part of the batch."""
-    rows = [json.loads(line) for line in clips.read_text().splitlines()] * 10  # the headers of some are read by both
+def test_a_process_that_hangs_is_reported_by_the_others(clips, alone, tmp_path):
+    """One row is a pipe without data: its reader waits forever, and the other process waits for its part of the batch."""
+    rows = [json.loads(line) for line in clips.read_text().splitlines()] * 10  # both processes read the first headers
     for row in rows:
         row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
     pipe = tmp_path / "pipe.flac"
@@ -216,32 +216,32 @@ def test_a_process_that_hangs_is_named_by_the_others(clips, alone, tmp_path):
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = ["--mode=eval", f"--config.restore={alone[0]}", f"--config.data.test={manifest}"]
     with Cluster(2, *flags, "--config.batch.eval_size=4", "--config.train.stall_s=15") as cluster:
-        assert cluster.finish(LEAVES_S) == [AGAIN, AGAIN]
+        assert cluster.finish(EXIT_LIMIT_S) == [RETRY, RETRY]
         last = cluster.stderr(0).splitlines()[-1]
         assert "the others wait for process 1 (" in last, last
         assert "evaluate: waiting for the data of batch 30" in last, last
 
 
 @pytest.mark.slow
-def test_a_stopped_process_is_named_by_the_others(clips, tmp_path):
+def test_a_suspended_process_is_reported_by_the_others(clips, tmp_path):
     workdir = tmp_path / "run"
     with Cluster(2, *flags_for(clips), ENDLESS, f"--workdir={workdir}") as cluster:
         cluster.wait_until(lambda: len(losses(workdir)) >= 4)
         cluster.processes[1].send_signal(signal.SIGSTOP)
-        assert cluster.processes[0].wait(LEAVES_S) == AGAIN
-        assert "nothing was heard of process 1 (" in cluster.stderr(0).splitlines()[-1]
+        assert cluster.processes[0].wait(EXIT_LIMIT_S) == RETRY
+        assert "no heartbeat from process 1 (" in cluster.stderr(0).splitlines()[-1]
 
 
-def test_different_settings_are_refused_and_named(clips, tmp_path):
+def test_different_settings_are_refused_and_reported(clips, tmp_path):
     own = {2: ["--config.model.rnn_size=13", f"--workdir={tmp_path / 'other'}"]}
     with Cluster(3, *flags_for(clips), f"--workdir={tmp_path / 'run'}", own=own) as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1, 1]
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1, 1]
         for rank in range(3):
             last = cluster.stderr(rank).splitlines()[-1]
             assert last.startswith(
                 f"[{rank}/3] error: the processes have different values: --workdir is '{tmp_path}/other' in"
             )
-            assert re.search(r"model.rnn_size is 13 in process 2 \(.*\), and 12 in the others", last)
+            assert re.search(r"model.rnn_size is 13 in process 2 \(.*\), but 12 in the others", last)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_different_settings_are_refused_and_named(clips, tmp_path):
         ("tests/clips/manifest.jsonl", "a m y", "a m i", r"config.data.train \(digest\) is \w+ in process 1 "),
     ],
 )
-def test_another_version_of_the_program_or_of_the_data_is_refused(file, old, new, expected, clips, tmp_path):
+def test_a_different_version_of_the_program_or_of_the_data_is_refused(file, old, new, expected, clips, tmp_path):
     (tmp_path / "copy").mkdir()
     for name in ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs", "tests/clips"):
         if (ROOT / name).is_dir():
@@ -262,7 +262,7 @@ def test_another_version_of_the_program_or_of_the_data_is_refused(file, old, new
     (tmp_path / "copy" / file).write_text((ROOT / file).read_text().replace(old, new))
     flags = [*flags_for(clips.relative_to(ROOT)), "--config.augment.file=configs/augmentation_light.json"]
     with Cluster(2, *flags, f"--workdir={tmp_path / 'run'}", roots={1: tmp_path / "copy"}) as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1]
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1]
         assert re.search(expected, cluster.stderr(0).splitlines()[-1])
 
 
@@ -287,7 +287,7 @@ def test_clips_that_one_process_cannot_read_are_counted_by_all(clips, tmp_path):
     assert json.loads(last.read_text())["bad_utterances"] == [3]
     shutil.rmtree(tmp_path / "run")
     with Cluster(2, *flags, "--config.data.max_bad_share=0.05", "--config.features.normalisation=utterance") as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1], cluster.stderr(1)
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1], cluster.stderr(1)
         for rank in range(2):
             assert "1 of 12 training utterances cannot be used" in cluster.stderr(rank)
 
@@ -296,48 +296,49 @@ def test_an_error_of_one_process_ends_all_with_its_message(clips, tmp_path):
     with Cluster(
         2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=2", own={1: ["--expect_devices=5"]}
     ) as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1]
-        assert "5 devices were expected and 2 found" in cluster.stderr(1).splitlines()[-1]
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1]
+        assert "5 devices were expected, but JAX found 2" in cluster.stderr(1).splitlines()[-1]
         assert "process 1 (" in cluster.stderr(0)
-        assert "5 devices were expected and 2 found" in cluster.stderr(0).splitlines()[-1]
+        assert "5 devices were expected, but JAX found 2" in cluster.stderr(0).splitlines()[-1]
 
 
-def test_a_start_without_the_others_ends_in_time_and_says_so(clips, tmp_path, monkeypatch):
+def test_a_process_that_finds_no_others_ends_in_time_with_a_message(clips, tmp_path, monkeypatch):
     monkeypatch.setenv("DS2_START_S", "3")
     with Cluster(1, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--num_processes=2") as cluster:
-        assert cluster.finish(LEAVES_S) == [75]  # a launcher tries again: a machine may be late
-        assert "error: the 2 processes did not come together at 127.0.0.1:" in cluster.stderr(0).splitlines()[-1]
+        assert cluster.finish(EXIT_LIMIT_S) == [RETRY]  # a launcher retries: a machine may be late
+        assert "error: the 2 processes did not all connect at 127.0.0.1:" in cluster.stderr(0).splitlines()[-1]
 
 
-def test_a_machine_that_nobody_knows_is_named(clips, tmp_path, monkeypatch):
+def test_an_unresolvable_host_is_reported(clips, tmp_path, monkeypatch):
     monkeypatch.setenv("DS2_START_S", "3")
     flags = ["--coordinator=nowhere.invalid:7000", "--num_processes=2", "--process_id=1"]
     result = run_main(*flags_for(clips), f"--workdir={tmp_path / 'run'}", *flags)
-    assert result.returncode == 75
-    assert "nowhere.invalid of --coordinator=nowhere.invalid:7000 is no machine" in result.stderr.splitlines()[-1]
+    assert result.returncode == RETRY
+    last = result.stderr.splitlines()[-1]
+    assert "the host nowhere.invalid of --coordinator=nowhere.invalid:7000 cannot be resolved" in last
 
 
-def test_a_port_that_is_taken_is_named(clips, tmp_path):
+def test_a_port_in_use_is_reported(clips, tmp_path):
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
         flags = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--workdir={tmp_path / 'run'}"]
         with Cluster(1, *flags_for(clips), *flags) as cluster:
-            assert cluster.finish(LEAVES_S) == [1]
-            assert f"error: port {port} of --coordinator=127.0.0.1:{port} is taken" in cluster.stderr(0)
+            assert cluster.finish(EXIT_LIMIT_S) == [1]
+            assert f"error: port {port} of --coordinator=127.0.0.1:{port} is in use" in cluster.stderr(0)
 
 
-def test_another_number_of_processes_than_expected_is_refused(clips, tmp_path):
+def test_an_unexpected_number_of_processes_is_refused(clips, tmp_path):
     with Cluster(2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=3") as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1]
-        assert "3 processes were expected and 2 found together" in cluster.stderr(1)
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1]
+        assert "3 processes were expected, but 2 connected" in cluster.stderr(1)
     result = run_main(*flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=2")
     assert result.returncode == 1
-    assert "2 processes were expected and 1 found together" in result.stderr
+    assert "2 processes were expected, but 1 connected" in result.stderr
 
 
-def test_another_model_is_refused(clips, tmp_path):
+def test_a_different_model_is_refused(clips, tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs", "models/an4"):
@@ -348,12 +349,12 @@ def test_another_model_is_refused(clips, tmp_path):
     weights.write_bytes(content)
     flags = ["--mode=eval", "--config.restore=models/an4", f"--config.data.test={clips}", f"--workdir={tmp_path}"]
     with Cluster(2, *flags, roots={1: copy}) as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1]
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1]
         assert re.search(r"the model models/an4 \(digest\) is \w+ in process 1 ", cluster.stderr(0).splitlines()[-1])
 
 
-def test_another_number_of_processes_is_refused(clips, tmp_path):
+def test_different_numbers_of_processes_are_refused(clips, tmp_path):
     own = {1: ["--num_processes=3"]}
     with Cluster(2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", own=own) as cluster:
-        assert cluster.finish(LEAVES_S) == [1, 1]
-        assert re.search(r"--num_processes is 3 in process 1 .*, and 2 in the others", cluster.stderr(0))
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1]
+        assert re.search(r"--num_processes is 3 in process 1 .*, but 2 in the others", cluster.stderr(0))

@@ -1,4 +1,4 @@
-"""Parameters split over devices, and what the devices tell each other; on four fake devices."""
+"""Parameters split over devices, and the messages between devices; on four simulated devices."""
 
 import re
 
@@ -9,27 +9,25 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables, parse_conv
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import batch_shape, compile_steps
 from ds2_jax.training.optim import make_optimizer
-from ds2_jax.training.state import start_state
+from ds2_jax.training.settings import OptimSettings
+from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
-from input_pipeline.batches.plan import Bucket
 
 B, T, F, H, K, L = 8, 24, 6, 64, 7, 3
-ORDER = 1e-5  # relative: sums in another order, float32
-ADAM = 1e-5  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding
+ORDER = 1e-5  # relative: sums in a different order, in float32
+ADAM = 1e-5  # for steps of 0.01: if a gradient is small, Adam divides rounding errors by each other
 COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-OPTIMIZER = make_optimizer(
-    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 1.0}, optax.constant_schedule(0.01)
-)
+OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99, clip_norm=1.0), optax.constant_schedule(0.01))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
-    """Leave LLVM's optimisations out, not XLA's partitioning."""
+    """Disable LLVM's optimisations, but not XLA's partitioning."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -37,17 +35,10 @@ def quick_compilation():
 
 def make_model(remat: bool = False) -> DeepSpeech2:
     settings = ModelSettings(
-        conv=parse_conv("3x3/2x2:2"),
-        cell="gru",
+        conv="3x3/2x2:2",
         rnn_size=H,
         rnn_layers=2,
-        bidirectional=True,
-        merge="sum",
-        share_input=False,
-        activation_clip=20.0,
         dropout=0.2,
-        norm_momentum=0.9,
-        compute_dtype="float32",
     )
     return DeepSpeech2(settings, K, remat)
 
@@ -65,13 +56,13 @@ def make_batch(seed: int) -> dict[str, np.ndarray]:
 
 
 def run(fsdp: int, accumulate: int = 1):
-    """Train three steps on four devices -> state, metrics, the program as text."""
+    """Train three steps on four devices; return the state, the metrics and the compiled program as text."""
     mesh = sharding.make_mesh(fsdp)
     step = make_train_step(
-        make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.gatherer(mesh)
+        make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.make_gather(mesh)
     )
-    state = start_state(init_variables(make_model(), F, seed=0), OPTIMIZER, mesh, average=True)
-    compiled = compile_steps(step, state, [Bucket(T, L, B)], F, mesh, mesh.size * accumulate)
+    state = make_state(init_variables(make_model(), F, seed=0), OPTIMIZER, mesh, average=True)
+    compiled = compile_steps(step, state, [(B, T, L)], F, mesh)
     metrics = []
     for seed in range(3):
         arrays = sharding.put_batch(make_batch(seed), mesh)
@@ -91,7 +82,7 @@ def whole():
 
 
 @pytest.mark.parametrize("fsdp", [2, 4])
-def test_split_parameters_give_the_numbers_of_whole_ones(fsdp, whole):
+def test_split_parameters_give_the_same_numbers_as_whole_ones(fsdp, whole):
     state, metrics, program = run(fsdp)
     for got, want in zip(metrics, whole[1], strict=True):
         assert_close(got, want, atol=0)
@@ -103,17 +94,17 @@ def test_split_parameters_give_the_numbers_of_whole_ones(fsdp, whole):
     assert len(moments) == 4  # two of each layer
     assert {leaf.sharding for leaf in moments} == {kernel.sharding}
     assert memory.bytes_of(state) < 1.3 * memory.bytes_of(whole[0]) / fsdp
-    found = COLLECTIVE.findall(program)
-    assert set(found) == {"all-reduce", "all-gather"}
+    collectives = COLLECTIVE.findall(program)
+    assert set(collectives) == {"all-reduce", "all-gather"}
     split = [leaf for leaf in jax.tree.leaves(state.parameters) if not leaf.is_fully_replicated]
-    assert found.count("all-gather") == len(split) == 3  # of each of these, and of nothing else
+    assert collectives.count("all-gather") == len(split) == 3  # one for each split array, none for others
 
 
-def test_small_and_odd_arrays_are_whole_everywhere():
+def test_small_and_indivisible_arrays_are_replicated():
     mesh = sharding.make_mesh(4)
     shapes = [(128, 128), (2, 127, 129), (64, 64), (4, 5, 4096), ()]
-    found = sharding.of_state([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], mesh)
-    assert [s.spec for s in found] == [
+    shardings = sharding.state_sharding([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes], mesh)
+    assert [s.spec for s in shardings] == [
         PartitionSpec("fsdp", None),
         PartitionSpec(),
         PartitionSpec(),
@@ -127,14 +118,14 @@ def test_a_split_that_does_not_divide_the_devices_is_refused():
         sharding.make_mesh(3)
 
 
-def test_whole_parameters_need_sums_over_the_devices_only(whole):
-    """No row of a batch is sent to another device, nor in parts one after the other: each takes rows of every device."""
+def test_whole_parameters_only_need_sums_over_the_devices(whole):
+    """No row of a batch is sent to another device; with micro-batches neither, because each takes rows of every device."""
     for program in (whole[2], run(fsdp=1, accumulate=2)[2]):
         assert set(COLLECTIVE.findall(program)) == {"all-reduce"}
 
 
-def test_recurrent_layers_computed_twice_give_the_same_gradients():
-    """What it saves shows on accelerators (docs/distributed.md): XLA's CPU compiler computes the second time at once."""
+def test_rematerialised_recurrent_layers_give_the_same_gradients():
+    """Memory is saved only on accelerators (docs/distributed.md): XLA's CPU compiler recomputes immediately."""
     batch, variables = make_batch(0), init_variables(make_model(), F, seed=0)
 
     def loss(parameters, remat: bool):
@@ -153,12 +144,12 @@ def test_recurrent_layers_computed_twice_give_the_same_gradients():
     )
     assert_close(again(variables["params"]), kept(variables["params"]), atol=0)
     scans = [len(re.findall(r"rnn_\d[^\"]*/while\"", program.as_text() or "")) for program in (kept, again)]
-    assert scans[1] - scans[0] >= 2  # both layers once more
+    assert scans[1] - scans[0] >= 2  # both layers are computed again
 
 
-def test_rows_come_back_to_the_host_in_order():
+def test_rows_return_to_the_host_in_order():
     mesh = sharding.make_mesh(2)
     rows = np.arange(24).reshape(8, 3)
     array = sharding.put_batch({"rows": rows}, mesh)["rows"]
     assert len({shard.device for shard in array.addressable_shards}) == 4
-    np.testing.assert_array_equal(sharding.own_rows(array), rows)
+    np.testing.assert_array_equal(sharding.local_rows(array), rows)

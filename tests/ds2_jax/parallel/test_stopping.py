@@ -1,4 +1,4 @@
-"""Signals while training: a checkpoint, an exit code that asks for a restart, and nothing lost by it."""
+"""Signals during training: a checkpoint, an exit code that requests a restart, and no loss of progress."""
 
 import contextlib
 import json
@@ -12,7 +12,9 @@ from collections.abc import Callable
 import jax
 import pytest
 
+from ds2_jax.cli.train import run_train as train
 from ds2_jax.parallel.stopping import Stopped
+from ds2_jax.recognition.evaluation import Evaluator
 from ds2_jax.training import train as training
 from ds2_jax.training.checkpoint import Checkpoints
 from tests.runs import ROOT, run_main, small_config, small_flags, start_main
@@ -28,28 +30,28 @@ def config_for(clips):
 
 
 def records(workdir) -> list[dict]:
-    """All curves without what depends on clocks."""
+    """Return the metrics without those that depend on clocks."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     clocks = {"audio_s_per_s", "waiting_for_data", "trained_s"}
     return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
 
 
-def test_a_signal_while_dev_is_measured_saves_at_once_and_measures_it_at_the_next_start(clips, tmp_path, monkeypatch):
-    """Both evaluations are interrupted, the second after the last step; the curves are those of an undisturbed run."""
-    whole, run, evaluate = tmp_path / "whole", tmp_path / "run", training.evaluate
-    training.train(config_for(clips), str(whole))
+def test_a_signal_during_an_evaluation_saves_at_once_and_evaluates_at_the_next_start(clips, tmp_path, monkeypatch):
+    """Both evaluations are interrupted, the second after the last step; the metrics are those of an undisturbed run."""
+    whole, run, measure = tmp_path / "whole", tmp_path / "run", Evaluator.measure
+    train(config_for(clips), str(whole))
 
     def start(*interrupted: bool) -> None:
-        """Train, with a signal as each of these evaluations begins."""
+        """Train, and send a signal at the start of each evaluation marked true."""
         signals = iter(interrupted)
 
         def measured(*arguments, **names):
             if next(signals):
                 os.kill(os.getpid(), signal.SIGTERM)
-            return evaluate(*arguments, **names)
+            return measure(*arguments, **names)
 
-        monkeypatch.setattr(training, "evaluate", measured)
-        training.train(config_for(clips), str(run))
+        monkeypatch.setattr(Evaluator, "measure", measured)
+        train(config_for(clips), str(run))
 
     for step, interrupted in zip(
         [r["step"] for r in records(whole) if "dev_wer" in r], [(True,), (False, True)], strict=True
@@ -61,12 +63,12 @@ def test_a_signal_while_dev_is_measured_saves_at_once_and_measures_it_at_the_nex
             assert checkpoints.latest() == step
     start(False)
     assert records(run) == records(whole)
-    with Checkpoints(str(whole), read_only=True) as expected, Checkpoints(str(run), read_only=True) as found:
-        assert found.best() == expected.best()
+    with Checkpoints(str(whole), read_only=True) as expected, Checkpoints(str(run), read_only=True) as actual:
+        assert actual.best() == expected.best()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 0)])
-def test_the_exit_code_tells_a_launcher_from_a_person(number, code, clips, tmp_path):
+def test_the_exit_code_distinguishes_a_launcher_from_a_person(number, code, clips, tmp_path):
     flags = [*small_flags(clips), "--config.batch.buckets=1", "--config.train.epochs=100000", f"--workdir={tmp_path}"]
     with start_main(*flags, devices=jax.device_count()) as process:
         deadline = time.monotonic() + 200
@@ -79,39 +81,38 @@ def test_the_exit_code_tells_a_launcher_from_a_person(number, code, clips, tmp_p
     assert process.returncode == code, err
     stopped = json.loads(out.splitlines()[-1])["stopped_at_step"]
     assert (tmp_path / "checkpoints" / str(stopped) / "_CHECKPOINT_METADATA").is_file()
-    assert f"stopped at step {stopped}; run the same line again" in err
+    assert f"stopped at step {stopped}; run the same command again" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once_and_says_so(number):
+def test_a_second_signal_ends_the_program_immediately_with_a_message(number):
     program = (
         "import os, signal\n"
         "from ds2_jax.cli import exit_codes\nfrom ds2_jax.parallel import sharding, stopping\n"
-        "with exit_codes.readable(''), stopping.Stopping(sharding.make_mesh()):\n"
+        "with exit_codes.report_errors(''), stopping.Stopping(sharding.make_mesh()):\n"
         f"    for _ in range(2): os.kill(os.getpid(), {int(number)})\n"
         "    signal.pause()\n"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert result.returncode == 128 + number
-    assert (
-        result.stderr.splitlines()[-1] == f"error: a second signal, {number.name}: ended at once, without a checkpoint"
-    )
+    message = f"error: received a second signal, {number.name}: ended without a checkpoint"
+    assert result.stderr.splitlines()[-1] == message
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_before_the_first_step_is_no_success(number, code):
+def test_a_signal_before_the_first_step_is_a_failure(number, code):
     program = (
         "from ds2_jax.cli import exit_codes\nfrom ds2_jax.parallel import stopping\n"
-        f"with exit_codes.readable(''): raise stopping.Stopped({int(number)})\n"
+        f"with exit_codes.report_errors(''): raise stopping.Stopped({int(number)})\n"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (result.returncode, result.stdout) == (code, "")
     assert "nothing new to save" in result.stderr
 
 
-def test_ctrl_c_where_nothing_is_saved_ends_with_one_line(tmp_path):
-    """While the manifest is read, from a pipe into which nothing comes."""
+def test_ctrl_c_with_nothing_to_save_ends_with_one_line(tmp_path):
+    """The program reads its manifest from a pipe without data."""
     pipe = tmp_path / "test.jsonl"
     os.mkfifo(pipe)
     model = f"--config.restore={ROOT / 'models' / 'an4'}"
@@ -120,7 +121,7 @@ def test_ctrl_c_where_nothing_is_saved_ends_with_one_line(tmp_path):
         while end < 0:
             assert process.poll() is None
             time.sleep(0.05)
-            with contextlib.suppress(OSError):  # until it is being read
+            with contextlib.suppress(OSError):  # until the program opens it
                 end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=100)
@@ -131,15 +132,15 @@ def test_ctrl_c_where_nothing_is_saved_ends_with_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path):
-    """One a step; the program is killed as soon as an unfinished one is seen, several times, and goes on from the last."""
+def test_a_checkpoint_interrupted_by_a_kill_is_never_used(clips, tmp_path):
+    """A checkpoint at each step; the program is killed several times while one is written, and resumes from the last."""
     flags = [
         *small_flags(clips),
         "--config.batch.buckets=1",
         "--config.train.checkpoint_every_s=0",
         f"--workdir={tmp_path}",
     ]
-    seen = 0
+    interrupted = 0
     for _ in range(3):
         with start_main(*flags, "--config.train.epochs=100000", devices=jax.device_count()) as process:
             deadline = time.monotonic() + 200
@@ -148,7 +149,7 @@ def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path
                 assert time.monotonic() < deadline
             process.kill()
             process.communicate()
-        seen += any(path.exists() for path in unfinished)
+        interrupted += any(path.exists() for path in unfinished)
         whole = [
             int(p.parent.name)
             for p in tmp_path.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")
@@ -157,7 +158,7 @@ def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path
         if whole:
             with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
                 assert checkpoints.latest() == max(whole)
-    assert seen, "no unfinished checkpoint was ever left: the test shows nothing"
+    assert interrupted, "no kill left an unfinished checkpoint: the test proves nothing"
     result = run_main(
         *flags,
         f"--config.train.max_steps={max(whole, default=0) + 2}",
@@ -168,21 +169,21 @@ def test_a_checkpoint_that_is_killed_half_written_is_never_taken(clips, tmp_path
     assert not list(tmp_path.glob("checkpoints/*tmp*"))
 
 
-def test_a_signal_while_steps_are_compiled_ends_before_the_other_shapes_are(clips, tmp_path, monkeypatch):
+def test_a_signal_during_compilation_skips_the_remaining_shapes(clips, tmp_path, monkeypatch):
     compiled = []
 
-    def compile_steps(*arguments, between: Callable[[], None]):
+    def compile_steps(*arguments, on_shape: Callable[[], None]):
         def interrupted():
             compiled.append(1)
             os.kill(os.getpid(), signal.SIGTERM)
-            between()
+            on_shape()
 
-        return compiling(*arguments, between=interrupted)
+        return compiling(*arguments, on_shape=interrupted)
 
     compiling: Callable = training.compile_steps
     monkeypatch.setattr(training, "compile_steps", compile_steps)
     config = config_for(clips)
     config.batch.buckets = 4
     with pytest.raises(Stopped) as stopped:
-        training.train(config, str(tmp_path / "run"))
+        train(config, str(tmp_path / "run"))
     assert (stopped.value.signal, stopped.value.step, len(compiled)) == (signal.SIGTERM, None, 1)

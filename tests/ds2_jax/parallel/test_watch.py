@@ -1,4 +1,4 @@
-"""The watch over other processes: who is named, and when; several watches in one process, on one store of signs."""
+"""The watch over other processes: which one is reported, and when; several watches in one process share a store."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from ds2_jax.parallel import watch
 from ds2_jax.parallel.watch import RETRY, Watch
 
 NAMES = ["process 0 (a)", "process 1 (b)", "process 2 (c)"]
-WAIT_S = 20  # for something that takes less than one
+WAIT_S = 20  # for an event that takes less than one second
 
 
 class Store:
-    """What the watches use of JAX's coordination service."""
+    """The part of JAX's coordination service that the watches use."""
 
     def __init__(self):
         self.values: dict[str, str] = {}
@@ -30,20 +30,20 @@ class Store:
 
 
 @pytest.fixture(autouse=True)
-def ends(monkeypatch) -> Iterator[dict[int, tuple[int, str]]]:
-    """Let time pass quickly, and note who would have ended, with code and message."""
-    monkeypatch.setattr(watch, "BEAT_S", 0.02)
+def exits(monkeypatch) -> Iterator[dict[int, tuple[int, str]]]:
+    """Shorten all intervals, and record code and message of each exit, by rank."""
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.02)
     monkeypatch.setattr(watch, "LOST_S", 1.0)
     monkeypatch.setattr(watch, "BROKEN_S", 0.3)
-    found: dict[int, tuple[int, str]] = {}
+    recorded: dict[int, tuple[int, str]] = {}
     over = threading.Event()
 
-    def note(code: int, message: str, rank: int, processes: int) -> None:
-        found.setdefault(rank, (code, message))
-        over.wait()  # the real one does not return
+    def record(code: int, message: str, rank: int, processes: int) -> None:
+        recorded.setdefault(rank, (code, message))
+        over.wait()  # the real function does not return
 
-    monkeypatch.setattr(watch, "end_at_once", note)
-    yield found
+    monkeypatch.setattr(watch, "exit_now", record)
+    yield recorded
     over.set()
 
 
@@ -56,68 +56,68 @@ def watches():
         one.end()
 
 
-def wait_for(ends, ranks) -> None:
+def wait_for(exits, ranks) -> None:
     deadline = time.monotonic() + WAIT_S
-    while not set(ranks) <= set(ends):
-        assert time.monotonic() < deadline, ends
+    while not set(ranks) <= set(exits):
+        assert time.monotonic() < deadline, exits
         time.sleep(0.01)
 
 
-def test_while_all_give_signs_of_life_nothing_ends(watches, ends):
+def test_no_process_exits_while_all_send_heartbeats(watches, exits):
     time.sleep(2.5 * watch.LOST_S)
-    assert ends == {}
+    assert exits == {}
 
 
-def test_a_process_without_a_sign_of_life_is_named_by_the_others(watches, ends):
+def test_a_process_without_heartbeats_is_reported_by_the_others(watches, exits):
     watches[1][2].end()
-    wait_for(ends, [0, 1])
+    wait_for(exits, [0, 1])
     for rank in (0, 1):
-        assert ends[rank][0] == RETRY
-        assert ends[rank][1].startswith("nothing was heard of process 2 (c) for 1 s")
+        assert exits[rank][0] == RETRY
+        assert exits[rank][1].startswith("no heartbeat from process 2 (c) for 1 s")
 
 
-def test_a_store_that_does_not_answer_is_process_0s_fault(watches, ends):
+def test_a_store_that_does_not_answer_is_attributed_to_process_0(watches, exits):
     watches[0].answers = False
-    wait_for(ends, [1, 2])
+    wait_for(exits, [1, 2])
     watches[0].answers = True
-    assert ends[1] == (RETRY, ends[1][1])
-    assert ends[1][1].startswith("process 0 (a), which coordinates the run at 127.0.0.1:9, has not answered for 1 s")
+    assert exits[1] == (RETRY, exits[1][1])
+    assert exits[1][1].startswith("process 0 (a), which coordinates the run at 127.0.0.1:9, has not answered for 1 s")
 
 
-def test_who_leaves_is_named_with_its_reason_and_code(watches, ends):
+def test_an_announced_exit_is_reported_with_its_reason_and_code(watches, exits):
     start = time.monotonic()
-    watches[1][0].say_goodbye(1, "the disk is full")
-    assert time.monotonic() - start < WAIT_S / 4  # it waits until the others know, and no longer
-    wait_for(ends, [1, 2])
-    assert ends[2] == (1, "process 0 (a) ended: the disk is full")
+    watches[1][0].announce_exit(1, "the disk is full")
+    assert time.monotonic() - start < WAIT_S / 4  # it waits until the others have read it, no longer
+    wait_for(exits, [1, 2])
+    assert exits[2] == (1, "process 0 (a) ended: the disk is full")
 
 
-def test_who_is_behind_is_named_when_nothing_moves(watches, ends):
+def test_the_slowest_process_is_reported_when_progress_stalls(watches, exits):
     first, second, third = watches[1]
-    for one, notes in ((first, 5), (second, 3), (third, 5)):
-        for number in range(notes):
-            one.note(f"step {number}")
-    second.note("waiting for the data of step 3")
-    with first.moving(0.5), third.moving(0.5), second.moving(0):
-        wait_for(ends, [0, 1, 2])  # whoever sees it first tells the others
-    for code, message in ends.values():
+    for one, reports in ((first, 5), (second, 3), (third, 5)):
+        for number in range(reports):
+            one.report_progress(f"step {number}")
+    second.report_progress("waiting for the data of step 3")
+    with first.expect_progress(0.5), third.expect_progress(0.5), second.expect_progress(0):
+        wait_for(exits, [0, 1, 2])  # the first to notice announces its exit to the others
+    for code, message in exits.values():
         assert code == RETRY
         assert "(step 4); the others wait for process 1 (b) (waiting for the data of step 3)" in message
 
 
-def test_notes_in_time_keep_it_going(watches, ends):
+def test_progress_within_the_limit_keeps_the_process_alive(watches, exits):
     first = watches[1][0]
-    with first.moving(1.0):
+    with first.expect_progress(1.0):
         for number in range(15):
-            first.note(f"step {number}")
+            first.report_progress(f"step {number}")
             time.sleep(0.1)
-    time.sleep(1.5)  # and outside of it, nothing is expected
-    assert ends == {}
+    time.sleep(1.5)  # outside the context, no progress is expected
+    assert exits == {}
 
 
 def test_threads_end_with_the_watch(watches):
     for one in watches[1]:
         one.end()
-    for thread in [t for t in threading.enumerate() if t.name in ("_beat", "_look")]:
+    for thread in [t for t in threading.enumerate() if t.name in ("_send_heartbeats", "_check_processes")]:
         thread.join(WAIT_S)
         assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""What decides how a model is decoded: the command line, the bundle, the defaults; and that main.py does it."""
+"""Settings of decoding from the command line, the bundle and the defaults; and their effect in main.py."""
 
 import json
 import re
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs import base
 from ds2_jax.artifacts.bundle import load_bundle, save_bundle
-from ds2_jax.recognition import decode_settings
+from ds2_jax.cli import settings
+from ds2_jax.configs import base
 from tests.arpa import write_arpa
 from tests.decoding.engines import needs_pyctcdecode
 from tests.runs import ROOT, run_main
@@ -26,7 +26,7 @@ def lm(clips, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(lm, tmp_path_factory) -> Path:
-    """Export the released model with a language model and tuned weights, as users do."""
+    """Export the released model with a language model and tuned weights through the command line."""
     output = tmp_path_factory.mktemp("bundle") / "with_lm"
     tuned = [f"--config.decode.lm={lm}", "--config.decode.alpha=0.75", "--config.decode.beta=0.25"]
     result = run_main("--mode=export", f"--config.restore={AN4}", f"--output={output}", *tuned)
@@ -34,43 +34,47 @@ def bundle(lm, tmp_path_factory) -> Path:
     return output
 
 
-def config_with(restore: Path | str = "", **decode):
+def settings_with(restore: Path | str = "", **decode):
+    """Complete settings as main.py does."""
     config = base.get_config()
     config.restore = str(restore)
     config.decode.update(decode)
-    return config
+    return settings.read_decoding(config)
 
 
-def test_without_a_language_model_decoding_is_greedy_and_with_one_auto(lm):
-    assert decode_settings.read_settings(config_with()).engine == "greedy"
-    assert decode_settings.read_settings(config_with(lm=str(lm))).engine == "auto"
-    assert decode_settings.read_settings(config_with(lm=str(lm), engine="greedy")).engine == "greedy"
-    assert decode_settings.read_settings(config_with(AN4 / "nowhere")).engine == "greedy"
+def test_the_default_engine_is_greedy_without_a_language_model_and_auto_with_one(lm):
+    assert settings_with().engine == "greedy"
+    assert settings_with(lm=str(lm)).engine == "auto"
+    assert settings_with(lm=str(lm), engine="greedy").engine == "greedy"
+    assert settings_with(AN4 / "nowhere").engine == "greedy"
 
 
-def test_a_bundle_brings_its_language_model_and_weights(bundle):
+def test_a_bundle_provides_its_language_model_and_weights(bundle):
     assert {"lm.arpa", "decode.json"} <= {path.name for path in bundle.iterdir()}
-    settings = decode_settings.read_settings(config_with(bundle))
-    assert (settings.engine, settings.lm) == ("auto", str(bundle / "lm.arpa"))
-    assert (settings.alpha, settings.beta, settings.lexicon) == (0.75, 0.25, "strict")
+    chosen = settings_with(bundle)
+    assert (chosen.engine, chosen.lm) == ("auto", str(bundle / "lm.arpa"))
+    assert (chosen.alpha, chosen.beta, chosen.lexicon) == (0.75, 0.25, "strict")
 
 
-def test_what_is_set_holds_before_what_the_bundle_brings(bundle, lm):
-    settings = decode_settings.read_settings(config_with(bundle, alpha=0.5, lexicon="open", engine="pyctcdecode"))
-    assert (settings.alpha, settings.beta, settings.lexicon, settings.engine) == (0.5, 0.25, "open", "pyctcdecode")
-    other = decode_settings.read_settings(config_with(bundle, lm=str(lm)))
+def test_given_settings_take_precedence_over_the_bundle(bundle, lm):
+    chosen = settings_with(bundle, alpha=0.5, lexicon="open", engine="pyctcdecode")
+    assert (chosen.alpha, chosen.beta, chosen.lexicon, chosen.engine) == (0.5, 0.25, "open", "pyctcdecode")
+    other = settings_with(bundle, lm=str(lm))
     assert (other.lm, other.alpha) == (str(lm), 0.5), "weights that were tuned with another language model"
-    none = decode_settings.read_settings(config_with(bundle, lm="none"))
+    none = settings_with(bundle, lm="none")
     assert (none.lm, none.engine) == ("", "greedy")
 
 
-def test_a_damaged_file_of_settings_is_named(bundle, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "cannot be read"), ('{"alhpa": 1}', "alhpa"), ('{"alpha": -3}', "config.decode.alpha")],
+)
+def test_a_damaged_settings_file_is_reported(content, message, bundle, tmp_path):
     meta, variables = load_bundle(bundle)
-    for content, said in (("{", "cannot be read"), ('{"alhpa": 1}', "alhpa"), ('{"alpha": -3}', "config.decode.alpha")):
-        more = {"lm.arpa": bundle / "lm.arpa", "decode.json": content.encode()}
-        save_bundle(tmp_path / "damaged", meta, variables, "", more)
-        with pytest.raises(ValueError, match=said):
-            decode_settings.read_settings(config_with(tmp_path / "damaged"))
+    extra_files = {"lm.arpa": bundle / "lm.arpa", "decode.json": content.encode()}
+    save_bundle(tmp_path / "damaged", meta, variables, "", extra_files)
+    with pytest.raises(ValueError, match=message):
+        settings_with(tmp_path / "damaged")
 
 
 def test_a_new_language_model_replaces_all_files_of_the_old_one(bundle, lm, tmp_path):
@@ -98,15 +102,15 @@ def evaluate(restore: Path, clips: Path, *flags: str) -> tuple[dict, str]:
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
 
 
-def test_evaluation_uses_the_language_model_of_the_bundle_unless_it_is_turned_off(bundle, clips):
-    found, told = evaluate(bundle, clips)
-    assert found["engine"] != "greedy"
-    assert found["decoding"] == f"{found['engine']}, {bundle / 'lm.arpa'}, alpha 0.75, beta 0.25, beam 100"
-    assert f"{bundle / 'lm.arpa'}, alpha 0.75, beta 0.25" in told
+def test_evaluation_uses_the_language_model_of_the_bundle_unless_it_is_disabled(bundle, clips):
+    result, log = evaluate(bundle, clips)
+    assert result["engine"] != "greedy"
+    assert result["decoding"] == f"{result['engine']}, {bundle / 'lm.arpa'}, alpha 0.75, beta 0.25, beam 100"
+    assert f"{bundle / 'lm.arpa'}, alpha 0.75, beta 0.25" in log
     greedy, _ = evaluate(bundle, clips, "--config.decode.engine=greedy")
     assert greedy["engine"] == greedy["decoding"] == "greedy"
-    assert greedy["loss"] == found["loss"]
-    assert abs(found["wer"] - greedy["wer"]) < 0.1
+    assert greedy["loss"] == result["loss"]
+    assert abs(result["wer"] - greedy["wer"]) < 0.1
 
 
 @needs_pyctcdecode
@@ -118,13 +122,13 @@ def test_both_libraries_evaluate_to_the_same(bundle, clips):
     assert both[0] | unnamed == both[1] | unnamed
 
 
-def test_settings_of_decoding_may_be_set_with_a_restored_model(bundle, clips):
-    _, told = evaluate(bundle, clips, "--config.decode.alpha=0.2", "--config.decode.end_of_sentence=true")
-    assert "alpha 0.2, beta 0.25" in told
+def test_settings_of_decoding_can_be_set_with_a_restored_model(bundle, clips):
+    _, log = evaluate(bundle, clips, "--config.decode.alpha=0.2", "--config.decode.end_of_sentence=true")
+    assert "alpha 0.2, beta 0.25" in log
 
 
 def noisy(path: Path, folder: Path) -> str:
-    """Add noise to a clip, so that the network is not sure; returns the new file."""
+    """Write a noisy copy of a clip, for which the network is less certain; return its path."""
     samples, rate = soundfile.read(path, dtype="float32")
     noise = np.random.default_rng(0).normal(0, samples.std(), len(samples))
     soundfile.write(folder / f"{path.stem}.wav", samples + noise, rate)
@@ -138,7 +142,7 @@ def test_infer_writes_and_prints_hypotheses_with_scores_times_and_confidences(bu
     printed = run_main(*common)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.count("hypothesis:") == printed.stdout.count("words:") == 2
-    assert re.search(r"n-best +score, ln +sure\n +1 +-\d+\.\d+ +\d+%  \w", printed.stdout)
+    assert re.search(r"n-best +score, ln +confidence\n +1 +-\d+\.\d+ +\d+%  \w", printed.stdout)
     assert re.search(r"words: +\w+ \d\.\d\d-\d\.\d\d s \d+%", printed.stdout)
     written = run_main(*common, f"--output={tmp_path / 'out.jsonl'}")
     assert written.returncode == 0, written.stderr
@@ -153,7 +157,7 @@ def test_infer_writes_and_prints_hypotheses_with_scores_times_and_confidences(bu
     assert any(len(record.get("nbest", ())) > 1 for record in records)
 
 
-def test_a_wrong_setting_is_named_before_anything_is_loaded(clips):
+def test_a_wrong_setting_is_reported_before_the_model_is_loaded(clips):
     result = run_main(
         "--mode=eval", f"--config.data.test={clips}", "--config.restore=x", "--config.decode.lexicon=loose"
     )

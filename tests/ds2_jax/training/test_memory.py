@@ -1,4 +1,4 @@
-"""What training takes of a device's memory, said before the first step."""
+"""The device memory of training, reported before the first step."""
 
 import functools
 import logging
@@ -13,15 +13,13 @@ from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import compile_steps
 from ds2_jax.training.optim import make_optimizer
-from ds2_jax.training.state import start_state
+from ds2_jax.training.settings import OptimSettings
+from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
-from input_pipeline.batches.plan import Bucket
 from tests.ds2_jax.training.test_step import F, L, make_model
 
-SHORT, LONG = Bucket(16, L, 4), Bucket(160, L, 4)
-OPTIMIZER = make_optimizer(
-    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 10.0}, optax.constant_schedule(0.01)
-)
+SHORT, LONG = (4, 16, L), (4, 160, L)
+OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99), optax.constant_schedule(0.01))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,15 +35,15 @@ def mesh():
 
 
 def new_state(average=True):
-    return start_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, mesh(), average)
+    return make_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, mesh(), average)
 
 
-def compile_for(buckets, state):
+def compile_for(shapes, state):
     step = make_train_step(make_model(0.0), OPTIMIZER, seed=0, ema=0.9)
-    return compile_steps(step, state, buckets, F, mesh(), mesh().size)
+    return compile_steps(step, state, shapes, F, mesh())
 
 
-def test_the_table_has_every_part_and_says_where_no_limit_is_known(caplog):
+def test_the_table_has_every_part_and_reports_a_missing_limit(caplog):
     caplog.set_level(logging.INFO)
     state = new_state()
     (compiled,) = compile_for([SHORT], state).values()
@@ -58,7 +56,7 @@ def test_the_table_has_every_part_and_says_where_no_limit_is_known(caplog):
         "activations and gradients",
     ):
         assert part in table
-    assert "tells no limit" in table
+    assert "reports no limit" in table
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.parameters)) * 4
     assert memory.bytes_of(state.parameters) == memory.bytes_of(state.averaged) == parameters
     assert memory.bytes_of(state.optimizer) == 2 * parameters + 8  # two moments, and two counters
@@ -73,22 +71,22 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeyp
     with pytest.raises(MemoryError) as caught:
         compile_for([SHORT, LONG], state)
     assert "4 utterances of 160 frames, does not fit" in str(caught.value)
-    assert "the largest that fits is 4 utterances of 16 frames" in str(caught.value)
+    assert "the largest that fits has 4 utterances of 16 frames" in str(caught.value)
     monkeypatch.setattr(memory, "limit_bytes", lambda: needed[1] - 1)
-    with pytest.raises(MemoryError, match="nor does any smaller one"):
+    with pytest.raises(MemoryError, match="no smaller one fits either"):
         compile_for([SHORT, LONG], state)
 
 
-def test_another_error_that_speaks_of_memory_is_told_as_it_is():
+def test_other_errors_that_mention_memory_are_not_changed():
     def step(state, batch):
         raise jax.errors.JaxRuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="illegal memory access"):
-        compile_steps(step, new_state(), [SHORT], F, mesh(), mesh().size)
+        compile_steps(step, new_state(), [SHORT], F, mesh())
 
 
-def test_a_split_array_counts_with_its_part():
+def test_a_split_array_counts_with_its_shard():
     split = sharding.make_mesh(4)
     array = jnp.zeros((256, 128))
-    placed = sharding.place(array, sharding.of_state(array, split))
+    placed = sharding.put(array, sharding.state_sharding(array, split))
     assert memory.bytes_of(placed) == 256 * 128

@@ -1,4 +1,4 @@
-"""Curves: what a resumed run would write again is cut away before, in both files."""
+"""The metrics of a resumed run: lines after the restored step are removed from both files."""
 
 import json
 
@@ -10,7 +10,7 @@ def steps_in(workdir) -> list[int]:
 
 
 def events_in(workdir) -> int:
-    """Count the scalars in TensorBoard's files: each record holds its tag once."""
+    """Count the scalars in TensorBoard's files, each of which contains its tag once."""
     files = list((workdir / "tensorboard").glob("events*"))
     assert len(files) == 1
     return files[0].read_bytes().count(b"loss")
@@ -22,14 +22,14 @@ def write_steps(workdir, resume_step: int, steps: range) -> None:
             log.write(step, loss=1.0 / step, epoch=0)
 
 
-def test_lines_behind_the_restored_step_are_cut_away(tmp_path):
+def test_lines_after_the_restored_step_are_removed(tmp_path):
     write_steps(tmp_path, 0, range(1, 8))
     write_steps(tmp_path, 5, range(6, 9))
     assert steps_in(tmp_path) == list(range(1, 9))
     assert events_in(tmp_path) == 8
 
 
-def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path):
+def test_a_line_truncated_by_a_crash_is_removed(tmp_path):
     write_steps(tmp_path, 0, range(1, 4))
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')

@@ -1,4 +1,4 @@
-"""Training steps: any number of devices and parts, rows that do not count, values that are not finite."""
+"""Training steps: any number of devices and micro-batches, rows that do not count, non-finite values."""
 
 import functools
 
@@ -10,24 +10,25 @@ import pytest
 from jax.sharding import Mesh
 
 from ds2_jax.network.ctc import ctc_loss
-from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables, parse_conv
+from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.step import make_eval_step
 from ds2_jax.training.compile import batch_shape, compile_steps
 from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
-from input_pipeline.batches.plan import Bucket
+from input_pipeline.batches.loader import RowShare
 
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
 EMA, MOMENTUM = 0.9, 0.8
-ORDER = 1e-5  # relative: sums over the batch in another order, float32
-ADAM = 2e-5  # of steps of 0.01: where a gradient is small, Adam divides rounding by rounding (1.3e-6 was seen)
+ORDER = 1e-5  # relative: sums over the batch in a different order, in float32
+ADAM = 2e-5  # for steps of 0.01: if a gradient is small, Adam divides rounding errors by each other (1.3e-6 observed)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
-    """Leave LLVM's optimisations out (not XLA's partitioning): six training steps compile in two thirds of the time."""
+    """Disable LLVM's optimisations (not XLA's partitioning): six training steps compile in two thirds of the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -36,29 +37,21 @@ def quick_compilation():
 def make_model(dropout):
     return DeepSpeech2(
         ModelSettings(
-            conv=parse_conv("3x3/2x2:2"),
-            cell="gru",
+            conv="3x3/2x2:2",
             rnn_size=H,
             rnn_layers=1,
-            bidirectional=True,
-            merge="sum",
-            share_input=False,
-            activation_clip=20.0,
             dropout=dropout,
             norm_momentum=MOMENTUM,
-            compute_dtype="float32",
         ),
         K,
     )
 
 
-OPTIMIZER = make_optimizer(
-    {"name": "adam", "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "clip_norm": 10.0}, optax.constant_schedule(0.01)
-)
+OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99), optax.constant_schedule(0.01))
 
 
 def make_batch(rows=B, seed=0):
-    """A batch of different lengths; its last row only fills."""
+    """Return a batch of different lengths, with a padding row at its end."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(10, T + 1, rows).astype(np.int32)
     valid = np.arange(rows) < rows - 1
@@ -75,11 +68,11 @@ def make_batch(rows=B, seed=0):
 
 @functools.cache
 def compiled(devices=1, rows=B, accumulate=1, dropout=0.2):
-    """The step as train.py compiles it, on the first `devices` devices, as (mesh, function)."""
+    """Compile the step as train.py does, for the first `devices` devices; return mesh and function."""
     model, mesh = make_model(dropout), Mesh(np.array(jax.devices()[:devices]), ("data",))
     step = make_train_step(model, OPTIMIZER, seed=1, accumulate=accumulate, ema=EMA)
     state = jax.device_put(start(), sharding.replicated(mesh))
-    (function,) = compile_steps(step, state, [Bucket(T, L, rows)], F, mesh, multiple=devices * accumulate).values()
+    (function,) = compile_steps(step, state, [(RowShare(devices * accumulate).filled(rows), T, L)], F, mesh).values()
     return mesh, function
 
 
@@ -90,12 +83,12 @@ def initial():
 
 
 def start():
-    """A fresh state: the step gives its buffers away."""
+    """Return a new copy of the initial state, whose buffers the step takes over."""
     return jax.tree.map(jnp.array, initial())
 
 
 def run(batches, state=None, **how):
-    """Run one step a batch -> host copies of the last state and of all metrics."""
+    """Run one step per batch; return host copies of the last state and of all metrics."""
     mesh, function = compiled(**how)
     state = jax.device_put(start() if state is None else state, sharding.replicated(mesh))
     metrics = []
@@ -111,7 +104,7 @@ def assert_close(a, b, rtol=ORDER, atol=ADAM):
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_several_devices_give_the_numbers_of_one(devices):
-    """Three steps, dropout included; the filling row lies on the last device alone."""
+    """Three steps, with dropout; the padding row is on the last device."""
     batches = [make_batch(seed=seed) for seed in range(3)]
     state, metrics = run(batches, devices=devices)
     expected, expected_metrics = run(batches)
@@ -119,14 +112,14 @@ def test_several_devices_give_the_numbers_of_one(devices):
         assert_close(got, want, atol=0)
     assert_close(state, expected)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.parameters, initial().parameters)
-    assert max(jax.tree.leaves(moved)) > 1000 * ADAM  # three steps of 0.01 are far beyond the tolerance
+    assert max(jax.tree.leaves(moved)) > 1000 * ADAM  # three steps of 0.01 exceed the tolerance by far
 
 
 def test_metrics_are_sums_and_counts():
     batch = make_batch()
     batch["label_lengths"][:3] = [L, L, 0]
     batch["labels"][0] = 1  # 1 1 1 needs five frames
-    batch["frames"][0] = 7  # which are four after striding
+    batch["frames"][0] = 7  # four after striding
     _, (metrics,) = run([batch], dropout=0.0)
 
     variables = {"params": initial().parameters, "batch_stats": initial().batch_stats}
@@ -152,7 +145,7 @@ def test_metrics_are_sums_and_counts():
     assert not metrics["skipped"]
 
 
-def test_what_stands_in_filling_rows_changes_nothing():
+def test_the_content_of_padding_rows_has_no_effect():
     batch = make_batch()
     batch["valid"][-2] = False
     other = {name: array.copy() for name, array in batch.items()}
@@ -166,33 +159,33 @@ def test_what_stands_in_filling_rows_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, metrics, same_metrics)
 
 
-def test_more_filling_rows_do_not_change_the_mean_utterance():
+def test_more_padding_rows_do_not_change_the_mean_gradient():
     batch = make_batch(rows=4)
     batch["valid"][:] = True
-    filled = {name: np.concatenate([array, np.zeros_like(array)]) for name, array in batch.items()}
+    padded = {name: np.concatenate([array, np.zeros_like(array)]) for name, array in batch.items()}
     state, metrics = run([batch], rows=4, dropout=0.0)
-    wider, wider_metrics = run([filled], rows=8, dropout=0.0)
+    wider, wider_metrics = run([padded], rows=8, dropout=0.0)
     assert_close(wider, state)
     assert_close(wider_metrics, metrics, atol=0)
 
 
-def test_two_parts_equal_one_where_their_statistics_agree():
-    """Each part takes every second row, so twin rows give both the statistics of the whole; the running ones move twice."""
+def test_two_micro_batches_equal_one_batch_if_their_statistics_agree():
+    """Each takes every second row, so pairs of equal rows give both the same statistics; running ones move twice."""
     batch = {name: np.repeat(array[:2], 2, axis=0) for name, array in make_batch().items()}
     whole, (metrics,) = run([batch], rows=4, dropout=0.0)
-    parts, (part_metrics,) = run([batch], rows=4, dropout=0.0, accumulate=2)
-    assert_close(part_metrics, metrics, atol=0)
-    assert_close(parts.replace(batch_stats=None), whole.replace(batch_stats=None))
+    accumulated, (accumulated_metrics,) = run([batch], rows=4, dropout=0.0, accumulate=2)
+    assert_close(accumulated_metrics, metrics, atol=0)
+    assert_close(accumulated.replace(batch_stats=None), whole.replace(batch_stats=None))
 
     def twice(old, once):
         value = (once - MOMENTUM * old) / (1 - MOMENTUM)
         return MOMENTUM**2 * old + (1 - MOMENTUM**2) * value
 
-    assert_close(parts.batch_stats, jax.tree.map(twice, initial().batch_stats, whole.batch_stats), atol=ORDER)
+    assert_close(accumulated.batch_stats, jax.tree.map(twice, initial().batch_stats, whole.batch_stats), atol=ORDER)
 
 
-def test_a_value_that_is_not_finite_skips_the_step():
-    """Parameters, moments, statistics and average stay as they were; the step counter and the next good step go on."""
+def test_a_non_finite_value_skips_the_step():
+    """Parameters, moments, statistics and average do not change; the step counter does, and the next step works."""
     good, bad = make_batch(), make_batch(seed=1)
     bad["spectrogram"][2, 3, 1] = np.nan
     before, _ = run([good])
@@ -205,7 +198,7 @@ def test_a_value_that_is_not_finite_skips_the_step():
     assert not following["skipped"]
 
 
-def test_a_finite_loss_with_a_gradient_that_overflows_skips_the_step():
+def test_a_finite_loss_with_an_overflowing_gradient_skips_the_step():
     huge = start()
     huge.parameters["output"]["kernel"] *= 1e20  # the loss is near 1e20, the square of its gradient is not a float32
     before = jax.tree.map(np.asarray, huge.parameters)
@@ -216,7 +209,7 @@ def test_a_finite_loss_with_a_gradient_that_overflows_skips_the_step():
     jax.tree.map(np.testing.assert_array_equal, state.parameters, before)
 
 
-def test_a_batch_in_which_nothing_counts_changes_nothing_and_is_no_error():
+def test_a_batch_without_valid_rows_changes_nothing_and_is_not_an_error():
     batch = make_batch()
     batch["valid"][:] = False
     state, (metrics,) = run([batch])
@@ -233,9 +226,9 @@ def test_dropout_is_a_function_of_the_step():
     assert first["loss"] != later["loss"]
 
 
-def test_the_averaged_parameters_forget_the_start_early_and_follow_slowly_later():
+def test_the_averaged_parameters_follow_quickly_at_first_and_slowly_later():
     batch = make_batch()
-    for step, decay in ((0, 0.1), (1000, EMA)):  # (1 + 0) / (10 + 0), then the ceiling
+    for step, decay in ((0, 0.1), (1000, EMA)):  # (1 + 0) / (10 + 0), then the maximum
         state, _ = run([batch], state=start().replace(step=jnp.int32(step)))
         expected = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, initial().averaged, state.parameters)  # noqa: B023
         assert_close(state.averaged, expected, atol=ORDER)
@@ -253,8 +246,8 @@ def test_evaluation_gives_the_best_symbols_and_the_sums_of_the_loss():
     out = jax.jit(make_eval_step(model))(variables, batch)
     frames = np.where(batch["valid"], batch["frames"], 0)
     logits, lengths = jax.jit(functools.partial(model.apply, train=False))(variables, batch["spectrogram"], frames)
-    spoken = batch["valid"] & (batch["label_lengths"] > 0)
-    loss, counted, _ = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], spoken)
+    labelled = batch["valid"] & (batch["label_lengths"] > 0)
+    loss, counted, _ = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], labelled)
     np.testing.assert_array_equal(out["ids"], np.argmax(logits, axis=-1))
     np.testing.assert_allclose(out["probabilities"], jax.nn.softmax(logits).max(-1), rtol=ORDER)
     np.testing.assert_array_equal(out["lengths"], lengths)
@@ -263,13 +256,13 @@ def test_evaluation_gives_the_best_symbols_and_the_sums_of_the_loss():
 
 
 def test_an_utterance_without_labels_has_no_loss_in_evaluation():
-    """Its text is empty or has symbols that the network does not write; the loss of silence would say nothing."""
+    """Its text is empty or has symbols outside the vocabulary, so the loss of an empty text would be meaningless."""
     model, batch = make_model(0.0), make_batch()
     variables = {"params": initial().parameters, "batch_stats": initial().batch_stats}
     step = jax.jit(make_eval_step(model))
     batch["label_lengths"][:] = [0, *[2] * (B - 1)]
-    left_out = step(variables, batch)
+    unlabelled = step(variables, batch)
     batch["valid"][0] = False
-    alone = step(variables, batch)
-    assert left_out["count"] == alone["count"] == B - 2
-    np.testing.assert_allclose(left_out["loss"], alone["loss"], rtol=1e-6)
+    invalid = step(variables, batch)
+    assert unlabelled["count"] == invalid["count"] == B - 2
+    np.testing.assert_allclose(unlabelled["loss"], invalid["loss"], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Training end to end on a few real utterances: resume, overfitting, bad input, what lies in the workdir."""
+"""Training end to end on a few real utterances: resuming, overfitting, bad input, the files in the workdir."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.artifacts.workdir import Workdir
-from ds2_jax.cli import config_check
+from ds2_jax.cli import settings
+from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
-from ds2_jax.training.data import describe_model, read_training_manifest
-from ds2_jax.training.train import train
+from ds2_jax.training.data import describe_model, read_manifests
 from input_pipeline import manifest
 from input_pipeline.augment.clip_cache import Clips
 from input_pipeline.corpora import prepare
@@ -37,6 +37,12 @@ def loss_curve(workdir) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in map(json.loads, lines) if "loss" in record]
 
 
+def assert_same_run(workdir, expected) -> None:
+    assert loss_curve(workdir) == loss_curve(expected)
+    for actual, parameter in zip(parameters_of(workdir), parameters_of(expected), strict=True):
+        np.testing.assert_array_equal(actual, parameter)
+
+
 @pytest.fixture(scope="module")
 def augmentation(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("augment") / "augment.json"
@@ -51,7 +57,7 @@ def config_for(clips, augmentation) -> ConfigDict:
     config.augment.file = augmentation
     config.model.dropout = 0.1
     config.optim.ema = 0.9
-    config.optim.schedule = "constant"  # the same, however long the run is meant to be
+    config.optim.schedule = "constant"  # independent of the length of the run
     return config
 
 
@@ -62,9 +68,10 @@ def uninterrupted(clips, augmentation, tmp_path_factory) -> Path:
     return workdir
 
 
-def test_a_run_leaves_its_record(uninterrupted):
+def test_a_run_writes_its_record(uninterrupted):
     files = {path.name for path in uninterrupted.iterdir()}
-    assert {"config.json", "run.json", "metrics.jsonl", "tensorboard", "vocabulary.txt", "feature_stats.npz"} <= files
+    assert {"config.json", "run.json", "metrics.jsonl", "tensorboard", "curves.png", "vocabulary.txt"} <= files
+    assert "feature_stats.npz" in files
     record = json.loads((uninterrupted / "run.json").read_text())[0]
     assert record["manifests"].keys() == {"train", "dev"}
     assert record["versions"]["jax"] == jax.__version__
@@ -75,32 +82,30 @@ def test_a_run_leaves_its_record(uninterrupted):
 def test_nothing_is_compiled_after_the_first_epoch(clips, augmentation, tmp_path):
     compiled_at = []
 
-    def note(event: str, duration_secs: float, **_):
+    def record(event: str, duration_secs: float, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled_at.append(len(loss_curve(tmp_path / "run")))
 
-    jax.monitoring.register_event_duration_secs_listener(note)
+    jax.monitoring.register_event_duration_secs_listener(record)
     try:
         train(config_for(clips, augmentation), str(tmp_path / "run"))
     finally:
-        jax.monitoring.unregister_event_duration_listener(note)
+        jax.monitoring.unregister_event_duration_listener(record)
     steps = len(loss_curve(tmp_path / "run"))
     assert compiled_at
-    assert max(compiled_at) <= steps // 4  # of four epochs
+    assert max(compiled_at) <= steps // 4  # there are four epochs
 
 
-def test_stopping_and_going_on_equals_an_uninterrupted_run(clips, augmentation, uninterrupted, tmp_path):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(clips, augmentation, uninterrupted, tmp_path):
     config = config_for(clips, augmentation)
     config.train.max_steps = 6  # in the middle of the second epoch, after the warm-up
     train(config, str(tmp_path / "run"))
     config.train.max_steps = 0
     train(config, str(tmp_path / "run"))
-    assert loss_curve(tmp_path / "run") == loss_curve(uninterrupted)
-    for mine, theirs in zip(parameters_of(tmp_path / "run"), parameters_of(uninterrupted), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_kill_9_and_the_same_line_again_equal_an_uninterrupted_run(clips, augmentation, uninterrupted, tmp_path):
+def test_a_run_killed_and_started_again_equals_an_uninterrupted_one(clips, augmentation, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     flags = [
         *small_flags(clips),
@@ -121,9 +126,7 @@ def test_kill_9_and_the_same_line_again_equal_an_uninterrupted_run(clips, augmen
         process.communicate()
     again = run_main(*flags, devices=jax.device_count())
     assert again.returncode == 0, again.stderr
-    assert loss_curve(workdir) == loss_curve(uninterrupted)
-    for mine, theirs in zip(parameters_of(workdir), parameters_of(uninterrupted), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    assert_same_run(workdir, uninterrupted)
 
 
 def test_noise_is_read_once_before_the_training_starts(clips, tmp_path, monkeypatch):
@@ -134,7 +137,7 @@ def test_noise_is_read_once_before_the_training_starts(clips, tmp_path, monkeypa
     monkeypatch.setattr(
         "ds2_jax.training.train.make_schedule", lambda *_: pytest.fail("was not reached", pytrace=False)
     )
-    config_check.check(config, [], "train", "")
+    settings.check(config, [], "train", "")
     with pytest.raises(pytest.fail.Exception):
         train(config, str(tmp_path / "run"))
     assert checks == [config.features.sample_rate_hz]
@@ -148,19 +151,19 @@ def test_a_finished_run_is_not_trained_again(clips, augmentation, uninterrupted,
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_partial_checkpoint_is_set_aside_for_the_one_before(clips, augmentation, uninterrupted, tmp_path, caplog):
+def test_an_incomplete_checkpoint_is_renamed_and_the_previous_one_used(
+    clips, augmentation, uninterrupted, tmp_path, caplog
+):
     shutil.copytree(uninterrupted, tmp_path / "run")
     newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    shutil.rmtree(newest / "progress")  # what a copy that was interrupted has not come to
+    shutil.rmtree(newest / "progress")  # as after an interrupted copy
     with caplog.at_level("WARNING", "ds2_jax"):
         train(config_for(clips, augmentation), str(tmp_path / "run"))
-    assert f"{newest} is no whole checkpoint (no progress/metadata)" in caplog.text
-    assert loss_curve(tmp_path / "run") == loss_curve(uninterrupted)
-    for mine, theirs in zip(parameters_of(tmp_path / "run"), parameters_of(uninterrupted), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    assert f"{newest} is incomplete (no progress/metadata)" in caplog.text
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_a_damaged_checkpoint_is_named_with_what_to_do(clips, augmentation, uninterrupted, tmp_path):
+def test_the_error_for_a_damaged_checkpoint_says_what_to_do(clips, augmentation, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
     newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     for file in (newest / "optimizer").glob("**/d/*"):
@@ -170,16 +173,16 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(clips, augmentation, unin
 
 
 def test_a_workdir_that_another_run_uses_is_refused(clips, augmentation, tmp_path):
-    with Workdir(str(tmp_path / "run"), alone=True):
+    with Workdir(str(tmp_path / "run"), exclusive=True):
         result = run_main(*small_flags(clips), f"--workdir={tmp_path}/run")
-        with Workdir(str(tmp_path / "run")):  # reports may be written beside it
+        with Workdir(str(tmp_path / "run")):  # writing reports needs no lock
             pass
     assert result.returncode == 75
     assert f"is in use by process {os.getpid()}" in result.stderr.splitlines()[-1]
     train(config_for(clips, augmentation), str(tmp_path / "run"))
 
 
-def test_changed_data_is_refused_unless_told(clips, augmentation, uninterrupted, tmp_path):
+def test_changed_data_is_refused_unless_allowed(clips, augmentation, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
     config = config_for(clips, augmentation)
     config.batch.size = 3
@@ -190,7 +193,9 @@ def test_changed_data_is_refused_unless_told(clips, augmentation, uninterrupted,
     train(config, str(tmp_path / "run"))
 
 
-def test_another_network_in_the_workdir_is_refused_with_both_values(clips, augmentation, uninterrupted, tmp_path):
+def test_the_error_for_a_different_network_in_the_workdir_states_both_values(
+    clips, augmentation, uninterrupted, tmp_path
+):
     shutil.copytree(uninterrupted, tmp_path / "run")
     config = config_for(clips, augmentation)
     config.model.rnn_size = 13
@@ -208,8 +213,8 @@ def test_the_best_checkpoint_and_the_last_ones_are_kept(uninterrupted):
     assert {best, *sorted(rates)[-2:]} == set(kept)
 
 
-def test_clips_outside_the_limits_of_duration_are_not_in_the_statistics_either(clips, tmp_path):
-    excluded = {"audio_filepath": "an hour that nobody can read.wav", "duration": 3600.0, "text": "yes"}
+def test_clips_outside_the_duration_limits_are_excluded_from_the_statistics(clips, tmp_path):
+    excluded = {"audio_filepath": "missing.wav", "duration": 3600.0, "text": "yes"}
     train_manifest = tmp_path / "train.jsonl"
     chosen = manifest.read(clips)
     manifest.write(
@@ -222,17 +227,18 @@ def test_clips_outside_the_limits_of_duration_are_not_in_the_statistics_either(c
     )
     config = small_config(train_manifest)
     config.data.max_duration_s = 60.0
-    meta = describe_model(config, read_training_manifest(config), str(tmp_path))
+    training = settings.read_training(config)
+    meta = describe_model(training, read_manifests(training.data).train, str(tmp_path))
     alone = stats.compute(chosen.audio.take(np.arange(6)), meta.features)
     assert meta.stats is not None
     np.testing.assert_array_equal(meta.stats.mean, alone.mean)
 
 
-def test_bad_utterances_are_skipped_and_named(clips, tmp_path, caplog):
+def test_bad_utterances_are_skipped_and_reported(clips, tmp_path, caplog):
     rows = [json.loads(line) for line in clips.read_text().splitlines()]
     for row in rows:
         row["audio_filepath"] = str(clips.parent / row["audio_filepath"])
-    rows[0]["text"] = "pay 5 €"  # after a vocabulary without these characters
+    rows[0]["text"] = "pay 5 €"  # characters outside the vocabulary
     rows[1]["audio_filepath"] = str(tmp_path / "missing.flac")
     rows[2]["text"] = "much too long for its audio " * 20
     manifest = tmp_path / "bad.jsonl"
@@ -244,13 +250,13 @@ def test_bad_utterances_are_skipped_and_named(clips, tmp_path, caplog):
     config.data.max_bad_share = 0.5
     config.train.epochs = 1
     train(config, str(tmp_path / "run"))
-    for place in (f"{manifest}:1", f"{manifest}:2", f"{manifest}:3"):
-        assert place in caplog.text
+    for line in (1, 2, 3):
+        assert f"{manifest}:{line}" in caplog.text
 
 
 def test_too_many_bad_utterances_stop_the_run(clips, tmp_path):
     rows = [json.loads(line) for line in clips.read_text().splitlines()]
-    manifest = tmp_path / "missing.jsonl"  # beside no audio at all
+    manifest = tmp_path / "missing.jsonl"  # in a folder without audio
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = small_config(manifest)
     config.features.normalisation = "utterance"
@@ -271,14 +277,14 @@ def test_corpora_of_8_and_16_khz_train_together(clips, tmp_path, caplog):
     config.train.epochs = 1
     train(config, str(tmp_path / "run"))
     losses = [loss for _, loss in loss_curve(tmp_path / "run")]
-    assert len(losses) == 4  # all of 4 and 12 utterances, 4 a step
+    assert len(losses) == 4  # 4 and 12 utterances, 4 per step
     assert np.isfinite(losses).all()
     assert "4 of 16 clips checked were recorded below the model's 16000 Hz and are upsampled" in caplog.text
     assert caplog.text.count("upsampled") == 1
 
 
 @pytest.mark.slow
-def test_a_handful_of_utterances_is_learnt_by_heart(clips, tmp_path):
+def test_a_few_utterances_are_learnt_by_heart(clips, tmp_path):
     config = small_config(clips)
     config.data.dev = config.data.test = str(clips)
     config.model.conv = "11x11/3x2:8"

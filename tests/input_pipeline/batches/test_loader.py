@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from input_pipeline import manifest
-from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, Loading
+from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import Labels, encode_transcripts
-from input_pipeline.batches.loader import BatchLoader, BatchSpec
+from input_pipeline.batches.loader import BatchLoader, BatchSpec, LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.columns import Strings
 from input_pipeline.text import Vocabulary
@@ -48,20 +48,19 @@ def augmentation(tmp_path_factory, clips) -> Augmentation:
     return Augmentation.load(path, 16000)
 
 
-def make_corpus(path, augmentation=None, size=5, **loading) -> Corpus:
+def make_corpus(path, augmentation=None, size=5, share=None, **load) -> Corpus:
     utterances = manifest.read(path)
     labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), "en")
-    settings = FeatureSettings(kind="fbank", mel_bins=20)
+    front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=20), "utterance")
     batch = BatchSettings(size=size, buckets=2)
     return Corpus(
         utterances,
         labels,
-        settings,
-        "utterance",
-        None,
+        front_end,
         batch,
         augmentation or Augmentation(),
-        loading=Loading(**loading),
+        load=LoadSettings(**load),
+        share=share or RowShare(),
     )
 
 
@@ -77,7 +76,7 @@ def assert_equal(a: list[dict], b: list[dict]) -> None:
 
 
 def test_batches_keep_their_contract(clips):
-    corpus = make_corpus(clips, multiple=4)
+    corpus = make_corpus(clips, share=RowShare(multiple=4))
     for spec, batch in zip(corpus.epoch(1), load(corpus), strict=True):
         assert batch.keys() == {*CONTRACT, "problem"}
         assert batch["spectrogram"].shape == (8, spec.frames, 20)  # 5 rows, filled up to a multiple of 4
@@ -119,8 +118,8 @@ def test_epochs_are_augmented_anew_and_resuming_repeats_the_rest(clips, augmenta
 
 
 def test_two_hosts_load_the_two_halves(clips, augmentation):
-    whole = load(make_corpus(clips, augmentation, multiple=2))
-    halves = [load(make_corpus(clips, augmentation, multiple=2, process=p, processes=2)) for p in (0, 1)]
+    whole = load(make_corpus(clips, augmentation, share=RowShare(multiple=2)))
+    halves = [load(make_corpus(clips, augmentation, share=RowShare(2, p, 2))) for p in (0, 1)]
     assert all(2 * len(half["valid"]) == len(b["valid"]) for h in halves for half, b in zip(h, whole, strict=True))
     joined = [{n: np.concatenate([a[n], b[n]]) for n in CONTRACT} for a, b in zip(*halves, strict=True)]
     assert_equal(whole, joined)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import manifest
-from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import Labels
@@ -137,9 +137,7 @@ def corpus_of(tmp_path, durations, label_lengths=None, weights=(1,), speed=None,
     return Corpus(
         manifest.read_many(",".join(paths)),
         labels,
-        FeatureSettings(window_ms=window_ms),
-        "utterance",
-        None,
+        FrontEnd(FeatureSettings(window_ms=window_ms), "utterance"),
         BatchSettings(**{"size": 1, "shuffle": "none", **batch}),
         Augmentation.load(augment, 16000),
     )

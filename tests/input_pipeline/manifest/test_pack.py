@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureSettings
-from input_pipeline.augment import Augmentation
-from input_pipeline.batches.corpus import Corpus, Loading
+from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import encode_transcripts
+from input_pipeline.batches.loader import LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import packing
 from input_pipeline.manifest.pack import main, pack
@@ -37,13 +37,12 @@ def _fresh(monkeypatch, tmp_path):
     shard_source.reset()
 
 
-def corpus_of(path: str | Path, **loading) -> Corpus:
+def corpus_of(path: str | Path, share: RowShare | None = None, **load) -> Corpus:
     utterances = manifest.read(path)
     labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), "en")
-    settings = FeatureSettings(kind="fbank", mel_bins=20)
+    front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=20), "utterance")
     batch = BatchSettings(size=5, buckets=2)
-    loaded = Loading(**loading)
-    return Corpus(utterances, labels, settings, "utterance", None, batch, Augmentation(), loading=loaded)
+    return Corpus(utterances, labels, front_end, batch, load=LoadSettings(**load), share=share or RowShare())
 
 
 def assert_same_batches(one: Corpus, other: Corpus, epochs=(0, 1)) -> None:
@@ -56,7 +55,7 @@ def assert_same_batches(one: Corpus, other: Corpus, epochs=(0, 1)) -> None:
             valid += a["valid"].sum()
             for name in a:
                 np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-        assert valid > len(one.manifest) / one.loading.processes / 2
+        assert valid > len(one.manifest) / one.share.processes / 2
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
@@ -85,8 +84,8 @@ def test_worker_processes_read_shards_and_a_bucket_and_two_hosts_their_halves(st
     done = pack(done.manifest, "s3://speech/workers", shards=2)
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest, workers=1), epochs=[1])
     for process in (0, 1):
-        half = {"multiple": 2, "process": process, "processes": 2}
-        assert_same_batches(corpus_of(clips, **half), corpus_of(done.manifest, **half))
+        half = RowShare(2, process, 2)
+        assert_same_batches(corpus_of(clips, half), corpus_of(done.manifest, half))
 
 
 def test_the_packed_manifest_is_the_same_corpus_with_all_its_keys(clips, tmp_path):

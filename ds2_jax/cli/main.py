@@ -1,0 +1,130 @@
+"""Train, evaluate, transcribe, tune and export: `ds2 --config=an4 --workdir=runs/an4`, or `python main.py` in a checkout.
+
+--mode=train   train in --workdir, or resume there; then measure config.data.test
+--mode=eval    measure config.restore (or the best checkpoint of --workdir) on config.data.test
+--mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (all of it if --output is given)
+--mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
+--mode=export  write config.restore (or the best checkpoint of --workdir) as a bundle to --output
+
+On several machines, the launcher starts one process on each (docs/distributed.md). Exit codes: ds2_jax/cli/exit_codes.py.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from ds2_jax.cli import command_line, help_screen
+
+MODES = ("train", "eval", "infer", "tune", "export")
+EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra that installs them
+    "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
+    "lm": ("kenlm", "num2words"),
+}
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: a name (tiny) or a file (my_recipe.py); --config.NAME=VALUE changes any setting."
+)
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run: checkpoints, curves, reports.")
+_AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "JSON lines to write (--mode=infer), or folder of the bundle (--mode=export)."
+)
+CLUSTER = {  # for values that the launcher does not provide; also as DS2_COORDINATOR and so on
+    "coordinator": "HOST:PORT at which process 0 listens.",
+    "num_processes": "Number of processes.",
+    "process_id": "Number of this process, from 0.",
+    "expect_processes": "Refuse to start with any other number of processes.",
+    "expect_devices": "Refuse to start with any other number of devices.",
+}
+for _name, _help in CLUSTER.items():
+    flags.DEFINE_string(_name, "", _help)
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    if help_screen.print_help(sys.argv):
+        return
+    app.run(_run, flags_parser=command_line.parse)
+
+
+def _run(argv: list[str]) -> None:
+    """Connect to the other processes, if any, and run the mode."""
+    del argv
+    from ds2_jax.cli import exit_codes  # imports JAX; only here, so that a misspelt flag fails immediately
+    from ds2_jax.parallel import processes
+
+    with exit_codes.report_errors(_WORKDIR.value or _OUTPUT.value), _name_missing_extra():
+        if not flags.FLAGS["verbosity"].present:  # libraries log a lot, including the errors that they raise
+            absl_logging.set_verbosity(absl_logging.FATAL)
+        processes.join({name: str(flags.FLAGS[name].value) for name in CLUSTER})
+        first = processes.rank() == 0
+        for name in ("ds2_jax", "input_pipeline", "decoding"):
+            logging.getLogger(name).setLevel(logging.INFO if first else logging.WARNING)
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter(f"{processes.prefix()}%(message)s"))
+        results = _run_mode()
+        if results is not None and first:
+            print(json.dumps(results))
+
+
+def _run_mode() -> dict | None:
+    """Check the config and run the mode; return the results to print.
+
+    Each mode imports its modules here, so that transcription does not need the packages of training.
+    """
+    from ds2_jax.cli import settings
+    from ds2_jax.parallel import processes
+
+    config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
+    processes.require_same_start(
+        {"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value}
+    )
+    settings.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
+    match mode:
+        case "train":
+            from ds2_jax.cli import train
+
+            return train.run_train(config, workdir)
+        case "eval":
+            from ds2_jax.cli import evaluate
+
+            return evaluate.run_eval(config, workdir)
+        case "infer":
+            from ds2_jax.cli import infer
+
+            infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)
+            return None
+        case "tune":
+            from ds2_jax.cli import tune
+
+            return tune.run_tune(config, workdir)
+        case _:
+            from ds2_jax.cli import export
+
+            return export.run_export(config, workdir, _OUTPUT.value)
+
+
+@contextlib.contextmanager
+def _name_missing_extra() -> Iterator[None]:
+    """Raise ValueError with the installation command if a package of an extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        for extra, packages in EXTRAS.items():
+            if package in packages:
+                raise ValueError(
+                    f"--mode={_MODE.value} needs the package {package}: pip install 'ds2-jax[{extra}]' (in a checkout: "
+                    "make install)"
+                ) from error
+        raise

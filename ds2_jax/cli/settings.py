@@ -1,0 +1,95 @@
+"""Convert the sections of a config into settings of the modules that use them, checked once at the start.
+
+Modules outside the command line do not use the whole config.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from decoding.scoring.tune import Grid
+from decoding.settings import BeamSettings
+from ds2_jax.network.model import ModelSettings
+from ds2_jax.recognition import decode_settings
+from ds2_jax.recognition.evaluation import EvaluationSettings
+from ds2_jax.training.settings import DataSettings, NewModel, OptimSettings, TrainingSettings, TrainSettings
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.augment import Augmentation
+from input_pipeline.batches.loader import LoadSettings
+from input_pipeline.batches.plan import BatchSettings
+
+FROM_MODEL = ("model.", "features.", "text.")  # settings defined by a restored model
+
+Settings = TypeVar("Settings")
+
+
+def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str) -> None:
+    """Raise ValueError naming field, value and what to do if the settings cannot work in this mode.
+
+    overrides: names of the settings that the command line sets.
+    """
+    if mode != "train" and not config.restore and not workdir:
+        raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
+    fixed = [name for name in overrides if name.startswith(FROM_MODEL) or (name == "vocabulary" and mode != "train")]
+    if config.restore and fixed:
+        raise ValueError(
+            f"config.{fixed[0]} cannot be set together with config.restore={config.restore}, which defines it: remove the "
+            "setting"
+        )
+    settings = read_training(config)
+    if mode == "train":
+        Augmentation.load(settings.augmentation, settings.new_model.features.sample_rate_hz)
+    read_decoding(config)
+
+
+def read_training(config: ConfigDict) -> TrainingSettings:
+    """Read the settings of a training. Raises ValueError naming field, value and what to do."""
+    return TrainingSettings(
+        data=read_section(DataSettings, config.data),
+        batch=read_section(BatchSettings, config.batch),
+        load=read_section(LoadSettings, config.data),
+        evaluation=read_evaluation(config),
+        new_model=NewModel(
+            network=read_section(ModelSettings, config.model),
+            features=read_section(FeatureSettings, config.features),
+            normalisation=config.features.normalisation,
+            language=config.text.language,
+            vocabulary=config.vocabulary,
+            stats=config.features.stats,
+            stats_samples=config.features.stats_samples,
+        ),
+        optim=read_section(OptimSettings, config.optim),
+        train=read_section(TrainSettings, config.train),
+        augmentation=config.augment.file,
+        restore=config.restore,
+        seed=config.seed,
+        fsdp=config.mesh.fsdp,
+        config=config.to_dict(),
+    )
+
+
+def read_evaluation(config: ConfigDict) -> EvaluationSettings:
+    """Read the settings of an evaluation."""
+    batch = BatchSettings(size=config.batch.eval_size, buckets=config.batch.eval_buckets, shuffle="none")
+    return EvaluationSettings(batch, read_section(LoadSettings, config.data))
+
+
+def read_decoding(config: ConfigDict) -> BeamSettings:
+    """Read the settings of decoding, completed by those of the bundle `config.restore`."""
+    return decode_settings.complete(config.decode.to_dict(), config.restore)
+
+
+def read_grid(config: ConfigDict) -> Grid:
+    """Read the grid of alpha and beta to search when tuning."""
+    values = config.tune
+    alpha, beta = ((values[f"{n}_from"], values[f"{n}_to"], values[f"{n}_step"]) for n in ("alpha", "beta"))
+    return Grid.regular(alpha, beta, values.refine)
+
+
+def read_section(kind: type[Settings], section: ConfigDict) -> Settings:
+    """Build a settings dataclass from the values of a section that are its fields."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name in section]  # type: ignore[arg-type]
+    values: dict[str, Any] = {name: section[name] for name in names}
+    return kind(**values)

@@ -1,0 +1,276 @@
+"""Transcribe audio with a loaded model: files, bytes, file objects or arrays, one or many."""
+
+import collections
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple, overload
+
+import jax
+import numpy as np
+
+from decoding.hypothesis import Hypothesis, Word
+from decoding.settings import BeamSettings
+from ds2_jax.artifacts.bundle import ModelMeta
+from ds2_jax.artifacts.load import load_model
+from ds2_jax.parallel import processes, sharding
+from ds2_jax.recognition import decode_settings
+from ds2_jax.recognition.step import make_forward
+from input_pipeline import audio
+from input_pipeline.audio.features import frame_count
+from input_pipeline.cores import usable_cores
+from input_pipeline.text import Vocabulary
+
+# Clips are padded to the smallest of a few shapes that fits, so that at most eight programs are compiled.
+SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
+BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and clips per batch
+LONGEST_S = SINGLE_S[-1]
+COMPILATION_CACHE = "~/.cache/ds2_jax"
+READ_AHEAD = 32  # clips
+
+Audio = str | os.PathLike | bytes | BinaryIO | tuple[np.ndarray, int]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Result for one clip: the best hypothesis, and `nbest` hypotheses, best first.
+
+    confidence: 0 to 1. score: the natural logarithm by which hypotheses are ranked. sample_rate_hz: of the recording,
+    before resampling to the model's rate.
+    """
+
+    text: str
+    words: list[Word]
+    confidence: float
+    score: float
+    nbest: list[Hypothesis] = field(repr=False)
+    duration_s: float
+    sample_rate_hz: int
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """Features of a clip, and facts about its recording."""
+
+    index: int
+    features: np.ndarray  # [T, F]
+    duration_s: float
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An unusable clip and its error."""
+
+    index: int
+    error: Exception
+
+
+class _Shape(NamedTuple):
+    frames: int
+    rows: int
+
+
+class Recogniser:
+    """A loaded model, ready to transcribe; `load` returns one.
+
+    Attributes: meta (description of the model), variables (parameters and batch statistics), settings (of decoding),
+    engine (the decoder).
+    """
+
+    def __init__(self, meta: ModelMeta, variables: dict, settings: BeamSettings):
+        self.meta = meta
+        self.settings = settings
+        self.engine = decode_settings.make_engine(settings, meta)
+        mesh = sharding.local_mesh()
+        everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
+        self.variables = sharding.put(variables, everywhere)
+        self._forward = jax.jit(make_forward(meta.network), in_shardings=(everywhere, rows, rows), out_shardings=rows)
+        self._devices = mesh.size
+        self._singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
+        self._batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the network: column i + 1 of `log_probs` is symbol i, column 0 the blank."""
+        return self.meta.vocabulary
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """The sample rate of the model, to which recordings are resampled."""
+        return self.meta.features.sample_rate_hz
+
+    @property
+    def output_frame_s(self) -> float:
+        """Seconds from one row of `log_probs` to the next."""
+        return self.meta.output_frame_s
+
+    @overload
+    def transcribe(self, source: Audio) -> Transcript: ...
+    @overload
+    def transcribe(self, source: list[Audio]) -> list[Transcript]: ...
+    def transcribe(self, source):
+        """Transcribe a clip, or a list of clips in batches.
+
+        source: the path of an audio file, its content as bytes, a file object, or (samples, rate) with samples [N] or
+        [N, channels] and the rate in Hz. Raises AudioError (a ValueError) naming the first unusable clip, and TypeError if
+        the source is of another kind.
+        """
+        if not isinstance(source, list):
+            clip = self._read(0, source)
+            [log_probs] = self._compute([clip], self._smallest(self._singles, clip))
+            return self._decode([clip], [log_probs])[0]
+        transcripts: dict[int, Transcript] = {}
+        for index, transcript in self.transcribe_each(source):
+            if isinstance(transcript, Exception):
+                raise transcript
+            transcripts[index] = transcript
+        return [transcripts[index] for index in range(len(source))]
+
+    def transcribe_each(self, sources: Iterable[Audio]) -> Iterator[tuple[int, Transcript | Exception]]:
+        """Yield (index, transcript) of each clip when it is ready, in any order; for an unusable clip, (index, error).
+
+        Memory does not grow with the number of clips.
+        """
+        decoding: Future | None = None
+        with ThreadPoolExecutor(1, "decode") as host:
+            for clips in self._batch(sources):
+                if isinstance(clips, _Failure):
+                    yield clips.index, clips.error
+                    continue
+                shapes = self._singles if len(clips) == 1 else self._batches
+                log_probs = self._compute(clips, self._smallest(shapes, *clips))
+                if decoding is not None:
+                    yield from decoding.result()
+                decoding = host.submit(self._decode_indexed, clips, log_probs)
+            if decoding is not None:
+                yield from decoding.result()
+
+    def log_probs(self, source: Audio) -> np.ndarray:
+        """Return the network's output for a clip: natural-log probabilities [U, K] f32, blank in column 0.
+
+        source: as for `transcribe`.
+        """
+        clip = self._read(0, source)
+        return self._compute([clip], self._smallest(self._singles, clip))[0]
+
+    def decode(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """Decode natural-log probabilities [U, K] of each clip; return the hypotheses of each, best first."""
+        return self.engine.decode_batch(log_probs)
+
+    def _shape(self, seconds: float, rows: int) -> _Shape:
+        settings = self.meta.features
+        samples = round(seconds * settings.sample_rate_hz) + settings.window_samples
+        return _Shape(int(frame_count(samples, settings)), -(-rows // self._devices) * self._devices)
+
+    @staticmethod
+    def _smallest(shapes: Sequence[_Shape], *clips: _Clip) -> _Shape:
+        """Return the smallest of the shapes, given in order, that fits all clips."""
+        longest = max(len(clip.features) for clip in clips)
+        return next(shape for shape in shapes if longest <= shape.frames)
+
+    def _read(self, index: int, source: Audio) -> _Clip:
+        """Read a clip and compute its features. Raises AudioError, TypeError."""
+        rate_hz = self.sample_rate_hz
+        if isinstance(source, tuple):
+            if len(source) != 2 or not isinstance(source[0], np.ndarray):
+                raise TypeError("the tuple is not (samples, sample_rate_hz): pass (numpy array, 16000)")
+            samples, source_rate_hz = audio.from_array(*source, rate_hz), int(source[1])
+        elif isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
+            samples, source_rate_hz = audio.read(source, rate_hz)
+        else:
+            raise TypeError(
+                f"{type(source).__name__} is not an audio source: pass a path, bytes, a file object or "
+                "(samples, sample_rate_hz)"
+            )
+        name = source if isinstance(source, str | os.PathLike) else "the clip"
+        duration_s = len(samples) / rate_hz
+        if duration_s > LONGEST_S:
+            raise audio.AudioError(
+                f"{name} is {duration_s:.1f} s long, but clips of at most {LONGEST_S:g} s are transcribed: split it at "
+                "pauses"
+            )
+        try:
+            features = self.meta.front_end(samples)
+        except ValueError as error:  # does not name the file
+            raise audio.AudioError(f"{name}: {error}") from error
+        return _Clip(index, features, duration_s, source_rate_hz)
+
+    def _batch(self, sources: Iterable[Audio]) -> Iterator[list[_Clip] | _Failure]:
+        """Read clips in threads and group those of similar length; yield failures immediately."""
+        waiting: dict[_Shape | None, list[_Clip]] = collections.defaultdict(list)
+        for clip in self._read_ahead(enumerate(sources)):
+            if isinstance(clip, _Failure):
+                yield clip
+                continue
+            shape = next((shape for shape in self._batches if len(clip.features) <= shape.frames), None)
+            waiting[shape].append(clip)
+            if shape is None or len(waiting[shape]) == shape.rows:
+                yield waiting.pop(shape)
+        yield from waiting.values()
+
+    def _read_ahead(self, sources: Iterator[tuple[int, Audio]]) -> Iterator[_Clip | _Failure]:
+        """Read the sources in threads, ahead of use; yield them in order."""
+
+        def attempt(index: int, source: Audio) -> _Clip | _Failure:
+            try:
+                return self._read(index, source)
+            except (ValueError, OSError, TypeError) as error:
+                return _Failure(index, error)
+
+        pending: collections.deque[Future] = collections.deque()
+        with ThreadPoolExecutor(usable_cores(), "read") as pool:
+            for index, source in sources:
+                pending.append(pool.submit(attempt, index, source))
+                if len(pending) >= READ_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _compute(self, clips: Sequence[_Clip], shape: _Shape) -> list[np.ndarray]:
+        """Run the network on clips that fit a shape; return the natural-log probabilities [U, K] of each."""
+        spectrogram = np.zeros((shape.rows, shape.frames, self.meta.feature_size), np.float32)
+        frames = np.zeros(shape.rows, np.int32)
+        for row, clip in enumerate(clips):
+            spectrogram[row, : len(clip.features)] = clip.features
+            frames[row] = len(clip.features)
+        processes.report_progress(f"transcribe: {len(clips)} clips")
+        log_probs, lengths = jax.device_get(self._forward(self.variables, spectrogram, frames))
+        return [log_probs[row, : lengths[row]] for row in range(len(clips))]
+
+    def _decode(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[Transcript]:
+        return [
+            Transcript(best.text, best.words, best.confidence, best.score, nbest, clip.duration_s, clip.sample_rate_hz)
+            for clip, nbest in zip(clips, self.decode(log_probs), strict=True)
+            for best in nbest[:1]
+        ]
+
+    def _decode_indexed(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[tuple[int, Transcript]]:
+        return [(clip.index, t) for clip, t in zip(clips, self._decode(clips, log_probs), strict=True)]
+
+
+def load(model: str | os.PathLike, **decode: Any) -> Recogniser:
+    """Load a model for transcription: a bundle, a checkpoint, a run folder (its best checkpoint), or the name of a release.
+
+    decode: fields of BeamSettings, such as engine="greedy", nbest=5, lm="lm.bin", hot_words="rubout:3"; the others come
+    from the bundle, else from the defaults. Raises ModelFileError or ValueError with what to do, TypeError for unknown fields.
+    """
+    unknown = sorted(set(decode) - set(BeamSettings.__dataclass_fields__))
+    if unknown:
+        raise TypeError(f"unknown setting {unknown[0]!r}: use one of {', '.join(BeamSettings.__dataclass_fields__)}")
+    _use_compilation_cache()
+    path = os.fspath(model)
+    settings = decode_settings.complete(decode, path)
+    meta, variables = load_model(path)
+    return Recogniser(meta, variables, settings)
+
+
+def _use_compilation_cache() -> None:
+    """Cache compiled programs for later processes, unless the user has configured JAX's cache."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(COMPILATION_CACHE))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,41 @@
+"""Write the reports of an evaluation into a run's folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from decoding.scoring import report, report_page
+from ds2_jax.artifacts.workdir import Workdir
+from ds2_jax.recognition.evaluation import Evaluation
+from input_pipeline.manifest import Manifest
+from input_pipeline.shards.format import parse_reference
+from input_pipeline.storage import object_store
+
+
+def write_reports(
+    evaluation: Evaluation, manifest: Manifest, files: Workdir, name: str, title: str, facts: Mapping[str, str]
+) -> None:
+    """Write `<name>.html`, `<name>.txt` and `<name>.json` into a run's folder.
+
+    manifest: the one evaluated. facts: shown at the top of the HTML page, by name, for instance model and decoding.
+    """
+    folder = Path(files.local)
+    rows = [row for row in range(len(manifest)) if row not in evaluation.problems]
+    content = report.Report(
+        title=title,
+        result=evaluation.result,
+        references=evaluation.references,
+        hypotheses=evaluation.hypotheses,
+        names=evaluation.names,
+        audio=[] if object_store.is_remote(files.path) else [_local_file(manifest.audio[row]) for row in rows],
+        durations=manifest.duration[rows].tolist(),
+        facts=facts,
+    )
+    report_page.write_html(folder / f"{name}.html", content)
+    report.write_text(folder / f"{name}.txt", content)
+    (folder / f"{name}.json").write_text(json.dumps(evaluation.result.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _local_file(audio: str) -> str:
+    """Return the path of a clip in a local file; '' for records of shards and clips in an object store."""
+    return "" if object_store.is_remote(audio) or parse_reference(audio) else audio
