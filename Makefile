@@ -1,7 +1,9 @@
 # make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
 # make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
-# make kenlm       programs that train language models; make pyctcdecode: a second decoder library
+# make kenlm       programs that train language models
+# make pyctcdecode the decoder pyctcdecode, which nothing else needs
 # make test        the tests (make test-all: also the slow ones), make lint: style and types
+# make docs        guides and API reference as a site, build/site
 # make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ DATA ?= data/synthetic_en
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install install-dev kenlm pyctcdecode quickstart test test-slow test-slurm test-all lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart docs test test-slow test-slurm test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -37,13 +39,16 @@ $(VENV)/installed-dev: $(BIN)/python requirements/dev.txt
 	$(PIP) -r requirements/dev.txt
 	touch $@
 
+$(VENV)/installed-docs: $(BIN)/python requirements/docs.txt
+	$(PIP) -r requirements/docs.txt
+	touch $@
+
 # lmplz and build_binary, which train language models (docs/language_models.md names what they need)
 kenlm: install
 	$(BIN)/python -m decoding.lm.kenlm_build
 
-# A second decoder library, which asks for numpy < 2 and works with 2 (docs/decoding.md).
 pyctcdecode: install
-	$(PIP) --no-deps pyctcdecode==0.5.0 'pygtrie>=2.5,<3'
+	$(PIP) --no-deps $$($(BIN)/python -c 'from decoding.search.library_engine import PYCTCDECODE; print(*PYCTCDECODE)')
 
 quickstart: install-dev
 	$(BIN)/python -m input_pipeline.prepare synthetic --target_dir=$(DATA)
@@ -54,10 +59,14 @@ quickstart: install-dev
 	@$(BIN)/python -m ds2_jax.cli.run_summary $(RUN) "sentences never seen in training=test.json" \
 	  "voices never heard in training=voices/eval.json"
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "written: build/site/index.html; to search it: $(BIN)/python -m http.server --directory build/site"
+
 test: install-dev
 	$(BIN)/python -m pytest
 
-test-slow: install-dev
+test-slow: install-dev $(VENV)/installed-docs
 	$(BIN)/python -m pytest -m slow
 
 test-slurm: install-dev

@@ -128,45 +128,59 @@ def table(found: dict) -> list[tuple[str, str, str]]:
     def against(row: dict, key: str, unit: str = "s") -> str:
         if f"{key}_ratio" not in row:
             return f"{row[key]:.3g} {unit}; PyTorch not run"
-        return f"**{row[f'{key}_ratio']:.2f}** ({row[key]:.3g} {unit} against {row[f'peer_{key}']:.3g})"
+        return f"**{row[f'{key}_ratio']:.2f}** ({row[key]:.3g} {unit} versus {row[f'peer_{key}']:.3g})"
 
     main = found["step gru 512"]
     memory = f"{main['peak_memory_mb']:.0f} MB"
     if "peer_peak_memory_mb" in main:
         share = main["peak_memory_mb"] / main["peer_peak_memory_mb"]
-        memory = f"**{share:.2f}** ({memory} against {main['peer_peak_memory_mb']:.0f})"
+        memory = f"**{share:.2f}** ({memory} versus {main['peer_peak_memory_mb']:.0f})"
     ctc, plain, full = found["ctc"], found["end_to_end"], found["end_to_end augmented"]
-    rows = [("training step, batch 8, 5 s, 3 x 512 GRU: speed against PyTorch", against(main, "step_median_s"), "1.6")]
+    rows = [
+        ("training step, batch 8, 5 s, 3 x 512 GRU: speed relative to PyTorch", against(main, "step_median_s"), "1.6")
+    ]
     rows += [
-        (f"the same, {cell} {hidden}", against(found[f"step {cell} {hidden}"], "step_median_s"), "")
+        (f"the same, {cell.upper()} {hidden}", against(found[f"step {cell} {hidden}"], "step_median_s"), "")
         for cell, hidden in PEER_STEPS[1:]
     ]
     return [
         *rows,
         ("forward pass, 3 x 512 GRU", against(main, "forward_s"), "1.2"),
         ("recurrent layer alone, forward and backward", against(found["recurrent"], "median_s"), "1.3"),
-        ("peak memory of the process in the training step, share of PyTorch's", memory, "1.0 or less"),
-        ("CTC loss and gradient, B32 U400 L200 K29: speed against optax", f"**{ctc['speed_against_optax']:.2f}**", "1"),
+        ("peak memory of the process in the training step, relative to PyTorch", memory, "at most 1.0"),
         (
-            "its temporary memory, in floats an utterance, frame and label",
-            f"**{ctc['temporary_floats']}** (optax {ctc['optax_temporary_floats']})",
-            "3 or less",
+            "CTC loss and gradient, B32 U400 L200 K29: speed relative to optax",
+            f"**{ctc['speed_against_optax']:.2f}**",
+            "1",
         ),
         (
-            "transcribing AN4 test, one core, seconds of audio a second",
+            "temporary memory of CTC, floats per utterance, frame and label",
+            f"**{ctc['temporary_floats']}** (optax {ctc['optax_temporary_floats']})",
+            "at most 3",
+        ),
+        (
+            "transcribing AN4 test on one core, seconds of audio per second",
             f"**{found['transcribe']['audio_s_per_s']:.0f}** (WER {found['transcribe']['wer']:.2%})",
             "60",
         ),
-        ("training loop with its pipeline against the step alone", f"**{plain['share_of_step_speed']:.2f}**", "0.95"),
+        (
+            "training loop with input pipeline, speed relative to the step alone",
+            f"**{plain['share_of_step_speed']:.2f}**",
+            "0.95",
+        ),
         (
             "the same with the recipe's augmentation",
-            f"{full['share_of_step_speed']:.2f}; waits {full['waiting_share']:.1%} of the time",
-            "1 % waiting",
+            f"{full['share_of_step_speed']:.2f}; waiting {full['waiting_share']:.1%} of the time",
+            "1% waiting",
         ),
-        ("start of `tiny` to the end of step 1, second time", f"**{found['start_up tiny']['again_s']} s**", "10 s"),
         (
-            "start of `an4`, second time",
-            f"**{found['start_up an4']['again_s']} s** (first: {found['start_up an4']['first_s']} s)",
+            "from the start of `tiny` to the end of step 1, second run",
+            f"**{found['start_up tiny']['again_s']} s**",
+            "10 s",
+        ),
+        (
+            "the same for `an4`",
+            f"**{found['start_up an4']['again_s']} s** (first run: {found['start_up an4']['first_s']} s)",
             "20 s",
         ),
     ]
@@ -203,26 +217,27 @@ def write(found: dict, folder: Path, command: str) -> None:
     lines = [
         "# Performance",
         "",
-        f"Written {datetime.date.today()} by `{command}`",
+        f"Measured on {datetime.date.today()} with `{command}`",
         f"on {found['machine']}, commit {found['commit']}, "
         + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-        + f"; peer: {found['step gru 512']['peer']}. Ratios above 1: ours is faster. The raw figures: performance.json.",
+        + f"; compared with {found['step gru 512']['peer']}. A ratio above 1 means that DS2-JAX is faster. Raw figures: "
+        "[performance.json](performance.json).",
         "",
-        "| question | figure | goal |",
+        "| measurement | result | goal |",
         "|---|---|---|",
         *(f"| {question} | {figure} | {goal} |" for question, figure, goal in table(found)),
         "",
-        f"The step's products are {gflop:.0f} GFLOP; a product of 2048 x 2048 matrices runs at {speed:.0f} GFLOP/s here: the "
-        f"limit is {gflop / speed:.2f} s, and the step reaches {gflop / speed / step:.0%} of it.",
+        f"The matrix products of the step are {gflop:.0f} GFLOP. A product of 2048 x 2048 matrices runs at {speed:.0f} GFLOP/s on "
+        f"this machine, so the lower limit is {gflop / speed:.2f} s; the step reaches {gflop / speed / step:.0%} of that speed.",
         "",
-        "![growth of a step's time](performance.png)",
+        "![Growth of the time of a training step](performance.png)",
         "",
         MARKER,
     ]
     page.write_text("\n".join(lines) + words)
 
 
-MARKER = "<!-- what follows is written by hand -->\n"
+MARKER = "<!-- written by hand from here on -->\n"
 
 
 def main() -> None:

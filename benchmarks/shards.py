@@ -151,7 +151,7 @@ def time_waiting(a: argparse.Namespace, folder: Path) -> dict[str, float]:
             ("store_when_asked", "0", 0),
         ):
             os.environ["DS2_CACHE_GB"] = cache_gb
-            shard_source.forget()
+            shard_source.reset()
             shares[name] = waiting(remote, a.step_s, a.batch, threads)
     return shares
 

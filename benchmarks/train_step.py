@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from benchmarks import measure
-from ds2_jax.cli.export import count
+from ds2_jax.cli.export import count_parameters
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.network.rnn import CELLS
 from ds2_jax.training.state import init_state
@@ -52,12 +52,6 @@ def main() -> None:
         cell=a.cell,
         rnn_size=a.hidden,
         rnn_layers=a.layers,
-        bidirectional=True,
-        merge="sum",
-        share_input=False,
-        activation_clip=20.0,
-        dropout=0.0,
-        norm_momentum=0.9,
         compute_dtype=a.compute_dtype,
     )
     model = DeepSpeech2(settings, a.vocab)
@@ -72,7 +66,7 @@ def main() -> None:
         state, metrics = step(state, batch)
         return metrics
 
-    parameters = count(state.parameters)
+    parameters = count_parameters(state.parameters)
     measure.timed(one_step, WARM_UPS)
     measure.forget_peak_memory()
     steps = measure.timed(one_step, a.steps)

@@ -3,7 +3,7 @@
     python -m input_pipeline.prepare an4 --target_dir=data/an4
     python main.py --config=configs/an4.py --workdir=runs/an4
 
-The released model, `models/an4`, was trained once on train and dev together, with what had been chosen on dev:
+The settings were chosen on dev. The released model, `models/an4`, was then trained once on train and dev together:
 
     python main.py --config=configs/an4.py --workdir=runs/an4 --config.data.dev= \
         --config.data.train=data/an4/train.jsonl,data/an4/dev.jsonl

@@ -1,55 +1,54 @@
-"""Every setting there is, with its default. A recipe (`configs/an4.py`, `configs/tiny.py`) starts from it and
-changes some.
+"""Every setting, with its default. A recipe (`configs/an4.py`, `configs/tiny.py`) starts from these and changes some.
 
-Any of them is overridden on the command line: `python main.py --config=configs/an4.py --config.model.rnn_size=256`.
+Override any setting on the command line: `python main.py --config=configs/an4.py --config.model.rnn_size=256`.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """Return all settings with their defaults; a name that is not here does not exist."""
+    """Return all settings with their defaults; there are no others."""
     config = ConfigDict()
-    config.seed = 0  # of initial parameters, data order, augmentation and dropout
-    config.restore = ""  # bundle, checkpoint or run folder: its model, features and vocabulary hold
-    config.vocabulary = ""  # file with one symbol a line; empty: made from config.data.train
+    config.seed = 0  # for initial parameters, data order, augmentation and dropout
+    config.restore = ""  # bundle, checkpoint or run folder; brings its own model, features and vocabulary
+    config.vocabulary = ""  # file with one symbol per line; empty: made from config.data.train
 
     config.data = ConfigDict()
-    config.data.train = ""  # manifest, or several, comma-separated, each with an optional weight: a.jsonl,b.jsonl:0.5
-    config.data.dev = ""  # for evaluation while training, best checkpoint, early stop; empty: none of these
-    config.data.test = ""  # measured once after training; what --mode=eval reads
-    config.data.min_duration_s = 0.0  # of training utterances
-    config.data.max_duration_s = 30.0
-    config.data.max_bad_share = 0.05  # of training utterances that cannot be used, before the run stops
-    config.data.workers = 0  # processes that load batches; 0: threads of this process
-    config.data.threads = 2  # that load batches, in each process
-    config.data.prefetch = 4  # batches made ahead
+    config.data.train = ""  # manifests, comma-separated, each with an optional weight: a.jsonl,b.jsonl:0.5
+    config.data.dev = ""  # evaluated during training, selects the best checkpoint, stops early; empty: none of these
+    config.data.test = ""  # evaluated once after training; read by --mode=eval
+    config.data.min_duration_s = 0.0  # shortest training utterance
+    config.data.max_duration_s = 30.0  # longest training utterance
+    config.data.max_bad_share = 0.05  # largest share of unusable training utterances before the run stops
+    config.data.workers = 0  # processes that load batches; 0: threads of the main process
+    config.data.threads = 2  # threads that load batches, in each process
+    config.data.prefetch = 4  # batches loaded ahead
 
     config.batch = ConfigDict()
-    config.batch.size = 16  # utterances; or 0 and seconds
-    config.batch.seconds = 0.0  # audio in a batch, padding included; or 0 and size
-    config.batch.buckets = 8  # batch lengths, each compiled once
+    config.batch.size = 16  # utterances in a batch; 0: use seconds
+    config.batch.seconds = 0.0  # audio in a batch, including padding; 0: use size
+    config.batch.buckets = 8  # number of batch lengths, each compiled once
     config.batch.shuffle = "batch_shuffle"  # instance_shuffle, batch_shuffle, batch_shuffle_clipped, none
-    config.batch.sortagrad = True  # first epoch from short to long
-    config.batch.eval_size = 16  # utterances of an evaluation batch
+    config.batch.sortagrad = True  # order the first epoch from short to long
+    config.batch.eval_size = 16  # utterances in an evaluation batch
     config.batch.eval_buckets = 4
 
     config.text = ConfigDict()
-    config.text.language = "en"  # normalisation of transcripts and of scoring: en, zh, none
+    config.text.language = "en"  # normalisation of transcripts and scoring: en, zh, none
 
     config.features = ConfigDict()
-    config.features.kind = "linear"  # log spectrogram; mfcc; fbank (log-mel filter bank)
-    config.features.sample_rate_hz = 16000  # of the model; other material is resampled
+    config.features.kind = "linear"  # linear (log spectrogram), fbank (log-mel filter bank), mfcc
+    config.features.sample_rate_hz = 16000  # rate of the model; other audio is resampled
     config.features.window_ms = 20.0
     config.features.stride_ms = 10.0
-    config.features.max_freq_hz = 0.0  # 0: half the sample rate
-    config.features.normalise_db = True
-    config.features.target_db = -20.0  # level that each utterance is brought to
-    config.features.mel_bins = 64  # of fbank
-    config.features.cepstra = 13  # of mfcc
-    config.features.normalisation = "corpus"  # by statistics of the training corpus; utterance; none
+    config.features.max_freq_hz = 0.0  # upper limit; 0: half the sample rate
+    config.features.normalise_db = True  # bring each utterance to target_db
+    config.features.target_db = -20.0  # relative to full scale
+    config.features.mel_bins = 64  # for fbank
+    config.features.cepstra = 13  # for mfcc
+    config.features.normalisation = "corpus"  # corpus (statistics of the training data), utterance, none
     config.features.stats = ""  # .npz with mean and std; empty: made from config.data.train
-    config.features.stats_samples = 2000  # utterances that the statistics are made from
+    config.features.stats_samples = 2000  # utterances used for the statistics
 
     config.augment = ConfigDict()
     config.augment.file = ""  # JSON list of type, params, prob; empty: none
@@ -57,98 +56,99 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.conv = "11x41/3x2:32, 11x21/1x2:32"  # time x frequency: kernel/stride:channels
     config.model.cell = "gru"  # rnn, gru, lstm
-    config.model.rnn_size = 512  # units a direction
+    config.model.rnn_size = 512  # units per direction
     config.model.rnn_layers = 3
     config.model.bidirectional = True
-    config.model.merge = "sum"  # of both directions; or concat
-    config.model.share_input = False  # one input projection for both directions
-    config.model.activation_clip = 20.0  # ceiling of the rectifiers
-    config.model.dropout = 0.0  # before each recurrent layer and the output; one mask for all frames
-    config.model.norm_momentum = 0.9  # of the running statistics
-    config.model.compute_dtype = "float32"  # or bfloat16; parameters and sums stay float32
+    config.model.merge = "sum"  # how directions are merged: sum, concat
+    config.model.share_input = False  # use one input projection for both directions
+    config.model.activation_clip = 20.0  # upper limit of the clipped rectifiers
+    config.model.dropout = 0.0  # before each recurrent layer and the output; the mask is the same for all frames
+    config.model.norm_momentum = 0.9  # momentum of the running statistics
+    config.model.compute_dtype = "float32"  # float32, bfloat16; parameters and reductions are always float32
 
     config.optim = ConfigDict()
     config.optim.name = "adam"  # adam, adamw
-    config.optim.learning_rate = 5e-4  # highest
-    config.optim.schedule = "cosine"  # after the warm-up: cosine, exponential (by epoch), constant
+    config.optim.learning_rate = 5e-4  # peak
+    config.optim.schedule = "cosine"  # after warm-up: cosine, exponential (per epoch), constant
     config.optim.warmup_steps = 200
-    config.optim.final_share = 0.01  # of the highest rate, left at the end (cosine)
-    config.optim.decay = 0.83  # factor an epoch (exponential)
-    config.optim.weight_decay = 0.0  # of matrices and kernels
+    config.optim.final_share = 0.01  # share of the peak rate left at the end (cosine)
+    config.optim.decay = 0.83  # factor per epoch (exponential)
+    config.optim.weight_decay = 0.0  # on matrices and kernels only
     config.optim.beta1 = 0.9
     config.optim.beta2 = 0.999
-    config.optim.clip_norm = 10.0  # of the gradient of a mean utterance; 0: none
-    config.optim.accumulate = 1  # parts that a batch is computed in, one after the other
-    config.optim.ema = 0.0  # decay of the averaged parameters that are evaluated; 0: none
+    config.optim.clip_norm = 10.0  # limit of the gradient norm of the mean utterance; 0: none
+    config.optim.accumulate = 1  # parts of a batch, computed one after the other to save memory
+    config.optim.ema = 0.0  # decay of the exponential average of the parameters, used in evaluation; 0: none
 
     config.mesh = ConfigDict()
-    config.mesh.fsdp = 1  # devices that share parameters and optimiser state; 1: each device has all of it
+    config.mesh.fsdp = 1  # devices over which parameters and optimiser state are sharded; 1: no sharding
 
     config.train = ConfigDict()
     config.train.epochs = 20
-    config.train.max_steps = 0  # stop earlier, after so many steps, where the schedule ends, too; 0: no
-    config.train.eval_every = 0  # steps between evaluations of config.data.dev; 0: once an epoch
-    config.train.checkpoint_every_s = 300  # seconds between checkpoints besides those at evaluations
-    config.train.keep = 2  # last checkpoints kept, besides the best
-    config.train.patience = 0  # evaluations without a better dev WER before stopping; 0: never
-    config.train.nonfinite = "skip"  # a step whose loss or gradient is not finite; or stop
-    config.train.max_nonfinite = 20  # skipped steps, since the last start, before the run stops all the same
+    config.train.max_steps = 0  # end training, and the schedule, after this many steps; 0: no limit
+    config.train.eval_every = 0  # steps between evaluations of config.data.dev; 0: once per epoch
+    config.train.checkpoint_every_s = 300  # seconds between checkpoints, in addition to those at evaluations
+    config.train.keep = 2  # number of latest checkpoints to keep, besides the best
+    config.train.patience = 0  # stop after this many evaluations without a better dev error rate; 0: never
+    config.train.nonfinite = "skip"  # if a loss or gradient is not finite: skip (the step), stop (the run)
+    config.train.max_nonfinite = 20  # stop after this many skipped steps since the last start
     config.train.log_every = 10  # steps between lines of metrics.jsonl
-    config.train.profile_step = 0  # write a profiler trace of 3 steps from this one on; 0: no
-    config.train.remat = (
-        False  # compute what is inside recurrent layers twice instead of keeping it: less memory, more time
-    )
-    config.train.stall_s = (
-        600  # without a step, after which a run of several processes ends and names who is behind; 0: never
-    )
-    config.train.allow_changed_data = False  # resume although the training manifest is another one
+    config.train.profile_step = 0  # write a profiler trace of 3 steps, starting at this one; 0: no trace
+    # Recompute the activations of recurrent layers in the backward pass instead of storing them: less memory, more time.
+    config.train.remat = False
+    # Abort a multi-process run after this many seconds without a step, and report the slowest process; 0: never.
+    config.train.stall_s = 600
+    config.train.allow_changed_data = False  # resume with another training manifest, batch, seed or augmentation
 
-    # Of --mode=eval, infer and tune; while training, dev and test are always measured greedily, which is fast. What is
-    # unset here comes with the language model of config.restore, else it is the value in brackets.
+    # For --mode=eval, infer and tune; during training, dev and test are always decoded greedily, which is fast. A setting
+    # left unset is taken from the bundle config.restore if its language model is used, otherwise it is the value in
+    # brackets.
     config.decode = ConfigDict()
-    config.decode.engine = ""  # auto (native, else ctc_beam_decoder), greedy, native, pyctcdecode, ctc_beam_decoder;
-    # empty: auto where there is a language model, else greedy
-    config.decode.lm = ""  # KenLM model, binary or ARPA; empty: that of the bundle config.restore, if any; none: none
-    config.decode.unigrams = ""  # its words, one a line; empty: read from the model
-    config.decode.alpha = config_dict.placeholder(float)  # weight of the language model, natural logs (0.5)
-    config.decode.beta = config_dict.placeholder(float)  # added for each word, or character of such a model (1.0)
-    config.decode.beam_size = config_dict.placeholder(int)  # prefixes that survive a frame (100)
-    config.decode.cutoff_prob = config_dict.placeholder(float)  # a frame's most probable symbols up to this sum (1.0)
-    config.decode.cutoff_top_n = config_dict.placeholder(int)  # and this number (40)
-    config.decode.threshold = config_dict.placeholder(float)  # prefixes so far below the best are dropped, ln (15.0)
-    config.decode.lexicon = config_dict.placeholder(str)  # strict: words of the model only; open: any word (strict)
-    config.decode.unknown_score = config_dict.placeholder(float)  # of a word the model lacks, ln; lexicon open (-10.0)
-    config.decode.end_of_sentence = config_dict.placeholder(bool)  # the model's </s> counts at the end (False)
-    config.decode.hot_words = ""  # word:weight, word:weight; natural logs added for each occurrence
-    config.decode.nbest = 1  # hypotheses that --mode=infer shows
-    config.decode.threads = 0  # of the decoder; 0: one a core
 
-    config.tune = ConfigDict()  # --mode=tune: alpha and beta on config.data.dev
+    # auto (native if built, otherwise ctc_beam_decoder), greedy, native, pyctcdecode, ctc_beam_decoder; empty: auto with a
+    # language model, otherwise greedy.
+    config.decode.engine = ""
+    config.decode.lm = ""  # KenLM model, binary or ARPA; empty: that of the bundle config.restore; none: no model
+    config.decode.unigrams = ""  # words of the model, one per line; empty: read from the model
+    config.decode.alpha = config_dict.placeholder(float)  # weight of the language model, natural logarithm (0.5)
+    config.decode.beta = config_dict.placeholder(float)  # bonus per word, or per character with a character model (1.0)
+    config.decode.beam_size = config_dict.placeholder(int)  # prefixes kept after each frame (100)
+    config.decode.cutoff_prob = config_dict.placeholder(float)  # keep a frame's best symbols up to this sum (1.0)
+    config.decode.cutoff_top_n = config_dict.placeholder(int)  # and up to this number (40)
+    config.decode.threshold = config_dict.placeholder(float)  # drop prefixes this far below the best one, ln (15.0)
+    config.decode.lexicon = config_dict.placeholder(str)  # strict: words of the model only; open: any word (strict)
+    config.decode.unknown_score = config_dict.placeholder(float)  # of a word the model lacks, lexicon open (-10.0)
+    config.decode.end_of_sentence = config_dict.placeholder(bool)  # count the model's </s> at the end (False)
+    config.decode.hot_words = ""  # word:weight, word:weight; natural logarithm added for each occurrence
+    config.decode.nbest = 1  # hypotheses shown by --mode=infer
+    config.decode.threads = 0  # threads of the decoder; 0: one per core
+
+    config.tune = ConfigDict()  # --mode=tune: grid of alpha and beta, searched on config.data.dev
     config.tune.alpha_from = 0.0
     config.tune.alpha_to = 2.0
     config.tune.alpha_step = 0.25
     config.tune.beta_from = 0.0
     config.tune.beta_to = 3.0
     config.tune.beta_step = 0.5
-    config.tune.refine = 1  # times that the surroundings of the minimum are searched again, at half the step
+    config.tune.refine = 1  # repeat the search around the minimum this many times, halving the step
 
     config.infer = ConfigDict()
-    config.infer.samples = 10  # utterances of a manifest to print side by side; 0: all, as --output has
-    config.infer.words = True  # print times and confidence of each word, too
+    config.infer.samples = 10  # utterances of a manifest to print; 0: all (--output always has all)
+    config.infer.words = True  # print times and confidence of each word
     return config
 
 
 def set_batch(config: ConfigDict, devices: str, batches: dict[int, tuple[int, int]]) -> None:
-    """Set the batch that a recipe states for so many devices, and a rate that grows with its square root.
+    """Set the batch that a recipe states for a number of devices, and scale the learning rate with its square root.
 
-    batches: devices -> utterances a step, parts that they are computed in; the first entry is what the recipe's learning
-    rate is for.
+    batches: devices -> utterances per step, parts they are computed in; the recipe's learning rate is for the first entry.
+    Raises ValueError for a number of devices that the recipe does not state.
     """
     if not devices.isdigit() or int(devices) not in batches:
         known = ", ".join(map(str, batches))
         raise ValueError(
-            f"':{devices}' after the recipe's name: a batch is stated for {known} devices; name one of these, and set "
-            "config.batch.size, config.optim.accumulate and config.optim.learning_rate for others"
+            f"':{devices}' after the recipe's name: a batch is stated for {known} devices; use one of these, or set "
+            "config.batch.size, config.optim.accumulate and config.optim.learning_rate yourself"
         )
     config.batch.size, config.optim.accumulate = batches[int(devices)]
     config.optim.learning_rate *= (config.batch.size / next(iter(batches.values()))[0]) ** 0.5

@@ -4,22 +4,23 @@
     python main.py --config=configs/librispeech.py --workdir=runs/librispeech
     python main.py --mode=eval --config.restore=runs/librispeech --config.data.test=data/librispeech/test-other.jsonl
 
-45 million parameters, two convolutions of 11x41 and 11x21, one input projection for both directions, 160 utterances a
-step (20 on each of 8 devices) and 50 epochs, as the original's recipe. Published for its model, with its language model
-(beam 500, alpha 2.5, which is 1.086 in natural logarithms, beta 0.3): WER 6.85 % on test-clean, 21.18 % on test-other.
-Ours are the rate's warm-up and decay, averaged weights and the augmentation; the original's is a shift of 5 ms,
+45 million parameters, two convolutions of 11x41 and 11x21, one input projection for both directions, 160 utterances per
+step (20 on each of 8 devices) and 50 epochs, as in the original's recipe. Published for the original, with its language
+model (beam 500, alpha 2.5, which is 1.086 in natural logarithms, beta 0.3): WER 6.85 % on test-clean, 21.18 % on
+test-other. Unlike the original, this recipe warms up and decays the learning rate, averages the parameters, and augments
+with speed and SpecAugment; the original's augmentation is a shift of 5 ms,
 `--config.augment.file=configs/augmentation_original.json`.
 
-The batch of other numbers of devices is chosen after the recipe's name, `--config=configs/librispeech.py:16`:
+The batch for another number of devices follows the recipe's name, as in `--config=configs/librispeech.py:16`:
 
-    devices             1    4    8   16   64   256
-    utterances a step 160  160  160  320  640  1024
-    parts               4    1    1    1    1     1
+    devices               1    4    8   16   64   256
+    utterances per step 160  160  160  320  640  1024
+    parts                 4    1    1    1    1     1
 
-(4 parts: computed 40 at a time, one gradient.) The learning rate grows with the square root of the batch, a rule of thumb.
-Every one of them fits into TPU v5e, 16 GB, with utterances of 27 s made 1.1 times longer: docs/scaling.md.
+(4 parts: computed 40 at a time, with one gradient.) The learning rate grows with the square root of the batch, a rule of
+thumb. All of these fit into TPU v5e with 16 GB, with utterances of 27 s stretched by 1.1 (docs/scaling.md).
 
-Not measured: there was neither an accelerator nor a corpus of this size. What was checked: both steps compile for TPU v5e
+Not measured: neither an accelerator nor a corpus of this size was available. Both steps were compiled for TPU v5e
 (`python -m benchmarks.compile_for`).
 """
 
@@ -27,11 +28,18 @@ from ml_collections import ConfigDict
 
 from ds2_jax.configs import base
 
-BATCHES = {8: (160, 1), 1: (160, 4), 4: (160, 1), 16: (320, 1), 64: (640, 1), 256: (1024, 1)}  # devices: size, parts
+BATCHES = {
+    8: (160, 1),
+    1: (160, 4),
+    4: (160, 1),
+    16: (320, 1),
+    64: (640, 1),
+    256: (1024, 1),
+}  # devices: utterances, parts
 
 
 def get_config(devices: str = "8") -> ConfigDict:
-    """Return the settings of this recipe for so many devices."""
+    """Return the settings of this recipe for a number of devices."""
     config = base.get_config()
     config.data.train = ",".join(
         f"data/librispeech/{part}.jsonl" for part in ("train-clean-100", "train-clean-360", "train-other-500")
@@ -50,7 +58,7 @@ def get_config(devices: str = "8") -> ConfigDict:
     config.model.share_input = True
     config.model.activation_clip = 24.0
     config.model.compute_dtype = "bfloat16"
-    config.optim.learning_rate = 5e-4  # of 160 utterances
+    config.optim.learning_rate = 5e-4  # for 160 utterances
     base.set_batch(config, devices, BATCHES)
     config.optim.warmup_steps = 1000
     config.optim.ema = 0.999

@@ -3,7 +3,7 @@
     python -m input_pipeline.prepare librispeech --target_dir=data/librispeech --parts=train-clean-100,dev-clean,test-clean
     python main.py --config=configs/librispeech_100.py --workdir=runs/librispeech_100
 
-64 utterances a step, 446 steps an epoch. Not measured: neither its error rate nor its time.
+64 utterances per step, 446 steps per epoch. Not measured: neither its error rate nor its training time.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     python -m input_pipeline.prepare ljspeech --target_dir=data/ljspeech
     python main.py --config=configs/ljspeech.py --workdir=runs/ljspeech
 
-One speaker and one microphone: fine for trying things out, useless for anybody else's speech. For one accelerator. Not
-measured: neither its error rate nor its time.
+For one accelerator. With one speaker and one microphone, it is good for experiments, but useless for other speakers. Not
+measured: neither its error rate nor its training time.
 """
 
 from ml_collections import ConfigDict

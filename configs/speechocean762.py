@@ -3,10 +3,10 @@
     python -m input_pipeline.prepare speechocean762 --target_dir=data/speechocean762
     python main.py --config=configs/speechocean762.py --workdir=runs/speechocean762
 
-A bidirectional GRU network of 1.4 million parameters, small so that a training takes about an hour of one core of an AMD
-EPYC (family 25). The transcripts are the prompts, also where a speaker said something else: expect high error rates.
+A bidirectional GRU network of 1.4 million parameters, small enough to train in about an hour on one core of an AMD EPYC
+(family 25). The transcripts are the prompts, even where a speaker said something else, so error rates are high.
 Measured (jax 0.10.2), test, greedy: WER 73.7 % (95 % interval 71.5 to 76.2), CER 38.0 %; without augmentation WER 76.9 %
-(74.5 to 79.1); with a language model in docs/augmentation.md.
+(74.5 to 79.1). Results with a language model are in docs/augmentation.md.
 """
 
 from ml_collections import ConfigDict
@@ -35,5 +35,5 @@ def get_config() -> ConfigDict:
     config.optim.clip_norm = 20.0
     config.optim.ema = 0.998
     config.train.epochs = 28
-    config.train.eval_every = 450  # two epochs: dev takes a while
+    config.train.eval_every = 450  # two epochs: evaluating dev takes long
     return config

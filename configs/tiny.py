@@ -1,12 +1,12 @@
-"""A small network on synthetic English commands: the whole path in minutes on two CPU cores; `make quickstart` runs it all.
+"""A small network on synthetic English commands: the whole path in minutes on two CPU cores. `make quickstart` runs it all.
 
     python -m input_pipeline.prepare synthetic --target_dir=data/synthetic_en
     python main.py --config=configs/tiny.py --workdir=runs/tiny
     python main.py --mode=eval --config.restore=runs/tiny --config.data.test=data/synthetic_en/test_voices.jsonl
 
-0.4 million parameters. dev and test hold sentences that are not in train, test_voices also voices that are not. Measured
-(2 cores of an AMD EPYC, about 3 minutes with everything): WER 0.72 % (95 % interval 0.0 to 1.6) on test, 7.19 % (3.9 to
-10.3) on test_voices; with seeds 1 and 2, 8.8 and 7.4 % there.
+0.4 million parameters. dev and test contain sentences that are not in train; test_voices also has voices that are not in
+train. Measured (2 cores of an AMD EPYC, about 3 minutes in total): WER 0.72 % (95 % interval 0.0 to 1.6) on test, 7.19 %
+(3.9 to 10.3) on test_voices; with seeds 1 and 2, 8.8 and 7.4 % on test_voices.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
 """What decodes, and how: the values of a recipe's `config.decode`, checked."""
 
 import math
-import os
 from dataclasses import dataclass
+
+from input_pipeline.cores import usable_cores
 
 ENGINES = ("auto", "greedy", "native", "pyctcdecode", "ctc_beam_decoder")
 LEXICONS = ("strict", "open")
@@ -78,5 +79,4 @@ class BeamSettings:
     @property
     def cores(self) -> int:
         """Threads to use."""
-        present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.threads or present or 1
+        return self.threads or usable_cores()

@@ -1,6 +1,6 @@
-"""Columns of text: a million strings as one run of bytes and their offsets.
+"""Columns of text: a million strings as one array of bytes with offsets.
 
-As Python objects they would take three times the memory, and seconds to be sent to a worker process.
+As Python objects, they would need three times the memory, and take seconds to send to a worker process.
 """
 
 import json
@@ -10,12 +10,12 @@ from typing import overload
 
 import numpy as np
 
-ENCODING, ERRORS = "utf-8", "surrogatepass"  # JSON can hold halves of surrogate pairs
-AT_ONCE = 8192  # rows that are Python objects at a time
+ENCODING, ERRORS = "utf-8", "surrogatepass"  # JSON may contain single surrogates
+BLOCK_ROWS = 8192  # rows that are Python objects at a time
 
 
 class Strings(Sequence[str]):
-    """Strings, kept as UTF-8 end to end; rows are made when they are asked for."""
+    """Strings, stored as UTF-8 end to end; a row becomes an object when it is read."""
 
     __slots__ = ("_content", "_ends")
 
@@ -26,8 +26,8 @@ class Strings(Sequence[str]):
             self.append(value)
 
     @classmethod
-    def joined(cls, parts: Sequence["Strings"]) -> "Strings":
-        """Put columns behind each other."""
+    def concatenate(cls, parts: Sequence["Strings"]) -> "Strings":
+        """Return one column of the rows of several."""
         if len(parts) == 1:
             return parts[0]
         column = cls()
@@ -37,16 +37,16 @@ class Strings(Sequence[str]):
         return column
 
     def append(self, value: str) -> None:
-        """Add a row."""
+        """Append a row."""
         self._content += value.encode(ENCODING, ERRORS)
         self._ends.append(len(self._content))
 
-    def holds(self, text: str) -> bool:
-        """Tell whether any row has this text in it (or two neighbours have, together)."""
+    def contains(self, text: str) -> bool:
+        """Tell whether any row contains a text; also true for one that spans the end of a row and the start of the next."""
         return text.encode(ENCODING, ERRORS) in self._content
 
     def offsets(self) -> np.ndarray:
-        """Byte where each row starts, and the end of the last: [N + 1] int64."""
+        """Return the byte at which each row starts, and the end of the last: [N + 1] int64."""
         offsets = np.zeros(len(self._ends) + 1, np.int64)
         offsets[1:] = np.frombuffer(self._ends, np.int64) if self._ends else 0
         return offsets
@@ -61,9 +61,9 @@ class Strings(Sequence[str]):
     def __getitem__(self, row):
         if isinstance(row, slice):
             return self.take(np.arange(len(self))[row])
-        place = range(len(self))[row]  # negative rows count from the end; others outside raise IndexError
-        start = self._ends[place - 1] if place else 0
-        return self._content[start : self._ends[place]].decode(ENCODING, ERRORS)
+        index = range(len(self))[row]  # negative rows count from the end; rows outside raise IndexError
+        start = self._ends[index - 1] if index else 0
+        return self._content[start : self._ends[index]].decode(ENCODING, ERRORS)
 
     def __iter__(self) -> Iterator[str]:
         start, content = 0, self._content
@@ -72,14 +72,14 @@ class Strings(Sequence[str]):
             start = end
 
     def take(self, rows: np.ndarray) -> "Strings":
-        """Keep these rows [n], in this order."""
+        """Return these rows [n], in this order."""
         column, offsets = Strings(), self.offsets()
         rows = np.asarray(rows, np.int64)
         starts, ends = offsets[:-1][rows], offsets[1:][rows]
         column._ends.frombytes(np.cumsum(ends - starts).tobytes())
         content = memoryview(self._content)
-        for first in range(0, len(rows), AT_ONCE):
-            part = slice(first, first + AT_ONCE)
+        for first in range(0, len(rows), BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
             pieces = zip(starts[part].tolist(), ends[part].tolist(), strict=True)
             column._content += b"".join([content[start:end] for start, end in pieces])
         return column
@@ -91,7 +91,7 @@ class Strings(Sequence[str]):
             return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # it can be appended to
+    __hash__ = None  # type: ignore[assignment]  # it is mutable
 
     def __repr__(self) -> str:
         return f"Strings({len(self)} rows)"
@@ -108,7 +108,7 @@ def _restored(content: bytes, ends: bytes) -> Strings:
 
 
 class Objects(Sequence[dict]):
-    """Dictionaries, kept as JSON; a row is made anew each time it is asked for."""
+    """Dictionaries, stored as JSON; each access to a row makes a new object."""
 
     __slots__ = ("_json",)
 
@@ -118,14 +118,14 @@ class Objects(Sequence[dict]):
             self.append(value)
 
     @classmethod
-    def joined(cls, parts: Sequence["Objects"]) -> "Objects":
-        """Put columns behind each other."""
+    def concatenate(cls, parts: Sequence["Objects"]) -> "Objects":
+        """Return one column of the rows of several."""
         column = cls()
-        column._json = Strings.joined([part._json for part in parts])
+        column._json = Strings.concatenate([part._json for part in parts])
         return column
 
     def append(self, value: dict) -> None:
-        """Add a row."""
+        """Append a row."""
         self._json.append(json.dumps(value) if value else "")
 
     def __len__(self) -> int:
@@ -138,20 +138,20 @@ class Objects(Sequence[dict]):
         return json.loads(text) if text else {}
 
     def take(self, rows: np.ndarray) -> "Objects":
-        """Keep these rows [n], in this order."""
+        """Return these rows [n], in this order."""
         column = Objects()
         column._json = self._json.take(rows)
         return column
 
 
 def json_list_chunks(values: Iterable[str]) -> Iterator[bytes]:
-    """Yield the bytes of `json.dumps(list(values))` piece by piece."""
+    """Yield the bytes of `json.dumps(list(values))` in pieces."""
     yield b"["
     part: list[str] = []
     first = True
     for value in values:
         part.append(value)
-        if len(part) == AT_ONCE:
+        if len(part) == BLOCK_ROWS:
             yield _inside(part, first)
             part, first = [], False
     yield (_inside(part, first) if part else b"") + b"]"

@@ -1,8 +1,8 @@
-"""How many processes or threads the machine has room for."""
+"""How many cores there are to work on."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use, fewer than the machine's in a batch job."""
+    """Return the number of cores that this process may use; a batch job may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Start N processes of main.py on this machine, as one program: a rehearsal of a cluster.
+# Start N processes of main.py on this machine as one program, to rehearse a run on a cluster.
 #
 #   launch/local_multi.sh 2 -- --config=configs/an4.py --workdir=runs/an4
 #
-# Each process has a log of its own, LOGS/process-K.log (LOGS=logs/local-TIME by default); the terminal shows all, each line
-# with the process it is from. When one fails, the others end, too. Ctrl-C (or SIGTERM, or the end of the terminal) is
-# passed on: a checkpoint follows, then the end; a second one ends at once. The exit code is that of the first process that
-# failed, or 0.
-# The machine's GPUs (or those of CUDA_VISIBLE_DEVICES) are shared out evenly; with JAX_PLATFORMS=cpu, and without GPUs, each
+# Each process writes its own log, LOGS/process-K.log (default: LOGS=logs/local-TIME); the terminal shows all of them, each line
+# with its process. If one process fails, the others end too. Ctrl-C, SIGTERM and the closing of the terminal are passed on:
+# the processes write a checkpoint and end; a second signal ends them at once. The exit code is that of the first process
+# that failed, or 0.
+# The GPUs of the machine (or those in CUDA_VISIBLE_DEVICES) are divided evenly; with JAX_PLATFORMS=cpu, or without GPUs, each
 # process has the CPU devices that XLA_FLAGS gives it.
 set -euo pipefail
 
-LEAVE_S=${LEAVE_S:-75} # the others notice a lost process and name it themselves, in 60 s at most; then they are ended
+LEAVE_S=${LEAVE_S:-75} # within 60 s the others notice a lost process themselves and name it; after this, they are killed
 
 usage() {
   echo "error: $1" >&2
@@ -19,15 +19,15 @@ usage() {
   exit 2
 }
 
-[[ "${1:-}" =~ ^[1-9][0-9]*$ ]] || usage "'${1:-}' is no number of processes"
+[[ "${1:-}" =~ ^[1-9][0-9]*$ ]] || usage "'${1:-}' is not a number of processes"
 processes=$1
 shift
 [ "${1:-}" = "--" ] && shift
-[ $# -gt 0 ] || usage "no flags of main.py are given"
+[ $# -gt 0 ] || usage "flags of main.py are missing"
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
-[ -x "$(command -v "$python")" ] || usage "$python is missing: run make install, or name an interpreter, PYTHON=..."
+[ -x "$(command -v "$python")" ] || usage "$python does not exist: run make install, or set PYTHON=... to another interpreter"
 if [ "${JAX_PLATFORMS:-}" = cpu ]; then
   visible=''
 else
@@ -45,19 +45,19 @@ export DS2_COORDINATOR=127.0.0.1:$port DS2_NUM_PROCESSES=$processes DS2_EXPECT_P
 export PYTHONUNBUFFERED=1 TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}
 [ ${#gpus[@]} = 0 ] || export DS2_EXPECT_DEVICES=${#gpus[@]}
 
-# One process: its number and exit code go to files, since a pipeline hides them.
+# Run one process. Its process id and exit code go to files, because a pipeline hides them.
 start() {
   local k=$1 share=$((${#gpus[@]} / processes)) IFS=,
   shift
   [ "$share" = 0 ] || export CUDA_VISIBLE_DEVICES="${gpus[*]:k*share:share}"
-  exec 3>&2 2> /dev/null # 3 is the process's; on 2, bash would write the line below into its log where it is killed
+  exec 3>&2 2> /dev/null # the process writes to 3; on 2, bash would report in its log that it was killed
   # shellcheck disable=SC2016  # $$ and "$@" are the inner shell's
   DS2_PROCESS_ID=$k sh -c 'echo $$ > "$0"; exec "$@"' "$run/pid-$k" "$python" "$root/main.py" "$@" 2>&3 3>&- || echo $? > "$run/code-$k"
   [ -e "$run/code-$k" ] || echo 0 > "$run/code-$k"
 }
 
-# Put the process's number before lines that lack it; a bar's states become lines. In Python, since Debian's awk holds lines
-# back; and it reads on when the terminal is gone, since the process would fail otherwise.
+# Prefix lines with the process number unless they have it; each state of a progress bar becomes a line. In Python, because
+# Debian's awk buffers lines. It reads on when the terminal is gone, because the process would fail otherwise.
 label() {
   "$python" -c '
 import contextlib, os, re, sys
@@ -80,12 +80,12 @@ pass_on() {
 
 trap 'pass_on INT' INT
 trap 'pass_on TERM' TERM HUP # HUP: the terminal was closed
-set -m # each pipeline is a group of its own: Ctrl-C comes to this script alone
+set -m # each pipeline is its own process group, so only this script receives Ctrl-C
 for ((k = 0; k < processes; k++)); do
   start "$k" "$@" 2>&1 | tee "$logs/process-$k.log" | label "$k" &
 done
 set +m
-echo "$processes processes; their logs: $logs/process-*.log"
+echo "$processes processes; logs: $logs/process-*.log"
 
 failed='' code=0 deadline=0 ended=0
 while [ "$ended" -lt "$processes" ]; do

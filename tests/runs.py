@@ -147,11 +147,11 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 100) -> None:
 
 
 def wait_until_printed(text: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Wait until another thread has printed a text; return what was printed so far."""
+    """Wait until another thread has printed a text, to either stream; return what was printed so far."""
     printed: list[str] = []
 
     def is_there() -> bool:
-        printed.append(capsys.readouterr().out)
+        printed.append("".join(capsys.readouterr()))
         return text in "".join(printed)
 
     wait_until(is_there)

@@ -2,13 +2,27 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import rooms_picture
+from benchmarks.imports import (
+    INSIDE,
+    MODULES,
+    ROOMS,
+    files_of,
+    imports_of,
+    is_entry,
+    module_of,
+    modules_used,
+    used_by,
+    wing_of,
+)
 from tests.runs import ROOT
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "clu"}
@@ -41,63 +55,10 @@ WINGS = {
     "decoding.settings": {"input_pipeline.text"},
     "decoding.hypothesis": set(),
 }
-ROOMS = ("ds2_jax", "input_pipeline", "decoding")
-ENTRIES = {"input_pipeline": ("prepare", "pack", "stats", "join")}  # `python -m`, besides each wing's __main__
-
-
-def imports_of(source: str) -> set[str]:
-    """Return what a file imports, also inside of functions; a relative import starts with a dot."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
-    return found
-
-
-@functools.cache
-def used_by(path: Path) -> frozenset[str]:
-    """Return the imports of a file of the repository, which are absolute so that a room shows in them."""
-    used = imports_of(path.read_text(encoding="utf-8"))
-    assert not [name for name in used if name.startswith(".")], f"{path}: write the room's name, not a dot"
-    return frozenset(used)
 
 
 def top(names: set[str] | frozenset[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
-
-
-def wing_of(module: str) -> str:
-    return ".".join(module.split(".")[:2])
-
-
-def files_of(*rooms: str) -> list[Path]:
-    files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
-    assert files, f"no file in {rooms}: a room was renamed, rename it here too"
-    return files
-
-
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def is_entry(module: str) -> bool:
-    room, _, name = module.partition(".")
-    return module.endswith(".__main__") or name in ENTRIES.get(room, ())
-
-
-MODULES = {module_of(path): path for path in files_of(*ROOMS)}
-INSIDE = {module: path for module, path in MODULES.items() if not is_entry(module) and module not in ROOMS}
-
-
-def modules_used(path: Path) -> set[str]:
-    """Return the modules of our rooms that a file imports, each by the longest name that is one."""
-    found = set()
-    for name in used_by(path):
-        if name.split(".")[0] in ROOMS:
-            found.add(name if name in MODULES else name.rpartition(".")[0])
-    return found
 
 
 @functools.cache
@@ -107,7 +68,8 @@ def reachable(wing: str) -> frozenset[str]:
 
 def test_every_way_to_import_is_found():
     source = "import a.b as c, d\nfrom e import f\ndef g():\n    from h.i import j\nfrom . import k\nfrom .l import m"
-    assert imports_of(source) == {"a.b", "d", "e.f", "h.i.j", "..k", ".l.m"}
+    source += "\nn = importlib.import_module('o.p').q"
+    assert imports_of(source) == {"a.b", "d", "e.f", "h.i.j", "..k", ".l.m", "o.p"}
 
 
 def test_every_module_lies_in_a_wing():
@@ -165,6 +127,13 @@ def test_decoding_takes_little_from_the_input_pipeline(module):
 @pytest.mark.parametrize("path", files_of("configs"), ids=module_of)
 def test_recipes_are_data(path):
     assert {name.rpartition(".")[0] for name in used_by(path)} <= {"ml_collections", "ds2_jax.configs"}
+
+
+def test_the_picture_of_the_rooms_shows_the_imports_of_today():
+    drawn = (ROOT / "docs" / "rooms.svg").read_text(encoding="utf-8")
+    assert drawn == rooms_picture.Picture().svg(), "run python -m benchmarks.rooms_picture"
+    words = set(re.findall(r"\w+", " ".join(ElementTree.fromstring(drawn).itertext())))
+    assert words >= {module.rpartition(".")[2] for module in INSIDE}
 
 
 def test_main_only_parses_and_dispatches():

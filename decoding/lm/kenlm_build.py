@@ -4,7 +4,6 @@ They are needed to train a language model; ready-made ones are read without them
 """
 
 import collections
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from decoding.lm import kenlm_source
+from input_pipeline.cores import usable_cores
 
 BIN = kenlm_source.BUILD / "kenlm" / "bin"
 PROGRAMS = ("lmplz", "build_binary")
@@ -65,7 +65,7 @@ def build() -> None:
     except kenlm_source.SourceError as error:
         raise KenlmError(str(error)) from error
     folder = BIN.parent
-    jobs = str(os.cpu_count() or 1)
+    jobs = str(usable_cores())
     # the archive's CMake rules are of before CMake 3.5, and its tests are not wanted
     configure = [
         "cmake",

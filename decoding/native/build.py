@@ -20,6 +20,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from input_pipeline.cores import usable_cores
 from input_pipeline.storage import whole_file
 
 HERE = Path(__file__).resolve().parent
@@ -89,7 +90,7 @@ def build(
             _run([*compiler, *flags, "-c", str(source), "-o", str(path)])
         return target, True
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         objects = [target for target, _ in watch(pool.map(compile_one, sources()))]
     linked = folder / "linked"  # names what the output holds
     names = "\n".join(target.name for target in objects)

@@ -1,6 +1,6 @@
 """Report an evaluation: error rates, speakers, lengths, confusions, and the worst utterances aligned with their reference.
 
-This module holds what a report consists of, and writes it as plain text; decoding/scoring/report_page.py writes HTML.
+This module computes the contents and writes plain text; decoding/scoring/report_page.py writes HTML.
 """
 
 import collections
@@ -19,7 +19,7 @@ from input_pipeline.storage import whole_file
 
 MOST_FREQUENT = 20  # confusions of each kind
 MOST_BARS = 10  # of a histogram
-COVERED = 0.95  # share of the durations below the last bin of a histogram, which is open
+COVERED = 0.95  # share of the durations that the bins cover; the last bin also holds all longer ones
 TEXT_WIDTH = 110  # columns of an alignment in plain text
 MARKS = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
 LEGEND = "reference above, recognised below: S substituted, D deleted, I inserted"
@@ -29,8 +29,8 @@ LEGEND = "reference above, recognised below: S substituted, D deleted, I inserte
 class Report:
     """An evaluation to report. Sequences hold one entry per utterance, in the order of `result.utterances`.
 
-    audio: paths of files to play, '' where there is none. durations: seconds, nan where unknown. Both may be empty.
-    facts: what the page states in its head, by name (model, decoding, date). Raises ValueError for unequal lengths.
+    audio: paths of audio files, '' for utterances without one. durations: seconds, nan if unknown. Both may be empty.
+    facts: shown at the top of the HTML page, by name (model, decoding, date). Raises ValueError for unequal lengths.
     """
 
     title: str
@@ -161,7 +161,7 @@ def speaker_histogram(result: Result) -> Iterator[Table]:
         return
     highest = min(max(percent.max(), 1.0), 100.0)
     step = _step_for(highest, min(MOST_BARS, math.ceil(2 * math.sqrt(len(percent)))))
-    edges = step * np.arange(math.ceil(highest / step) + 1)
+    edges = np.round(step * np.arange(math.ceil(highest / step) + 1), 9)
     bins = np.searchsorted(edges, percent, side="left")  # 0 for no errors; upper edges are included
     labels = ["no errors", *(f"{low:g} to {high:g}%" for low, high in itertools.pairwise(edges))]
     labels[1] = f"up to {edges[1]:g}%"
@@ -179,7 +179,7 @@ def length_histogram(report: Report) -> Iterator[Table]:
     if not np.isfinite(seconds).any():
         return
     step = _step_for(float(np.nanquantile(seconds, COVERED)), MOST_BARS)
-    last = max(1, math.floor(np.nanquantile(seconds, COVERED) / step))  # the bin that is open
+    last = max(1, math.floor(np.nanquantile(seconds, COVERED) / step))  # the bin for all longer ones
     sums: dict[int, Counts] = collections.defaultdict(Counts)
     utterances: collections.Counter[int] = collections.Counter()
     for length, counts in zip(seconds, report.result.utterances, strict=True):

@@ -1,15 +1,16 @@
-"""Write the report of an evaluation as one HTML page, which needs no script and nothing from other hosts.
+"""Write the report of an evaluation as one HTML page, without scripts and without anything from other hosts.
 
-It plays the worst utterances from their files, and shows the training curves where their picture lies beside it.
+The page plays the worst utterances from their audio files, and shows `curves.png` if that lies in the same folder.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from decoding.scoring.error_rate import Counts, Step
+from decoding.scoring.error_rate import Step
 from decoding.scoring.report import (
     LEGEND,
     MARKS,
@@ -25,7 +26,7 @@ from decoding.scoring.report import (
     write_whole,
 )
 
-CURVES = "curves.png"  # as a training names it
+CURVES = "curves.png"  # ds2_jax/training/curves.py writes it
 PLAYABLE = {
     ".aac",
     ".flac",
@@ -37,7 +38,7 @@ PLAYABLE = {
     ".wav",
     ".webm",
 }  # browsers do not play NIST SPHERE
-SHOWN_ROWS = 20  # of a table; longer ones are folded
+SHOWN_ROWS = 20  # longer tables of speakers start folded
 SPELLED_OUT = {"S": "substitutions", "D": "deletions", "I": "insertions"}
 
 _STYLE = """
@@ -91,10 +92,7 @@ audio { display: block; width: min(100%, 24rem); height: 2.25rem; margin: .4rem 
 
 
 def write_html(path: str | os.PathLike, report: Report, *, worst: int = 50) -> None:
-    """Write the page; it shows the `worst` utterances with the most errors.
-
-    Audio files and `curves.png` are named relative to the page, so that a folder can be moved as a whole.
-    """
+    """Write the page, with at most `worst` utterances. Audio files are linked relative to the page's folder."""
     folder = Path(path).parent
     sections = [
         ("rates", "Error rates", _rates(report)),
@@ -169,13 +167,13 @@ def _confusions(report: Report) -> str:
 
 
 def _folded(table: Table) -> str:
-    """Write a table that is opened on request; short ones are open."""
+    """Write a table that can be folded; only short ones start open."""
     opened = " open" if len(table.rows) <= SHOWN_ROWS else ""
     return f"<details{opened}><summary>{len(table.rows)} {escape(table.title.lower())}</summary>{_table(table, titled=True)}</details>"
 
 
 def _table(table: Table, *, titled: bool = False) -> str:
-    """Write a table. titled: the heading above it says what it is, so that its caption is for screen readers only."""
+    """Write a table. titled: a heading above already names it, so the caption is for screen readers only."""
     bars: Sequence[float | None] = table.bars or [None] * len(table.rows)
     lines = [
         f"<div class='scroll'><table{' class=wide' if table.bars else ''}>",
@@ -230,9 +228,8 @@ def _utterance(report: Report, row: int, folder: Path) -> str:
 
 
 def _describe(report: Report, row: int) -> str:
-    counts: tuple[Counts, Counts] = report.result.utterances[row]
-    length = report.durations[row] if report.durations else float("nan")
-    return describe_errors(counts) + (f", {length:.1f} s" if length == length else "")  # nan is unequal to itself
+    length = report.durations[row] if report.durations else math.nan
+    return describe_errors(report.result.utterances[row]) + (f", {length:.1f} s" if math.isfinite(length) else "")
 
 
 def _pairs(steps: Sequence[Step]) -> str:
@@ -246,7 +243,7 @@ def _pairs(steps: Sequence[Step]) -> str:
 
 
 def audio_url(audio: str, folder: Path) -> str:
-    """Return the address of an audio file relative to a folder; '' for none, and for formats that browsers do not play."""
+    """Return the URL of an audio file relative to a folder; '' for no file, and for formats that browsers cannot play."""
     if Path(audio).suffix.lower() not in PLAYABLE:
         return ""
     return quote(os.fsencode(os.path.relpath(audio, folder)))

@@ -75,7 +75,7 @@ def choose_engine(settings: BeamSettings) -> str:
 
     logger.info(
         "the native decoder is not built; ctc_beam_decoder decodes instead: %s. With a C++ compiler, "
-        "make install builds the native one, or pip install from the sources",
+        "make install builds the native one, or pip install --force-reinstall --no-cache-dir from the sources",
         library_engine.LOSSES,
     )
     return "ctc_beam_decoder"

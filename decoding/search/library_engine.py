@@ -29,21 +29,23 @@ LOSSES = (
     "no strict lexicon (words that the language model lacks are made improbable, not impossible), </s> always counts, "
     "cutoff_prob and cutoff_top_n have no effect, one weight for all hot words, short N-best lists"
 )
+# Installed on request and without its dependencies: it asks for numpy below 2, but works with numpy 2.
+PYCTCDECODE = ("pyctcdecode==0.5.0", "pygtrie~=2.5")
 INSTALL = {
-    "pyctcdecode": "pip install --no-deps pyctcdecode==0.5.0 pygtrie (make pyctcdecode)",
+    "pyctcdecode": f"make pyctcdecode, or pip install --no-deps {' '.join(PYCTCDECODE)}",
     "ctc_beam_decoder": "pip install ctc-beam-decoder",
     "kenlm": "pip install ufal.kenlm",
 }
 
 
 def load(module: str) -> Any:
-    """Import a library, or raise ValueError that says how to install it."""
+    """Import a library. Raises ValueError that says how to install it."""
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
         raise ValueError(
-            f"the decoder needs {module}, which cannot be imported ({error}); make install brings it, or: "
-            f"{INSTALL[module]}. Without it, choose another --config.decode.engine"
+            f"the decoder needs {module}, which cannot be imported ({error}). Install it ({INSTALL[module]}), or choose "
+            "another --config.decode.engine"
         ) from error
 
 

@@ -75,7 +75,7 @@ def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcri
     paths = [requests[row].audio for row in own]
     results: dict[int, Transcript | str] = {}
     with (
-        shard_source.filling(Strings(paths)),
+        shard_source.prefetch(Strings(paths)),
         tqdm(total=len(paths), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
     ):
         for index, result in model.transcribe_each(paths):

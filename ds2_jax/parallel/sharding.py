@@ -75,6 +75,14 @@ def make_gather(mesh: Mesh) -> Callable[[T], T]:
     return gather
 
 
+def share_of_rows(mesh: Mesh, micro_batches: int = 1) -> tuple[int, int, int]:
+    """Return what the rows of a batch are rounded up to, the number of this process, and how many processes there are.
+
+    micro_batches: into which a batch is divided, to be computed one after the other.
+    """
+    return mesh.size * micro_batches, jax.process_index(), jax.process_count()
+
+
 def put(tree: T, shardings: Any) -> T:
     """Place arrays that are the same in all processes; shardings: a tree like `tree`, or one sharding for all.
 

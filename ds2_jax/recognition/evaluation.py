@@ -134,7 +134,7 @@ class Evaluator:
             self.meta.front_end,
             self._settings.batch,
             load=self._settings.load,
-            share=row_share(self._mesh),
+            share=RowShare(*sharding.share_of_rows(self._mesh)),
         )
 
     def transcribe(
@@ -237,11 +237,6 @@ def evaluate(
     utterances = manifests.read_many(manifest) if isinstance(manifest, str) else manifest
     evaluator = Evaluator(model.meta, sharding.make_mesh(), settings or EvaluationSettings(), model.engine)
     return evaluator.measure(model.variables, utterances, progress=progress)
-
-
-def row_share(mesh: jax.sharding.Mesh, micro_batches: int = 1) -> RowShare:
-    """Return which rows this process loads of batches that a mesh computes in so many micro-batches."""
-    return RowShare(multiple=mesh.size * micro_batches, process=processes.rank(), processes=processes.count())
 
 
 def report_problems(manifest: Manifest, usable: Sequence[int], problems: Mapping[int, str]) -> None:

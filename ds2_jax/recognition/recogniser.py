@@ -24,7 +24,7 @@ from input_pipeline.text import Vocabulary
 
 # Clips are padded to the smallest of a few shapes that fits, so that at most eight programs are compiled.
 SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
-BATCHES = ((4.0, 16), (10.0, 8), (20.0, 4))  # maximum length in seconds, and clips per batch
+BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and clips per batch
 LONGEST_S = SINGLE_S[-1]
 COMPILATION_CACHE = "~/.cache/ds2_jax"
 READ_AHEAD = 32  # clips

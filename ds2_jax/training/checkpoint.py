@@ -31,38 +31,13 @@ from ds2_jax.artifacts.load import (
     reading,
 )
 from ds2_jax.parallel import processes
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.state import TrainState
 from input_pipeline.storage import object_store
 
 OVERHEAD_BYTES = 500_000  # per checkpoint: about forty files, each rounded up to blocks (270 kB measured), and locks
 
 logger = logging.getLogger("ds2_jax")
-
-
-@dataclasses.dataclass
-class Progress:
-    """State of a training except its arrays; with them, a resumed training continues exactly."""
-
-    step: int = 0  # batches processed
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch already processed
-    best_error_rate: float | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    data_digest: str = ""  # of the training manifest
-    plan_digest: str = ""  # of the settings that determine batches and their order
-    dev_digest: str = ""  # of the manifest on which the best error rate was measured
-    optimizer: str = ""  # settings that determine which arrays the optimiser state has
-    trained_s: float = 0.0  # wall time of training, over all starts
-    interval: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line of metrics.jsonl
-    bad_utterances: list[int] = dataclasses.field(default_factory=list)
-    finished: bool = False
-    evaluation_due: bool = False  # a stop prevented the evaluation of these parameters on dev
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Progress":
-        """Build progress from a checkpoint's values; unknown ones, of other versions, are ignored."""
-        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
 
 class Checkpoints:

@@ -13,8 +13,7 @@ import numpy as np
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import init_variables
-from ds2_jax.parallel import processes
-from ds2_jax.recognition.evaluation import row_share
+from ds2_jax.parallel import processes, sharding
 from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.settings import DataSettings, NewModel, TrainingSettings
 from input_pipeline import manifest as manifests
@@ -22,7 +21,7 @@ from input_pipeline.audio.features import FeatureStats
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus, describe_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
-from input_pipeline.batches.loader import planned_frames
+from input_pipeline.batches.loader import RowShare, planned_frames
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
 from input_pipeline.manifest.sample_rates import describe_upsampling
@@ -168,7 +167,7 @@ def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta,
         augmentation,
         settings.seed,
         settings.load,
-        row_share(mesh, settings.optim.accumulate),
+        RowShare(*sharding.share_of_rows(mesh, settings.optim.accumulate)),
     )
 
 

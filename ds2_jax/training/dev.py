@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from ds2_jax.parallel.stopping import Stopped
 from ds2_jax.recognition.evaluation import Evaluation, Evaluator
-from ds2_jax.training.checkpoint import Progress
 from ds2_jax.training.metrics_log import MetricsLog
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainSettings
 from ds2_jax.training.state import TrainState
 from input_pipeline.manifest import Manifest
@@ -28,11 +28,10 @@ class DevEvaluation:
         self._evaluator, self._manifest = evaluator, manifest
         self._settings, self._progress, self._log = settings, progress, log
 
-    def is_due(self, *, epoch_ended: bool) -> bool:
-        """Return whether to evaluate after the step just taken."""
-        every, progress = self._settings.eval_every, self._progress
-        due = progress.finished or (progress.step % every == 0 if every else epoch_ended)
-        return due and self._manifest is not None
+    @property
+    def exists(self) -> bool:
+        """Return whether there is a manifest to evaluate."""
+        return self._manifest is not None
 
     def measure(self, state: TrainState, on_batch: Callable[[], None]) -> float | None:
         """Return the error rate that ranks checkpoints (CER for Mandarin, else WER); None if `on_batch` raised Stopped.
@@ -45,20 +44,14 @@ class DevEvaluation:
             evaluation = self._evaluator.measure(variables, self._manifest, progress="dev", on_batch=on_batch)
         except Stopped:
             return None
-        self._progress.evaluation_due = False
         return self._record(evaluation)
 
     def _record(self, evaluation: Evaluation) -> float:
         progress, result = self._progress, evaluation.result.as_dict()
         rate = result["cer"] if self._evaluator.meta.language == "zh" else result["wer"]
         self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
-        if progress.best_error_rate is None or rate < progress.best_error_rate:
-            progress.best_error_rate, progress.best_step, progress.evaluations_since_best = rate, progress.step, 0
-            comparison = "best so far"
-        else:
-            progress.evaluations_since_best += 1
-            comparison = f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"
-        progress.finished = is_finished(progress, self._settings)
+        is_best = progress.record_evaluation(rate, self._settings)
+        best = "best so far" if is_best else f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"
         logger.info(
             "step %d, epoch %d: dev WER %.2f %%, CER %.2f %%, loss %.3f (%s)",
             progress.step,
@@ -66,13 +59,6 @@ class DevEvaluation:
             100 * result["wer"],
             100 * result["cer"],
             evaluation.loss,
-            comparison,
+            best,
         )
         return rate
-
-
-def is_finished(progress: Progress, settings: TrainSettings) -> bool:
-    """Return whether the training has reached its limit of epochs, steps or patience."""
-    out_of_patience = settings.patience and progress.evaluations_since_best >= settings.patience
-    out_of_steps = settings.max_steps and progress.step >= settings.max_steps
-    return bool(progress.epoch >= settings.epochs or out_of_steps or out_of_patience)

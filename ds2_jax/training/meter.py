@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ds2_jax.parallel import processes
-from ds2_jax.training.checkpoint import Progress
 from ds2_jax.training.metrics_log import MetricsLog
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainSettings
 from input_pipeline.batches.corpus import Corpus
 
@@ -113,7 +113,7 @@ class Meter:
             utterance = int(utterances[row])
             if utterance not in self._bad:
                 self._bad.add(utterance)
-                self._progress.bad_utterances.append(utterance)
+                self._progress.add_bad_utterances([utterance])
                 logger.warning("skipped %s: %s", self._manifest.where(utterance), problems[row])
 
     def _read(self, step: int, epoch: int, metrics: dict[str, jax.Array], utterances: np.ndarray, padded: int) -> None:

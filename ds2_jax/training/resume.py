@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 
 from ds2_jax.parallel import sharding
-from ds2_jax.training.checkpoint import Checkpoints, Progress
+from ds2_jax.training.checkpoint import Checkpoints
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import OptimSettings, TrainingSettings
 from ds2_jax.training.state import TrainState
 from input_pipeline.manifest import Manifest
@@ -79,15 +80,9 @@ def restore(
             f"{workdir} was trained with other settings: {' and '.join(changed)} changed since step {progress.step}. Continue "
             "with the old ones, choose another --workdir, or accept the change with --config.train.allow_changed_data=true"
         )
-    if progress.data_digest != fresh.data_digest:
-        progress.bad_utterances = []  # rows of the old manifest
-    if changed:
-        progress = dataclasses.replace(progress, batch=0, data_digest=fresh.data_digest, plan_digest=fresh.plan_digest)
     if fresh.dev_digest and progress.dev_digest not in ("", fresh.dev_digest):
         logger.warning("config.data.dev has changed: earlier checkpoints are no longer candidates for the best")
-        progress = dataclasses.replace(progress, best_error_rate=None, best_step=0, evaluations_since_best=0)
-    progress.dev_digest = fresh.dev_digest or progress.dev_digest
-    progress.evaluation_due = progress.evaluation_due and bool(fresh.dev_digest)
+    progress = progress.resumed(fresh)
     state = checkpoints.restore(latest, state, sharding.state_sharding(state, mesh))
     logger.info("resuming at step %d (epoch %d, batch %d)", progress.step, progress.epoch, progress.batch)
     return state, progress

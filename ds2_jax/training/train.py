@@ -17,14 +17,15 @@ from ds2_jax.parallel.stopping import Stopped, Stopping
 from ds2_jax.recognition.evaluation import Evaluator
 from ds2_jax.recognition.reports import write_reports
 from ds2_jax.training import resume
-from ds2_jax.training.checkpoint import Checkpoints, Progress
+from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.compile import batch_shape, compile_steps
 from ds2_jax.training.data import Manifests, choose_model, make_corpus, read_manifests, refuse_too_many
-from ds2_jax.training.dev import DevEvaluation, is_finished
+from ds2_jax.training.dev import DevEvaluation
 from ds2_jax.training.meter import Meter
 from ds2_jax.training.metrics_log import MetricsLog
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.profiling import Profiler
+from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainingSettings, TrainSettings
 from ds2_jax.training.state import TrainState, make_state
 from ds2_jax.training.step import make_train_step
@@ -61,7 +62,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         if checkpoints.latest() is not None:
             allowed = settings.train.allow_changed_data
             state, progress = resume.restore(checkpoints, state, progress, mesh, workdir, allow_changed_data=allowed)
-            progress.finished = is_finished(progress, settings.train)  # limits may have been raised
+            progress.update_finished(settings.train)  # limits may have been raised
         if processes.rank() == 0:
             write_run_record(files.local, settings.config, progress.step, digests)
             _log_setup(state, corpus, plan, mesh)
@@ -97,7 +98,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             if rate is not None:
                 checkpoints.add_error_rate(progress, rate)
         profiler = stack.enter_context(Profiler(settings.train.profile_step, files.local))
-        while not (stopping.stop or is_finished(progress, settings.train)):
+        while not (stopping.stop or progress.finished):
             specs = _plan_epoch(corpus, progress)
             with contextlib.closing(corpus.batches(specs[progress.batch :])) as batches:
                 for batch in meter.timed(batches):
@@ -105,16 +106,11 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
                     problems = batch.pop("problem")
                     arrays = sharding.put_batch(batch, mesh)
                     state, metrics = compiled[batch_shape(arrays)](state, arrays)
-                    progress.step += 1
-                    progress.batch += 1
+                    progress.count_step()
                     meter.add(batch, problems, metrics)
                     save = stopping.agree(save=time.monotonic() - saved_at >= settings.train.checkpoint_every_s)
                     _stop_at_bad_utterances(progress, corpus, settings.data.max_bad_share)
-                    epoch_ended = progress.batch == len(specs)
-                    if epoch_ended:
-                        progress.epoch, progress.batch = progress.epoch + 1, 0
-                    progress.finished = is_finished(progress, settings.train)
-                    progress.evaluation_due = dev.is_due(epoch_ended=epoch_ended)
+                    progress.update(settings.train, len(specs), has_dev=dev.exists)
                     rate = None
                     if progress.evaluation_due and not stopping.stop:
                         with meter.paused():
@@ -122,7 +118,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
                     if save or rate is not None or progress.finished or stopping.stop:
                         meter.flush()
                         _merge_bad_utterances(progress, corpus, settings.data.max_bad_share)
-                        progress.trained_s, progress.interval = meter.trained_s, meter.interval
+                        progress.record_time(meter.trained_s, meter.interval)
                         checkpoints.save(state, progress, meta, rate)
                         files.push()
                         saved_at = time.monotonic()
@@ -165,7 +161,7 @@ def _stop_at_bad_utterances(progress: Progress, corpus: Corpus, max_bad_share: f
 
 def _merge_bad_utterances(progress: Progress, corpus: Corpus, max_bad_share: float) -> None:
     """Collect the bad utterances of all processes, so that a checkpoint has all of them."""
-    progress.bad_utterances = sorted(set().union(*processes.gather(progress.bad_utterances)))
+    progress.add_bad_utterances(set().union(*processes.gather(progress.bad_utterances)))
     _stop_at_bad_utterances(progress, corpus, max_bad_share)
 
 

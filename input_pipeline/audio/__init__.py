@@ -1,4 +1,4 @@
-"""Audio files, and the features that are made of them."""
+"""Audio files, and features computed from them."""
 
 from input_pipeline.audio.reader import (
     AudioError,

@@ -1,37 +1,37 @@
-"""What compressed audio really holds, found by hopping from frame to frame: libsndfile believes headers, or guesses.
+"""The true length of compressed audio, found by following its frames; libsndfile relies on headers, or guesses.
 
-Where an MP3 of variable rate has none it takes the length from the first frame, and of files joined end to end it reads
-the first alone. Formats: ISO/IEC 11172-3, section 2.4.1.3, and 13818-3 (MP3); RFC 3533, section 6 (Ogg).
+It takes the length of an MP3 of variable rate without a header from the first frame, and reads only the first of several
+files joined end to end. Formats: ISO/IEC 11172-3, section 2.4.1.3, and 13818-3 (MP3); RFC 3533, section 6 (Ogg).
 """
 
-_KBIT_S = {  # of layer III in MPEG-1 and in the others; 0 is any rate, whose frames tell no length
+_KBIT_S = {  # of layer III, by whether it is MPEG-1; 0 is a free rate, whose frames do not state their length
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
 }
 _RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # MPEG-1, 2, 2.5
-_SUMMARIES = (b"Xing", b"Info", b"VBRI")  # in a frame without audio, which tells the file's length
-_SUMMARY_END = 40  # bytes of a frame within which they stand
-_FIRST_PAGE = 2  # flag of a page of Ogg with which a stream begins
+_SUMMARIES = (b"Xing", b"Info", b"VBRI")  # mark a frame without audio that states the file's length
+_SUMMARY_END = 40  # bytes of a frame within which the mark is
+_FIRST_PAGE = 2  # flag of the Ogg page that begins a stream
 
 
 def mp3_samples(data: bytes) -> int:
-    """Return how many samples of a channel the frames of an MP3 hold; 0 where none can be followed."""
-    place, samples = 0, 0
-    while 0 <= place < len(data):
-        length, inside = _mp3_frame(data, place)
-        behind = place + length
-        if length and (behind >= len(data) or _mp3_frame(data, behind)[0]):
-            summary = any(word in data[place : place + _SUMMARY_END] for word in _SUMMARIES)
-            samples += 0 if summary else inside
-            place = behind
+    """Return the samples of one channel in the frames of an MP3; 0 if no frames are found."""
+    offset, samples = 0, 0
+    while 0 <= offset < len(data):
+        length, frame_samples = _mp3_frame(data, offset)
+        end = offset + length
+        if length and (end >= len(data) or _mp3_frame(data, end)[0]):
+            summary = any(word in data[offset : offset + _SUMMARY_END] for word in _SUMMARIES)
+            samples += 0 if summary else frame_samples
+            offset = end
         else:
-            place = data.find(b"\xff", place + 1)  # over a tag: before, behind, or where files were joined
+            offset = data.find(b"\xff", offset + 1)  # skip a tag: at the start, at the end, or where files were joined
     return samples
 
 
-def _mp3_frame(data: bytes, place: int) -> tuple[int, int]:
-    """Return bytes and samples of the frame of layer III that begins there; (0, 0) for none."""
-    head = data[place : place + 4]
+def _mp3_frame(data: bytes, offset: int) -> tuple[int, int]:
+    """Return bytes and samples of the layer III frame at an offset; (0, 0) if there is none."""
+    head = data[offset : offset + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0, 0
     version, rate = head[1] >> 3 & 3, head[2] >> 2 & 3
@@ -44,13 +44,13 @@ def _mp3_frame(data: bytes, place: int) -> tuple[int, int]:
 
 
 def ogg_is_joined(data: bytes) -> bool:
-    """Tell whether a stream of Ogg begins after another one's beginning: files that were put end to end."""
-    place, begun = 0, False
-    while data[place : place + 4] == b"OggS" and place + 27 <= len(data):
-        first = bool(data[place + 5] & _FIRST_PAGE)
+    """Tell whether an Ogg file consists of several files joined end to end: a stream begins after another one's pages."""
+    offset, begun = 0, False
+    while data[offset : offset + 4] == b"OggS" and offset + 27 <= len(data):
+        first = bool(data[offset + 5] & _FIRST_PAGE)
         if first and begun:
             return True
         begun = begun or not first
-        segments = data[place + 26]
-        place += 27 + segments + sum(data[place + 27 : place + 27 + segments])
+        segments = data[offset + 26]
+        offset += 27 + segments + sum(data[offset + 27 : offset + 27 + segments])
     return False

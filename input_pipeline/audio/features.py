@@ -1,7 +1,7 @@
-"""Features of speech: log power spectrogram, log-mel filter bank or MFCC, and their normalisation; float32 numpy.
+"""Speech features as float32 numpy arrays: log power spectrogram, log-mel filter bank or MFCC; and their normalisation.
 
-The linear spectrogram and the MFCC are those of PaddlePaddle's DeepSpeech2. Letters: N samples, T frames, F
-features, W window.
+The linear spectrogram and the MFCC are those of PaddlePaddle's DeepSpeech2. Dimensions: N samples, T frames, F
+features, W samples of a window.
 """
 
 import functools
@@ -21,25 +21,25 @@ KINDS = ("linear", "mfcc", "fbank")
 NORMALISATIONS = ("corpus", "utterance", "none")
 FLOOR = 1e-14  # added to a power before its logarithm
 MAX_GAIN_DB = 300.0
-STD_FLOOR = 1e-3  # what hardly changes in an utterance stays near 0 rather than being blown up
+STD_FLOOR = 1e-3  # of an utterance's feature: without it, one that hardly changes would be amplified
 
-# Frames that are transformed at a time. Buffers over 128 KiB would be fresh pages of the kernel each time, which takes
-# longer than the transform: 256 frames run at less than half the speed.
+# Frames transformed at a time. The kernel would map new pages for buffers over 128 KiB each time, which takes longer than
+# the transform: with 256 frames, the speed is less than half.
 BLOCK_FRAMES = 64
-# Multiplications that OpenBLAS leaves to one thread (it starts others from 2^19 on). Its threads wait spinning, and where
-# training has the cores already that made filter banks 40 times slower.
+# Multiplications of a product that OpenBLAS computes in one thread (it uses several from 2^19 on). Its threads wait
+# spinning, which made filter banks 40 times slower while training used all cores.
 PRODUCT_LIMIT = 1 << 18
 
 MFCC_FILTERS, MFCC_FFT, MFCC_LIFTER, PRE_EMPHASIS = 26, 512, 22, 0.97
 
 
 class FeatureError(ValueError):
-    """Samples or statistics that no features can be made of; whoever knows the file adds its name."""
+    """Samples or statistics that cannot be used; the caller adds the name of the file."""
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What features are made, at which rate. max_freq_hz 0 is half the sample rate."""
+    """Settings of feature extraction. max_freq_hz: 0 for half the sample rate. Raises ValueError naming field and value."""
 
     kind: str = "linear"
     sample_rate_hz: int = 16000
@@ -52,21 +52,23 @@ class FeatureSettings:
     cepstra: int = 13
 
     def __post_init__(self):
-        """Refuse what cannot be computed, naming field, value and mend."""
+        """Raise ValueError for a value with which no features can be computed."""
         _check(self.kind in KINDS, "kind", self.kind, f"choose one of {', '.join(KINDS)}")
-        _check(self.sample_rate_hz > 0, "sample_rate_hz", self.sample_rate_hz, "use 16000, say")
-        _check(0 < self.window_ms < math.inf, "window_ms", self.window_ms, "use 20, say")
-        _check(self.window_samples >= 2, "window_ms", self.window_ms, "use a window of several samples, 20 ms say")
-        _check(0 < self.stride_ms <= self.window_ms, "stride_ms", self.stride_ms, "use more than 0, at most window_ms")
+        _check(self.sample_rate_hz > 0, "sample_rate_hz", self.sample_rate_hz, "use a value such as 16000")
+        _check(0 < self.window_ms < math.inf, "window_ms", self.window_ms, "use a value such as 20")
+        _check(self.window_samples >= 2, "window_ms", self.window_ms, "use a longer window, such as 20")
+        _check(
+            0 < self.stride_ms <= self.window_ms, "stride_ms", self.stride_ms, "use more than 0, and at most window_ms"
+        )
         _check(self.stride_samples >= 1, "stride_ms", self.stride_ms, "use a stride of at least one sample")
         half = self.sample_rate_hz / 2
         _check(0 <= self.max_freq_hz <= half, "max_freq_hz", self.max_freq_hz, f"use 0 to {half:g}, half the rate")
-        _check(math.isfinite(self.target_db), "target_db", self.target_db, "use -20, say")
+        _check(math.isfinite(self.target_db), "target_db", self.target_db, "use a value such as -20")
         _check(self.mel_bins >= 1, "mel_bins", self.mel_bins, "use 1 or more")
         _check(1 <= self.cepstra <= MFCC_FILTERS, "cepstra", self.cepstra, f"use 1 to {MFCC_FILTERS}")
         if self.kind == "fbank":
-            mend = f"too narrow for a window of {self.window_ms} ms; use fewer, or a longer window"
-            _check(_fbank_fft(self) > 0, "mel_bins", self.mel_bins, mend)
+            advice = f"the filters are too narrow for a window of {self.window_ms} ms; use fewer, or a longer window"
+            _check(_fbank_fft(self) > 0, "mel_bins", self.mel_bins, advice)
 
     @property
     def window_samples(self) -> int:
@@ -80,17 +82,17 @@ class FeatureSettings:
 
     @property
     def highest_hz(self) -> float:
-        """Upper end of the spectrum that is used."""
+        """Upper limit of the frequencies used."""
         return self.max_freq_hz or self.sample_rate_hz / 2
 
 
-def _check(holds: bool, name: str, value, mend: str) -> None:
-    if not holds:
-        raise ValueError(f"config.features.{name} is {value!r}: {mend}")
+def _check(valid: bool, name: str, value: object, advice: str) -> None:
+    if not valid:
+        raise ValueError(f"config.features.{name} is {value!r}: {advice}")
 
 
 def feature_size(settings: FeatureSettings) -> int:
-    """Return F, the features of one frame: 161 for the linear spectrogram at 16 kHz."""
+    """Return F, the number of features of a frame: 161 for the linear spectrogram at 16 kHz."""
     if settings.kind == "linear":
         return _linear_bins(settings)
     return settings.mel_bins if settings.kind == "fbank" else 3 * settings.cepstra
@@ -101,25 +103,25 @@ def frame_count(samples: int, settings: FeatureSettings) -> int: ...
 @overload
 def frame_count(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray: ...
 def frame_count(samples, settings):
-    """Return T for N samples (a number, or an integer array of any shape); 0 where not even one window is filled."""
+    """Return T for N samples (a number, or an integer array of any shape); 0 for less than one window."""
     beyond = np.asarray(samples, np.int64) - settings.window_samples
-    if settings.kind == "mfcc":  # the last window may reach beyond the end
+    if settings.kind == "mfcc":  # the last window may extend beyond the end
         beyond = np.where(beyond >= 0, beyond + settings.stride_samples - 1, beyond)
     frames = np.where(beyond >= 0, beyond // settings.stride_samples + 1, 0)
     return frames if frames.ndim else int(frames)
 
 
 def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Turn samples [N] float32 into features [T, F] float32.
+    """Compute features [T, F] float32 of samples [N] float32.
 
-    Raises FeatureError for less than one window, for values that are not finite, and for digital silence where the
-    level is to be normalised.
+    Raises FeatureError for less than one window, for values that are not finite, and for digital silence if the level
+    is normalised.
     """
     if samples.ndim != 1:
-        raise FeatureError(f"samples of shape {list(samples.shape)} are not one channel; mix them down to [N]")
+        raise FeatureError(f"samples of shape {list(samples.shape)} are not one channel; mix them to [N]")
     if len(samples) < settings.window_samples:
         raise FeatureError(
-            f"{len(samples)} samples are less than one window of {settings.window_samples} ({settings.window_ms:g} ms); "
+            f"{len(samples)} samples are less than a window of {settings.window_samples} ({settings.window_ms:g} ms); "
             "remove the clip"
         )
     if settings.normalise_db:
@@ -130,16 +132,16 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
 
 
 def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:
-    """Bring samples [N] to a level: gain = target - 10 log10(mean(x^2)) dB; nothing is clipped.
+    """Scale samples [N] to a level: gain = target - 10 log10(mean(x^2)) dB; nothing is clipped.
 
-    Raises FeatureError where that takes more than 300 dB (digital silence), and for values that are not finite.
+    Raises FeatureError for gains above 300 dB (digital silence), and for values that are not finite.
     """
     power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
     if not math.isfinite(power):
-        raise FeatureError("samples are not finite numbers; convert the file again, to 16-bit samples")
+        raise FeatureError("samples are not finite numbers; convert the file to 16-bit samples again")
     gain_db = target_db - 10 * math.log10(power) if power > 0 else math.inf
     if gain_db > MAX_GAIN_DB:
-        raise FeatureError("digital silence cannot be brought to a level; remove the clip")
+        raise FeatureError("the level of digital silence cannot be normalised; remove the clip")
     return samples * np.float32(10 ** (gain_db / 20))
 
 
@@ -151,15 +153,15 @@ def _linear_bins(settings: FeatureSettings) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _window(settings: FeatureSettings) -> np.ndarray:
-    """Symmetric Hann window [W]."""
+    """Return a symmetric Hann window [W]."""
     return np.hanning(settings.window_samples).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
 def _densities(settings: FeatureSettings, fft: int) -> np.ndarray:
-    """Factors [fft / 2 + 1] that make powers of one-sided spectra a density: 2 / S, but 1 / S at both ends.
+    """Return the factors [fft / 2 + 1] from one-sided power to power density: 2 / S, but 1 / S for the first and last bin.
 
-    S = sum(w^2) * rate. The last bin counts as an end for odd W too, as in the original.
+    S = sum(w^2) * rate. For odd W, too, the last bin gets 1 / S, as in the original.
     """
     factors = np.full(fft // 2 + 1, 2.0)
     factors[[0, -1]] = 1.0
@@ -170,9 +172,9 @@ def _densities(settings: FeatureSettings, fft: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _fbank_fft(settings: FeatureSettings) -> int:
-    """Return the samples of the transform: W, or a multiple where the lowest filters would lie between two of its bins.
+    """Return the length of the transform: the least of W, 2 W and 4 W with which each filter covers a bin; 0 if none.
 
-    With zeros behind the window the spectrum is the same curve on more bins. 0: not even four times as many do.
+    Zeros appended to the window sample the same spectrum at more frequencies.
     """
     lengths = (multiple * settings.window_samples for multiple in (1, 2, 4))
     return next((fft for fft in lengths if _mel_filters(settings, fft).any(axis=0).all()), 0)
@@ -180,9 +182,9 @@ def _fbank_fft(settings: FeatureSettings) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _mel_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
-    """Triangles [fft / 2 + 1, mel_bins], equally spaced on the mel scale 2595 log10(1 + f / 700), each of height 1.
+    """Return triangular filters [fft / 2 + 1, mel_bins] of height 1, equally spaced in mel = 2595 log10(1 + f / 700).
 
-    Bins of a longer transform count by their width, so that the level is that of a transform of W samples.
+    The bins of a longer transform are weighted by their width, so that levels are those of a transform of W samples.
     """
     edges = _from_mel(np.linspace(0, _to_mel(settings.highest_hz), settings.mel_bins + 2))
     frequencies = np.arange(fft // 2 + 1)[:, None] * settings.sample_rate_hz / fft
@@ -200,7 +202,7 @@ def _from_mel(mel):
 
 
 def _power_blocks(samples: np.ndarray, window: np.ndarray, stride: int, fft: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield frames and their power spectra [frames, fft / 2 + 1] float32, one block that fits the cache after another."""
+    """Yield the power spectra [frames, fft / 2 + 1] float32 of blocks of frames that fit into the CPU's cache."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, len(window))[::stride]
     for start in range(0, len(frames), BLOCK_FRAMES):
         block = slice(start, start + BLOCK_FRAMES)
@@ -209,13 +211,13 @@ def _power_blocks(samples: np.ndarray, window: np.ndarray, stride: int, fft: int
 
 
 def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Multiply [T, N] by [N, M] in pieces that BLAS leaves to one thread."""
+    """Multiply [T, N] by [N, M] in parts that BLAS computes in one thread."""
     size = max(1, PRODUCT_LIMIT // matrix.size)
     return np.concatenate([rows[start : start + size] @ matrix for start in range(0, len(rows), size)])
 
 
 def _spectra(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Logarithms of the power density, of its bins (linear) or of its mel filters (fbank): [T, F]."""
+    """Return the log power density [T, F], of its bins (linear) or after mel filters (fbank)."""
     fft = _fbank_fft(settings) if settings.kind == "fbank" else settings.window_samples
     densities = _densities(settings, fft)
     features = np.empty((frame_count(len(samples), settings), feature_size(settings)), np.float32)
@@ -228,7 +230,7 @@ def _spectra(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
 
 
 def _mfcc(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Mel-frequency cepstra with first and second differences: [T, 3 * cepstra], as python_speech_features 0.6."""
+    """Return mel-frequency cepstra with first and second deltas [T, 3 * cepstra], as python_speech_features 0.6."""
     window, stride = settings.window_samples, settings.stride_samples
     fft = max(MFCC_FFT, 1 << (window - 1).bit_length())
     filters, cosines, tiny = _mfcc_filters(settings, fft), _cosines(settings.cepstra), np.finfo(float).eps
@@ -248,12 +250,12 @@ def _mfcc(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _mfcc_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
-    """Triangles [fft / 2 + 1, 26] between whole bins floor((fft + 1) f / rate)."""
+    """Return triangular filters [fft / 2 + 1, 26] with corners at whole bins floor((fft + 1) f / rate)."""
     hertz = _from_mel(np.linspace(0, _to_mel(settings.highest_hz), MFCC_FILTERS + 2))
     edges = np.floor((fft + 1) * hertz / settings.sample_rate_hz)
     bins = np.arange(fft // 2 + 1)[:, None]
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    with np.errstate(divide="ignore", invalid="ignore"):  # two edges on one bin: no such side
+    with np.errstate(divide="ignore", invalid="ignore"):  # two corners on one bin: the triangle lacks a side
         rise = np.where((bins >= low) & (bins < centre), (bins - low) / (centre - low), 0)
         fall = np.where((bins >= centre) & (bins < high), (high - bins) / (high - centre), 0)
     return (rise + fall).astype(np.float32)
@@ -261,7 +263,7 @@ def _mfcc_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _cosines(cepstra: int) -> np.ndarray:
-    """Orthonormal discrete cosine transform [26, cepstra], with the sinusoidal lifter 1 + 11 sin(pi n / 22)."""
+    """Return the orthonormal discrete cosine transform [26, cepstra] times the lifter 1 + 11 sin(pi n / 22)."""
     n, order = np.arange(MFCC_FILTERS)[:, None], np.arange(cepstra)
     transform = np.cos(np.pi * order * (2 * n + 1) / (2 * MFCC_FILTERS)) * np.sqrt(2 / MFCC_FILTERS)
     transform[:, 0] = np.sqrt(1 / MFCC_FILTERS)
@@ -269,24 +271,24 @@ def _cosines(cepstra: int) -> np.ndarray:
 
 
 def _deltas(features: np.ndarray) -> np.ndarray:
-    """Slopes over five frames: sum of n * c[t + n] for n = -2 .. 2, divided by 10, the ends repeated."""
+    """Return slopes over five frames: sum of n * c[t + n] for n = -2 .. 2, divided by 10; the outer frames are repeated."""
     padded = np.pad(features, ((2, 2), (0, 0)), mode="edge")
     return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureStats:
-    """Mean and standard deviation of each feature over a corpus: [F] float32."""
+    """Mean and standard deviation of each feature over a corpus: [F] float32 each. Raises FeatureError."""
 
     mean: np.ndarray
     std: np.ndarray
 
     def __post_init__(self):
-        """Refuse what features cannot be normalised by."""
+        """Raise FeatureError for values that cannot normalise features."""
         if self.mean.ndim != 1 or self.mean.shape != self.std.shape or not self.mean.size:
             raise FeatureError(f"mean {list(self.mean.shape)} and std {list(self.std.shape)} are not both [F]")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
-            raise FeatureError("mean and std have to be finite numbers, std above 0")
+            raise FeatureError("mean and std must be finite, and std above 0")
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Return (features - mean) / (std + 1e-14), [T, F] float32."""
@@ -301,7 +303,7 @@ class FeatureStats:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FeatureStats":
-        """Read statistics, the original's `mean_std.npz` too. Raises FeatureError naming the file."""
+        """Read statistics, also the original's `mean_std.npz`. Raises FeatureError naming the file."""
         try:
             with np.load(path) as file:
                 mean, std = (np.asarray(file[name], np.float32) for name in ("mean", "std"))
@@ -314,10 +316,10 @@ class FeatureStats:
 
 
 def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np.ndarray:
-    """Normalise features [T, F]: by a corpus's statistics, by each bin's own over the utterance's time, or not ('none').
+    """Normalise features [T, F] by the statistics of the corpus, by the utterance's own over time, or not ('none').
 
-    An utterance's own std counts as 1e-3 at least. Raises FeatureError for an unknown mode, and where the statistics of
-    a corpus are missing or of another size.
+    An utterance's standard deviation is taken as at least 1e-3. Raises FeatureError for an unknown mode, and for corpus
+    statistics that are missing or of another size.
     """
     if mode == "none":
         return features
@@ -329,7 +331,7 @@ def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np
         raise FeatureError(f"normalisation is {mode!r}: choose one of {', '.join(NORMALISATIONS)}")
     if stats is None or stats.mean.shape != features.shape[1:]:
         size = "none" if stats is None else str(len(stats.mean))
-        raise FeatureError(f"statistics of {features.shape[1]} features are needed, there are {size}; make them anew")
+        raise FeatureError(f"statistics of {features.shape[1]} features are needed, there are {size}; make them again")
     return stats.apply(features)
 
 

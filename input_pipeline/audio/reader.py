@@ -1,7 +1,7 @@
-"""Read audio: any format of libsndfile, any rate and number of channels, as mono float32.
+"""Read audio of any format of libsndfile, sample rate and number of channels as mono float32.
 
-WAV, FLAC, Ogg (Vorbis, Opus), MP3 and NIST SPHERE are told apart by their content, not by their name. Where a path is
-read, a reference to a record of a shard and the address of an object are, too (input_pipeline/shards/source.py).
+WAV, FLAC, Ogg (Vorbis, Opus), MP3 and NIST SPHERE are recognised by content, not by name. A path may also be a reference
+to a record of a shard or the address of an object (input_pipeline/shards/source.py).
 """
 
 import contextlib
@@ -23,26 +23,26 @@ from input_pipeline.storage.object_store import is_remote
 
 Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
 
-_WHOLE = 0.99  # share of the promised samples that a whole file has: the headers of MP3 are a little off
-_SPHERE, _SPHERE_BYTES = b"NIST_1A", 1024  # how a SPHERE header starts, and its size
-_SHORTEN, _SHORTEN_MAGIC = b"shorten", b"ajkg"  # what it says of compressed samples, and how these start
-_SPHERE_SAMPLES = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)  # what it promises, of each channel
-# libsndfile shortens what a header promises to the bytes that there are, and says so in its log alone.
-_PROMISED = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_NO_SIZE = 0x7FFF0000  # from here on a size is what programs write that write to a pipe, and cannot know it
-_UNKNOWN = 2**62  # samples: libsndfile's word for a FLAC that was written to a pipe
-_MP3_SLACK = 3 * 1152  # samples: what encoders add at both ends, and a header's own frame
+_COMPLETE = 0.99  # share of the stated samples that a complete file has: MP3 headers are slightly wrong
+_SPHERE, _SPHERE_BYTES = b"NIST_1A", 1024  # start and size of a SPHERE header
+_SHORTEN, _SHORTEN_MAGIC = b"shorten", b"ajkg"  # in the header of compressed samples, and at their start
+_SPHERE_SAMPLES = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)  # of each channel
+# libsndfile reduces the size stated in a header to the bytes present, and reports it only in its log.
+_STATED_SIZE = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_NO_SIZE = 0x7FFF0000  # programs that write to a pipe state a size from here on, as they do not know it
+_UNKNOWN = 2**62  # samples that libsndfile reports for a FLAC file written to a pipe
+_MP3_SLACK = 3 * 1152  # samples that encoders add at both ends, and the frame of the header
 _NO_END = "Last page lacks an end-of-stream bit"
 _CONVERT = "ffmpeg -i IN OUT.flac"
-_MALFORMED = ("malformed", "lost sync")  # libsndfile's words for a format that it knows, and content that is not right
+_MALFORMED = ("malformed", "lost sync")  # libsndfile's messages for damaged content of a known format
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used; the message names the file and what to do."""
+    """Audio that cannot be used; the message names the file and says what to do."""
 
 
 class AudioInfo(NamedTuple):
-    """What a file's header says."""
+    """What a file's header states."""
 
     samples: int  # of one channel
     sample_rate_hz: int
@@ -51,18 +51,18 @@ class AudioInfo(NamedTuple):
 
 
 def read(source: Source, sample_rate_hz: int | None = None, *, first_channel: bool = False) -> tuple[np.ndarray, int]:
-    """Read mono samples [N] float32 in [-1, 1], at the rate asked for, and return the file's own rate beside them.
+    """Read mono samples [N] float32 in [-1, 1], resampled to `sample_rate_hz` if it is given; also return the file's rate.
 
-    Channels are averaged, unless the first is asked for. A file object is read from its beginning. Raises AudioError
-    where there is nothing to read, the file is cut off, or values are not finite.
+    Channels are averaged unless `first_channel` is set. A file object is read from its beginning. Raises AudioError for
+    audio that is missing, empty, truncated or not finite.
     """
-    source = _resolved(source)
+    source = _resolve(source)
     name = _name(source)
-    with _opened(source) as file:
-        samples, promised, own_rate_hz = file.read(dtype="float32", always_2d=True), file.frames, file.samplerate
+    with _open(source) as file:
+        samples, stated, own_rate_hz = file.read(dtype="float32", always_2d=True), file.frames, file.samplerate
     _check_not_empty(len(samples), name)
-    if len(samples) < _WHOLE * promised:
-        raise AudioError(f"{name} is cut off: {len(samples)} of {promised} samples can be read; copy it again")
+    if len(samples) < _COMPLETE * stated:
+        raise AudioError(f"{name} is truncated: {len(samples)} of {stated} samples can be read; copy it again")
     samples = samples[:, :1] if first_channel else samples
     return _mono(samples, own_rate_hz, sample_rate_hz or own_rate_hz, name), own_rate_hz
 
@@ -93,7 +93,7 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
     """Average the channels of samples [N, channels] and resample them -> [N] float32. Raises AudioError."""
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise AudioError(f"{name} holds values that are not finite; convert it again, to 16-bit samples")
+        raise AudioError(f"{name} has values that are not finite; convert it to 16-bit samples again")
     if sample_rate_hz != own_rate_hz:
         mono = soxr.resample(mono, own_rate_hz, sample_rate_hz, quality="HQ")
         if len(mono) == 0:
@@ -104,28 +104,28 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
 
 
 def info(source: Source) -> AudioInfo:
-    """Read a file's header. Raises AudioError, also where a file is cut off and its size shows it (not FLAC)."""
-    source = _resolved(source)
-    with _opened(source) as file:
+    """Read a file's header. Raises AudioError, also for truncated files except FLAC, where only decoding shows it."""
+    source = _resolve(source)
+    with _open(source) as file:
         header = AudioInfo(file.frames, file.samplerate, file.channels, file.frames / file.samplerate)
     _check_not_empty(header.samples, _name(source))
     return header
 
 
 def is_there(path: str) -> bool:
-    """Tell whether there is such a file, or for a record its local shard; stores are not asked."""
+    """Tell whether a file, or the local shard of a record, exists; of objects in a store, assume it."""
     reference = parse_reference(path)
     return is_remote(path) or os.path.isfile(reference.shard if reference else path)
 
 
 def rms_db(samples: np.ndarray) -> float:
-    """Return 10 log10(mean(x^2)) of samples [N]; -inf for digital silence."""
+    """Return the level of samples [N], 10 log10(mean(x^2)); -inf for digital silence."""
     power = float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
 
 
-def _resolved(source: Source) -> Source:
-    """Get the clip that a reference or an address names; leave everything else as it is."""
+def _resolve(source: Source) -> Source:
+    """Return the content of a reference or an address; return other sources unchanged. Raises AudioError."""
     if not isinstance(source, str | os.PathLike):
         return source
     try:
@@ -135,14 +135,14 @@ def _resolved(source: Source) -> Source:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
-    """Open a source; whatever fails inside is raised as an AudioError that says why."""
+def _open(source: Source) -> Iterator[soundfile.SoundFile]:
+    """Open a source; errors in the block are raised as AudioError with an explanation."""
     handle = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         if not isinstance(handle, str | os.PathLike):
-            handle.seek(0)  # whoever looked at it before left it somewhere
+            handle.seek(0)
         with soundfile.SoundFile(handle) as file:
-            _check_whole(file, handle, _name(source))
+            _check_complete(file, handle, _name(source))
             yield file
     except AudioError:
         raise
@@ -150,10 +150,10 @@ def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
         raise AudioError(_why_unreadable(handle, _name(source), error)) from error
 
 
-def _check_whole(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO, name: str) -> None:
-    """Raise AudioError where a header promises another length than there is; FLAC shows it only when it is decoded."""
+def _check_complete(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO, name: str) -> None:
+    """Raise AudioError where the length differs from what the header states; of FLAC, only decoding shows it."""
     if file.frames >= _UNKNOWN:
-        raise AudioError(f"{name} does not say how long it is, as if streamed; write it again: {_CONVERT}")
+        raise AudioError(f"{name} does not state its length, as files written to a pipe; convert it: {_CONVERT}")
     if file.format == "FLAC":
         return
     if file.format == "MP3":
@@ -161,45 +161,47 @@ def _check_whole(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO
         return
     if file.format == "NIST":
         counts = _SPHERE_SAMPLES.findall(_head(handle))
-        promised, there, unit = int(counts[0]) if counts else 0, file.frames, "samples"
-        promised = 0 if promised == there * file.channels else promised  # some count those of all channels
+        stated, present, unit = int(counts[0]) if counts else 0, file.frames, "samples"
+        stated = 0 if stated == present * file.channels else stated  # some programs count those of all channels
     else:
         log = file.extra_info
         if _NO_END in log:
-            raise AudioError(f"{name} is cut off: it has no end; copy it again, or close it: ffmpeg -i IN -c copy OUT")
+            raise AudioError(
+                f"{name} is truncated: its last page is missing; copy it again, or repair it: ffmpeg -i IN -c copy OUT"
+            )
         if file.format == "OGG" and containers.ogg_is_joined(_head(handle, size=-1)):
             raise AudioError(
-                f"{name} is several files end to end, of which the first alone is read; join them: {_CONVERT}"
+                f"{name} is several files joined end to end, of which only the first would be read; convert it: {_CONVERT}"
             )
-        found = _PROMISED.search(log)
-        promised, there, unit = (int(found[1]), int(found[2]), "bytes") if found else (0, 0, "")
-    if there < _WHOLE * promised and promised < _NO_SIZE:
-        raise AudioError(f"{name} is cut off: {there} of {promised} {unit} are there; copy it again")
+        match = _STATED_SIZE.search(log)
+        stated, present, unit = (int(match[1]), int(match[2]), "bytes") if match else (0, 0, "")
+    if present < _COMPLETE * stated and stated < _NO_SIZE:
+        raise AudioError(f"{name} is truncated: {present} of {stated} {unit} are present; copy it again")
 
 
-def _check_frames(promised: int, there: int, name: str) -> None:
-    """Raise AudioError where an MP3's frames, if they can be followed, do not hold what its header says."""
-    if there and promised > there / _WHOLE + _MP3_SLACK:
+def _check_frames(stated: int, present: int, name: str) -> None:
+    """Raise AudioError where an MP3's frames, if any were found, have another length than its header states."""
+    if present and stated > present / _COMPLETE + _MP3_SLACK:
         raise AudioError(
-            f"{name} is cut off, or does not say how long it is: {there} of {promised} samples are there; copy it again, "
-            f"or, if it is whole, convert it: {_CONVERT}"
+            f"{name} is truncated, or does not state its length: {present} of {stated} samples are present; copy it again, "
+            f"or, if it is complete, convert it: {_CONVERT}"
         )
-    if there and promised < there * _WHOLE - _MP3_SLACK:
+    if present and stated < present * _COMPLETE - _MP3_SLACK:
         raise AudioError(
-            f"{name} holds {there} samples, of which {promised} would be read: it does not say how long it is, or is "
-            f"several files end to end; convert it: {_CONVERT}"
+            f"{name} has {present} samples, of which only {stated} would be read: it does not state its length, or is "
+            f"several files joined end to end; convert it: {_CONVERT}"
         )
 
 
 def _check_not_empty(samples: int, name: str) -> None:
     if samples == 0:
-        raise AudioError(f"{name} holds no samples, or is cut off; record or copy it again, or remove it")
+        raise AudioError(f"{name} has no samples, or is truncated; record or copy it again, or remove it")
 
 
 def _name(source: Source) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    return str(getattr(source, "name", "the audio received"))
+    return str(getattr(source, "name", "the given audio"))
 
 
 def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exception) -> str:
@@ -213,26 +215,26 @@ def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exce
     try:
         head = _head(handle)
     except (OSError, ValueError) as problem:
-        return f"{name} cannot be read ({problem}); give a file, or the bytes of the whole audio"
+        return f"{name} cannot be read ({problem}); give a file, or the bytes of a whole file"
     if not head:
         return f"{name} is empty; record it again or remove it"
     if head.startswith(_SPHERE) and (_SHORTEN in head or head.endswith(_SHORTEN_MAGIC)):
         return f"{name} is compressed with 'shorten'; decompress it first: sph2pipe -p -f wav IN.sph OUT.wav"
     reason = getattr(error, "error_string", str(error))  # libsndfile's, without the path
     if any(word in reason for word in _MALFORMED):
-        return f"{name} is cut off or damaged ({reason.rstrip('.')}); copy it again"
-    return f"{name} is no audio that libsndfile reads ({reason}); convert it to WAV or FLAC"
+        return f"{name} is truncated or damaged ({reason.rstrip('.')}); copy it again"
+    return f"{name} is not in an audio format that libsndfile can read ({reason}); convert it to WAV or FLAC"
 
 
 def _head(handle: str | os.PathLike | BinaryIO, size: int = _SPHERE_BYTES + len(_SHORTEN_MAGIC)) -> bytes:
-    """Return the first bytes (-1: all): a SPHERE header and the four bytes behind it; a file object stays where it is."""
+    """Return the first bytes (-1: all), by default a SPHERE header and four bytes; keep a file object's position."""
     if isinstance(handle, str | os.PathLike):
         with open(handle, "rb") as file:
             return file.read(size)
-    place = handle.tell()
+    position = handle.tell()
     handle.seek(0)
     head = handle.read(size)
-    handle.seek(place)
+    handle.seek(position)
     return head
 
 

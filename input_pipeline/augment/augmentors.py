@@ -1,7 +1,7 @@
 """The augmentors of the JSON file: a class for each type, with its parameters and their ranges.
 
-To add one, write a class with `parse(params)` and one of `draw_rates` (only for a change of length, which is drawn for a
-whole epoch at once), `apply_audio` or `apply_features`, and add it to AUGMENTORS.
+To add one, write a class with `parse(params)` and `apply_audio` or `apply_features`, and add it to AUGMENTORS. Only Speed
+changes the length; its rates are drawn for a whole epoch at once.
 """
 
 from collections.abc import Mapping

@@ -85,7 +85,7 @@ class Corpus:
 
     def batches(self, specs: Sequence[BatchSpec]) -> Generator[dict[str, Any]]:
         """Load batches in order and ahead of use, while shards of a store are fetched in the background."""
-        with shard_source.filling(self.manifest.audio, self._local_utterances(specs)):
+        with shard_source.prefetch(self.manifest.audio, self._local_utterances(specs)):
             yield from iterate(specs, self.make_loader(), self.load)
 
     def _local_utterances(self, specs: Sequence[BatchSpec]) -> Iterator[int]:

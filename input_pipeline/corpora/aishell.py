@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
-from input_pipeline.storage import download
+from input_pipeline.storage import archive, download
 
 ARCHIVE = Archive("http://www.openslr.org/resources/33/data_aishell.tgz", md5="2f494334227864a8a8fec932999db9d8")
 TRANSCRIPTS = "transcript/aishell_transcript_v0.8.txt"
@@ -52,7 +52,7 @@ def unpack_speakers(wav: Path, place: Place) -> Path:
     for packed in tqdm(sorted(wav.glob("*.tar.gz")), desc="unpack speakers", delay=download.BAR_DELAY_S):
         folder = target / packed.name.removesuffix(".tar.gz")
         if not folder.is_dir():
-            download.extract(packed, folder, quiet=True)
+            archive.extract(packed, folder, quiet=True)
         if own:
             packed.unlink()
     return target

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import download
+from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, extract
 from input_pipeline.text import ScoringRules
 
 NAMED_AT_MOST = 10  # files in one message
@@ -125,12 +126,12 @@ class Place:
     def unpack(self, packed: Path, folder: Path, *, quiet: bool = False) -> None:
         """Unpack an archive; one that was fetched goes then if that was asked for, or if it turns out damaged."""
         try:
-            download.extract(packed, folder, quiet=quiet)
-        except download.DamagedArchiveError as error:
+            extract(packed, folder, quiet=quiet)
+        except DamagedArchiveError as error:
             if self.source is not None:
                 raise
             packed.unlink(missing_ok=True)
-            raise download.ArchiveError(f"{error.fault} and was removed; run the same line again") from error
+            raise ArchiveError(f"{error.fault} and was removed; run the same line again") from error
         self._remove(packed)
 
     def _remove(self, packed: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
-from input_pipeline.storage import download
+from input_pipeline.storage import archive
 
 ARCHIVE = Archive(
     "https://d4s.myairbridge.com/packagev2/AG0Y3DNBE5IWRRTV/?dlid=W19XG7T0NNHB027139H0EQ",
@@ -45,7 +45,7 @@ def unpack_inner(root: Path, folder: Path) -> list[Path]:
     for name in INNER:
         target = folder / name
         if (root / f"{name}.zip").is_file() and not target.is_dir():
-            download.extract(root / f"{name}.zip", target)
+            archive.extract(root / f"{name}.zip", target)
         if target.is_dir():
             unpacked.append(target)
     if not unpacked and not assemble.list_files(root, ".wav"):

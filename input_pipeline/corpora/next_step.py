@@ -5,20 +5,21 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+# In a checkout main.py lies beside the package; where the package is installed, the same is a command.
+PROGRAM = ("python", "main.py") if Path(__file__).parents[2].joinpath("main.py").is_file() else ("ds2",)
+
 
 def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: str = "dev", test: str = "test") -> str:
     """Word the line that trains with a recipe on manifests of a folder; a split without a name is none, whatever the recipe has."""
     manifests = {"train": ",".join(f"{folder / name}.jsonl" for name in splits)}
     manifests |= {split: f"{folder / name}.jsonl" if name else "" for split, name in (("dev", dev), ("test", test))}
     options = [f"--config.data.{split}={paths}" for split, paths in manifests.items()]
-    return shlex.join(["python", "main.py", f"--config={recipe}", f"--workdir=runs/{folder.name}", *options])
+    return shlex.join([*PROGRAM, f"--config={recipe}", f"--workdir=runs/{folder.name}", *options])
 
 
 def evaluate(test: Path, *options: str) -> str:
     """Word the line that evaluates a model on a manifest."""
-    return shlex.join(
-        ["python", "main.py", "--mode=eval", *options, "--config.restore=MODEL", f"--config.data.test={test}"]
-    )
+    return shlex.join([*PROGRAM, "--mode=eval", *options, "--config.restore=MODEL", f"--config.data.test={test}"])
 
 
 def check(path: Path) -> str:

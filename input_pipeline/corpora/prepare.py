@@ -1,13 +1,13 @@
 """Prepare a speech corpus: `python -m input_pipeline.prepare CORPUS --target_dir=...`."""
 
 import argparse
-import errno
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from input_pipeline.corpora.assemble import Prepared
+from input_pipeline.storage.disk_errors import advice
 
 # A corpus's module has `add_arguments(parser)` and `prepare(args)`, which writes the manifests (assemble.Prepared).
 CORPORA = {
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         prepared: Prepared = modules[args.corpus].prepare(args)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog} {args.corpus}: {error}{_advice(error)}", file=sys.stderr)
+        print(f"{parser.prog} {args.corpus}: {error}{advice(error, '--target_dir')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog} {args.corpus}: interrupted; run the same line again", file=sys.stderr)
@@ -54,16 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(describe(prepared.splits))
     print(f"\nNext:\n  {prepared.next_step}")
     return 0
-
-
-def _advice(error: Exception) -> str:
-    """Add what to do to an error of the system, which says only what and where."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space and run the same line again"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-        return "; choose a folder that can be written with --target_dir"
-    return ""
 
 
 def describe(splits: Mapping[str, Sequence[Mapping]]) -> str:

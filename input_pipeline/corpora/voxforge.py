@@ -16,6 +16,7 @@ from tqdm import tqdm
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import CorpusError, Place, Prepared, Recording
 from input_pipeline.storage import download
+from input_pipeline.storage.archive import ArchiveError
 
 URL = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit"
 DIALECTS = ("american", "british", "australian", "european", "irish", "canadian", "indian")
@@ -105,7 +106,7 @@ def obtain_all(place: Place) -> list[Path]:
             for name, job in zip(jobs, tqdm(pending, desc="archives", delay=download.BAR_DELAY_S), strict=True):
                 try:
                     found.append(job.result())
-                except (download.DownloadError, download.ArchiveError) as error:
+                except (download.DownloadError, ArchiveError) as error:
                     failed.append(f"{name} ({error})")
                     if len(failed) > FAILURES_TAKEN or len(failed) == len(jobs):
                         raise
@@ -135,5 +136,5 @@ def unpack_one(place: Place, name: str, address: str) -> Path:
         place.unpack(packed, unpacked, quiet=True)
     root = assemble.find_root(unpacked, "etc")
     if root is None:
-        raise download.ArchiveError(f"{name}.tgz: no folder etc in it")
+        raise ArchiveError(f"{name}.tgz: no folder etc in it")
     return root

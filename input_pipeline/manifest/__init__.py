@@ -1,4 +1,4 @@
-"""Manifests of utterances, and the work on them: checked, packed, joined, measured."""
+"""Manifests of utterances, and programs that check, pack, join and measure them."""
 
 from input_pipeline.manifest.table import (
     Manifest,

@@ -1,4 +1,4 @@
-"""`python -m input_pipeline.manifest check`: look for what is wrong with a manifest."""
+"""`python -m input_pipeline.manifest check`: look for problems of a manifest."""
 
 import sys
 

@@ -1,90 +1,65 @@
-"""Read every clip of a manifest and report what would hurt training, with hours, speakers and histograms.
+"""Read every clip of a manifest and report what would harm training, with hours, speakers and histograms.
 
-Exit code 0 when nothing was found, 1 when there are problems, 2 when the check itself could not be done.
+Exit code: 0 for no problems, 1 for problems, 2 if the check cannot be done.
 """
 
 import argparse
-import hashlib
 import math
-import multiprocessing
 import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
-from tqdm import tqdm
 
-from input_pipeline import audio, manifest, text
+from input_pipeline import manifest, text
 from input_pipeline.cores import usable_cores
 from input_pipeline.manifest import Manifest, absolute_path
+from input_pipeline.manifest.examination import NO_SHARD, Clip, examine_all
 from input_pipeline.shards import source as shard_source
-from input_pipeline.shards.format import parse_reference
 
-DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and cut a few milliseconds
-SAMPLES_SLACK_S = 1e-4  # by which audio may be longer than what the batch plan makes room for: a sample or two
-FULL_SCALE = 0.999
-CLIPS_PER_WORKER = 32  # fewer are not worth starting a process
+DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and remove a few milliseconds
+SAMPLES_SLACK_S = 1e-4  # by which audio may exceed the length that the batch plan allows for: a sample or two
 HISTOGRAM_BINS = 10
 BAR_WIDTH = 40
-NO_SHARD = "there is no shard "
 
-# What is looked for: how it is called in the report, and what the cleaned manifest does about it.
+# Kinds of problems: title in the report, and what the cleaned manifest does about it.
 KINDS = {
-    "line": ("lines that are no utterance", "removed"),
+    "line": ("invalid lines", "removed"),
     "missing": ("missing audio files", "removed"),
     "unreadable": ("unreadable audio", "removed"),
-    "empty": ("audio without a single window", "removed"),
+    "empty": ("audio shorter than a window", "removed"),
     "silent": ("silent audio", "removed"),
     "clipped": ("clipped audio", "kept"),
-    "duration": ("durations that lie", "mended"),
+    "duration": ("wrong durations", "corrected"),
     "limits": ("audio outside the duration limits", "removed"),
     "text": ("empty text", "removed"),
     "characters": ("characters outside the vocabulary", "removed"),
     "ctc": ("text too long for its audio", "removed"),
-    "rate": ("odd sample rates", "kept"),
+    "rate": ("unusual sample rates", "kept"),
     "duplicate": ("duplicates", "removed"),
 }
 
 
 class DoctorError(ValueError):
-    """The check cannot be done as asked."""
-
-
-class Clip(NamedTuple):
-    """What was found in one audio file; `fault` is '' or the kind of problem that made it unusable."""
-
-    fault: str = ""
-    message: str = ""
-    samples: int = 0
-    rate_hz: int = 1
-    level_db: float = -math.inf
-    clipped_share: float = 0.0
-    digest: bytes = b""
-
-    @property
-    def duration_s(self) -> float:
-        return self.samples / self.rate_hz
+    """The check cannot be done with these options, or on this manifest."""
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with one row."""
+    """A problem of a row."""
 
     row: int
     kind: str
     message: str
-    unknown: str = ""  # each occurrence of a character outside the vocabulary
+    unknown: str = ""  # every occurrence of a character outside the vocabulary
 
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on something is a problem."""
+    """Thresholds beyond which something is a problem, and the frames of the model."""
 
     silent_db: float
     clipped_share: float
@@ -95,7 +70,7 @@ class Limits:
     stride: int
 
     def output_frames(self, clip: Clip) -> int:
-        """Return the frames U = (T - 1) // stride + 1 that CTC gets, of T = (samples - window) // hop + 1."""
+        """Return the frames U = (T - 1) // stride + 1 that CTC gets, where T = (samples - window) // hop + 1."""
         to_hop = clip.samples * 1000 - self.window_ms * clip.rate_hz
         frames = int(to_hop // (self.hop_ms * clip.rate_hz)) + 1
         return (frames - 1) // self.stride + 1 if to_hop >= 0 else 0
@@ -103,9 +78,9 @@ class Limits:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line of `python -m input_pipeline.manifest` and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Look after manifests.")
+    parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Check manifests.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="read every clip and report what is wrong", description=__doc__)
+    check = commands.add_parser("check", help="read every clip and report problems", description=__doc__)
     add_arguments(check)
     args = parser.parse_args(argv)
     try:
@@ -121,18 +96,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `check` to a command line."""
     add = parser.add_argument
     add("manifest", help="manifest file to check")
-    add("--vocabulary", default="", help="vocabulary file: texts with other characters are problems")
-    add("--language", default="", choices=text.LANGUAGES, help="whose text normalisation comes first (default: none)")
-    add("--output", default="", help="write a cleaned manifest: bad rows removed, lying durations mended")
+    add("--vocabulary", default="", help="vocabulary file; texts with other characters are problems")
+    add(
+        "--language",
+        default="",
+        choices=text.LANGUAGES,
+        help="normalise texts as for this language first (default: do not)",
+    )
+    add("--output", default="", help="write a cleaned manifest: unusable rows removed, wrong durations corrected")
     add("--min_duration", type=float, default=0.0, help="shortest clip in seconds (default: 0)")
     add("--max_duration", type=float, default=math.inf, help="longest clip in seconds (default: no limit)")
-    add("--silent_db", type=float, default=-60.0, help="silent is a mean level below this (default: -60 dBFS)")
-    add("--clipped_share", type=float, default=0.001, help="largest share of samples at full scale (default: 0.001)")
+    add(
+        "--silent_db",
+        type=float,
+        default=-60.0,
+        help="clips with a mean level below this are silent (default: -60 dBFS)",
+    )
+    add(
+        "--clipped_share",
+        type=float,
+        default=0.001,
+        help="largest allowed share of samples at full scale (default: 0.001)",
+    )
     add("--window_ms", type=float, default=20.0, help="window of the features (default: 20)")
     add("--hop_ms", type=float, default=10.0, help="hop of the features (default: 10)")
     add("--stride", type=int, default=3, help="time stride of the model (default: 3)")
-    add("--ignore", default="", help=f"comma-separated kinds not to look for, of {', '.join(KINDS)}")
-    add("--show", type=int, default=20, help="lines shown of each kind of problem, 0 for all (default: 20)")
+    add("--ignore", default="", help=f"comma-separated kinds of problems to ignore, of {', '.join(KINDS)}")
+    add("--show", type=int, default=20, help="lines to show of each kind of problem, 0 for all (default: 20)")
     add("--workers", type=int, default=usable_cores(), help="processes (default: all cores)")
 
 
@@ -152,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         hop_ms=args.hop_ms,
         stride=args.stride,
     )
-    with shard_source.filling(checked.audio):
+    with shard_source.prefetch(checked.audio):
         clips = examine_all(checked.audio, args.workers)
     found = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
     found += text_problems(transcripts, clips, vocabulary, limits)
@@ -170,74 +160,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_arguments(args: argparse.Namespace) -> set[str]:
-    """Refuse values that cannot be meant; return the kinds to ignore."""
+    """Return the kinds to ignore. Raises DoctorError for invalid options."""
     ignored = {kind for kind in args.ignore.split(",") if kind}
     unknown = sorted(ignored - set(KINDS))
     if unknown:
-        raise DoctorError(f"--ignore={args.ignore}: no kind {unknown[0]!r}; there are {', '.join(KINDS)}")
+        raise DoctorError(f"--ignore={args.ignore}: no kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}")
     for name in ("window_ms", "hop_ms", "stride", "workers"):
         if not getattr(args, name) > 0:
             raise DoctorError(f"--{name}={getattr(args, name)}: must be above 0")
     if not 0 <= args.min_duration <= args.max_duration:
-        raise DoctorError("--min_duration and --max_duration must be 0 <= shortest <= longest")
+        raise DoctorError("--min_duration and --max_duration must satisfy 0 <= shortest <= longest")
     if args.output and os.path.realpath(args.output) == os.path.realpath(args.manifest):
-        raise DoctorError(
-            f"--output={args.output} is the manifest itself; choose another name, so that nothing is lost"
-        )
+        raise DoctorError(f"--output={args.output} is the manifest itself, which would be lost; choose another name")
     return ignored
 
 
-def examine_all(paths: Sequence[str], workers: int) -> list[Clip]:
-    """Read all clips, in processes where there are many."""
-    workers = min(workers, len(paths) // CLIPS_PER_WORKER)
-    show = {"total": len(paths), "desc": "read audio", "unit": " clips", "leave": False}
-    if workers <= 1:
-        return [examine(path) for path in tqdm(paths, **show)]
-    chunk = max(1, min(64, len(paths) // (4 * workers)))
-    # Started afresh rather than forked: libraries of the caller may have threads, which a fork does not survive.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        return list(tqdm(pool.map(examine, paths, chunksize=chunk), **show))
-    except BrokenProcessPool as error:
-        raise DoctorError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def examine(path: str) -> Clip:
-    """Read one clip at its own rate and measure it."""
-    if not audio.is_there(path):
-        reference = parse_reference(path)
-        if reference is not None:
-            return Clip("missing", f"{NO_SHARD}{reference.shard}; copy it there, or pack again")
-        return Clip("missing", "a folder, not a file" if os.path.isdir(path) else "no such file")
-    try:
-        samples, rate_hz = audio.read(path)
-    except (audio.AudioError, OSError) as error:
-        return Clip("empty", "no samples") if _has_no_samples(path) else Clip("unreadable", str(error))
-    power = float(np.dot(samples, samples)) / len(samples)
-    if not math.isfinite(power):
-        return Clip("unreadable", "samples that are not finite numbers")
-    return Clip(
-        samples=len(samples),
-        rate_hz=rate_hz,
-        level_db=10.0 * math.log10(power) if power > 0.0 else -math.inf,
-        clipped_share=np.count_nonzero(np.abs(samples) >= FULL_SCALE) / len(samples),
-        digest=hashlib.blake2b(np.ascontiguousarray(samples).data, digest_size=16, salt=str(rate_hz).encode()).digest(),
-    )
-
-
-def _has_no_samples(path: str) -> bool:
-    try:
-        source = shard_source.resolve(path)
-        return (source == path and os.path.getsize(path) == 0) or soundfile.info(source).frames == 0
-    except (ValueError, soundfile.LibsndfileError, OSError):
-        return False
-
-
 def audio_problems(checked: Manifest, clips: Sequence[Clip], limits: Limits) -> Iterator[Problem]:
-    """Find what is wrong with the audio alone, and durations that differ from it."""
-    lies = lying_durations(checked.duration, np.array([math.nan if clip.fault else clip.duration_s for clip in clips]))
+    """Yield problems of the audio, and durations that differ from it."""
+    wrong = wrong_durations(checked.duration, np.array([math.nan if clip.fault else clip.duration_s for clip in clips]))
     for row, clip in enumerate(clips):
         seconds = clip.duration_s
         if clip.fault:
@@ -249,36 +189,36 @@ def audio_problems(checked: Manifest, clips: Sequence[Clip], limits: Limits) -> 
             yield Problem(row, "silent", f"mean level {clip.level_db:.1f} dBFS")
         if clip.clipped_share > limits.clipped_share:
             yield Problem(row, "clipped", f"{clip.clipped_share:.2%} of the samples at full scale")
-        if lies[row]:
-            yield Problem(row, "duration", f"says {checked.duration[row]:g} s, the audio has {seconds:.3f} s")
+        if wrong[row]:
+            yield Problem(row, "duration", f"{checked.duration[row]:g} s stated, the audio has {seconds:.3f} s")
         if not limits.min_duration_s <= seconds <= limits.max_duration_s:
             yield Problem(row, "limits", f"{seconds:.3f} s")
 
 
-def lying_durations(stated: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Tell which stated seconds [N] are far from the true ones [N] (nan: not known), or shorter than rounding explains.
+def wrong_durations(stated: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Tell which stated seconds [N] are far from the true ones [N] (nan: unknown), or shorter than rounding explains.
 
-    Rounding is that of all rows that are not far off, as for the batch plan (pipeline.planned_frames), which makes no room
-    for more, so that the clip would be left out. What is far off is told by the rounding of most rows: a single
-    duration that lies must not make the rounding of the others look like lies.
+    Durations are far off if they differ by more than the rounding unit of most rows: a single wrong duration must not
+    change the unit by which the others are judged. The others must be correct to half the unit that they all share, as
+    the batch plan (batches.loader.planned_frames) allows for no more, and would skip the clip.
     """
     far = np.abs(stated - true) > manifest.rounding_unit_s(stated, share=0.5) + DURATION_SLACK_S
     return far | (true - stated > manifest.rounding_unit_s(stated[~far]) / 2 + SAMPLES_SLACK_S)
 
 
 def rate_problems(clips: Sequence[Clip]) -> Iterator[Problem]:
-    """Find clips with another sample rate than most."""
+    """Yield clips whose sample rate differs from that of most."""
     rates = Counter(clip.rate_hz for clip in clips if not clip.fault)
     usual = rates.most_common(1)[0][0] if rates else 0
     for row, clip in enumerate(clips):
         if not clip.fault and clip.rate_hz != usual:
-            yield Problem(row, "rate", f"{clip.rate_hz} Hz, where most have {usual} Hz")
+            yield Problem(row, "rate", f"{clip.rate_hz} Hz, while most have {usual} Hz")
 
 
 def text_problems(
     transcripts: Sequence[str], clips: Sequence[Clip], vocabulary: "text.Vocabulary | None", limits: Limits
 ) -> Iterator[Problem]:
-    """Find empty texts, unknown characters, and texts that no CTC path of the audio can spell (U < L + repeats)."""
+    """Yield empty texts, unknown characters, and texts too long for a CTC path over the audio (U < L + repeats)."""
     for row, (transcript, clip) in enumerate(zip(transcripts, clips, strict=True)):
         if not transcript:
             yield Problem(row, "text", "no text")
@@ -291,16 +231,16 @@ def text_problems(
                 yield Problem(row, "characters", f"{''.join(sorted(foreign))!r} in {transcript!r}", unknown)
         needed = len(transcript) + sum(a == b for a, b in pairwise(transcript))
         frames = limits.output_frames(clip)
-        if not clip.fault and 0 < frames < needed:  # without any frame it is empty already
+        if not clip.fault and 0 < frames < needed:  # clips without frames are reported as empty
             yield Problem(row, "ctc", f"{needed} frames needed (repeats included), {frames} in {clip.duration_s:.3f} s")
 
 
 def duplicate_problems(checked: Manifest, clips: Sequence[Clip], removed: set[int]) -> Iterator[Problem]:
-    """Find audio that an earlier row has, too: the same file, or the same samples in another file."""
+    """Yield rows with the same file as an earlier row, or with the same samples in another file."""
     by_path: dict[str, int] = {}
     by_content: dict[bytes, int] = {}
     for row, clip in enumerate(clips):
-        if row in removed or clip.fault:  # else both rows could go, the first for another reason
+        if row in removed or clip.fault:  # else both rows could be removed, the first for another reason
             continue
         first = by_path.setdefault(absolute_path(checked.audio[row]), row)
         what = "the same file"
@@ -317,7 +257,7 @@ def _removed_rows(found: Iterable[Problem]) -> set[int]:
 
 
 def summary(checked: Manifest, clips: Sequence[Clip], transcripts: Sequence[str]) -> Iterator[str]:
-    """Describe the corpus: size, speakers, rates, levels, histograms."""
+    """Describe the corpus: size, speakers, sample rates, levels, histograms."""
     good = [row for row, clip in enumerate(clips) if not clip.fault]
     seconds = np.array([clips[row].duration_s for row in good])
     speakers = len({checked.speaker(row) for row in range(len(checked))} - {""})
@@ -338,7 +278,7 @@ def summary(checked: Manifest, clips: Sequence[Clip], transcripts: Sequence[str]
 
 
 def histogram(title: str, values: np.ndarray) -> Iterator[str]:
-    """Draw values [N] as bars of text."""
+    """Draw a histogram of values [N] with characters."""
     counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
     yield f"{title}: {values.min():.2f} to {values.max():.2f}, mean {values.mean():.2f}"
     for count, low, high in zip(counts, edges, edges[1:], strict=False):
@@ -346,7 +286,7 @@ def histogram(title: str, values: np.ndarray) -> Iterator[str]:
 
 
 def problem_report(checked: Manifest, found: Sequence[Problem], bad_lines: Sequence[str], show: int) -> Iterator[str]:
-    """Name the problems, kind by kind, each with its file and line."""
+    """List the problems by kind, each with its file and line."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     by_kind["line"] = list(bad_lines)
     shards = Counter(problem.message for problem in found if problem.message.startswith(NO_SHARD))
@@ -360,7 +300,7 @@ def problem_report(checked: Manifest, found: Sequence[Problem], bad_lines: Seque
         lines = by_kind[kind]
         if not lines:
             continue
-        yield f"{title} [{kind}]: {len(lines)} (in a cleaned manifest: {remedy})"
+        yield f"{title} [{kind}]: {len(lines)} ({remedy} in a cleaned manifest)"
         if kind == "characters":
             yield from character_report(checked, [problem for problem in found if problem.kind == kind])
         shown = lines[:show] if show > 0 else lines
@@ -370,7 +310,7 @@ def problem_report(checked: Manifest, found: Sequence[Problem], bad_lines: Seque
 
 
 def character_report(checked: Manifest, found: Sequence[Problem]) -> Iterator[str]:
-    """Count each unknown character and name the first of its lines."""
+    """Count each unknown character and list its first lines."""
     times = Counter(character for problem in found for character in problem.unknown)
     for character, count in times.most_common():
         lines = [str(checked.line[problem.row]) for problem in found if character in problem.unknown]
@@ -381,24 +321,24 @@ def character_report(checked: Manifest, found: Sequence[Problem]) -> Iterator[st
 def write_cleaned(
     checked: Manifest, clips: Sequence[Clip], found: Sequence[Problem], bad_lines: int, output: str
 ) -> str:
-    """Write the manifest without its bad rows and with true durations; return a sentence with the counts."""
+    """Write the manifest without unusable rows and with correct durations; return a sentence with the counts."""
     removed = _removed_rows(found)
-    mended = {problem.row for problem in found if problem.kind == "duration"} - removed
+    corrected = {problem.row for problem in found if problem.kind == "duration"} - removed
     kept = [row for row in range(len(checked)) if row not in removed]
     if not kept:
-        raise DoctorError(f"{checked.sources[0]}: no good row is left, so {output} was not written")
-    # Rounded as the others that stay: another unit would make their rounding look like lies.
-    unit = manifest.rounding_unit_s(checked.duration[[row for row in kept if row not in mended]])
+        raise DoctorError(f"{checked.sources[0]}: no usable row is left, so {output} was not written")
+    # Rounded like the rows that stay unchanged: with a finer unit, their durations would count as wrong.
+    unit = manifest.rounding_unit_s(checked.duration[[row for row in kept if row not in corrected]])
     same_folder = os.path.realpath(os.path.dirname(output)) == os.path.realpath(os.path.dirname(checked.sources[0]))
 
     def record(row: int) -> dict:
         path = checked.path_as_written(row) if same_folder else absolute_path(checked.audio[row])
         true_s = round(max(unit, round(clips[row].duration_s / unit) * unit), 3)
-        duration = true_s if row in mended else checked.duration[row]
+        duration = true_s if row in corrected else checked.duration[row]
         return {"audio_filepath": path, "duration": float(duration), "text": checked.text[row], **checked.extra[row]}
 
     manifest.write(output, (record(row) for row in kept))
     return (
         f"wrote {output}: {len(kept)} utterances, {len(checked) - len(kept) + bad_lines} removed, "
-        f"{len(mended)} durations mended"
+        f"{len(corrected)} durations corrected"
     )

@@ -2,8 +2,8 @@
 
     python -m input_pipeline.join data/words/train.jsonl --output=data_joined/words/train.jsonl --per=1..6 --language=zh
 
-Writes FLAC files and a manifest that names them. Each clip is used once, in each of `--copies` passes in other company;
-which clips come together, and the pauses between them, follow from the seed.
+Writes FLAC files and their manifest. Each of `--copies` passes uses each clip once, joined to other clips; the seed
+decides which clips are joined, and the pauses between them.
 """
 
 import argparse
@@ -21,18 +21,18 @@ from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.text import LANGUAGES, normalise
 
-LOWEST_PAUSE_DB = -80.0  # of full scale; digital silence has a logarithm that no microphone ever gives
+LOWEST_PAUSE_DB = -80.0  # of full scale; a microphone never records digital silence
 LEVEL_WINDOW_S = 0.02
-FASTEST_HZ = 655_350  # that a header of FLAC can say
+MAX_RATE_HZ = 655_350  # that a FLAC header can state
 
 
 class JoinError(ValueError):
-    """Clips that cannot be joined as asked."""
+    """Clips that cannot be joined with these options."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many clips and seconds an utterance is made of, with pauses of how many seconds between them."""
+    """Limits of an utterance: clips, seconds in total, and seconds of the pauses. Raises JoinError."""
 
     fewest: int = 1
     most: int = 6
@@ -41,22 +41,39 @@ class Limits:
     longest_pause_s: float = 0.4
 
     def __post_init__(self):
-        """Refuse what cannot be joined."""
+        """Raise JoinError for limits that contradict each other."""
         if not 1 <= self.fewest <= self.most:
-            raise JoinError(f"--per={self.fewest}..{self.most}: clips an utterance must be 1 <= fewest <= most")
+            raise JoinError(f"--per={self.fewest}..{self.most}: clips per utterance must satisfy 1 <= fewest <= most")
         if not 0 <= self.shortest_pause_s <= self.longest_pause_s:
             raise JoinError(
-                f"--pause_s={self.shortest_pause_s:g}..{self.longest_pause_s:g}: must be 0 <= shortest <= longest"
+                f"--pause_s={self.shortest_pause_s:g}..{self.longest_pause_s:g}: must satisfy 0 <= shortest <= longest"
             )
         if not self.longest_s > 0:
             raise JoinError(f"--max_s={self.longest_s:g}: must be above 0")
 
 
-def plan_groups(clips: manifest.Manifest, limits: Limits, seed: int, copy: int = 0) -> list[list[int]]:
-    """Decide which rows of a manifest are joined, in which order: each row once, speakers never mixed.
+@dataclass(frozen=True)
+class JoinSettings:
+    """How groups of clips become utterances."""
 
-    The rows of a speaker are shuffled and cut into groups of U{fewest..most}; a group ends earlier where it would last
-    longer than the limit, pauses included. The last group of a speaker may be smaller.
+    limits: Limits
+    language: str = "en"  # of the texts, which are joined with spaces except in Mandarin (zh)
+    sample_rate_hz: int = 16000  # of the files written
+    seed: int = 0  # of the pauses
+
+    def __post_init__(self):
+        """Raise JoinError for values that cannot be used."""
+        if not 1 <= self.sample_rate_hz <= MAX_RATE_HZ:
+            raise JoinError(f"--sample_rate_hz={self.sample_rate_hz}: FLAC allows 1 to {MAX_RATE_HZ}")
+        if self.seed < 0:
+            raise JoinError(f"--seed={self.seed}: must be 0 or more")
+
+
+def plan_groups(clips: manifest.Manifest, limits: Limits, seed: int, copy: int = 0) -> list[list[int]]:
+    """Divide the rows of a manifest into groups to join: each row once, never rows of several speakers.
+
+    The rows of a speaker are shuffled and divided into groups of U{fewest..most}, or smaller ones if they would otherwise
+    exceed the longest utterance, including pauses. The last group of a speaker may be smaller, too.
     """
     rng = np.random.default_rng([seed, copy])
     by_speaker: dict[str, list[int]] = {}
@@ -67,8 +84,8 @@ def plan_groups(clips: manifest.Manifest, limits: Limits, seed: int, copy: int =
         rest = [int(row) for row in rng.permutation(rows)]
         while rest:
             size = int(rng.integers(limits.fewest, limits.most + 1))
-            lasting_s = np.cumsum(clips.duration[rest[:size]] + limits.longest_pause_s) - limits.longest_pause_s
-            size = max(1, int((lasting_s <= limits.longest_s).sum()))
+            total_s = np.cumsum(clips.duration[rest[:size]] + limits.longest_pause_s) - limits.longest_pause_s
+            size = max(1, int((total_s <= limits.longest_s).sum()))
             groups.append(rest[:size])
             rest = rest[size:]
     return groups
@@ -77,9 +94,9 @@ def plan_groups(clips: manifest.Manifest, limits: Limits, seed: int, copy: int =
 def join_samples(
     parts: Sequence[np.ndarray], sample_rate_hz: int, limits: Limits, rng: np.random.Generator
 ) -> np.ndarray:
-    """Put clips [N] float32 one after the other, with pauses of U(shortest, longest) seconds between them.
+    """Concatenate clips [N] float32, with pauses of U(shortest, longest) seconds between them.
 
-    A pause is white noise at the level of the quietest 20 ms of all clips, at least -80 dB of full scale.
+    A pause is white noise at the level of the quietest 20 ms of all clips, but at least -80 dB of full scale.
     """
     level = max(10 ** (LOWEST_PAUSE_DB / 20), min(quietest_rms(part, sample_rate_hz) for part in parts))
     joined = [parts[0]]
@@ -90,7 +107,7 @@ def join_samples(
 
 
 def quietest_rms(samples: np.ndarray, sample_rate_hz: int) -> float:
-    """Return the smallest RMS of all windows of 20 ms of samples [N], or that of all where there is not one window."""
+    """Return the least RMS of the windows of 20 ms of samples [N]; of less than one window, the RMS of all."""
     window = int(LEVEL_WINDOW_S * sample_rate_hz)
     windows = (
         samples[: len(samples) // window * window].reshape(-1, window) if len(samples) >= window else samples[None]
@@ -99,7 +116,7 @@ def quietest_rms(samples: np.ndarray, sample_rate_hz: int) -> float:
 
 
 def join_texts(texts: Sequence[str], language: str) -> str:
-    """Join transcripts as the language writes them: with spaces between them, without in Mandarin."""
+    """Join transcripts with spaces between them, or without in Mandarin."""
     return normalise(("" if language == "zh" else " ").join(texts), language)
 
 
@@ -107,36 +124,36 @@ def write_joined(
     clips: manifest.Manifest,
     groups: Sequence[Sequence[int]],
     output: Path,
-    *,
-    language: str,
-    limits: Limits,
-    seed: int,
-    sample_rate_hz: int,
+    settings: JoinSettings,
     workers: int = 2,
 ) -> list[dict]:
-    """Write each group's FLAC file into the folder `output` without its suffix, then the manifest; return its records."""
+    """Write each group's FLAC file, into a folder named like `output` without suffix, then the manifest `output`.
+
+    Returns the records of the manifest. Raises AudioError, OSError.
+    """
+    rate_hz = settings.sample_rate_hz
     folder = output.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
 
     def write_one(index: int) -> dict:
         rows = groups[index]
-        parts = [audio.read(clips.audio[row], sample_rate_hz)[0] for row in rows]
-        samples = join_samples(parts, sample_rate_hz, limits, np.random.default_rng([seed, index]))
+        parts = [audio.read(clips.audio[row], rate_hz)[0] for row in rows]
+        samples = join_samples(parts, rate_hz, settings.limits, np.random.default_rng([settings.seed, index]))
         path = folder / f"{index:06d}.flac"
-        audio.write_flac(path, samples, sample_rate_hz)
+        audio.write_flac(path, samples, rate_hz)
         return {
             "audio_filepath": f"{folder.name}/{path.name}",
-            "duration": round(len(samples) / sample_rate_hz, 3),
-            "text": join_texts([clips.text[row] for row in rows], language),
+            "duration": round(len(samples) / rate_hz, 3),
+            "text": join_texts([clips.text[row] for row in rows], settings.language),
             "speaker": clips.speaker(rows[0]),
-            "sample_rate": sample_rate_hz,
+            "sample_rate": rate_hz,
             "clips": [clips.name(row) for row in rows],
         }
 
     with ThreadPoolExecutor(workers) as threads:
         try:
-            made = threads.map(write_one, range(len(groups)))
-            records = list(tqdm(made, total=len(groups), desc="join", unit=" utterances", delay=2))
+            written = threads.map(write_one, range(len(groups)))
+            records = list(tqdm(written, total=len(groups), desc="join", unit=" utterances", delay=2))
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
@@ -154,18 +171,19 @@ def _parse_range(text: str, number: type) -> tuple:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.join", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "manifest", help="manifest of the clips; those of one `speaker` are joined, all where none is named"
+        "manifest", help="manifest of the clips; only clips of the same `speaker` are joined, or any if none is named"
     )
-    parser.add_argument("--output", required=True, type=Path, help="manifest to write; audio comes beside it")
+    parser.add_argument("--output", required=True, type=Path, help="manifest to write; the audio goes beside it")
     parser.add_argument(
         "--per",
         default="1..6",
         type=lambda text: _parse_range(text, int),
-        help="clips an utterance (default: %(default)s)",
+        help="clips per utterance (default: %(default)s)",
     )
     parser.add_argument(
         "--max_s", default=20.0, type=float, help="longest utterance, in seconds (default: %(default)s)"
@@ -177,13 +195,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="seconds between clips (default: %(default)s)",
     )
     parser.add_argument(
-        "--copies", default=1, type=int, help="how often each clip is used, in other company each time (default: 1)"
+        "--copies",
+        default=1,
+        type=int,
+        help="how often each clip is used, joined to other clips each time (default: 1)",
     )
     parser.add_argument(
         "--language", default="en", choices=LANGUAGES, help="how texts are joined (default: %(default)s)"
     )
     parser.add_argument("--sample_rate_hz", default=16000, type=int, help="of the files written (default: %(default)s)")
-    parser.add_argument("--seed", default=0, type=int, help="another seed, other company (default: 0)")
+    parser.add_argument("--seed", default=0, type=int, help="of groups and pauses (default: 0)")
     parser.add_argument("--workers", default=usable_cores(), type=int, help="threads (default: all cores)")
     return parser
 
@@ -195,28 +216,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         (fewest, most), (shortest_pause_s, longest_pause_s) = args.per, args.pause_s
         limits = Limits(fewest, most, args.max_s, shortest_pause_s, longest_pause_s)
-        if min(args.copies, args.workers, args.sample_rate_hz) < 1:
-            raise JoinError("--copies, --workers and --sample_rate_hz must be 1 or more")
-        if args.sample_rate_hz > FASTEST_HZ:
-            raise JoinError(f"--sample_rate_hz={args.sample_rate_hz}: FLAC holds {FASTEST_HZ} at most")
-        if args.seed < 0:
-            raise JoinError(f"--seed={args.seed}: must be 0 or more")
+        settings = JoinSettings(limits, args.language, args.sample_rate_hz, args.seed)
+        if min(args.copies, args.workers) < 1:
+            raise JoinError("--copies and --workers must be 1 or more")
         if not args.output.suffix or args.output.resolve() == Path(args.manifest).resolve():
             raise JoinError(f"--output={args.output}: name another manifest to write, such as joined/train.jsonl")
         clips = manifest.read(args.manifest)
         if args.output.with_suffix("").resolve() in {Path(clip).parent.resolve() for clip in clips.audio}:
-            raise JoinError(f"--output={args.output} would put audio among the clips themselves; name another")
+            raise JoinError(
+                f"--output={args.output} would write audio among the clips themselves; name another manifest"
+            )
         groups = [plan_groups(clips, limits, args.seed, copy) for copy in range(args.copies)]
-        records = write_joined(
-            clips,
-            list(itertools.chain(*groups)),
-            args.output,
-            language=args.language,
-            limits=limits,
-            seed=args.seed,
-            sample_rate_hz=args.sample_rate_hz,
-            workers=args.workers,
-        )
+        records = write_joined(clips, list(itertools.chain(*groups)), args.output, settings, args.workers)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -224,5 +235,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: interrupted; run the same line again", file=sys.stderr)
         return 130
     minutes = sum(record["duration"] for record in records) / 60
-    print(f"{args.output}: {len(records)} utterances of {len(clips)} clips, {minutes:.1f} minutes")
+    print(f"{args.output}: {len(records)} utterances from {len(clips)} clips, {minutes:.1f} minutes")
     return 0

@@ -1,13 +1,12 @@
 """Pack a manifest's audio into shards: `python -m input_pipeline.pack train.jsonl --shards=32 --output=DIR`.
 
-DIR may lie in an object store (s3://bucket/prefix, gs://...). DIR/train.jsonl is then a manifest like any other, and
-the same corpus: a training may go on with it. Audio stays as it is; nothing is decoded. Exit code 0 packed, 1 it cannot be
-done, 2 wrong usage; interrupted, the same line goes on.
+DIR may be in an object store (s3://bucket/prefix, gs://...). DIR/train.jsonl is a manifest like any other, and of the
+same corpus: a training may be resumed with it. Audio files are packed unchanged. Exit code: 0 for success, 1 for
+failure, 2 for wrong usage. After an interruption, the same command resumes.
 """
 
 import argparse
 import collections
-import errno
 import hashlib
 import math
 import os
@@ -23,47 +22,48 @@ from tqdm import tqdm
 
 from input_pipeline import manifest
 from input_pipeline.manifest import Manifest
-from input_pipeline.manifest.packing import PackError, Packing, equal_ends
+from input_pipeline.manifest.packing import Packed, PackError, Packing, equal_ends
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import object_store
+from input_pipeline.storage.disk_errors import advice
 
 SHARD_MB = 256.0
 THREADS = 8
-AHEAD_CLIPS, AHEAD_BYTES = 256, 256 << 20  # that are read before they are written
+AHEAD_CLIPS, AHEAD_BYTES = 256, 256 << 20  # read at most, before they are written
 MAX_NAMED = 5
 
 
 def pack(
     path: str, output: str, *, shards: int = 0, shard_mb: float = SHARD_MB, name: str = "", threads: int = THREADS
-):
-    """Pack the manifest `path` into `shards` shards, or into as many of about `shard_mb`; return what was done.
+) -> Packed:
+    """Pack a manifest into `shards` shards, or into shards of about `shard_mb` (0 shards).
 
-    Raises PackError, ManifestError, ShardError or OSError, naming file and line of clips that cannot be read.
+    Raises PackError, ManifestError, ShardError, OSError, naming file and line of clips that cannot be read.
     """
     if shards < 0 or shard_mb <= 0 or threads < 1:
         raise PackError(f"--shards={shards}, --shard_mb={shard_mb:g}, --threads={threads}: give numbers above 0")
     name = name or os.path.basename(path).removesuffix(".jsonl")
     if "/" in name or not name:
-        raise PackError(f"--name={name}: give a name without a folder; --output says where the shards go")
+        raise PackError(f"--name={name}: give a name without a folder; --output sets the folder")
     if os.path.realpath(os.path.join(output, f"{name}.jsonl")) == os.path.realpath(path):
         raise PackError(
-            f"--output={output} is the manifest's own folder, and {name}.jsonl is taken: choose another folder"
+            f"--output={output} is the folder of the manifest, and {name}.jsonl would replace it; choose another folder"
         )
     utterances = manifest.read(path, need_text=False)
     with ThreadPoolExecutor(threads, "read") as pool:
-        sizes, changed = _measure(utterances, pool)
+        sizes, modified_ns = _measure(utterances, pool)
         shards = shards or min(len(sizes), math.ceil(sizes.sum() / (shard_mb * 1e6)))
         if shards > len(sizes):
             raise PackError(f"--shards={shards}: {path} has {len(sizes)} utterances; use as many shards at most")
-        packing = Packing(output, name, equal_ends(sizes, shards), _digest(path, utterances, sizes, changed, shards))
+        packing = Packing(output, name, equal_ends(sizes, shards), _digest(utterances, sizes, modified_ns, shards))
 
-        lines, place = manifest.records(path), 0
+        lines, next_row = manifest.records(path), 0
 
-        def records(first: int, last: int) -> Iterator[tuple[Mapping, bytes]]:
-            nonlocal place  # shards come in order: the lines are read once
-            chosen, place = islice(lines, first - place, last - place), last
-            contents = _contents(utterances, sizes, first, last, pool)
+        def records(first: int, end: int) -> Iterator[tuple[Mapping, bytes]]:
+            nonlocal next_row  # shards are written in order: the lines are read once
+            chosen, next_row = islice(lines, first - next_row, end - next_row), end
+            contents = _contents(utterances, sizes, first, end, pool)
             for row, (line, audio) in enumerate(zip(chosen, contents, strict=True), start=first):
                 yield {**line, "audio_filepath": utterances.name(row)}, audio
 
@@ -71,7 +71,7 @@ def pack(
 
 
 def _measure(utterances: Manifest, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
-    """Return bytes [N] int64 and time of change [N] int64 of each clip. Raises PackError for those that are not there."""
+    """Return size [N] int64 and time of modification [N] int64, in ns, of each clip. Raises PackError for missing clips."""
 
     def look(path: str) -> tuple[int, int, str]:
         reference = parse_reference(path)
@@ -88,34 +88,35 @@ def _measure(utterances: Manifest, pool: ThreadPoolExecutor) -> tuple[np.ndarray
             return 0, 0, "is a folder"
         return stat.st_size, stat.st_mtime_ns, "" if stat.st_size else "is empty"
 
-    looked = pool.map(look, utterances.audio)
-    found = list(tqdm(looked, total=len(utterances), desc="look for audio", unit=" clips", delay=2.0, leave=False))
+    looks = pool.map(look, utterances.audio)
+    found = list(tqdm(looks, total=len(utterances), desc="check audio", unit=" clips", delay=2.0, leave=False))
     bad = [(row, problem) for row, (_, _, problem) in enumerate(found) if problem]
     if bad:
         named = "\n".join(f"  {utterances.where(row)} {problem}" for row, problem in bad[:MAX_NAMED])
         rest = f"\n  and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
         raise PackError(
             f"{len(bad)} of {len(utterances)} clips cannot be packed:\n{named}{rest}\n"
-            "Mend the manifest: python -m input_pipeline.manifest check FILE --output=CLEANED"
+            "Correct the manifest: python -m input_pipeline.manifest check FILE --output=CLEANED"
         )
-    return np.array([size for size, _, _ in found], np.int64), np.array([time for _, time, _ in found], np.int64)
+    sizes, modified_ns, _ = zip(*found, strict=True)
+    return np.array(sizes, np.int64), np.array(modified_ns, np.int64)
 
 
-def _digest(path: str, utterances: Manifest, sizes: np.ndarray, changed: np.ndarray, shards: int) -> str:
-    """Digest what is packed and how, without reading the audio."""
+def _digest(utterances: Manifest, sizes: np.ndarray, modified_ns: np.ndarray, shards: int) -> str:
+    """Return a digest of what is packed and how, without reading the audio."""
     digest = hashlib.sha256(f"{utterances.digest()} {shards}".encode())
-    digest.update(sizes.astype("<i8").tobytes() + changed.astype("<i8").tobytes())
+    digest.update(sizes.astype("<i8").tobytes() + modified_ns.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
 def _contents(
-    utterances: Manifest, sizes: np.ndarray, first: int, last: int, pool: ThreadPoolExecutor
+    utterances: Manifest, sizes: np.ndarray, first: int, end: int, pool: ThreadPoolExecutor
 ) -> Iterator[bytes]:
-    """Yield the audio of rows first..last in order, read ahead by the pool's threads."""
+    """Yield the audio of rows first <= row < end in order, read ahead by the pool's threads. Raises PackError."""
     waiting: collections.deque[tuple[int, Future[bytes]]] = collections.deque()
     ahead, row = 0, first
-    while row < last or waiting:
-        if row < last and len(waiting) < AHEAD_CLIPS and (not waiting or ahead + sizes[row] <= AHEAD_BYTES):
+    while row < end or waiting:
+        if row < end and len(waiting) < AHEAD_CLIPS and (not waiting or ahead + sizes[row] <= AHEAD_BYTES):
             waiting.append((row, pool.submit(_content, utterances.audio[row])))
             ahead += int(sizes[row])
             row += 1
@@ -139,39 +140,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("manifest", help="manifest to pack; its audio may be files, records of shards or objects")
+    parser.add_argument(
+        "manifest", help="manifest to pack; its audio may be files, records of shards, or objects in a store"
+    )
     parser.add_argument("--output", required=True, help="folder, or s3://bucket/prefix, gs://bucket/prefix")
-    parser.add_argument("--shards", type=int, default=0, help="number of shards (default: by --shard_mb)")
+    parser.add_argument("--shards", type=int, default=0, help="number of shards (default: as --shard_mb requires)")
     parser.add_argument("--shard_mb", type=float, default=SHARD_MB, help=f"size of a shard (default: {SHARD_MB:g} MB)")
-    parser.add_argument("--name", default="", help="of manifest and shards (default: the manifest's)")
-    parser.add_argument("--threads", type=int, default=THREADS, help=f"that read (default: {THREADS})")
+    parser.add_argument("--name", default="", help="of the manifest and shards written (default: that of the manifest)")
+    parser.add_argument("--threads", type=int, default=THREADS, help=f"threads that read audio (default: {THREADS})")
     a = parser.parse_args(argv)
     start = time.perf_counter()
     try:
         done = pack(a.manifest, a.output, shards=a.shards, shard_mb=a.shard_mb, name=a.name, threads=a.threads)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}{_advice(error)}", file=sys.stderr)
+        print(f"{parser.prog}: {error}{advice(error, '--output')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; the same line goes on", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; run the same line again to resume", file=sys.stderr)
         return 130
     seconds = time.perf_counter() - start
-    if done.already == done.shards:
+    if done.existing == done.shards:
         print(f"{done.manifest} is packed already: {done.records:,} utterances in {done.shards} shards")
         return 0
-    earlier = f", {done.already} of them were there already" if done.already else ""
+    earlier = f", {done.existing} of which existed already" if done.existing else ""
     print(
         f"{done.manifest}: {done.records:,} utterances, {done.bytes / 1e6:,.1f} MB in {done.shards} shards{earlier} "
         f"({seconds:.1f} s, {done.bytes / 1e6 / seconds:,.0f} MB/s)"
     )
     return 0
-
-
-def _advice(error: Exception) -> str:
-    """Add what to do to an error of the system, which says only what and where."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space, then the same line goes on"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-        return "; choose a folder that can be written with --output"
-    return ""

@@ -1,7 +1,7 @@
-"""Pack clips into shards with their manifest and index, in a folder or an object store; go on where an earlier run ended.
+"""Pack clips into shards with their manifest and index, in a folder or an object store; resume an interrupted run.
 
-Each finished shard leaves `.SHARD.packed` beside it (for a store: in a folder of this machine) until all are done: its
-index entry and its lines of the manifest. The manifest is written last: where it stands, everything is whole.
+Until all shards are finished, each finished one has a note `.SHARD.packed` (beside it; for a store, in a local folder)
+with its index entry and its lines of the manifest. The manifest is written last: where it exists, all shards do.
 """
 
 import contextlib
@@ -26,28 +26,28 @@ from input_pipeline.shards.writer import ShardWriter
 from input_pipeline.storage import object_store
 from input_pipeline.storage.lock import exclusive
 
-Records = Callable[[int, int], Iterator[tuple[Mapping, bytes]]]  # from a row to another -> lines and audio
+Records = Callable[[int, int], Iterator[tuple[Mapping, bytes]]]  # first row, end row -> lines and audio
 
 
 class PackError(ValueError):
-    """A corpus that cannot be packed as asked; the message says why."""
+    """A corpus that cannot be packed with these options; the message says why."""
 
 
 class Packed(NamedTuple):
-    """What was done."""
+    """A packed corpus."""
 
     manifest: str
     records: int
     bytes: int
     shards: int
-    already: int  # shards that were there
+    existing: int  # shards of an earlier run
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Shards of one corpus, to be written.
+    """The shards of a corpus, to be written.
 
-    ends [shards]: the row behind the last of each. source: a digest of what is packed, by which an earlier run is known.
+    ends [shards]: one past the last row of each. source: a digest of what is packed, which identifies an earlier run.
     """
 
     output: str  # folder, or address in a store
@@ -56,9 +56,9 @@ class Packing:
     source: str
 
     def run(self, records: Records, total_bytes: int | None = None) -> Packed:
-        """Write what is not there yet. Raises PackError, OSError; what is finished stays for the next run.
+        """Write the shards that do not exist yet. Raises PackError, OSError; finished shards are kept for the next run.
 
-        Another process of this machine that packs the same is waited for.
+        A process of this machine that packs the same corpus is waited for.
         """
         object_store.check_address(self.output)
         if object_store.is_remote(self.output) and not self.output.partition("://")[2].strip("/"):
@@ -67,32 +67,32 @@ class Packing:
             return packed
         work = self._work_folder()
         with exclusive(work / f"{self.name}.jsonl"):
-            packed = self._packed() or self._write(records, total_bytes, work)  # by whoever was waited for
+            packed = self._packed() or self._write(records, total_bytes, work)  # packed by the process before
         if object_store.is_remote(self.output):
-            with contextlib.suppress(OSError):  # something of another packing lies there, or the cache has shards
+            with contextlib.suppress(OSError):  # another packing uses them, or the cache has shards
                 for folder in (work, work.parent, work.parent.parent):
                     folder.rmdir()
         return packed
 
     def _packed(self) -> Packed | None:
-        """Return what is there, None unless it is all. Raises PackError where something else has the name."""
+        """Return the corpus if it is packed completely, else None. Raises PackError if another one has its name."""
         if not self._is_packed(self._manifest):
             return None
         entries = json.loads(self._read(self._index))["shards"].values()
         return Packed(self._manifest, self.ends[-1], sum(e["bytes"] for e in entries), len(entries), len(entries))
 
     def _write(self, records: Records, total_bytes: int | None, work: Path) -> Packed:
-        """Write the shards that are not there, and of their notes the manifest."""
+        """Write the missing shards, then index and manifest."""
         for path in (*work.glob(f".{self.name}-*.tmp"), *work.glob(f"..{self.name}-*.tmp")):
-            path.unlink()  # of a run that was killed: the lock keeps others out
+            path.unlink()  # left by a run that was killed; other runs are kept out by the lock
         self._check_space(work, total_bytes)
         notes = [work / f".{self._shard(number)}.packed" for number in range(len(self.ends))]
-        done = [self._is_done(note, self._shard(number)) for number, note in enumerate(notes)]
+        finished = [self._is_finished(note, self._shard(number)) for number, note in enumerate(notes)]
         bar = tqdm(total=total_bytes, desc=f"pack {self.name}", unit="B", unit_scale=True, delay=2.0)
-        with bar, ThreadPoolExecutor(1, "finish") as behind:  # a shard is verified while the next one is written
+        with bar, ThreadPoolExecutor(1, "finish") as thread:  # a shard is verified while the next one is written
             finishing: Future | None = None
             for number, note in enumerate(notes):
-                if done[number]:
+                if finished[number]:
                     continue
                 first = self.ends[number - 1] if number else 0
                 with contextlib.ExitStack() as stack:
@@ -104,11 +104,11 @@ class Packing:
                         bar.update(len(audio))
                     if finishing is not None:
                         finishing.result()
-                    finishing = behind.submit(self._finish, stack.pop_all(), writer, lines, note)
+                    finishing = thread.submit(self._finish, stack.pop_all(), writer, lines, note)
             if finishing is not None:
                 finishing.result()
         infos = self._write_manifest(notes, work)
-        return Packed(self._manifest, self.ends[-1], sum(i.bytes for i in infos), len(infos), sum(done))
+        return Packed(self._manifest, self.ends[-1], sum(i.bytes for i in infos), len(infos), sum(finished))
 
     @property
     def _manifest(self) -> str:
@@ -122,14 +122,14 @@ class Packing:
         return shard_name(self.name, number, len(self.ends))
 
     def _work_folder(self) -> Path:
-        """Return a folder of this machine: the output, or for a store one that the same command finds again."""
+        """Return the local folder to write to: the output, or for a store, one that depends only on its address."""
         if not object_store.is_remote(self.output):
             return Path(self.output)
-        place = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
-        return ShardCache.of_environment().folder / "packing" / place
+        key = hashlib.sha256(object_store.join(self.output, self.name).encode()).hexdigest()[:16]
+        return ShardCache.from_environment().folder / "packing" / key
 
     def _is_packed(self, manifest: str) -> bool:
-        """Tell whether all is there already. Raises PackError where something else has the name."""
+        """Tell whether manifest, index and all shards exist. Raises PackError if another corpus has the name."""
         if not _exists(manifest) and not _exists(self._index):
             return False
         with contextlib.suppress(ValueError, KeyError, OSError):
@@ -138,10 +138,10 @@ class Packing:
                 sizes = {name: entry["bytes"] for name, entry in index["shards"].items()}
                 return all(_size(object_store.join(self.output, name)) == size for name, size in sizes.items())
         if not _exists(manifest):
-            return False  # the index of a run that was stopped at its very end
+            return False  # a run that was stopped before it wrote the manifest
         raise PackError(
-            f"{manifest} is there already, and not packed from the same audio in the same way; remove it and its shards, or "
-            "choose another --output or --name"
+            f"{manifest} exists already, packed from other audio or with other options; remove it and its shards, or choose "
+            "another --output or --name"
         )
 
     @staticmethod
@@ -149,26 +149,25 @@ class Packing:
         return object_store.read(path) if object_store.is_remote(path) else Path(path).read_bytes()
 
     def _check_space(self, work: Path, total_bytes: int | None) -> None:
-        """Refuse what would fill the disk, before hours of work; a store needs room for two shards here."""
+        """Raise PackError before the work if the disk has too little room; for a store, two shards need room here."""
         needed = (total_bytes or 0) * (2 / len(self.ends) if object_store.is_remote(self.output) else 1)
-        have = sum(path.stat().st_size for path in work.glob(f"{self.name}-*") if path.is_file())
+        existing = sum(path.stat().st_size for path in work.glob(f"{self.name}-*") if path.is_file())
         free = shutil.disk_usage(work).free
-        if needed > free + have:
+        if needed > free + existing:
             raise PackError(
                 f"{work} has {free / 1e9:.2f} GB free, the shards need {needed / 1e9:.2f} GB; free some space"
             )
 
-    def _is_done(self, note: Path, shard: str) -> bool:
-        """Tell whether an earlier run of the same packing has finished a shard."""
+    def _is_finished(self, note: Path, shard: str) -> bool:
+        """Tell whether an earlier run has finished a shard."""
         try:
             info, source, _ = _read_note(note)
         except (OSError, ValueError, KeyError):
             return False
-        place = object_store.join(self.output, shard)
-        return source == self.source and _size(place) == info.bytes
+        return source == self.source and _size(object_store.join(self.output, shard)) == info.bytes
 
     def _finish(self, stack: contextlib.ExitStack, writer: ShardWriter, lines: list[Mapping], note: Path) -> None:
-        """Verify and name a shard, upload it where it belongs, and note that it is done."""
+        """Verify and rename a shard, upload it if the output is a store, and write its note."""
         with stack:
             info, ranges = writer.finish()
         if object_store.is_remote(self.output):
@@ -185,7 +184,7 @@ class Packing:
         manifests.write(note, [{"source": self.source, **info._asdict()}, *described])
 
     def _write_manifest(self, notes: Sequence[Path], work: Path) -> list[ShardInfo]:
-        """Join the notes to the index and the manifest, which comes last."""
+        """Write the index and then the manifest from the notes."""
         infos = {self._shard(number): _read_note(note)[0] for number, note in enumerate(notes)}
         index, manifest = work / f"{self.name}.shards.json", work / f"{self.name}.jsonl"
         entries = {name: info._asdict() for name, info in infos.items()}
@@ -201,15 +200,15 @@ class Packing:
 
 
 def equal_ends(sizes: np.ndarray, shards: int) -> list[int]:
-    """Cut rows of these sizes [N] into runs of about the same bytes, none empty; return the row behind each's last."""
+    """Divide rows of these sizes [N] into shards of about equal size, none empty; return one past the last row of each."""
     total, number = np.cumsum(sizes), np.arange(1, shards + 1)
     ends = np.searchsorted(total * shards, total[-1] * number) + 1
-    ends = np.maximum.accumulate(np.maximum(ends - number, 0)) + number  # each has a row
-    return np.minimum(ends, len(sizes) - shards + number).tolist()  # and leaves one for each of those behind it
+    ends = np.maximum.accumulate(np.maximum(ends - number, 0)) + number  # at least one row each
+    return np.minimum(ends, len(sizes) - shards + number).tolist()  # and one left for each later shard
 
 
 def _read_note(note: Path) -> tuple[ShardInfo, str, Iterator[dict]]:
-    """Return a finished shard's index entry, what it was packed from, and its lines. Raises OSError, ValueError, KeyError."""
+    """Return index entry, source and manifest lines of a finished shard. Raises OSError, ValueError, KeyError."""
 
     def lines() -> Iterator[dict]:
         with open(note, "rb") as file:

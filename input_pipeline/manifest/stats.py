@@ -25,19 +25,19 @@ from input_pipeline.cores import usable_cores
 from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.shards import source as shard_source
 
-CHUNK = 25  # clips that are summed at a time; fixed, so that the result does not depend on the number of workers
-FEW = 300  # clips; for these, threads are sooner ready than processes
+CHUNK = 25  # clips summed in one step; fixed, so that the result does not depend on the number of workers
+FEW = 300  # clips, for which threads are faster than starting processes
 MAX_BAD_SHARE = 0.05
 MAX_NAMED = 5
-# Above the old limit of upsampled material nothing but rounding noise varies. Divided by its std (2e-4 for telephone
-# speech at 16 kHz), the sound of better material would come out ten thousand times too large.
+# Above the original bandwidth of upsampled clips, only rounding noise varies. Divided by its standard deviation (2e-4 for
+# telephone speech at 16 kHz), audio of full bandwidth would be amplified ten thousand times.
 STD_FLOOR = 0.05
 
 logger = logging.getLogger("input_pipeline")
 
 
 class StatsError(ValueError):
-    """Statistics that cannot be made; the message says why."""
+    """Statistics that cannot be computed; the message says why."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Moments:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: "Moments") -> None:
-        """Join the moments of other clips, without loss of accuracy (Chan, Golub and LeVeque 1979)."""
+        """Add the moments of other clips, without loss of accuracy (Chan, Golub and LeVeque 1979)."""
         self.problems += other.problems
         if not other.frames:
             return
@@ -79,23 +79,23 @@ def compute(
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
     if len(clips) > num_samples:
         clips = clips.take(np.sort(np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)))
-    with shard_source.filling(clips):
+    with shard_source.prefetch(clips):
         total = _measure_all(list(clips), settings, workers or usable_cores())
     _report(total.problems, len(clips), max_bad_share)
     std = np.sqrt(total.squares / total.frames)
     if (std < STD_FLOOR).any():
-        logger.warning("%d of %d features hardly vary in these %d clips", (std < STD_FLOOR).sum(), len(std), len(clips))
+        logger.warning("%d of %d features hardly vary over %d clips", (std < STD_FLOOR).sum(), len(std), len(clips))
     return FeatureStats(total.mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32))
 
 
 def _measure_all(clips: list[str], settings: FeatureSettings, workers: int) -> Moments:
     chunks = [(clips[start : start + CHUNK], settings) for start in range(0, len(clips), CHUNK)]
     bar = tqdm(total=len(clips), desc="feature statistics", unit=" clips", delay=2.0, leave=False)
-    total = _nothing(settings)
+    total = _no_frames(settings)
     pool: concurrent.futures.Executor
     if workers == 1 or len(clips) <= FEW:
         pool = concurrent.futures.ThreadPoolExecutor(workers)
-    else:  # started afresh, not forked: whoever calls may have threads, JAX's for instance
+    else:  # spawned, not forked: the caller may have threads, such as JAX's
         context = multiprocessing.get_context("spawn")
         pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context)
     try:
@@ -110,21 +110,21 @@ def _measure_all(clips: list[str], settings: FeatureSettings, workers: int) -> M
     return total
 
 
-def _nothing(settings: FeatureSettings) -> Moments:
+def _no_frames(settings: FeatureSettings) -> Moments:
     return Moments(0, np.zeros(feature_size(settings)), np.zeros(feature_size(settings)))
 
 
 def _measure(chunk: tuple[list[str], FeatureSettings]) -> Moments:
-    """Sum up one chunk of clips; runs in a worker."""
+    """Return the moments of a chunk of clips; runs in a worker."""
     clips, settings = chunk
-    total = _nothing(settings)
+    total = _no_frames(settings)
     for path in clips:
         try:
             features = extract(audio.read(path, settings.sample_rate_hz)[0], settings)
         except FeatureError as error:
             total.problems.append(f"{path}: {error}")
             continue
-        except audio.AudioError as error:  # names the file itself
+        except audio.AudioError as error:  # its message names the file
             total.problems.append(str(error))
             continue
         mean = features.mean(axis=0, dtype=np.float64)
@@ -139,7 +139,9 @@ def _report(problems: Sequence[str], clips: int, max_bad_share: float) -> None:
     named = "\n".join(f"  {problem}" for problem in problems[:MAX_NAMED])
     message = f"{len(problems)} of {clips} clips cannot be used for feature statistics:\n{named}"
     if len(problems) > max_bad_share * clips:
-        raise StatsError(f"{message}\nMend the manifest: python -m input_pipeline.manifest check FILE")
+        raise StatsError(
+            f"{message}\nCorrect the manifest: python -m input_pipeline.manifest check FILE --output=CLEANED"
+        )
     logger.warning("%s", message)
 
 
@@ -153,9 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m input_pipeline.stats", description=__doc__)
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST")
     parser.add_argument("--output", required=True, help=".npz to write")
-    parser.add_argument("--num_samples", type=int, default=2000, help="clips, drawn at random (default 2000)")
+    parser.add_argument("--num_samples", type=int, default=2000, help="clips drawn at random (default 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 (default): one a core")
+    parser.add_argument("--workers", type=int, default=0, help="processes (default 0: one per core)")
     for setting in dataclasses.fields(FeatureSettings):
         kind = _boolean if setting.type is bool else type(setting.default)
         parser.add_argument(f"--{setting.name}", type=kind, default=setting.default, help=f"default {setting.default}")
@@ -163,18 +165,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 written, 1 it cannot be made, 2 wrong usage."""
+    """Run the command line and return its exit code: 0 for success, 1 for failure, 2 for wrong usage."""
     parser = _parser()
     args = parser.parse_args(argv)
     try:
         folder = Path(args.output).absolute().parent
-        if not os.access(folder, os.W_OK):  # told now rather than after the work
-            raise StatsError(f"--output={args.output}: {folder} is no folder that can be written to; make it first")
+        if not os.access(folder, os.W_OK):  # reported now rather than after the work
+            raise StatsError(f"--output={args.output}: {folder} is not a folder that can be written; create it first")
         settings = FeatureSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(FeatureSettings)})
         corpora = [manifest.read(path, need_text=False) for path in args.manifests]
         for warning in filter(None, (describe_upsampling(corpus, settings.sample_rate_hz) for corpus in corpora)):
             logger.warning("%s", warning)
-        clips = Strings.joined([corpus.audio for corpus in corpora])
+        clips = Strings.concatenate([corpus.audio for corpus in corpora])
         stats = compute(clips, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
         stats.save(args.output)
     except (ValueError, OSError) as error:

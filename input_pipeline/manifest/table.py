@@ -1,6 +1,6 @@
-"""Manifests: one utterance a line, as a JSON object with `audio_filepath`, `duration` (seconds) and `text`.
+"""Manifests: an utterance per line, as a JSON object with `audio_filepath`, `duration` (seconds) and `text`.
 
-`python -m input_pipeline.manifest check FILE` reads every clip and reports what is wrong (input_pipeline/manifest/doctor.py).
+`python -m input_pipeline.manifest check FILE` reads every clip and reports problems (input_pipeline/manifest/doctor.py).
 """
 
 import hashlib
@@ -21,55 +21,55 @@ from input_pipeline.storage import object_store, whole_file
 
 KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
-LONGEST_S = 1e9  # no recording lasts thirty years: such a number is broken
-QUOTED_AT_MOST = 80  # characters of a broken line or value in a message
+LONGEST_S = 1e9  # thirty years: a longer duration is an error
+MAX_QUOTED = 80  # characters of an invalid line or value in a message
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message names file, line and mend."""
+    """A manifest that cannot be used; the message names file and line and says what to do."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Utterances of one or several manifest files, as columns: a million utterances stay small.
+    """The utterances of one or several manifest files as columns, which keeps a million utterances small.
 
-    Row `i` comes from line `line[i]` (from 1) of file `sources[source[i]]`.
+    Row `i` is line `line[i]` (from 1) of file `sources[source[i]]`.
     """
 
-    sources: tuple[str, ...]  # manifest files, as they were named
-    audio: Strings  # paths, relative ones joined to the manifest's folder; '' where absent
-    duration: np.ndarray  # [N] float64, seconds; nan where absent
-    text: Strings  # '' where absent
+    sources: tuple[str, ...]  # manifest files, as given
+    audio: Strings  # paths, relative ones joined to the manifest's folder; '' if absent
+    duration: np.ndarray  # [N] float64, seconds; nan if absent
+    text: Strings  # '' if absent
     source: np.ndarray  # [N] int32
     line: np.ndarray  # [N] int32
     extra: Objects  # the other keys
-    weights: tuple[float, ...]  # by source: how often its utterances come in an epoch
+    weights: tuple[float, ...]  # by source: how often its utterances are used in an epoch
 
     def __len__(self) -> int:
         return len(self.audio)
 
     def where(self, row: int) -> str:
-        """Name a row for a message: `train.jsonl:17 (audio/fash/an251.flac)`."""
-        place = f"{self.sources[self.source[row]]}:{self.line[row]}"
-        return f"{place} ({self.name(row)})" if self.audio[row] else place
+        """Describe a row for a message: `train.jsonl:17 (audio/fash/an251.flac)`."""
+        line = f"{self.sources[self.source[row]]}:{self.line[row]}"
+        return f"{line} ({self.name(row)})" if self.audio[row] else line
 
     def name(self, row: int) -> str:
-        """Return the path of a row's clip as it was written, before the manifest was packed into shards."""
+        """Return the path of a row's clip as written in the manifest, or in the one that was packed into shards."""
         packed = parse_reference(self.audio[row])
         original = self.extra[row].get(ORIGINAL_KEY) if packed else None
         return str(original or self.path_as_written(row))
 
     def path_as_written(self, row: int) -> str:
-        """Return the audio path relative to the manifest's folder where it lies inside, else as it is."""
+        """Return a row's audio path, relative to the manifest's folder if it is inside."""
         return _relative(self.audio[row], _prefixes(self.sources[self.source[row]]))
 
     def speaker(self, row: int) -> str:
-        """Return the speaker of a row, '' where the manifest names none."""
+        """Return the speaker of a row, '' if the manifest names none."""
         value = self.extra[row].get("speaker")
         return "" if value is None else str(value)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Manifest":
-        """Keep these rows, in this order."""
+        """Return these rows, in this order."""
         rows = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -83,19 +83,19 @@ class Manifest:
 
     @property
     def duration_unit_s(self) -> float:
-        """Rounding unit of the durations: 0.1, 0.01 or 0.001 s; the coarsest of the sources.
+        """Return the rounding unit of the durations: 0.1, 0.01 or 0.001 s; the coarsest of the sources.
 
-        A duration may be wrong by as much, so whoever plans with durations leaves this slack.
+        A true duration may be longer by half a unit, for which a plan must allow.
         """
         units = [rounding_unit_s(self.duration[self.source == index]) for index in range(len(self.sources))]
         return max(units, default=FINEST_UNIT_S)
 
     def digest(self) -> str:
-        """Return the SHA-256 of paths, durations and texts; the same wherever the corpus is stored, packed or not."""
+        """Return the SHA-256 of paths, durations and texts; it does not depend on where the corpus is, or whether it is packed."""
         digest = hashlib.sha256()
         prefixes = [_prefixes(source) for source in self.sources]
         paths = (_relative(path, prefixes[source]) for path, source in zip(self.audio, self.source, strict=True))
-        packed = self.audio.holds(SUFFIX + "#")
+        packed = self.audio.contains(SUFFIX + "#")
         for piece in json_list_chunks(map(self.name, range(len(self))) if packed else paths):
             digest.update(piece)
         digest.update(np.ascontiguousarray(self.duration, dtype="<f8").tobytes())
@@ -105,12 +105,12 @@ class Manifest:
 
 
 def absolute_path(path: str) -> str:
-    """Make a path absolute; an object's address is."""
+    """Return an absolute path; leave an object's address unchanged."""
     return path if object_store.is_remote(path) else os.path.abspath(path)
 
 
 def _prefixes(source: str) -> list[str]:
-    """Return how paths inside a manifest's folder may start."""
+    """Return the possible starts of paths inside a manifest's folder."""
     folder = os.path.dirname(source)
     return [os.path.join(start, "") for start in (folder, os.path.abspath(folder)) if start]
 
@@ -120,7 +120,7 @@ def _relative(path: str, prefixes: Sequence[str]) -> str:
 
 
 def rounding_unit_s(duration: np.ndarray, share: float = 1.0) -> float:
-    """Find the coarsest of 0.1, 0.01 and 0.001 s of which all durations [N], or this share of them, are multiples."""
+    """Return the coarsest of 0.1, 0.01 and 0.001 s of which all durations [N], or at least this share, are multiples."""
     known = duration[np.isfinite(duration)]
     for per_second, unit in ((10, 0.1), (100, 0.01)):
         scaled = known * per_second
@@ -132,11 +132,10 @@ def rounding_unit_s(duration: np.ndarray, share: float = 1.0) -> float:
 def read(
     path: str | os.PathLike, *, need_text: bool = True, need_audio: bool = True, bad_lines: list[str] | None = None
 ) -> Manifest:
-    """Read one manifest file; without `need_text` or `need_audio` (path and duration) these keys may be absent.
+    """Read a manifest file; unless `need_text` and `need_audio` (path and duration) are set, these keys may be absent.
 
-    Whether the audio files exist is not looked at here: the doctor does, and the pipeline names those it cannot read.
-    Raises ManifestError for a file or a line that cannot be used; with a list of `bad_lines`, the lines are left out
-    and what is wrong with them is appended to it.
+    The audio files are not looked at. Raises ManifestError for a file or a line that cannot be used; if `bad_lines` is
+    given, such lines are skipped, and their errors appended to it.
     """
     name = os.fspath(path)
     folder = os.path.dirname(name)
@@ -160,7 +159,7 @@ def read(
         line_numbers.append(number)
         extra.append({key: value for key, value in record.items() if key not in KEYS})
     if not audio and not bad_lines:
-        raise ManifestError(f"{name} is empty; put one JSON object a line, with the keys {', '.join(KEYS)}")
+        raise ManifestError(f"{name} is empty; write one JSON object per line, with the keys {', '.join(KEYS)}")
     return Manifest(
         sources=(name,),
         audio=audio,
@@ -174,9 +173,9 @@ def read(
 
 
 def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of each line that is not blank."""
+    """Yield number and content of the lines that are not blank."""
     for number, raw in enumerate(lines, start=1):
-        # Editors on Windows start a file with a byte order mark; json.loads refuses it.
+        # Editors on Windows start a file with a byte order mark, which json.loads rejects.
         raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
         if raw:
             yield number, raw
@@ -198,7 +197,7 @@ def _raw_lines(name: str) -> Iterator[bytes]:
 
 
 def records(path: str | os.PathLike) -> Iterator[dict]:
-    """Yield the lines of a manifest as they are, row by row. Raises ManifestError."""
+    """Yield the records of a manifest, unchanged. Raises ManifestError."""
     for number, raw in _numbered(_raw_lines(os.fspath(path))):
         yield _parse_line(raw, f"{os.fspath(path)}:{number}")
 
@@ -209,9 +208,11 @@ def _parse_line(raw: bytes, where: str) -> dict:
     except UnicodeDecodeError as error:
         raise ManifestError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ManifestError(f"{where}: not JSON ({error}): {_quote(raw.decode())}; mend or remove the line") from error
+        raise ManifestError(
+            f"{where}: not JSON ({error}): {_quote(raw.decode())}; correct or remove the line"
+        ) from error
     if not isinstance(record, dict):
-        raise ManifestError(f"{where}: a {type(record).__name__} where one JSON object a line is expected; rewrite it")
+        raise ManifestError(f"{where}: a {type(record).__name__} instead of a JSON object; correct or remove the line")
     return record
 
 
@@ -250,34 +251,34 @@ def _bad_key(record: Mapping, where: str, key: str, expected: str) -> ManifestEr
 
 def _quote(value: object) -> str:
     quoted = repr(value)
-    return quoted if len(quoted) <= QUOTED_AT_MOST else quoted[: QUOTED_AT_MOST - 3] + "..."
+    return quoted if len(quoted) <= MAX_QUOTED else quoted[: MAX_QUOTED - 3] + "..."
 
 
 def read_many(spec: str, *, need_text: bool = True, need_audio: bool = True) -> Manifest:
-    """Read one manifest, or several comma-separated ones, each with an optional weight: `a.jsonl,b.jsonl:0.5`."""
+    """Read comma-separated manifests, each with an optional weight: `a.jsonl,b.jsonl:0.5`. Raises ManifestError."""
     named: dict[str, float] = {}
     for part in spec.split(","):
         path, weight = parse_weight(part.strip())
         if not path:
-            raise ManifestError(f"a manifest's name is empty in {spec!r}; write path or path:weight, comma-separated")
+            raise ManifestError(f"{spec!r} has an empty path; write path or path:weight, separated by commas")
         if path in named:
             raise ManifestError(f"{path} is named twice in {spec!r}; name it once, with a weight: {path}:2")
         named[path] = weight
     parts = [read(path, need_text=need_text, need_audio=need_audio) for path in named]
     return Manifest(
         sources=tuple(named),
-        audio=Strings.joined([part.audio for part in parts]),
+        audio=Strings.concatenate([part.audio for part in parts]),
         duration=np.concatenate([part.duration for part in parts]),
-        text=Strings.joined([part.text for part in parts]),
+        text=Strings.concatenate([part.text for part in parts]),
         source=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
         line=np.concatenate([part.line for part in parts]),
-        extra=Objects.joined([part.extra for part in parts]),
+        extra=Objects.concatenate([part.extra for part in parts]),
         weights=tuple(named.values()),
     )
 
 
 def parse_weight(part: str) -> tuple[str, float]:
-    """Split `path:2` into path and weight; a colon without a number after it belongs to the path."""
+    """Split `path:2` into path and weight; a colon that no number follows is part of the path. Raises ManifestError."""
     path, colon, suffix = part.rpartition(":")
     try:
         weight = float(suffix) if colon else math.nan
@@ -286,12 +287,12 @@ def parse_weight(part: str) -> tuple[str, float]:
     if not colon:
         return part, 1.0
     if not 0 < weight < math.inf:
-        raise ManifestError(f"the weight {suffix} of {path} must be a positive number; leave it away for 1")
+        raise ManifestError(f"the weight {suffix} of {path} must be a positive number; leave it out for 1")
     return path, weight
 
 
 def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
-    """Write JSON lines, all of them or none, into a folder that is made. Raises OSError naming the file."""
+    """Write records as JSON lines, all or none of them; the folder is created if necessary. Raises OSError."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file.open_binary(target) as file:
@@ -299,7 +300,7 @@ def write(path: str | os.PathLike, records: Iterable[Mapping]) -> None:
 
 
 def _line(record: Mapping) -> bytes:
-    """Write a record as UTF-8; what UTF-8 cannot hold, half a surrogate pair, comes back as the escape that it was."""
+    """Encode a record as UTF-8; if it contains a single surrogate, which UTF-8 cannot encode, with escapes."""
     try:
         return json.dumps(record, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:
@@ -307,12 +308,12 @@ def _line(record: Mapping) -> bytes:
 
 
 def filter_duration(manifest: Manifest, min_s: float = 0.0, max_s: float = math.inf) -> tuple[Manifest, str]:
-    """Keep utterances of min_s to max_s seconds, both included; also say how many went and why ('' for none).
+    """Keep utterances of min_s to max_s seconds, both included; also return a sentence on those dropped ('' for none).
 
-    Raises ManifestError where none would be left.
+    Raises ManifestError if none is left.
     """
     if not 0 <= min_s <= max_s:
-        raise ManifestError(f"durations from {min_s} to {max_s} s: the limits must be 0 <= shortest <= longest")
+        raise ManifestError(f"durations from {min_s} to {max_s} s: the limits must satisfy 0 <= shortest <= longest")
     too_short = manifest.duration < min_s
     too_long = manifest.duration > max_s
     dropped = too_short | too_long

@@ -12,11 +12,11 @@ from input_pipeline import manifest
 from input_pipeline.text import LANGUAGES, Vocabulary, VocabularyError, normalise
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
 
-RARE_SCRIPT = 0.05  # share of the main script's letters below which another script looks like a slip
+RARE_SCRIPT = 0.05  # share of the main script's letters below which another script is suspicious
 
 
 def suspicious(counts: collections.Counter) -> list[str]:
-    """Say which characters seldom belong: control characters, letters of a rare second script, those seen once."""
+    """Describe characters that are often mistakes: control characters, letters of a rare script, those seen only once."""
     scripts: collections.Counter = collections.Counter()
     for character, count in counts.items():
         if character.isalpha():
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST")
     parser.add_argument("--output", required=True, help="vocabulary file to write")
-    parser.add_argument("--language", default="en", choices=LANGUAGES, help="normalisation of transcripts (default en)")
-    parser.add_argument("--count_threshold", type=int, default=0, help="least occurrences of a symbol (default 0)")
+    parser.add_argument("--language", default="en", choices=LANGUAGES, help="whose normalisation to apply (default en)")
+    parser.add_argument("--count_threshold", type=int, default=0, help="fewest occurrences of a symbol (default 0)")
     args = parser.parse_args(argv)
     try:
         texts = [text for path in args.manifests for text in manifest.read(path, need_audio=False).text]

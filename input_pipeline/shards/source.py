@@ -1,7 +1,7 @@
-"""Read clips that are not files: records of shards, here or in an object store, and single objects of a store.
+"""Read clips that are not files: records of shards, local or in an object store, and single objects of a store.
 
-A record of a remote shard comes from the shard's copy in the cache where there is one, else as a range of bytes from
-the store. `resolve_all` gets what a batch needs at once; `filling` brings whole shards here meanwhile.
+A record of a remote shard is read from the local copy of the shard if the cache has one, else from the store as a range
+of bytes. `resolve_all` reads what a batch needs; `prefetch` meanwhile downloads whole shards into the cache.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ from contextlib import AbstractContextManager
 
 from input_pipeline.columns import Strings
 from input_pipeline.shards import cache as shard_cache
-from input_pipeline.shards.cache import Filling, ShardCache
+from input_pipeline.shards.cache import Prefetcher, ShardCache
 from input_pipeline.shards.format import (
     OpenShards,
     Reference,
     ShardError,
     ShardInfo,
     decode_record,
-    index_of,
+    index_path,
     parse_reference,
     read_index,
-    without_block_headers,
+    strip_block_headers,
 )
 from input_pipeline.storage import object_store
 
-REQUESTS = 32  # to a store at a time
+REQUESTS = 32  # to a store at the same time
 
 logger = logging.getLogger("input_pipeline")
 
@@ -44,19 +44,19 @@ class Clip(io.BytesIO):
 
 
 def resolve(path: str) -> str | Clip:
-    """Return the content of a record or an object, and the path of a file as it is. Raises ShardError, OSError."""
+    """Return the content of a record or an object; return the path of a file unchanged. Raises ShardError, OSError."""
     reference = parse_reference(path)
     if reference is None:
         return Clip(object_store.read(path), path) if object_store.is_remote(path) else path
     if not object_store.is_remote(path):
         record = _open_shards.get(reference.shard).read(reference.record)
     else:
-        record = _from_cache(reference) or _from_store(reference)
+        record = _read_cached(reference) or _read_remote(reference)
     return Clip(decode_record(record, path)[1], path)
 
 
 def resolve_all(paths: Iterable[str]) -> dict[str, str | Clip | Exception]:
-    """Resolve paths, those in a store many at a time; where that fails, the error stands in place of the content."""
+    """Resolve paths, those in a store many at a time; a path that cannot be resolved gets its exception as the value."""
 
     def attempt(path: str) -> str | Clip | Exception:
         try:
@@ -65,61 +65,68 @@ def resolve_all(paths: Iterable[str]) -> dict[str, str | Clip | Exception]:
             return error
 
     distinct = list(dict.fromkeys(paths))
-    run = _requests().map if any(map(object_store.is_remote, distinct)) else map
+    run = _request_threads().map if any(map(object_store.is_remote, distinct)) else map
     return dict(zip(distinct, run(attempt, distinct), strict=True))
 
 
-def filling(clips: Strings, rows: Iterable[int] | None = None) -> AbstractContextManager:
-    """Bring the shards that clips lie in into the cache, while the context lasts; of all clips, or in an order of rows.
+def prefetch(clips: Strings, rows: Iterable[int] | None = None) -> AbstractContextManager:
+    """Download the shards of these clips into the cache while the context lasts, in the order of `rows` (default: all).
 
-    The rows are looked at by the threads that fetch, as far as they get. Raises ValueError where the environment says
-    something impossible.
+    `rows` is consumed by the downloading threads as they proceed. Raises ValueError for an invalid environment variable.
     """
-    if not clips.holds("://") or not _cache().limit_bytes:
+    if not clips.contains("://") or not _cache().limit_bytes:
         return contextlib.nullcontext()
-    return Filling(_cache(), _shards_of(clips if rows is None else map(clips.__getitem__, rows)))
+    return Prefetcher(_cache(), _shards_of(clips if rows is None else map(clips.__getitem__, rows)))
+
+
+def reset() -> None:
+    """Close open shards; read indexes and environment variables again when they are next needed."""
+    global _open_shards
+    _open_shards = OpenShards()
+    _index.cache_clear()
+    _cache.cache_clear()
 
 
 def _shards_of(paths: Iterable[str]) -> Iterator[tuple[str, ShardInfo]]:
-    """Yield each remote shard where it is first needed, if its index knows it."""
+    """Yield each remote shard that has an index entry, in the order of first use."""
     seen = set()
     for path in paths:
         shard = path.rpartition("#")[0]
         if shard and shard not in seen and object_store.is_remote(shard):
             seen.add(shard)
-            info = _info(shard)
+            info = _shard_info(shard)
             if info is not None:
                 yield shard, info
 
 
-def _from_cache(reference: Reference) -> bytes | None:
-    """Return a record of a remote shard from its copy here; None where there is none, or it is damaged."""
-    info = _info(reference.shard)
+def _read_cached(reference: Reference) -> bytes | None:
+    """Return a record of a remote shard from its local copy; None if there is none or it is damaged."""
+    info = _shard_info(reference.shard)
     if info is None:
         return None
-    place = str(_cache().place(info))
+    path = str(_cache().path_of(info))
     try:
-        return _open_shards.get(place, shard_cache.hold).read(reference.record)
+        return _open_shards.get(path, shard_cache.pin).read(reference.record)
     except OSError:
         return None
     except ShardError as error:
-        logger.warning("%s; the copy is removed", error)
-        _open_shards.forget(place)
+        logger.warning("%s; the local copy is removed", error)
+        _open_shards.discard(path)
         with contextlib.suppress(OSError):
-            os.unlink(place)
+            os.unlink(path)
         return None
 
 
-def _from_store(reference: Reference) -> bytes:
+def _read_remote(reference: Reference) -> bytes:
     if not reference.size:
-        raise ShardError(f"{reference.shard}#{reference.record} names no bytes; pack the corpus anew")
+        raise ShardError(f"{reference.shard}#{reference.record} states no byte range; pack the corpus again")
     content = object_store.read(reference.shard, reference.begin, reference.size)
-    return without_block_headers(content, reference.begin)
+    return strip_block_headers(content, reference.begin)
 
 
-def _info(shard: str) -> ShardInfo | None:
-    path = index_of(shard)
-    with _reading_index:
+def _shard_info(shard: str) -> ShardInfo | None:
+    path = index_path(shard)
+    with _index_lock:
         index = _index(path) if path else {}
     return index.get(shard.rpartition("/")[2])
 
@@ -129,27 +136,19 @@ def _index(path: str) -> Mapping[str, ShardInfo]:
     try:
         return read_index(path)
     except (OSError, ValueError) as error:
-        logger.warning("%s; its shards are not kept on this machine, records are read one by one from the store", error)
+        logger.warning("%s; its shards are not cached, records are read from the store one by one", error)
         return {}
 
 
 @functools.cache
 def _cache() -> ShardCache:
-    return ShardCache.of_environment()
+    return ShardCache.from_environment()
 
 
 @functools.cache
-def _requests() -> ThreadPoolExecutor:
+def _request_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(REQUESTS, "store")
 
 
-def forget() -> None:
-    """Close what is open and read environment and indexes anew when they are needed next."""
-    global _open_shards
-    _open_shards = OpenShards()
-    _index.cache_clear()
-    _cache.cache_clear()
-
-
 _open_shards = OpenShards()
-_reading_index = threading.Lock()
+_index_lock = threading.Lock()

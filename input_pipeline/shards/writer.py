@@ -1,8 +1,8 @@
-"""Write shards: records one after the other, and where each of them lies in the file.
+"""Write shards, and find the byte range of each record, by which it can be read from an object store.
 
-ArrayRecord tells no byte ranges, which whoever reads single records from an object store needs. They are found in the
-finished file (Riegeli's format: blocks of 64 KiB, each with a header of 24 bytes; between these a chain of chunks, each
-with a header of 40 bytes; one record a chunk, not compressed), and each record is read back through its range.
+ArrayRecord does not report byte ranges. They are found in the finished file, whose format is Riegeli's: blocks of 64 KiB,
+each with a header of 24 bytes, and in what remains a chain of chunks, each with a header of 40 bytes and, as written
+here, one uncompressed record. Each record is then read back through its range.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from input_pipeline.shards.format import (
     BLOCK,
@@ -20,36 +21,39 @@ from input_pipeline.shards.format import (
     array_record,
     check_record,
     encode_record,
-    without_block_headers,
+    strip_block_headers,
 )
 from input_pipeline.storage import whole_file
 
-CHUNK_HEADER = 40  # its bytes 8 to 15 are the size of the data behind it, byte 24 the kind
-HASHED_AT_ONCE = 1 << 20
-_ROOM = BLOCK - BLOCK_HEADER
+CHUNK_HEADER = 40  # bytes 8 to 15 are the size of the data behind it, byte 24 is the kind of chunk
+HASH_BLOCK = 1 << 20  # bytes hashed at a time
+_BLOCK_DATA = BLOCK - BLOCK_HEADER
 
 
 class ShardWriter:
-    """Writes one shard beside its name, which it gets in `finish`; leaving the context without that removes it."""
+    """Write one shard, under a temporary name until `finish`; leaving the context without that removes it.
+
+    Raises OSError.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.sizes: list[int] = []  # of the records
-        self._unfinished = path.with_name(f".{path.name}.tmp")
-        self._unfinished.touch()  # the writer below does not say that it cannot
-        self._writer = array_record().ArrayRecordWriter(str(self._unfinished), "group_size:1,uncompressed")
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary.touch()  # the library's writer does not report that it cannot
+        self._writer = array_record().ArrayRecordWriter(str(self._temporary), "group_size:1,uncompressed")
 
     def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, *_) -> None:
         if self._writer.is_open():
-            with contextlib.suppress(RuntimeError):  # what is told is why the record before could not be written
+            with contextlib.suppress(RuntimeError):  # the error of the record before is the one to report
                 self._writer.close()
-        self._unfinished.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
     def write(self, metadata: Mapping, audio: bytes) -> None:
-        """Add a record. Raises OSError."""
+        """Append a record. Raises OSError."""
         record = encode_record(metadata, audio)
         try:
             self._writer.write(record)
@@ -58,22 +62,22 @@ class ShardWriter:
         self.sizes.append(len(record))
 
     def finish(self) -> tuple[ShardInfo, list[tuple[int, int]]]:
-        """Close, read back and name the shard; return what its index says, and begin and bytes of each record's range.
+        """Complete, verify and rename the shard; return its index entry, and offset and size of each record's bytes.
 
-        Raises OSError, ShardError where it does not read as it was written.
+        Raises OSError, and ShardError where a record does not read back as it was written.
         """
         try:
             self._writer.close()
         except RuntimeError as error:
             raise _as_os_error(error, self.path) from error
-        ranges = list(_find_records(self._unfinished, self.sizes))
-        info = ShardInfo(self._unfinished.stat().st_size, _read_back(self._unfinished, ranges), len(self.sizes))
-        whole_file.commit(self._unfinished, self.path)
+        ranges = list(_find_records(self._temporary, self.sizes))
+        info = ShardInfo(self._temporary.stat().st_size, _read_back(self._temporary, ranges), len(self.sizes))
+        whole_file.commit(self._temporary, self.path)
         return info, ranges
 
 
 def _as_os_error(error: RuntimeError, path: Path) -> OSError:
-    """Make the writer's errors, which are text, those of the system again."""
+    """Turn an error of the library's writer, which is text, into the system's error that caused it."""
     text = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES):
         if os.strerror(number) in text:
@@ -82,43 +86,43 @@ def _as_os_error(error: RuntimeError, path: Path) -> OSError:
 
 
 def _find_records(path: Path, sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield the bytes of each record, from where and how many, block headers within included."""
-    place = 0  # in the file without its block headers
+    """Yield offset and size of each record's bytes in the file, including the block headers among them."""
+    position = 0  # in the file without its block headers
     with open(path, "rb") as file:
         for size in sizes:
             kind = b""
             while kind != b"r":  # other chunks: signature, metadata, padding
-                header = _read(file, place, CHUNK_HEADER)
+                header = _read(file, position, CHUNK_HEADER)
                 kind = header[24:25]
-                end = place + CHUNK_HEADER + int.from_bytes(header[8:16], "little")
-                if not kind or (kind == b"r" and end - size < place + CHUNK_HEADER):
+                end = position + CHUNK_HEADER + int.from_bytes(header[8:16], "little")
+                if not kind or (kind == b"r" and end - size < position + CHUNK_HEADER):
                     raise ShardError(
-                        f"{path}: its chunks are not where they should be; this release of array_record differs"
+                        f"{path}: no chunk at the expected offset; this version of array_record writes another format"
                     )
-                place = end
-            begin = _in_file(end - size)  # the record is the last of its chunk
-            yield begin, _in_file(end - 1) + 1 - begin
+                position = end
+            begin = _file_offset(end - size)  # the record is at the end of its chunk
+            yield begin, _file_offset(end - 1) + 1 - begin
 
 
-def _in_file(place: int) -> int:
-    return place // _ROOM * BLOCK + BLOCK_HEADER + place % _ROOM
+def _file_offset(position: int) -> int:
+    return position // _BLOCK_DATA * BLOCK + BLOCK_HEADER + position % _BLOCK_DATA
 
 
-def _read(file, place: int, size: int) -> bytes:
-    begin = _in_file(place)
+def _read(file: BinaryIO, position: int, size: int) -> bytes:
+    begin = _file_offset(position)
     file.seek(begin)
-    return without_block_headers(file.read(size + BLOCK_HEADER), begin)[:size]
+    return strip_block_headers(file.read(size + BLOCK_HEADER), begin)[:size]
 
 
 def _read_back(path: Path, ranges: list[tuple[int, int]]) -> str:
-    """Check each record of a finished shard; return the SHA-256 of the file."""
+    """Verify each record of a finished shard; return the SHA-256 of the file. Raises ShardError."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for number, (begin, size) in enumerate(ranges):
-            between = begin - file.tell()
-            content = file.read(between + size)
+            gap = begin - file.tell()
+            content = file.read(gap + size)
             digest.update(content)
-            check_record(without_block_headers(content[between:], begin), f"{path}#{number}")
-        while content := file.read(HASHED_AT_ONCE):
+            check_record(strip_block_headers(content[gap:], begin), f"{path}#{number}")
+        while content := file.read(HASH_BLOCK):
             digest.update(content)
     return digest.hexdigest()

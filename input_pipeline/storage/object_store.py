@@ -1,7 +1,7 @@
-"""Objects in a store (s3://bucket/..., gs://bucket/...), through fsspec: read, in ranges too, download, upload.
+"""Objects in a store (s3://bucket/..., gs://bucket/...), through fsspec: read whole or in ranges, download, upload.
 
-S3 needs `pip install s3fs`, Google's store `pip install gcsfs`. Credentials are found where those look for them: the
-environment, their files, the machine's role; AWS_ENDPOINT_URL names another S3-compatible server.
+S3 needs `pip install s3fs`, Google's store `pip install gcsfs`. These find credentials in the environment, in their
+configuration files or in the machine's role; AWS_ENDPOINT_URL names another S3-compatible server.
 """
 
 import errno
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-PIECE_BYTES = 8 << 20  # of a download: so much at most is fetched again when the connection breaks
-ATTEMPTS = 3  # at a store that has never answered: perhaps its address is wrong
-PATIENT_ATTEMPTS = 8  # at one that has: over a minute, for a network that is down should not end a training
+PIECE_BYTES = 8 << 20  # of a download: at most this much is fetched again after a broken connection
+ATTEMPTS = 3  # at a store that has not answered yet: the address may be wrong
+PATIENT_ATTEMPTS = 8  # at one that has, over more than a minute: a short network failure should not end a training
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 16.0
 INSTALL = {
     "s3": "s3fs",
@@ -27,7 +27,7 @@ INSTALL = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
-NO_STORES = ("ftp", "sftp", "ssh", "smb")  # fsspec knows them, but makes nothing of an address alone
+UNSUPPORTED = ("ftp", "sftp", "ssh", "smb")  # fsspec has them, but needs more than an address
 Result = TypeVar("Result")
 
 logger = logging.getLogger("input_pipeline")
@@ -38,33 +38,33 @@ class ObjectStoreError(OSError):
 
 
 class Missing(ObjectStoreError):
-    """There is no such object or bucket."""
+    """The object or its bucket does not exist."""
 
 
 class Stopped(Exception):
-    """The caller asked to stop."""
+    """The caller asked a download to stop."""
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Tell an object's address from a path."""
+    """Tell whether a path is an object's address."""
     return "://" in os.fspath(path)
 
 
 def check_address(path: str) -> None:
-    """Refuse `s3:/bucket`, which would be a folder of this name here. Raises ObjectStoreError."""
+    """Raise ObjectStoreError for `s3:/bucket`, which would be a local folder of that name."""
     protocol, colon, rest = path.partition(":")
     if colon and protocol in INSTALL and not rest.startswith("//"):
         raise ObjectStoreError(f"{path} lacks a slash: write {protocol}://{rest.lstrip('/')}")
 
 
 def read(url: str, begin: int = 0, size: int | None = None) -> bytes:
-    """Return an object's content, or `size` bytes of it from `begin` on.
+    """Return an object's content, or `size` bytes of it starting at `begin`; a broken transfer is repeated.
 
-    A transfer that breaks is tried again. Raises ObjectStoreError, also where the object ends before.
+    Raises ObjectStoreError, also where the object has fewer bytes.
     """
     if size is None:
-        return _patiently(lambda: _store(url).cat_file(url), url)
-    content = _patiently(lambda: _store(url).cat_file(url, start=begin, end=begin + size), url)
+        return _retry(lambda: _file_system(url).cat_file(url), url)
+    content = _retry(lambda: _file_system(url).cat_file(url, start=begin, end=begin + size), url)
     if len(content) < size:
         raise ObjectStoreError(
             f"{url} ends early: {begin + len(content):,} bytes, where {begin + size:,} are needed; upload it again"
@@ -73,18 +73,18 @@ def read(url: str, begin: int = 0, size: int | None = None) -> bytes:
 
 
 def size_of(url: str) -> int:
-    """Return the bytes of an object. Raises ObjectStoreError, Missing where there is none."""
+    """Return the size of an object in bytes. Raises ObjectStoreError, Missing where there is no such object."""
 
     def ask() -> int:
-        store = _store(url)
-        store.invalidate_cache()  # else it answers from what it has listed before
-        return int(store.info(url)["size"])
+        file_system = _file_system(url)
+        file_system.invalidate_cache()  # else it may answer from an earlier listing
+        return int(file_system.info(url)["size"])
 
-    return _patiently(ask, url)
+    return _retry(ask, url)
 
 
 def exists(url: str) -> bool:
-    """Tell whether there is such an object. Raises ObjectStoreError where the store cannot be asked."""
+    """Tell whether an object exists. Raises ObjectStoreError where the store cannot be asked."""
     try:
         size_of(url)
     except Missing:
@@ -93,19 +93,19 @@ def exists(url: str) -> bool:
 
 
 def lines(url: str) -> Iterator[bytes]:
-    """Yield the lines of an object, without their ends. Raises ObjectStoreError."""
+    """Yield the lines of an object without their line ends. Raises ObjectStoreError."""
     size, rest = size_of(url), b""
     for begin in range(0, size, PIECE_BYTES):
-        *whole, rest = (rest + read(url, begin, min(PIECE_BYTES, size - begin))).split(b"\n")
-        yield from whole
+        *complete, rest = (rest + read(url, begin, min(PIECE_BYTES, size - begin))).split(b"\n")
+        yield from complete
     if rest:
         yield rest
 
 
 def download(url: str, part: Path, size: int, stop: threading.Event | None = None) -> None:
-    """Fetch an object of known size to a partial file, from where the file ends.
+    """Append to a partial file what it lacks of an object of known size.
 
-    What arrived stays for the next attempt. Raises ObjectStoreError, OSError of the local disk, Stopped.
+    What has arrived is kept for the next attempt. Raises ObjectStoreError; OSError of the local disk; Stopped.
     """
     with open(part, "ab") as file:
         have = file.tell()
@@ -123,25 +123,25 @@ def download(url: str, part: Path, size: int, stop: threading.Event | None = Non
 
 
 def upload(path: Path, url: str) -> None:
-    """Store a local file as an object, which stands under its name only when it is whole. Raises ObjectStoreError."""
-    _patiently(lambda: _store(url).put_file(str(path), url), url)
+    """Store a local file as an object, which is visible only when it is complete. Raises ObjectStoreError."""
+    _retry(lambda: _file_system(url).put_file(str(path), url), url)
     size, stored = path.stat().st_size, size_of(url)
     if stored != size:
-        raise ObjectStoreError(f"{url} has {stored:,} bytes after the upload, not {size:,}; upload it again")
+        raise ObjectStoreError(f"{url} has {stored:,} bytes after the upload instead of {size:,}; upload it again")
 
 
 def join(folder: str, name: str) -> str:
-    """Put a name into a folder, local or in a store."""
+    """Append a name to a folder, local or in a store."""
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
-def _store(url: str) -> Any:
-    """Return fsspec's file system for an address; made once in a process."""
+def _file_system(url: str) -> Any:
+    """Return fsspec's file system for an address; fsspec makes one for each process. Raises ObjectStoreError."""
     protocol = url.partition("://")[0]
     try:
         import fsspec  # takes a tenth of a second, and comes with each store's package
 
-        if protocol in NO_STORES:
+        if protocol in UNSUPPORTED:
             raise ValueError(protocol)
         return fsspec.filesystem(protocol)
     except ImportError as error:
@@ -154,8 +154,8 @@ def _store(url: str) -> Any:
 _answered: set[str] = set()  # protocols
 
 
-def _patiently(call: Callable[[], Result], url: str) -> Result:
-    """Call, again after a pause where the connection failed; raise ObjectStoreError for what waiting does not mend."""
+def _retry(call: Callable[[], Result], url: str) -> Result:
+    """Call a function, again after a pause if the connection failed. Raises ObjectStoreError."""
     protocol = url.partition("://")[0]
     attempts = PATIENT_ATTEMPTS if protocol in _answered else ATTEMPTS
     for attempt in range(1, attempts + 1):
@@ -165,18 +165,9 @@ def _patiently(call: Callable[[], Result], url: str) -> Result:
             return result
         except ObjectStoreError:
             raise
-        except FileNotFoundError as error:
-            raise Missing(f"{url} does not exist ({error}); check bucket and path") from error
-        except PermissionError as error:
-            raise ObjectStoreError(f"{url} may not be used ({error}); check credentials and rights") from error
         except Exception as error:  # each store has exceptions of its own
-            if isinstance(error, OSError) and error.errno == errno.EINVAL:  # S3: no byte of the object is in the range
-                raise ObjectStoreError(f"{url} ends before the bytes asked for; upload it again") from error
-            kind = type(error).__name__
-            if "Credential" in kind or "Token" in kind or "RefreshError" in kind:
-                raise ObjectStoreError(f"{url}: no credentials ({error}); log in to the store first") from error
-            if "Validation" in kind:
-                raise ObjectStoreError(f"{url} is no valid address ({error}); write s3://bucket/path") from error
+            if permanent := _permanent_fault(error, url):
+                raise permanent from error
             if attempt == attempts:
                 raise ObjectStoreError(
                     f"{url}: the store cannot be reached ({error}); check network and address, then run again"
@@ -185,3 +176,19 @@ def _patiently(call: Callable[[], Result], url: str) -> Result:
                 logger.warning("%s: the store does not answer (%s); trying again for a minute", url, error)
             time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _permanent_fault(error: Exception, url: str) -> ObjectStoreError | None:
+    """Describe an error that another attempt would meet again; None for a failed connection."""
+    if isinstance(error, FileNotFoundError):
+        return Missing(f"{url} does not exist ({error}); check bucket and path")
+    if isinstance(error, PermissionError):
+        return ObjectStoreError(f"{url}: access denied ({error}); check credentials and permissions")
+    if isinstance(error, OSError) and error.errno == errno.EINVAL:  # S3: the range begins behind the object's end
+        return ObjectStoreError(f"{url} ends before the requested bytes; upload it again")
+    kind = type(error).__name__
+    if "Credential" in kind or "Token" in kind or "RefreshError" in kind:
+        return ObjectStoreError(f"{url}: no credentials ({error}); log in to the store first")
+    if "Validation" in kind:
+        return ObjectStoreError(f"{url} is not a valid address ({error}); write s3://bucket/path")
+    return None

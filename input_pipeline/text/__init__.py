@@ -1,4 +1,4 @@
-"""Transcripts: normalisation by language, the vocabulary of a network, the rules by which errors are counted."""
+"""Transcripts: normalisation by language, the vocabulary of a network, and scoring rules."""
 
 from input_pipeline.text.characters import describe_character
 from input_pipeline.text.normalisation import LANGUAGES, normalise

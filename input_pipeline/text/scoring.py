@@ -1,4 +1,4 @@
-"""The rules by which errors are counted."""
+"""Scoring rules: what is ignored when reference and hypothesis are compared."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from input_pipeline.text.normalisation import APOSTROPHES, LANGUAGES
 
 @dataclass(frozen=True)
 class ScoringRules:
-    """What counts as the same when reference and hypothesis are compared; printed with every result."""
+    """What is ignored when reference and hypothesis are compared; printed with every result."""
 
     ignore_case: bool = True
-    remove_punctuation: bool = True  # a space takes its place; apostrophes within words stay
+    remove_punctuation: bool = True  # replaced by a space; apostrophes inside words are kept
     fold_width: bool = True  # full-width and other compatibility forms (NFKC)
     remove_spaces: bool = False  # before characters are compared
 
     @classmethod
     def for_language(cls, language: str) -> "ScoringRules":
-        """Return the rules of a language: zh without spaces; none compares as it is. Raises ValueError."""
+        """Return a language's rules: zh removes spaces, none changes nothing. Raises ValueError."""
         if language not in LANGUAGES:
             raise ValueError(f"no scoring rules for language {language!r}: choose one of {', '.join(LANGUAGES)}")
         if language == "none":
@@ -25,7 +25,7 @@ class ScoringRules:
         return cls(remove_spaces=language == "zh")
 
     def apply(self, text: str) -> str:
-        """Bring a text into the form that is compared."""
+        """Return a text in the form that is compared."""
         if self.remove_punctuation:
             text = text.translate(APOSTROPHES)
         if self.fold_width:
@@ -37,14 +37,14 @@ class ScoringRules:
         return "".join(text.split()) if self.remove_spaces else " ".join(text.split())
 
     def describe(self) -> str:
-        """Say the rules in one line."""
+        """Describe the rules in one line."""
         rules = {
             "case ignored": self.ignore_case,
             "punctuation removed": self.remove_punctuation,
             "full-width forms folded": self.fold_width,
             "spaces removed": self.remove_spaces,
         }
-        return ", ".join(name for name, holds in rules.items() if holds) or "as it is"
+        return ", ".join(name for name, applied in rules.items() if applied) or "as it is"
 
     def __str__(self) -> str:
         return self.describe()

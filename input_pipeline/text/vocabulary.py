@@ -1,4 +1,4 @@
-"""The vocabulary of a network: which symbols it writes, and as which outputs."""
+"""The vocabulary of a network: its symbols and their output indices."""
 
 import collections
 import hashlib
@@ -14,37 +14,37 @@ from input_pipeline.text.characters import SHOWN, by_frequency, count_characters
 
 
 class VocabularyError(ValueError):
-    """A vocabulary file that cannot be used; the message names file, line and mend."""
+    """A vocabulary that cannot be used; the message names file and line and says what to do."""
 
 
 class UnknownCharacters(ValueError):
-    """A transcript with characters outside of the vocabulary."""
+    """A transcript with characters that the vocabulary lacks."""
 
     def __init__(self, characters: Sequence[str], text: str):
         self.characters = tuple(characters)
         self.text = text
         where = text if len(text) <= 60 else text[:60] + "..."
         super().__init__(
-            f"not in the vocabulary: {describe_characters(self.characters)}, in {where!r}; mend the text or extend the vocabulary"
+            f"not in the vocabulary: {describe_characters(self.characters)}, in {where!r}; correct the text or extend the vocabulary"
         )
 
     def __reduce__(self):
-        """Survive the way back from a worker process: an exception is rebuilt from what its constructor takes."""
+        """Pickle the arguments of the constructor: a worker process sends its exceptions back."""
         return type(self), (self.characters, self.text)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The symbols a network writes, without the blank: symbol i has index i + 1, the blank is index 0."""
+    """The symbols that a network outputs: symbol i has index i + 1; index 0 is the blank, which is not among them."""
 
     symbols: tuple[str, ...]
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
     _by_code: np.ndarray = field(
         init=False, repr=False, compare=False
-    )  # index of each code point; 0: none, as the last
+    )  # index of each code point, 0 for none; the last entry stands for all code points beyond
 
     def __post_init__(self):
-        """Refuse what is not a list of different characters, or could not be written one a line."""
+        """Raise VocabularyError unless the symbols are distinct single characters that can be written one per line."""
         object.__setattr__(self, "_index", {symbol: i + 1 for i, symbol in enumerate(self.symbols)})
         if not self.symbols:
             raise VocabularyError(
@@ -52,10 +52,10 @@ class Vocabulary:
             )
         unfit = [s for s in self.symbols if len(s) != 1 or s in "\r\n" or "\ud800" <= s <= "\udfff"]
         if unfit:
-            raise VocabularyError(f"symbols must be single characters and no line ends: {unfit[:SHOWN]}; remove them")
+            raise VocabularyError(f"symbols must be single characters, and not line ends: {unfit[:SHOWN]}; remove them")
         if len(self._index) != len(self.symbols):
             twice = [s for s, n in collections.Counter(self.symbols).items() if n > 1]
-            raise VocabularyError(f"symbols stand twice in the vocabulary: {twice[:SHOWN]}; remove one of each")
+            raise VocabularyError(f"symbols occur twice in the vocabulary: {twice[:SHOWN]}; remove one of each")
         codes = [ord(symbol) for symbol in self.symbols]
         by_code = np.zeros(max(codes) + 2, np.int32)
         by_code[codes] = np.arange(1, self.size)
@@ -68,7 +68,7 @@ class Vocabulary:
 
     @property
     def digest(self) -> str:
-        """Short SHA-256 of the symbols in order."""
+        """Start of the SHA-256 of the symbols in order."""
         return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()[:12]
 
     def encode(self, text: str) -> np.ndarray:
@@ -84,26 +84,23 @@ class Vocabulary:
         indices = list(ids)
         if indices and not 0 < min(indices) <= max(indices) < self.size:
             raise ValueError(
-                f"indices {min(indices)} to {max(indices)} do not stand for characters: those are 1 to {self.size - 1}"
+                f"indices {min(indices)} to {max(indices)} are not all symbols: these have indices 1 to {self.size - 1}"
             )
         return "".join(self.symbols[i - 1] for i in indices)
 
     def extended(self, others: Iterable[str]) -> "Vocabulary":
-        """Keep all symbols in their places and append those of `others` that are new."""
+        """Return a vocabulary with the new symbols of `others` appended, so that all indices stay valid."""
         return Vocabulary((*self.symbols, *dict.fromkeys(s for s in others if s not in self._index)))
 
     @classmethod
     def build(cls, texts: Iterable[str], count_threshold: int = 0) -> "Vocabulary":
-        """Take characters that occur at least `count_threshold` times, the most frequent first, ties by code point."""
+        """Make a vocabulary of the characters that occur at least `count_threshold` times, by decreasing frequency."""
         counts = count_characters(texts)
         return cls(tuple(c for c in by_frequency(counts) if counts[c] >= count_threshold))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Read one character a line, as the original writes it: the line with a single space counts.
-
-        Raises VocabularyError.
-        """
+        """Read a file with one character per line; a line with a single space is the space. Raises VocabularyError."""
         try:
             content = Path(path).read_bytes().decode("utf-8-sig")
         except OSError as error:
@@ -116,19 +113,17 @@ class Vocabulary:
         seen: dict[str, int] = {}
         for number, line in enumerate(lines, start=1):
             if len(line) != 1:
-                mend = (
-                    "put each symbol on a line of its own"
-                    if line
-                    else "a line with one space is the space, an empty one is nothing"
+                advice = (
+                    "put each symbol on its own line" if line else "remove the line; the space is a line with one space"
                 )
-                raise VocabularyError(f"{path}:{number}: {line!r} must be one character; {mend}")
+                raise VocabularyError(f"{path}:{number}: {line!r} must be one character; {advice}")
             if line in seen:
-                raise VocabularyError(f"{path}:{number}: {line!r} stands in line {seen[line]} already; remove one")
+                raise VocabularyError(f"{path}:{number}: {line!r} is in line {seen[line]} already; remove one")
             seen[line] = number
         return cls(tuple(lines))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write one character a line, into a folder that is made. Raises VocabularyError."""
+        """Write one character per line; the folder is created if necessary. Raises VocabularyError."""
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with whole_file.open_binary(path) as file:

@@ -86,7 +86,7 @@ def test_augmentation_pictures(tmp_path):
 
 def test_clip_picture(tmp_path):
     picture = tmp_path / "clip.png"
-    result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=cen1-mtos-b.flac")
+    result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=tests/clips/cen1-mtos-b.flac")
     assert result["text"] == "s m i t h"
     for path in (picture, ROOT / "docs" / "clip.png"):  # the second is the README's
         assert path.stat().st_size < 150_000
@@ -123,6 +123,12 @@ def test_transcribe(clips):
     assert result["cores"] == 1
     assert result["audio_s_per_s"] > 1
     assert result["wer"] < 0.2  # the released model knows these clips
+
+
+def test_first_transcript():
+    result = run("benchmarks.first_transcript", "--runs=1")
+    assert 0 < result["import_s"] < result["load_s"] < result["transcribe_s"]
+    assert result["import_s"] < 0.3
 
 
 def test_decoders(clips):

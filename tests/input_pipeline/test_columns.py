@@ -33,7 +33,7 @@ def test_rows_are_taken_in_any_order_and_repeatedly(length):
 
 
 def test_columns_are_joined_and_still_appended_to():
-    joined = Strings.joined([Strings(VALUES), Strings(), Strings(["last"])])
+    joined = Strings.concatenate([Strings(VALUES), Strings(), Strings(["last"])])
     assert list(joined) == [*VALUES, "last"]
     joined.append("more")
     assert joined[-1] == "more"
@@ -51,7 +51,7 @@ def test_objects_keep_what_json_can_say():
     column = Objects(values)
     assert list(column) == values
     assert list(column.take(np.array([2, 1]))) == [values[2], values[1]]
-    assert list(Objects.joined([column, Objects([{"y": 1}])])) == [*values, {"y": 1}]
+    assert list(Objects.concatenate([column, Objects([{"y": 1}])])) == [*values, {"y": 1}]
 
 
 @pytest.mark.parametrize("length", [0, 1, 8192, 8193, 20_000])

@@ -1,4 +1,4 @@
-"""Work is parted among the cores that a process may use, not among those that the machine has."""
+"""Work is divided among the cores that a process may use, not among those that the machine has."""
 
 import os
 import subprocess
@@ -15,15 +15,16 @@ def test_commands_bound_to_one_core_take_one_worker():
 import argparse, os
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 from pathlib import Path
-from input_pipeline import doctor, join
+from decoding.settings import BeamSettings
 from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import librispeech, synthetic
 from input_pipeline.corpora.assemble import Place
-print(usable_cores(), Place(Path()).workers, join.make_parser().get_default("workers"))
+from input_pipeline.manifest import doctor, join
+print(usable_cores(), BeamSettings().cores, Place(Path()).workers, join.make_parser().get_default("workers"))
 for module in (doctor, librispeech, synthetic):
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
     print(parser.get_default("workers"))
 """
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert ran.stdout.split() == ["1"] * 6, ran.stderr
+    assert ran.stdout.split() == ["1"] * 7, ran.stderr

@@ -182,7 +182,7 @@ def test_tpu_commands_say_what_is_missing(gcloud):
     assert (result.returncode, calls) == (2, [])
     assert "ZONE is not set" in result.stderr
     result, _ = gcloud("fly", **SLICE)
-    assert "'fly' is no command" in result.stderr
+    assert "'fly' is not a command" in result.stderr
 
 
 @pytest.mark.parametrize("command", [["create"], ["train", "--workdir=x"]])
@@ -205,7 +205,7 @@ def test_what_is_no_bucket_of_google_is_refused(command, bucket, gcloud, tmp_pat
     (tmp_path / "speech").mkdir()
     result, calls = gcloud(*command, **(SLICE | {"BUCKET": bucket}))
     assert (result.returncode, calls) == (2, [])
-    assert "is no bucket of Google Cloud Storage: write gs://my-bucket/ds2" in result.stderr
+    assert "is not a bucket of Google Cloud Storage: write gs://my-bucket/ds2" in result.stderr
 
 
 # /dev/null/x stands for /bucket/x: nothing can be made there
@@ -214,7 +214,7 @@ def test_what_is_no_bucket_of_google_is_refused(command, bucket, gcloud, tmp_pat
 def test_a_folder_that_is_not_below_this_one_is_refused(command, folder, gcloud, tmp_path):
     result, calls = gcloud(command, folder, **SLICE)
     assert (result.returncode, calls) == (2, [])
-    assert f"'{folder}': write the folder as its path below this one" in result.stderr
+    assert f"'{folder}': write the folder's path relative to the current folder" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calls", "gcloud"]
 
 

@@ -173,7 +173,9 @@ def gpus(tmp_path) -> dict[str, str]:
     return {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": str(tools / "interpreter")}
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("x",), "'x' is no number"), (("2", "--"), "no flags")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("x",), "'x' is not a number"), (("2", "--"), "flags of main.py are missing")]
+)
 def test_misuse_is_explained(arguments, message, tmp_path):
     result = run(tmp_path, *arguments)
     assert result.returncode == 2

@@ -68,7 +68,7 @@ def test_a_preempted_job_goes_on_by_itself_and_ends_like_one_process_that_was_no
     logs = [(tmp_path / "logs" / job / f"process-{k}.log").read_text() for k in (0, 1)]
     assert ended["JobState"] == "COMPLETED", told + logs[0]
     assert ended["Restarts"] == "1"
-    assert "ended with code 75: queued again" in told
+    assert "ended with code 75: requeued" in told
     assert "start 2: 2 processes, 2 devices" in told
     assert all("SIGTERM: what has to be saved is saved" in log for log in logs)
     assert "resuming at step" in logs[0]
@@ -117,7 +117,7 @@ def test_a_job_with_fewer_nodes_than_asked_for_does_not_start(cluster, tmp_path)
         **options,
     )
     assert cluster.wait(job, "COMPLETED", "FAILED")["JobState"] == "FAILED"
-    assert "NODES=2 were asked for, the job has 1" in (tmp_path / "job.out").read_text()
+    assert "NODES=2 were requested, but the job has 1" in (tmp_path / "job.out").read_text()
     assert not (tmp_path / "logs").exists()
 
 
@@ -130,7 +130,7 @@ def test_a_job_that_is_killed_again_without_a_new_checkpoint_does_not_come_back(
     ended = cluster.wait(job, "COMPLETED", "FAILED")
     told = (tmp_path / "job.out").read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "1"), told
-    assert "ended with code 137: queued again" in told
+    assert "ended with code 137: requeued" in told
     assert "killed (code 137) twice without a new checkpoint" in told
 
 

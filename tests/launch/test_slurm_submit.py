@@ -53,7 +53,7 @@ def test_variables_and_flags_become_a_job(slurm):
 def test_no_flags_are_refused(job, slurm):
     result, calls = slurm(**job)
     assert (result.returncode, calls) == (2, [])
-    assert "error: no flags of main.py are given\nusage: " in result.stderr
+    assert "error: flags of main.py are missing\nusage: " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_machine_without_slurm_is_told_where_to_go(slurm, tmp_path):
         (bare / name).symlink_to(Path(str(shutil.which(name))))
     result, _ = slurm(*FLAGS, PATH=str(bare))
     assert result.returncode == 2
-    assert "Slurm's sbatch is missing here: run this where jobs are submitted" in result.stderr
+    assert "Slurm's sbatch was not found: run this where jobs are submitted" in result.stderr
 
 
 @pytest.mark.parametrize(("code", "starts"), [("75", 3), ("143", 3), ("137", 1), ("1", 0)])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -124,17 +125,27 @@ def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
     assert excluded.holds(text_corpus.prepare("你看，今天的天气非常好啊", "zh"))
 
 
-def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd):
+def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(kenlm_run, "TICK_S", 0.1)
     monkeypatch.setattr(kenlm_run, "DELAY_S", 0.15)
     banner = "----5---10---15"
-    said = rf"echo '=== 1/5 Counting ===\nReading it\n{banner}' >&2; printf '%040d' 0 | tr 0 '*' >&2; sleep 0.5"
-    assert kenlm_run.run(["sh", "-c", f"{said}; echo '\n=== 2/5 Sorting ===' >&2; sleep 0.4; exit 0"]).endswith(
-        "2/5 Sorting ===\n"
+    counting = rf"echo '=== 1/5 Counting ===\nReading it\n{banner}' >&2; printf '%040d' 0 | tr 0 '*' >&2"
+    sorting = r"echo '\n=== 2/5 Sorting ===' >&2"
+    program = "; ".join(
+        (
+            counting,
+            f"until [ -e {tmp_path}/1 ]; do sleep 0.05; done",
+            sorting,
+            f"until [ -e {tmp_path}/2 ]; do sleep 0.05; done",
+        )
     )
-    shown = capfd.readouterr().err
-    assert "sh 1/5 Counting:  40%" in shown
-    assert "sh 2/5 Sorting:   0%" in shown
+    with ThreadPoolExecutor(1) as thread:
+        said = thread.submit(kenlm_run.run, ["sh", "-c", program])
+        wait_until_printed("sh 1/5 Counting:  40%", capfd)
+        (tmp_path / "1").touch()
+        wait_until_printed("sh 2/5 Sorting:   0%", capfd)
+        (tmp_path / "2").touch()
+    assert said.result().endswith("2/5 Sorting ===\n")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,7 @@ def test_a_program_that_fails_or_is_killed_is_told(command, said):
 
 def run_lm(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "decoding.lm", "train", "--memory=50M", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @needs_kenlm

@@ -28,7 +28,7 @@ def write_archive(folder: Path) -> bytes:
 def test_an_archive_that_ends_early_leaves_no_half_source(tmp_path):
     whole = write_archive(tmp_path)
     (tmp_path / ARCHIVE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SourceError, match=r"cannot be unpacked .* it is removed: run the same line again"):
+    with pytest.raises(SourceError, match=r"is damaged .* and was removed; run the same line again"):
         fetch(tmp_path)
     assert not any(tmp_path.iterdir())
     (tmp_path / ARCHIVE).write_bytes(whole)
@@ -61,13 +61,5 @@ def test_a_full_disk_does_not_cost_the_archive(tmp_path):
     ]
     mount = 'mount -t tmpfs -o size=100k none "$0" && exec "$@"'
     result = subprocess.run(["unshare", "-rm", "sh", "-c", mount, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert "No space left on device" in result.stdout, result.stderr
+    assert "bytes, the disk of" in result.stdout, result.stderr
     assert result.stdout.splitlines()[-1] == f"['{ARCHIVE}']"
-
-
-def test_a_python_that_cannot_unpack_safely_is_named(tmp_path, monkeypatch):
-    write_archive(tmp_path)
-    monkeypatch.delattr(tarfile, "data_filter")  # of 3.11.4
-    with pytest.raises(SourceError, match=r"Python 3\..* cannot unpack .*kenlm.* safely; 3.11.4 or later can"):
-        fetch(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]

@@ -12,9 +12,9 @@ from decoding.search.beam import make_engine
 from decoding.settings import BeamSettings
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
+from tests.decoding.engines import ENGINES
 from tests.runs import ROOT
 
-ENGINES = ("ctc_beam_decoder", "pyctcdecode", *(("native",) if beam.native_available() else ()))
 FRAME_S = 0.03
 LETTERS = Vocabulary((" ", "a", "b", "c", "'"))
 MANDARIN = Vocabulary(tuple("你好世界"))

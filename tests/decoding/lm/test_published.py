@@ -123,7 +123,7 @@ def test_the_disk_must_take_what_is_missing(model, server, tmp_path, monkeypatch
 
 def run_download(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "decoding.lm", "download", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_the_command_line_says_what_is_wrong(server, tmp_path):

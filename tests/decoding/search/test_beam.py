@@ -4,6 +4,10 @@ import dataclasses
 import itertools
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from decoding.search import beam, greedy
 from decoding.search.beam import make_engine
 from decoding.search.confidence import align
+from decoding.search.library_engine import PYCTCDECODE
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.configs import base
@@ -19,10 +24,9 @@ from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
+from tests.decoding.engines import ENGINES, LIBRARIES, needs_pyctcdecode
 from tests.runs import ROOT
 
-LIBRARIES = ("ctc_beam_decoder", "pyctcdecode")
-ENGINES = (*LIBRARIES, *(("native",) if beam.native_available() else ()))
 FRAME_S = 0.03
 LETTERS = Vocabulary((" ", "a", "b", "c", "'"))
 MANDARIN = Vocabulary(tuple("你好世界"))
@@ -203,11 +207,12 @@ def test_hypotheses_are_different_and_best_first(name, speech_log_probs, words_l
         assert all(0 <= w.start_s < w.end_s for h in found for w in h.words)
 
 
+@needs_pyctcdecode
 def test_both_libraries_give_the_same(speech_log_probs, words_lm):
     vocabulary, frame_s, log_probs = speech_log_probs
     fast, slow = (
         make_engine(vocabulary, BeamSettings(engine=name, lm=words_lm), frame_s).decode_batch(log_probs)
-        for name in LIBRARIES
+        for name in ("ctc_beam_decoder", "pyctcdecode")
     )
     assert [found[0].text for found in fast] == [found[0].text for found in slow]
     np.testing.assert_allclose([f[0].score for f in fast], [s[0].score for s in slow], rtol=FLOAT32)
@@ -320,10 +325,49 @@ def test_auto_says_what_is_lost_without_the_native_engine(monkeypatch, caplog):
         make_engine(LETTERS, BeamSettings(engine="native"), FRAME_S)
 
 
-def test_a_library_that_is_missing_is_named_with_its_installation(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ctc_beam_decoder", None)
-    with pytest.raises(ValueError, match=r"ctc_beam_decoder.*pip install ctc-beam-decoder"):
-        make_engine(LETTERS, BeamSettings(engine="ctc_beam_decoder"), FRAME_S)
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [
+        ("ctc_beam_decoder", "pip install ctc-beam-decoder"),
+        ("pyctcdecode", "make pyctcdecode, or pip install --no-deps pyctcdecode==0.5.0 pygtrie~=2.5"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_with_its_installation(name, install, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    expected = (
+        rf"^the decoder needs {name}, which cannot be imported .*\({re.escape(install)}\), or choose another --config"
+    )
+    with pytest.raises(ValueError, match=expected):
+        make_engine(LETTERS, BeamSettings(engine=name), FRAME_S)
+
+
+@pytest.mark.slow
+def test_pyctcdecode_works_as_make_installs_it(tmp_path):
+    """Without its dependencies, into a folder of its own: the packages are those that the make target names."""
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *PYCTCDECODE], check=True)
+    program = (
+        "import numpy, pyctcdecode; from tests.decoding.search.test_beam import *\n"
+        "engine = make_engine(LETTERS, BeamSettings(engine='pyctcdecode'), FRAME_S)\n"
+        "print(pyctcdecode.__file__, engine.decode_batch([spelled('_a_ab', LETTERS)])[0][0].text)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == [str(tmp_path / "pyctcdecode" / "__init__.py"), "aab"]
+
+
+def test_the_make_target_installs_those_packages(tmp_path):
+    """Run with a pip that only says what it is asked for."""
+    (tmp_path / "bin").mkdir()
+    program = f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\necho "$@"\n'
+    (tmp_path / "bin" / "python").write_text(program)
+    (tmp_path / "bin" / "python").chmod(0o755)
+    command = ["make", "pyctcdecode", f"VENV={tmp_path}", "--old-file=install"]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    assert asked.startswith("-m pip install ")
+    assert asked.endswith(f"--no-deps {' '.join(PYCTCDECODE)}")
 
 
 def test_confidence_takes_the_best_frames_in_order():

@@ -10,27 +10,17 @@ import pytest
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.artifacts.workdir import LOCK, make_workdir
 from ds2_jax.cli.train import run_train as train
-from tests.runs import free_port, small_config
+from tests.google_store import google_store
+from tests.runs import small_config
 
 logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it warns of missing credentials, which the emulator does not need
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """Run the emulator with one bucket, and point all clients in this process to it."""
-    server = pytest.importorskip("gcp_storage_emulator.server")
-    pytest.importorskip("gcsfs")
-    address = f"http://127.0.0.1:{free_port()}"
-    running = server.create_server(
-        "127.0.0.1", int(address.rpartition(":")[2]), in_memory=True, default_bucket="speech"
-    )
-    running.start()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("STORAGE_EMULATOR_HOST", address)  # for gcsfs
-        environment.setenv("TENSORSTORE_GCS_HTTP_URL", address)  # for tensorstore, which writes the arrays
-        environment.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
-        yield "gs://speech"
-    running.stop()
+    """Run Google's store, and let all clients in this process find it."""
+    with google_store() as address:
+        yield address
 
 
 def test_a_run_in_a_store_resumes_and_leaves_the_same_files_as_a_local_one(clips, bucket, tmp_path):

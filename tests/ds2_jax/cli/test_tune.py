@@ -20,6 +20,7 @@ from ds2_jax.cli import tune as main_tune
 from ds2_jax.configs import base
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.arpa import write_arpa
+from tests.decoding.engines import LIBRARIES, needs_pyctcdecode
 from tests.runs import ROOT, run_main, start_main
 
 LETTERS = Vocabulary((" ", "a", "b", "c"))
@@ -126,7 +127,7 @@ def test_the_best_point_has_fewest_word_errors_then_character_errors():
     assert best_of(points, characters=True).alpha == 0.0
 
 
-@pytest.mark.parametrize("engine", ["ctc_beam_decoder", "pyctcdecode"])
+@pytest.mark.parametrize("engine", LIBRARIES)
 def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task, engine, tmp_path, capsys):
     best = search(make_task(engine=engine), Grid.regular((0.0, 1.0, 0.5), (0.0, 1.0, 1.0), refine=1), tmp_path, "d")
     assert best["wer"] == 0.0
@@ -148,6 +149,7 @@ def test_mandarin_is_tuned_on_character_errors(make_task, tmp_path):
     assert best["cer"] == min(point["cer"] for point in summary["all"])
 
 
+@needs_pyctcdecode
 def test_both_libraries_measure_the_same(make_task):
     points = []
     for name in ("ctc_beam_decoder", "pyctcdecode"):
@@ -186,6 +188,7 @@ def test_a_truncated_line_is_dropped(tmp_path):
     assert len(rows_of(file.path)) == len(PointFile(file.path, "d").points) == 2
 
 
+@needs_pyctcdecode
 def test_the_death_of_a_process_is_reported_and_its_points_are_kept(make_task, tmp_path):
     with pytest.raises(TuningError, match=r"a process of the decoder died.* of 6 points are kept.*threads=1"):
         search(make_task(Fragile, "pyctcdecode"), SMALL, tmp_path, "d")

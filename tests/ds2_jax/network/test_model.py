@@ -17,16 +17,8 @@ PADDED = 24
 SAME = 1e-4  # float32 rounding of logits of about 1
 SETTINGS = ModelSettings(
     conv="5x5/3x2:4, 3x3/1x2:3",
-    cell="gru",
     rnn_size=H,
     rnn_layers=2,
-    bidirectional=True,
-    merge="sum",
-    share_input=False,
-    activation_clip=20.0,
-    dropout=0.0,
-    norm_momentum=0.9,
-    compute_dtype="float32",
 )
 
 

@@ -36,16 +36,9 @@ def quick_compilation():
 def make_model(remat: bool = False) -> DeepSpeech2:
     settings = ModelSettings(
         conv="3x3/2x2:2",
-        cell="gru",
         rnn_size=H,
         rnn_layers=2,
-        bidirectional=True,
-        merge="sum",
-        share_input=False,
-        activation_clip=20.0,
         dropout=0.2,
-        norm_momentum=0.9,
-        compute_dtype="float32",
     )
     return DeepSpeech2(settings, K, remat)
 

@@ -12,6 +12,7 @@ from ds2_jax.artifacts.bundle import load_bundle, save_bundle
 from ds2_jax.cli import settings
 from ds2_jax.configs import base
 from tests.arpa import write_arpa
+from tests.decoding.engines import needs_pyctcdecode
 from tests.runs import ROOT, run_main
 
 AN4 = ROOT / "models" / "an4"
@@ -110,6 +111,10 @@ def test_evaluation_uses_the_language_model_of_the_bundle_unless_it_is_disabled(
     assert greedy["engine"] == greedy["decoding"] == "greedy"
     assert greedy["loss"] == result["loss"]
     assert abs(result["wer"] - greedy["wer"]) < 0.1
+
+
+@needs_pyctcdecode
+def test_both_libraries_evaluate_to_the_same(bundle, clips):
     both = [
         evaluate(bundle, clips, f"--config.decode.engine={name}")[0] for name in ("pyctcdecode", "ctc_beam_decoder")
     ]

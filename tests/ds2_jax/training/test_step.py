@@ -38,16 +38,10 @@ def make_model(dropout):
     return DeepSpeech2(
         ModelSettings(
             conv="3x3/2x2:2",
-            cell="gru",
             rnn_size=H,
             rnn_layers=1,
-            bidirectional=True,
-            merge="sum",
-            share_input=False,
-            activation_clip=20.0,
             dropout=dropout,
             norm_momentum=MOMENTUM,
-            compute_dtype="float32",
         ),
         K,
     )

@@ -244,7 +244,7 @@ def test_silent_and_broken_clips_are_reported_with_their_line_on_loading(tmp_pat
     with pytest.raises(AugmentationError, match=r"noise .*noise\.jsonl:1 \(quiet\.wav\).*silent"):
         Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
     (tmp_path / "quiet.wav").write_bytes(b"no audio at all")
-    with pytest.raises(AugmentationError, match=r"noise\.jsonl:1 .*no audio that libsndfile reads"):
+    with pytest.raises(AugmentationError, match=r"noise\.jsonl:1 .*not in an audio format that libsndfile can read"):
         Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
 
 

@@ -131,7 +131,7 @@ def test_missing_and_broken_utterances_are_named_and_skipped(distribution, tmp_p
     assert "have two different transcripts: 1: an9-fash-b" in out
     assert "have no transcript: 1: an4_clstk/fash/an9-fash-b" in out
     assert "not in the list of files: 1: an1-nobody-b" in out
-    assert re.search(r"cannot be read: 1: \S*/an60-mmxg-b.sph is cut off", out)
+    assert re.search(r"cannot be read: 1: \S*/an60-mmxg-b.sph is truncated", out)
 
 
 def test_a_line_that_is_no_transcript_is_named_with_its_number(distribution, tmp_path, capsys):

@@ -203,7 +203,7 @@ def run_limited(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
     )
 
@@ -233,7 +233,7 @@ print("left:", list(target.iterdir()))
 def test_what_did_not_fit_on_the_disk_is_named(tmp_path):
     mount = 'mount -t tmpfs -o size=100k none "$0" && exec "$@"'
     command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", FULL_RUN, str(tmp_path)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     names = ("m.jsonl", "a.flac", "a.npz")
     expected = [f"[Errno 28] No space left on device: '{tmp_path / name}'" for name in names]
     assert run.stdout.splitlines() == [*expected, "left: []"]

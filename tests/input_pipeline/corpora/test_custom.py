@@ -221,7 +221,7 @@ def test_audio_that_libsndfile_does_not_read_is_named(tmp_path, capsys):
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
     out = capsys.readouterr().out
     assert "cannot be read: 1: " in out
-    assert "01.m4a is no audio that libsndfile reads" in out
+    assert "01.m4a is not in an audio format that libsndfile can read" in out
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_missing_doubled_and_empty_transcripts_are_named_and_skipped(tmp_path, c
     assert "have a transcript but no audio file: 1: 19-1001-0009" in out
     assert "have an empty transcript: 1: 19-1001-0003" in out
     assert "cannot be read: 1: " in out
-    assert "19-1001-0002.flac is no audio that libsndfile reads" in out
+    assert "19-1001-0002.flac is not in an audio format that libsndfile can read" in out
     assert "same" in corpus_site.texts(tmp_path / "x" / "train-clean-100.jsonl")
     assert len(corpus_site.texts(tmp_path / "x" / "train-clean-100.jsonl")) == 4
 

@@ -156,7 +156,7 @@ def test_samples_that_do_not_fit_and_rates_that_are_unknown_are_named(tone):
         encode(np.array([40_000]), 8000, 16, "x")
     with pytest.raises(CorpusError, match="give it with --sample_rate"):
         encode(np.array([4]), 0, 16, "x")
-    with pytest.raises(CorpusError, match=r"x: .*no audio"):
+    with pytest.raises(CorpusError, match=r"x: .*not in an audio format"):
         encode(b"nothing", 0, 16, "x")
     whole = Path(tone(seconds=0.5)).read_bytes()
     assert encode(whole, 0, 16, "x") == (whole, 0.5)

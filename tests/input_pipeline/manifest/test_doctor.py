@@ -1,4 +1,4 @@
-"""The doctor on real audio files, each sick in one way."""
+"""The doctor on real audio files, each with one problem."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from input_pipeline import manifest
-from input_pipeline.manifest import doctor
+from input_pipeline.manifest import doctor, examination
 
 RATE_HZ = 16000
 SPEECH = os.environ.get("DS2_SPEECH_DATA", "")
@@ -67,16 +67,16 @@ def test_a_sound_manifest_passes_with_its_figures(clinic):
         ("silent", "zero.wav", np.zeros(32000), {}, "mean level -inf dBFS"),
         ("silent", "faint.wav", voice(2.0) / 1000, {}, "mean level -8"),
         ("clipped", "loud.wav", np.clip(voice(2.0) * 50, -1, 1), {}, "of the samples at full scale"),
-        ("duration", "liar.wav", voice(2.0), {"duration": 3.5}, "says 3.5 s, the audio has 2.000 s"),
+        ("duration", "liar.wav", voice(2.0), {"duration": 3.5}, "3.5 s stated, the audio has 2.000 s"),
         ("text", "mute.wav", voice(2.0), {"text": " "}, "no text"),
         ("ctc", "fast.wav", voice(0.2), {"text": "aabcdef"}, "8 frames needed (repeats included), 7 in 0.200 s"),
-        ("rate", "phone.wav", voice(4.0), {}, "8000 Hz, where most have 16000 Hz"),
+        ("rate", "phone.wav", voice(4.0), {}, "8000 Hz, while most have 16000 Hz"),
         ("line", "bad.wav", None, {"duration": "long"}, "'duration' is 'long'"),
         ("duplicate", "good1.wav", None, {}, "the same file as line 1"),
         ("duplicate", "copy.wav", voice(2.0, 2), {"text": "no"}, "the same audio as line 2, with another text"),
     ],
 )
-def test_each_illness_is_found_and_named_with_its_line(clinic, kind, name, samples, changes, message):
+def test_each_problem_is_found_and_named_with_its_line(clinic, kind, name, samples, changes, message):
     clinic.add(name, samples, 8000 if kind == "rate" else RATE_HZ, **changes)
     code, report = clinic.check()
     assert code == 1
@@ -112,7 +112,7 @@ def test_unknown_characters_are_counted_with_their_lines(clinic):
     assert "' ' (U+0020) 2 times in 1 utterances: lines 3" in report
 
 
-def test_durations_rounded_to_tenths_do_not_lie_even_beside_one_that_does(clinic):
+def test_durations_rounded_to_tenths_are_right_even_beside_a_wrong_one(clinic):
     for seed, seconds in enumerate((1.04, 1.33, 0.96), start=10):
         clinic.add(f"{seed}.wav", voice(seconds, seed), duration=round(seconds, 1))
     assert clinic.check()[0] == 0
@@ -121,7 +121,7 @@ def test_durations_rounded_to_tenths_do_not_lie_even_beside_one_that_does(clinic
 
 
 @pytest.mark.parametrize("finer", [1.234, None])
-def test_durations_shorter_than_the_batch_plan_allows_lie_and_are_mended(clinic, finer):
+def test_durations_shorter_than_the_batch_plan_allows_are_corrected(clinic, finer):
     """Tenths beside thousandths, or cut off instead of rounded: the plan would make no room for the clip."""
     stated = {1.04: 1.0, 1.33: 1.3, 0.96: 1.0} if finer else {1.07: 1.0, 1.33: 1.3, 1.16: 1.1}
     for seed, (seconds, said) in enumerate(stated.items(), start=10):
@@ -145,7 +145,7 @@ def test_the_cleaned_manifest_is_clean_and_counts_what_was_done(clinic):
     output = clinic.folder / "cleaned.jsonl"
     code, report = clinic.check(f"--output={output}")
     assert code == 1
-    assert f"wrote {output}: 3 utterances, 2 removed, 1 durations mended" in report
+    assert f"wrote {output}: 3 utterances, 2 removed, 1 durations corrected" in report
     cleaned = manifest.read(output)
     assert [cleaned.path_as_written(row) for row in range(3)] == ["good1.wav", "good2.wav", "liar.wav"]
     assert cleaned.duration.tolist() == [2.0, 2.0, 1.2]  # rounded as the others are
@@ -159,7 +159,7 @@ def test_a_cleaned_manifest_in_another_folder_finds_its_audio(clinic, tmp_path):
     assert manifest.read(output).audio == [str(clinic.folder / "good1.wav"), str(clinic.folder / "good2.wav")]
 
 
-def test_the_first_of_duplicates_stays_unless_it_is_sick_itself(clinic):
+def test_the_first_of_duplicates_stays_unless_it_is_removed_itself(clinic):
     clinic.add("first.wav", voice(2.0, 7), text="")
     clinic.add("second.wav", voice(2.0, 7), text="words")
     _, report = clinic.check()
@@ -184,7 +184,7 @@ def test_limits_and_ignored_kinds(clinic):
         ("--vocabulary={folder}/gone.txt", "gone.txt"),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused_in_one_line(clinic, option, message):
+def test_invalid_options_are_refused_in_one_line(clinic, option, message):
     code, report = clinic.check(option.format(folder=clinic.folder))
     assert code == 2
     assert message in report.strip().splitlines()[-1]
@@ -205,10 +205,10 @@ def test_a_manifest_without_a_single_good_line_is_reported(clinic):
 
 
 def test_processes_find_the_same_in_the_same_order(tmp_path):
-    paths = [str(tmp_path / f"{number}.wav") for number in range(2 * doctor.CLIPS_PER_WORKER)]
+    paths = [str(tmp_path / f"{number}.wav") for number in range(2 * examination.CLIPS_PER_WORKER)]
     for number, path in enumerate(paths[::3]):
         soundfile.write(path, voice(0.1, number), RATE_HZ)
-    assert doctor.examine_all(paths, workers=2) == [doctor.examine(path) for path in paths]
+    assert examination.examine_all(paths, workers=2) == [examination.examine(path) for path in paths]
 
 
 @pytest.mark.skipif(not SPEECH, reason="DS2_SPEECH_DATA names no folder with speech")

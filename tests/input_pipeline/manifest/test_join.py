@@ -97,12 +97,12 @@ def test_texts_join_as_the_language_writes_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--per=0..3"], "--per=0..3: clips an utterance must be"),
+        (["--per=0..3"], "--per=0..3: clips per utterance must satisfy"),
         (["--per=3..2"], "--per=3..2"),
         (["--pause_s=0.5..0.1"], "--pause_s=0.5..0.1"),
         (["--max_s=0"], "--max_s=0"),
         (["--copies=0"], "--copies"),
-        (["--sample_rate_hz=700000"], "FLAC holds 655350 at most"),
+        (["--sample_rate_hz=700000"], "FLAC allows 1 to 655350"),
         (["--seed=-1"], "--seed=-1: must be 0 or more"),
     ],
 )

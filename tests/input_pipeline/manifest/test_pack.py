@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fsspec
@@ -26,15 +25,16 @@ from input_pipeline.manifest.packing import PackError, equal_ends
 from input_pipeline.shards import format as shard_format
 from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import object_store
+from input_pipeline.storage.lock import exclusive
 from input_pipeline.text import Vocabulary
-from tests.runs import ROOT, run_main, small_flags
+from tests.runs import ROOT, run_main, small_flags, wait_until
 
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("DS2_CACHE", str(tmp_path / "cache" / "shards"))
     monkeypatch.setattr(object_store, "FIRST_PAUSE_S", 0.01)
-    shard_source.forget()
+    shard_source.reset()
 
 
 def corpus_of(path: str | Path, share: RowShare | None = None, **load) -> Corpus:
@@ -61,7 +61,7 @@ def assert_same_batches(one: Corpus, other: Corpus, epochs=(0, 1)) -> None:
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_shards_give_the_batches_of_the_files(clips, tmp_path, count):
     done = pack(str(clips), str(tmp_path / "out"), shards=count)
-    assert (done.records, done.shards, done.already) == (12, count, 0)
+    assert (done.records, done.shards, done.existing) == (12, count, 0)
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest, threads=3))
 
 
@@ -173,9 +173,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = [sys.executable, "-m", "input_pipeline.pack", str(long_manifest), "--shards=60"]
     with subprocess.Popen([*command, f"--output={out}"], cwd=ROOT) as process:
-        until = time.monotonic() + 60
-        while not (out.exists() and len(list(out.glob(".*.packed"))) > 3) and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: out.exists() and len(list(out.glob(".*.packed"))) > 3)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert not (out / "train.jsonl").exists()
@@ -186,7 +184,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     for path in finished:  # what has its name is whole
         assert 90 < len(list(shard_format.records(str(path)))) < 110
     ran = subprocess.run([*command, f"--output={out}"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "of them were there already" in ran.stdout
+    assert "of which existed already" in ran.stdout
     pack(str(long_manifest), str(whole), shards=60)
     assert tree(out) == tree(whole)
     again = subprocess.run([*command, f"--output={out}"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -194,23 +192,25 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     interrupted = subprocess.Popen(
         [*command, f"--output={tmp_path / 'int'}"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    while not list((tmp_path / "int").glob(".*.packed")) and interrupted.poll() is None:
-        time.sleep(0.01)
+    wait_until(lambda: any((tmp_path / "int").glob(".*.packed")))
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.communicate(timeout=60)[1].strip().endswith("interrupted; the same line goes on")
+    assert interrupted.communicate(timeout=300)[1].strip().endswith("interrupted; run the same line again to resume")
     assert interrupted.returncode == 130
 
 
 def test_a_second_run_waits_for_the_first_and_finds_all_packed(long_manifest, tmp_path):
     command = [sys.executable, "-m", "input_pipeline.pack", str(long_manifest), f"--output={tmp_path / 'out'}"]
-    both = [subprocess.Popen([*command, "--shards=9"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    with exclusive(tmp_path / "out" / "train.jsonl"):  # else the second could come when the first has ended
+        both = [
+            subprocess.Popen([*command, "--shards=9"], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        waiting = [run.stdout.readline() for run in both if run.stdout is not None]
+    assert all(f"train.jsonl: waiting for process {os.getpid()} on " in line for line in waiting)
     first, second = sorted(
-        (run.communicate(timeout=100)[0] for run in both), key=lambda said: "is packed already" in said
+        (run.communicate(timeout=300)[0] for run in both), key=lambda said: "is packed already" in said
     )
     assert [run.returncode for run in both] == [0, 0]
-    assert re.search(
-        r"train.jsonl: waiting for process \d+ on .*, which is writing it\n.* is packed already: 6,000", second
-    )
+    assert re.search(r"is packed already: 6,000", second)
     assert "MB in 9 shards (" in first
     assert len(list(shard_format.records(str(tmp_path / "out" / "train-00008-of-00009.array_record")))) > 600
     assert not list((tmp_path / "out").glob("*.lock"))
@@ -230,7 +230,7 @@ def test_an_upload_that_failed_goes_on(store, clips, tmp_path, monkeypatch):
         pack(str(clips), "s3://speech/broken", shards=4)
     assert not object_store.exists("s3://speech/broken/manifest.jsonl")
     done = pack(str(clips), "s3://speech/broken", shards=4)
-    assert done.already == 2
+    assert done.existing == 2
     assert [url.rpartition("/")[2] for url in urls[-2:]] == ["manifest.shards.json", "manifest.jsonl"]
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest))
 
@@ -297,7 +297,7 @@ def test_other_audio_is_not_packed_over_a_packed_corpus(clips, tmp_path, capsys)
         [str(clips), out, "--shards=3", "--name=changed"],
     ):
         assert main(line) == 1
-        assert "is there already, and not packed from the same audio" in capsys.readouterr().err
+        assert "exists already, packed from other audio" in capsys.readouterr().err
     assert tree(tmp_path / "out") == before
 
 
@@ -307,7 +307,10 @@ def test_a_manifest_is_not_packed_over_itself(clips, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     for line in ([str(named), "--output=."], [named.name, f"--output={tmp_path}"]):
         assert main(line) == 1
-        assert "is the manifest's own folder, and changed.jsonl is taken: choose another" in capsys.readouterr().err
+        assert (
+            "is the folder of the manifest, and changed.jsonl would replace it; choose another"
+            in capsys.readouterr().err
+        )
     assert tree(tmp_path) == before
     assert main([str(named), "--output=.", "--name=packed"]) == 0
 

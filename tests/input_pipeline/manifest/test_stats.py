@@ -93,7 +93,7 @@ def test_numbers_that_cannot_be_are_refused(clips):
 
 def test_the_command_looks_for_the_output_folder_before_it_starts(tmp_path, capsys):
     assert main(["nowhere.jsonl", f"--output={tmp_path}/absent/stats.npz"]) == 1
-    assert "absent is no folder" in capsys.readouterr().err
+    assert "absent is not a folder" in capsys.readouterr().err
 
 
 def test_the_command_takes_booleans_by_name(clips, tmp_path):

@@ -52,7 +52,7 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends_are_harmless(tmp_path
     ("line", "message"),
     [
         ("{'a': 1}", "not JSON"),
-        ("[1]", "a list where one JSON object"),
+        ("[1]", "a list instead of a JSON object"),
         ({"audio_filepath": "a.wav", "text": "x"}, "'duration' is missing"),
         ({"duration": 1, "text": "x"}, "'audio_filepath' is missing"),
         ({"audio_filepath": "a.wav", "duration": 1}, "'text' is missing"),
@@ -166,7 +166,7 @@ def test_duration_limits_are_inclusive_and_counted(tmp_path):
 
 def test_duration_limits_that_leave_nothing_are_an_error(tmp_path):
     read = manifest.read(write_lines(tmp_path / "m.jsonl", record()))
-    for limits, message in (((2.0, 3.0), "none is left"), ((3.0, 2.0), "must be")):
+    for limits, message in (((2.0, 3.0), "none is left"), ((3.0, 2.0), "must satisfy")):
         with pytest.raises(ManifestError, match=message):
             manifest.filter_duration(read, *limits)
 

@@ -19,7 +19,7 @@ from input_pipeline.manifest.pack import pack
 from input_pipeline.shards import cache as shard_cache
 from input_pipeline.shards import format as shard_format
 from input_pipeline.shards import source as shard_source
-from input_pipeline.shards.cache import CacheFull, Filling, ShardCache
+from input_pipeline.shards.cache import CacheFull, Prefetcher, ShardCache
 from input_pipeline.shards.format import ShardError, ShardInfo
 from input_pipeline.storage import lock, object_store
 from tests.runs import ROOT
@@ -31,12 +31,12 @@ SIZE = 300_000
 def _fresh(monkeypatch, tmp_path):
     """Give each test a cache of its own, in tmp_path/cache."""
     monkeypatch.setenv("DS2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shard_cache, "LEFT_FREE_BYTES", 0)
+    monkeypatch.setattr(shard_cache, "RESERVED_BYTES", 0)
     monkeypatch.setattr(object_store, "PIECE_BYTES", 100_000)
     monkeypatch.setattr(object_store, "FIRST_PAUSE_S", 0.01)
-    shard_source.forget()
+    shard_source.reset()
     yield
-    shard_source.forget()
+    shard_source.reset()
 
 
 def put(name: str, size: int = SIZE) -> tuple[str, ShardInfo]:
@@ -60,11 +60,11 @@ def test_a_shard_is_fetched_once_and_verified(store, tmp_path):
     url, info = put("a")
     cache = ShardCache(tmp_path / "cache", 10**9)
     assert cache.fetch(url, info)
-    assert hashlib.sha256(cache.place(info).read_bytes()).hexdigest() == info.sha256
+    assert hashlib.sha256(cache.path_of(info).read_bytes()).hexdigest() == info.sha256
     asked = len(store.asked("GET", "cache/a"))
     assert cache.fetch(url, info)
     assert len(store.asked("GET", "cache/a")) == asked
-    assert kept(cache.folder) == [cache.place(info).name]
+    assert kept(cache.folder) == [cache.path_of(info).name]
 
 
 def test_wrong_content_never_gets_the_name_and_is_not_fetched_again(store, tmp_path):
@@ -91,10 +91,10 @@ def test_a_transfer_that_broke_goes_on_from_where_it_ended(store, tmp_path, monk
     monkeypatch.setattr(object_store, "read", breaks)
     with pytest.raises(object_store.ObjectStoreError, match="cable"):
         cache.fetch(url, info)
-    assert kept(cache.folder) == [cache.place(info).name + ".part"]
+    assert kept(cache.folder) == [cache.path_of(info).name + ".part"]
     assert cache.fetch(url, info)
     assert calls == [0, 100_000, 200_000, 200_000]
-    assert kept(cache.folder) == [cache.place(info).name]
+    assert kept(cache.folder) == [cache.path_of(info).name]
 
 
 def test_what_was_used_longest_ago_makes_room_and_what_is_in_use_stays(store, tmp_path):
@@ -104,20 +104,20 @@ def test_what_was_used_longest_ago_makes_room_and_what_is_in_use_stays(store, tm
     for shard in remote[:3]:
         before.fetch(*shard)
     for number in range(3):  # as if an earlier run had used them
-        os.utime(before.place(remote[number][1]), (number + 1, number + 1))
-    held = shard_cache.hold(str(before.place(remote[0][1])))
-    age(before.place(remote[0][1]))
+        os.utime(before.path_of(remote[number][1]), (number + 1, number + 1))
+    pinned = shard_cache.pin(str(before.path_of(remote[0][1])))
+    age(before.path_of(remote[0][1]))
     later = ShardCache(folder, 3 * SIZE)
     later.fetch(*remote[3])
-    assert not later.place(remote[1][1]).exists()  # older than the third, and nobody reads it
-    assert all(later.place(remote[number][1]).exists() for number in (0, 2, 3))
+    assert not later.path_of(remote[1][1]).exists()  # older than the third, and nobody reads it
+    assert all(later.path_of(remote[number][1]).exists() for number in (0, 2, 3))
     later.fetch(*remote[1])
     with pytest.raises(CacheFull, match=r"0\.0009 of 0\.0009 GB, all of it in use"):
         later.fetch(*remote[2])
     assert len(kept(folder)) == 3
-    os.close(held)
+    os.close(pinned)
     later.fetch(*remote[2])
-    assert not later.place(remote[0][1]).exists()
+    assert not later.path_of(remote[0][1]).exists()
 
 
 def test_a_run_never_removes_what_it_has_fetched_itself(store, tmp_path):
@@ -133,7 +133,7 @@ def test_a_run_never_removes_what_it_has_fetched_itself(store, tmp_path):
 
 
 def test_a_full_disk_is_a_full_cache(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_cache, "LEFT_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(shard_cache, "RESERVED_BYTES", 1 << 60)
     with pytest.raises(CacheFull, match=r"the disk of .* is full"):
         ShardCache(tmp_path / "cache", 10**9).fetch(*put("a"))
     assert kept(tmp_path / "cache") == []
@@ -150,19 +150,19 @@ def test_processes_share_the_work(store, tmp_path):
     )
     command = [sys.executable, "-c", code, str(cache.folder)]
     cache.folder.mkdir()
-    part = cache.place(info).with_name(cache.place(info).name + ".part")
+    part = cache.path_of(info).with_name(cache.path_of(info).name + ".part")
     with open(part, "ab") as held:  # as a process that is at it
         assert lock.lock_file(held.fileno())
-        assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "False"
+        assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=300).strip() == "False"
         assert not cache.fetch(url, info)
-    assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=60).strip() == "True"
-    assert cache.place(info).exists()
+    assert subprocess.check_output(command, cwd=ROOT, text=True, timeout=300).strip() == "True"
+    assert cache.path_of(info).exists()
+    cache.path_of(info).unlink()
     together = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    cache.place(info).unlink()
     for process in together:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == 0
-    assert kept(cache.folder) == [cache.place(info).name]
+    assert kept(cache.folder) == [cache.path_of(info).name]
 
 
 def packed(clips, name: str, shards: int = 3) -> Strings:
@@ -170,13 +170,13 @@ def packed(clips, name: str, shards: int = 3) -> Strings:
     return manifest.read(pack(str(clips), f"s3://speech/{name}", shards=shards).manifest).audio
 
 
-def test_filling_brings_all_shards_in_the_order_of_their_need(store, clips, tmp_path):
+def test_shards_are_prefetched_in_the_order_of_their_use(store, clips, tmp_path):
     references = packed(clips, "order")
     asked = len(store.requests)
     rows = np.arange(len(references))[::-1]
     needed = shard_source._shards_of(references[row] for row in rows)
-    with Filling(shard_source._cache(), needed, downloads=1) as filling:
-        filling.wait()
+    with Prefetcher(shard_source._cache(), needed, downloads=1) as prefetcher:
+        prefetcher.wait()
     names = [path.rpartition("/")[2] for method, path, _ in store.requests[asked:] if "array_record" in path]
     assert list(dict.fromkeys(names)) == [f"manifest-0000{number}-of-00003.array_record" for number in (2, 1, 0)]
     assert len(kept(tmp_path / "cache")) == 3
@@ -202,8 +202,8 @@ def test_records_are_read_from_the_store_until_their_shard_is_here(store, clips,
 
 def test_a_copy_that_was_damaged_is_removed_and_the_store_is_asked(store, clips, tmp_path, caplog):
     references = packed(clips, "damaged", shards=1)
-    with shard_source.filling(references) as filling:
-        filling.wait()
+    with shard_source.prefetch(references) as prefetcher:
+        prefetcher.wait()
     (name,) = kept(tmp_path / "cache")
     copy = tmp_path / "cache" / name
     content = bytearray(copy.read_bytes())
@@ -240,12 +240,12 @@ def test_without_a_usable_cache_everything_is_read_from_the_store_and_it_is_said
 ):
     references = packed(clips, f"bad {kind}")
     expected = make_bad(kind, tmp_path, monkeypatch)
-    with caplog.at_level(logging.WARNING), shard_source.filling(references) as filling:
-        filling.wait()
+    with caplog.at_level(logging.WARNING), shard_source.prefetch(references) as prefetcher:
+        prefetcher.wait()
         assert all(len(audio.read(path)[0]) for path in references)
     (message,) = [record.getMessage() for record in caplog.records]
     assert expected in message
-    assert "one by one from the store" in message
+    assert "from the store one by one" in message
     if (tmp_path / "cache").is_dir():
         assert not [name for name in kept(tmp_path / "cache") if not name.endswith(".part")]
 
@@ -259,8 +259,8 @@ def test_a_shard_that_is_not_the_indexs_costs_its_records_only(store, clips, cap
     assert damaged_path.startswith(shard)
     content[shard_format.parse_reference(damaged_path).begin + 1000] ^= 1  # type: ignore[union-attr]
     files.pipe_file(shard, bytes(content))
-    with shard_source.filling(references) as filling:
-        filling.wait()
+    with shard_source.prefetch(references) as prefetcher:
+        prefetcher.wait()
     assert "is not the shard that its index describes" in caplog.text
     got = shard_source.resolve_all(references)
     assert [path for path in references if "is damaged" in str(got[path])] == [damaged_path]
@@ -270,7 +270,7 @@ def test_a_shard_that_is_not_the_indexs_costs_its_records_only(store, clips, cap
 def test_a_bound_that_is_no_number_is_refused(store, clips, monkeypatch, value):
     monkeypatch.setenv("DS2_CACHE_GB", value)
     with pytest.raises(ValueError, match=f"DS2_CACHE_GB is '{value}'"):
-        shard_source.filling(Strings(["s3://speech/x-00000-of-00001.array_record#1"]))
+        shard_source.prefetch(Strings(["s3://speech/x-00000-of-00001.array_record#1"]))
 
 
 def test_nothing_is_kept_where_the_bound_is_0_nor_anything_done_for_files(store, clips, tmp_path, monkeypatch):
@@ -279,16 +279,16 @@ def test_nothing_is_kept_where_the_bound_is_0_nor_anything_done_for_files(store,
     def threads() -> int:
         return sum(thread.name == "shards" for thread in threading.enumerate())
 
-    with shard_source.filling(packed(clips, "zero")):
+    with shard_source.prefetch(packed(clips, "zero")):
         assert not threads()
     monkeypatch.setenv("DS2_CACHE_GB", "1")
-    with shard_source.filling(Strings(["a.flac"])):
+    with shard_source.prefetch(Strings(["a.flac"])):
         assert not threads()
     assert not (tmp_path / "cache").exists()
 
 
 def test_leaving_stops_the_threads(store, tmp_path):
     endless = (put("z" * 12) for _ in iter(int, 1))
-    with Filling(ShardCache(tmp_path / "cache", 10**9), endless, downloads=2) as filling:
+    with Prefetcher(ShardCache(tmp_path / "cache", 10**9), endless, downloads=2) as prefetcher:
         pass
-    filling.wait()
+    prefetcher.wait()

@@ -22,7 +22,7 @@ def test_a_file_stays_its_path_and_a_record_becomes_its_content(shard):
     clip = shard_source.resolve(f"{shard}#0")
     assert isinstance(clip, shard_source.Clip)
     assert (clip.getvalue(), clip.name) == (b"audio", f"{shard}#0")
-    with pytest.raises(ShardError, match=r"holds 1 records, there is none of number 1"):
+    with pytest.raises(ShardError, match=r"has 1 records, and no number 1"):
         shard_source.resolve(f"{shard}#1")
 
 

@@ -29,7 +29,7 @@ def run_with_mount(options: str, folder: Path, code: str) -> list[str]:
     folder.mkdir(exist_ok=True)
     mount = f'mount -t tmpfs -o {options} none "$0" && exec "$@"'
     command = ["unshare", "-rm", "sh", "-c", mount, str(folder), sys.executable, "-c", code, str(folder)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 

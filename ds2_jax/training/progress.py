@@ -1,0 +1,94 @@
+"""Where a training stands: counted, judged and changed here alone, saved with each checkpoint."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ds2_jax.training.settings import TrainSettings
+
+
+@dataclass
+class Progress:
+    """Everything besides arrays that is needed to resume a training exactly. Only its own methods change it."""
+
+    step: int = 0  # batches seen
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    best_error_rate: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    data_digest: str = ""  # of the training manifest
+    plan_digest: str = ""  # of the settings that decide batches and their order
+    dev_digest: str = ""  # of the manifest that the best error rate belongs to
+    optimizer: str = ""  # what decides which arrays the optimiser's state has
+    trained_s: float = 0.0  # wall time of training, over all starts
+    interval: dict[str, float] = field(default_factory=dict)  # sums since the last line of metrics.jsonl
+    bad_utterances: list[int] = field(default_factory=list)
+    finished: bool = False
+    evaluation_due: bool = False  # dev has not been measured with these parameters: a stop came first
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Progress":
+        """Read what a checkpoint contains; fields of other versions are ignored."""
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
+
+    def resumed(self, fresh: "Progress") -> "Progress":
+        """Return where to continue with the data and settings of `fresh`, a new training.
+
+        Other data or another plan restarts the epoch; another dev set restarts the search for the best checkpoint.
+        """
+        same_data = self.data_digest == fresh.data_digest
+        same_plan = same_data and self.plan_digest == fresh.plan_digest
+        same_dev = not fresh.dev_digest or self.dev_digest in ("", fresh.dev_digest)
+        return dataclasses.replace(
+            self,
+            batch=self.batch if same_plan else 0,
+            best_error_rate=self.best_error_rate if same_dev else None,
+            best_step=self.best_step if same_dev else 0,
+            evaluations_since_best=self.evaluations_since_best if same_dev else 0,
+            data_digest=fresh.data_digest,
+            plan_digest=fresh.plan_digest,
+            dev_digest=fresh.dev_digest or self.dev_digest,
+            bad_utterances=self.bad_utterances if same_data else [],
+            evaluation_due=self.evaluation_due and bool(fresh.dev_digest),
+        )
+
+    def count_step(self) -> None:
+        """Count a batch that was trained on."""
+        self.step += 1
+        self.batch += 1
+
+    def update(self, limits: TrainSettings, epoch_batches: int, *, has_dev: bool) -> None:
+        """Move to the next epoch after the last of `epoch_batches`, and decide what follows the step just taken."""
+        epoch_ended = self.batch == epoch_batches
+        if epoch_ended:
+            self.epoch, self.batch = self.epoch + 1, 0
+        self.update_finished(limits)
+        due = self.step % limits.eval_every == 0 if limits.eval_every else epoch_ended
+        self.evaluation_due = has_dev and (self.finished or due)
+
+    def update_finished(self, limits: TrainSettings) -> None:
+        """Decide whether the training has reached its last epoch, its last step or the end of its patience."""
+        out_of_patience = limits.patience and self.evaluations_since_best >= limits.patience
+        out_of_steps = limits.max_steps and self.step >= limits.max_steps
+        self.finished = bool(self.epoch >= limits.epochs or out_of_steps or out_of_patience)
+
+    def record_evaluation(self, error_rate: float, limits: TrainSettings) -> bool:
+        """Keep count of the best error rate on dev; return whether this is the best so far."""
+        is_best = self.best_error_rate is None or error_rate < self.best_error_rate
+        if is_best:
+            self.best_error_rate, self.best_step, self.evaluations_since_best = error_rate, self.step, 0
+        else:
+            self.evaluations_since_best += 1
+        self.evaluation_due = False
+        self.update_finished(limits)
+        return is_best
+
+    def add_bad_utterances(self, rows: Iterable[int]) -> None:
+        """Add rows of the training manifest that cannot be used."""
+        self.bad_utterances = sorted({*self.bad_utterances, *rows})
+
+    def record_time(self, trained_s: float, interval: Mapping[str, float]) -> None:
+        """Keep the time trained, and the sums since the last line of metrics, for the next start."""
+        self.trained_s, self.interval = trained_s, dict(interval)

@@ -1,0 +1,98 @@
+"""Counting steps, epochs and evaluations; and that nothing else changes what is saved with a checkpoint."""
+
+import ast
+import dataclasses
+
+import pytest
+
+from ds2_jax.training.progress import Progress
+from ds2_jax.training.settings import TrainSettings
+from tests.runs import ROOT
+
+LIMITS = TrainSettings(epochs=2)
+
+
+def train(progress: Progress, limits: TrainSettings, batches: int, *, has_dev: bool = True) -> list[int]:
+    """Count steps to the end; return those after which dev is due."""
+    due = []
+    while not progress.finished:
+        progress.count_step()
+        progress.update(limits, batches, has_dev=has_dev)
+        if progress.evaluation_due:
+            due.append(progress.step)
+            progress.record_evaluation(0.5, limits)
+    return due
+
+
+@pytest.mark.parametrize(
+    ("limits", "end", "due"),
+    [
+        (LIMITS, (6, 2, 0), [3, 6]),
+        (dataclasses.replace(LIMITS, eval_every=2), (6, 2, 0), [2, 4, 6]),
+        (dataclasses.replace(LIMITS, eval_every=4), (6, 2, 0), [4, 6]),  # the last step is always measured
+        (dataclasses.replace(LIMITS, max_steps=4), (4, 1, 1), [3, 4]),
+        (dataclasses.replace(LIMITS, epochs=9, patience=2), (9, 3, 0), [3, 6, 9]),
+    ],
+)
+def test_a_training_ends_and_is_measured_as_its_limits_say(limits, end, due):
+    progress = Progress()
+    assert train(progress, limits, batches=3) == due
+    assert (progress.step, progress.epoch, progress.batch) == end
+
+
+def test_without_a_dev_set_nothing_is_due():
+    assert train(Progress(), LIMITS, batches=3, has_dev=False) == []
+
+
+def test_the_first_of_equal_error_rates_is_the_best():
+    progress = Progress(step=3)
+    assert progress.record_evaluation(0.4, LIMITS)
+    progress.count_step()
+    assert not progress.record_evaluation(0.4, LIMITS)
+    assert (progress.best_step, progress.evaluations_since_best) == (3, 1)
+    progress.count_step()
+    assert progress.record_evaluation(0.3, LIMITS)
+    assert (progress.best_error_rate, progress.best_step, progress.evaluations_since_best) == (0.3, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "changed"),
+    [
+        (Progress(data_digest="d", plan_digest="p", dev_digest="v"), {}),
+        (Progress(data_digest="d", plan_digest="q", dev_digest="v"), {"plan_digest": "q", "batch": 0}),
+        (
+            Progress(data_digest="e", plan_digest="p", dev_digest="v"),
+            {"data_digest": "e", "batch": 0, "bad_utterances": []},
+        ),
+        (
+            Progress(data_digest="d", plan_digest="p", dev_digest="w"),
+            {"dev_digest": "w", "best_error_rate": None, "best_step": 0, "evaluations_since_best": 0},
+        ),
+        (Progress(data_digest="d", plan_digest="p"), {"evaluation_due": False}),
+    ],
+)
+def test_what_changed_restarts_only_what_depends_on_it(fresh, changed):
+    saved = Progress(
+        step=7,
+        epoch=1,
+        batch=2,
+        best_error_rate=0.5,
+        best_step=5,
+        evaluations_since_best=1,
+        data_digest="d",
+        plan_digest="p",
+        dev_digest="v",
+        bad_utterances=[3],
+        evaluation_due=True,
+    )
+    assert saved.resumed(fresh) == dataclasses.replace(saved, **changed)
+
+
+def test_nothing_else_changes_a_progress():
+    found = []
+    for path in sorted((ROOT / "ds2_jax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if any("progress." in ast.unparse(target) for target in targets if target is not None):
+                found.append(f"{path.name}:{node.lineno}")  # type: ignore[attr-defined]
+    assert found == []
