@@ -1,4 +1,4 @@
-"""Corpora for tests: archives laid out like the published ones, of real clips, on a server of this machine."""
+"""Corpora for tests: archives with the layout of published ones and real clips, and a local server for them."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ CLIP_NAMES = sorted(path.name for path in CLIPS.glob("*.flac"))
 
 @functools.cache
 def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
-    """Return a real clip (others for other numbers) as a file of this kind and rate."""
+    """Return a real clip, chosen by number, as a file of this format and sample rate."""
     samples, own_rate = soundfile.read(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)], dtype="int16")
     file = io.BytesIO()
     soundfile.write(file, samples if rate == own_rate else soxr.resample(samples, own_rate, rate), rate, format=kind)
@@ -34,12 +34,12 @@ def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
 
 
 def duration(number: int, kind: str = "FLAC", rate: int = 16_000) -> float:
-    """Return the seconds of `clip(number, kind, rate)`, as manifests have them."""
+    """Return the duration of `clip(number, kind, rate)` in seconds, rounded as in manifests."""
     return round(soundfile.info(io.BytesIO(clip(number, kind, rate))).duration, 3)
 
 
 def write_tree(folder: Path, files: Files) -> Path:
-    """Write files below a folder."""
+    """Write files below a folder; return the folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_tree(folder: Path, files: Files) -> Path:
 
 
 def tar(files: Files, bz2: bool = False) -> bytes:
-    """Pack files as a tar archive, with gzip or bzip2."""
+    """Pack files into a tar archive compressed with gzip or bzip2."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:bz2" if bz2 else "w:gz") as archive:
         for name, content in files.items():
@@ -60,7 +60,7 @@ def tar(files: Files, bz2: bool = False) -> bytes:
 
 
 def zipped(files: Files) -> bytes:
-    """Pack files as a zip archive."""
+    """Pack files into a zip archive."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in files.items():
@@ -69,20 +69,20 @@ def zipped(files: Files) -> bytes:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, module: ModuleType, packed: bytes) -> None:
-    """Take what is known of a corpus module's archive, a digest or the size, from these bytes instead."""
+    """Replace the digests and the size that a corpus module knows of its archive by those of these bytes."""
     known = module.ARCHIVE
-    found = dataclasses.replace(
+    replaced = dataclasses.replace(
         known,
         md5=known.md5 and hashlib.md5(packed).hexdigest(),
         sha256=known.sha256 and hashlib.sha256(packed).hexdigest(),
         size=known.size and len(packed),
     )
-    monkeypatch.setattr(module, "ARCHIVE", found)
+    monkeypatch.setattr(module, "ARCHIVE", replaced)
 
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine and yield its address."""
+    """Serve a folder from a local server; yield its address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args) -> None:
