@@ -1,10 +1,12 @@
-# make install     set up .venv (ACCELERATOR=cpu, cuda or tpu)
-# make quickstart  synthetic speech -> training -> evaluation -> transcripts, in minutes
-# make kenlm       programs that train language models
-# make pyctcdecode the decoder pyctcdecode, which nothing else needs
-# make test        the tests (make test-all: also the slow ones), make lint: style and types
-# make docs        guides and API reference as a site, build/site
-# make test-slurm  the launcher on a Slurm of two nodes, set up here for the test (root, Debian)
+# make install      set up .venv (ACCELERATOR=cpu, cuda or tpu); make install-dev: with development tools
+# make quickstart   synthetic speech -> training -> evaluation -> transcripts, in minutes
+# make kenlm        build the programs that train language models
+# make pyctcdecode  install the optional decoder pyctcdecode
+# make docs         build the guides and the API reference as a site in build/site
+# make test         fast tests; make test-slow: training runs and long processes
+# make test-slurm   tests of the Slurm launcher, on a cluster of two nodes set up on this machine (root, Debian)
+# make test-all     all of these tests
+# make lint         check style and types; make format: correct the style
 
 PYTHON ?= python3
 ACCELERATOR ?= cpu
@@ -21,7 +23,7 @@ install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 install-dev: install $(VENV)/installed-dev
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s; make install PYTHON=python3.12" % sys.version.split()[0])'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required, this is %s; name another one: make install PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt $(wildcard requirements/*.txt)
@@ -30,7 +32,7 @@ $(VENV)/installed-$(ACCELERATOR): $(BIN)/python requirements.txt $(wildcard requ
 	$(BIN)/python -m ds2_jax.cli.check_device $(ACCELERATOR)
 	touch $@
 
-# The native decoder; without a C++ compiler a line says so, and decoding uses a library.
+# The native decoder. Without a C++ compiler, a message says so, and ctc_beam_decoder is used instead.
 $(VENV)/built-native: $(VENV)/installed-$(ACCELERATOR) $(shell find decoding/native -name '*.cc' -o -name '*.h' -o -name '*.hh') decoding/native/build.py
 	$(BIN)/python -m decoding.native.build --optional
 	touch $@
@@ -43,7 +45,7 @@ $(VENV)/installed-docs: $(BIN)/python requirements/docs.txt
 	$(PIP) -r requirements/docs.txt
 	touch $@
 
-# lmplz and build_binary, which train language models (docs/language_models.md names what they need)
+# lmplz and build_binary train language models; docs/language_models.md lists what building them requires.
 kenlm: install
 	$(BIN)/python -m decoding.lm.kenlm_build
 
@@ -56,12 +58,11 @@ quickstart: install-dev
 	  --config.data.train=$(DATA)/train.jsonl --config.data.dev=$(DATA)/dev.jsonl --config.data.test=$(DATA)/test.jsonl
 	$(BIN)/python main.py --mode=eval --config.restore=$(RUN) --workdir=$(RUN)/voices --config.data.test=$(DATA)/test_voices.jsonl
 	$(BIN)/python main.py --mode=infer --config.restore=$(RUN) --config.data.test=$(DATA)/test.jsonl --config.infer.samples=5
-	@$(BIN)/python -m ds2_jax.cli.run_summary $(RUN) "sentences never seen in training=test.json" \
-	  "voices never heard in training=voices/eval.json"
+	@$(BIN)/python -m ds2_jax.cli.run_summary $(RUN) "new sentences=test.json" "new voices=voices/eval.json"
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	@echo "written: build/site/index.html; to search it: $(BIN)/python -m http.server --directory build/site"
+	@echo "written: build/site/index.html; its search needs a server: $(BIN)/python -m http.server --directory build/site"
 
 test: install-dev
 	$(BIN)/python -m pytest

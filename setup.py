@@ -24,7 +24,7 @@ class CleanBuild(build):
 
 
 class BuildNative(build_ext):
-    """Compile as `python -m decoding.native.build` does; without a compiler, say so in one line and go on."""
+    """Compile as `python -m decoding.native.build` does; without a compiler, report that in one line and continue."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the extension into the place that setuptools names."""

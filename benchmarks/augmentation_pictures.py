@@ -1,9 +1,9 @@
-"""Draw what each augmentor does to a spectrogram: the picture of docs/augmentation.md.
+"""Draw the effect of each augmentor on a spectrogram: the picture in docs/augmentation.md.
 
     python -m benchmarks.augmentation_pictures --output docs/augmentation.png \
         --noise data/noise_blanket/audio/coffee-shop/coffee-shop.ogg --room data/rir/audio/speechbrain/speechbrain_rir1.flac
 
-Without --noise and --room, a hum and a decaying response are made up.
+Without --noise and --room, the noise and the impulse response are synthetic.
 """
 
 import argparse
@@ -41,14 +41,14 @@ COLUMNS, COLOURS, INCHES, DPI = 3, 48, (10.5, 7.0), 72
 DARKEST, BRIGHTEST = 2.0, 99.8  # percentiles of the unchanged spectrogram
 
 
-def made_up_noise(seconds: float) -> np.ndarray:
-    """Return brown noise [N]."""
+def synthetic_noise(seconds: float) -> np.ndarray:
+    """Return white noise and a tone of wandering frequency [N]."""
     walk = np.cumsum(np.random.default_rng(0).standard_normal(int(seconds * RATE_HZ)))
     return np.diff(walk, prepend=0.0, n=1).astype(np.float32) * 0.05 + np.sin(walk / 40).astype(np.float32) * 0.05
 
 
-def made_up_room(seconds: float = 0.5) -> np.ndarray:
-    """Return a response [M] whose level falls by 60 dB in its time."""
+def synthetic_response(seconds: float = 0.5) -> np.ndarray:
+    """Return an impulse response [M] that decays by 60 dB over its length."""
     time = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
     tail = 0.3 * np.random.default_rng(1).standard_normal(len(time)) * 10 ** (-3 * time / seconds)
     tail[0] = 1.0
@@ -56,7 +56,7 @@ def made_up_room(seconds: float = 0.5) -> np.ndarray:
 
 
 def make_panels(samples: np.ndarray, noise: NoiseClip, room: ImpulseResponse) -> dict[str, np.ndarray]:
-    """Return features [T, F] by title."""
+    """Return the features [T, F] of each panel by its title."""
 
     def on_audio(effect: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         return extract(effect(samples), SETTINGS)
@@ -65,20 +65,20 @@ def make_panels(samples: np.ndarray, noise: NoiseClip, room: ImpulseResponse) ->
     mean = float(features.mean())
     masked = mask_bands(features, rng_for(0, 0, 6), 2, 27, mean)
     return {
-        "as it was": features,
+        "original": features,
         "speed: rate 0.8": on_audio(lambda x: change_speed(x, 0.8)),
         "shift: 250 ms": on_audio(lambda x: shift(x, RATE_HZ // 4)),
         "noise: 5 dB": on_audio(lambda x: add_noise(x, noise, 5.0, 0.3)),
         "impulse": on_audio(lambda x: reverberate(x, room)),
         "resample: 8000 Hz": on_audio(lambda x: limit_band(x, RATE_HZ, 8000)),
         "bayesian_normal: prior -60 dB": on_audio(lambda x: normalise_online(x, -20.0, -60.0, 800)),
-        "specaugment: F 27 twice, T 20 twice": mask_times(masked, rng_for(0, 0, 3), 2, 20, 1.0, mean),
+        "specaugment: 2 x F 27, 2 x T 20": mask_times(masked, rng_for(0, 0, 3), 2, 20, 1.0, mean),
         "specaugment: W 40": warp_time(features, rng_for(0, 0, 5), 40),
     }
 
 
 def draw(panels: dict[str, np.ndarray], output: Path) -> None:
-    """Draw all panels on one time axis, as a small PNG."""
+    """Draw all panels on one time axis and save them as a small PNG."""
     longest_s = max(map(len, panels.values())) * FRAME_S
     low, high = np.percentile(next(iter(panels.values())), [DARKEST, BRIGHTEST])
     figure, axes = pyplot.subplots(
@@ -96,16 +96,16 @@ def draw(panels: dict[str, np.ndarray], output: Path) -> None:
 
 
 def main() -> None:
-    """Parse, augment, draw."""
+    """Draw the picture and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--clip", default=str(CLIP), help="speech (default: a clip of the tests)")
-    parser.add_argument("--noise", help="clip of noise")
-    parser.add_argument("--room", help="impulse response")
+    parser.add_argument("--clip", default=str(CLIP), help="speech file (default: a test clip)")
+    parser.add_argument("--noise", help="noise file")
+    parser.add_argument("--room", help="impulse response file")
     a = parser.parse_args()
     samples, _ = audio.read(a.clip, RATE_HZ)
-    noise = audio.read(a.noise, RATE_HZ)[0] if a.noise else made_up_noise(5.0)
-    room = audio.read(a.room, RATE_HZ, first_channel=True)[0] if a.room else made_up_room()
+    noise = audio.read(a.noise, RATE_HZ)[0] if a.noise else synthetic_noise(5.0)
+    room = audio.read(a.room, RATE_HZ, first_channel=True)[0] if a.room else synthetic_response()
     draw(make_panels(samples, NoiseClip.from_samples(noise), ImpulseResponse.from_samples(room)), a.output)
     print(
         json.dumps(

@@ -1,11 +1,12 @@
-"""Time the batch plan of a large corpus, and what comes before and after it on each host.
+"""Time planning the batches of a large corpus, and the steps before and after it on each host.
 
     python -m benchmarks.batch_plan --utterances=1000000 [--batch 16] [--shuffle batch_shuffle] [--speed]
 
-Writes a manifest of so many utterances (no audio) and prints one JSON line: seconds of the processor (`_s`; by the clock
-`plan_clock_s`) to read it, to encode its transcripts, and for the plan itself, which is the bucket shapes and one epoch;
-`imported_mb`, `read_mb` and `encode_mb` are the memory that stays taken, `plan_mb` is the most that the plan takes besides;
-`process_peak_mb` that of the whole process at that time. `to_worker_mb` and `to_worker_s`: what a worker process is sent.
+Writes a manifest with this many utterances (no audio) and prints one JSON line.
+CPU seconds: `read_s` to read the manifest, `encode_s` to encode its transcripts, `plan_s` to choose the bucket shapes and
+plan one epoch (`plan_clock_s`: its wall time), `to_worker_s` to pickle what a worker process receives (`to_worker_mb`).
+Memory: `imported_mb`, `read_mb` and `encode_mb` remain in use after importing, reading and encoding; `plan_mb` is the
+additional peak during planning, and `process_peak_mb` the peak of the whole process during planning.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.measure import forget_peak_memory, machine, peak_memory_mb, resident_memory_mb
+from benchmarks.measure import machine, peak_memory_mb, reset_peak_memory, resident_memory_mb
 from input_pipeline import manifest
 from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.augment import Augmentation
@@ -31,17 +32,17 @@ from input_pipeline.batches.plan import SHUFFLES, BatchSettings
 from input_pipeline.text import Vocabulary
 
 WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "for", "with", "his", "they", "this", "from", "what"]
-WORDS_A_SECOND = 2.7
+WORDS_PER_S = 2.7
 Result = TypeVar("Result")
 
 
 def write_manifest(path: Path, utterances: int) -> None:
-    """Write lines such as LibriSpeech's: 1 to 17 s, speaker and chapter in the path, a speaker's key."""
+    """Write records like LibriSpeech's: 1 to 17 s, speaker and chapter in the path, a `speaker` key."""
     rng = np.random.default_rng(0)
 
     def record(row: int) -> dict:
         seconds = round(float(rng.triangular(1, 15, 17)), 3)
-        words = rng.integers(0, len(WORDS), int(seconds * WORDS_A_SECOND))
+        words = rng.integers(0, len(WORDS), int(seconds * WORDS_PER_S))
         speaker, chapter = row % 2500, row // 50
         return {
             "audio_filepath": f"train/{speaker}/{chapter}/{speaker}-{chapter}-{row % 50:04d}.flac",
@@ -54,20 +55,20 @@ def write_manifest(path: Path, utterances: int) -> None:
 
 
 def timed(call: Callable[[], Result]) -> tuple[Result, float, float]:
-    """Return what a call returns, and its seconds of the processor and by the clock."""
+    """Return the result of a call, its CPU seconds and its wall time in seconds."""
     start, clock = time.process_time(), time.perf_counter()
     result = call()
     return result, round(time.process_time() - start, 2), round(time.perf_counter() - clock, 2)
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--utterances", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--buckets", type=int, default=8)
     parser.add_argument("--shuffle", choices=SHUFFLES, default="batch_shuffle")
-    parser.add_argument("--speed", action="store_true", help="with the augmentor that changes lengths")
+    parser.add_argument("--speed", action="store_true", help="include the augmentor that changes clip lengths")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "train.jsonl")
@@ -90,7 +91,7 @@ def main() -> None:
         return corpus, corpus.plan_epoch(1)
 
     before_mb = resident_memory_mb()
-    forget_peak_memory()
+    reset_peak_memory()
     (corpus, specs), plan_s, plan_clock_s = timed(plan)
     peak_mb = peak_memory_mb()
     sent, to_worker_s, _ = timed(lambda: len(pickle.dumps((specs, corpus.make_loader()))))

@@ -1,4 +1,4 @@
-"""Draw how a clip is recognised: spectrogram, CTC peaks, words with their times. This is the picture of the README.
+"""Draw how a clip is recognised: spectrogram, CTC peaks, words with their times. This is the picture in the README.
 
 python -m benchmarks.clip_picture --output docs/clip.png
 """
@@ -17,6 +17,7 @@ from decoding.hypothesis import BLANK, Hypothesis
 from decoding.search import greedy
 from input_pipeline import audio
 from input_pipeline.audio.features import FeatureSettings, extract
+from input_pipeline.storage import whole_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -24,25 +25,25 @@ from matplotlib.axes import Axes
 
 ROOT = Path(__file__).parent.parent
 CLIP = "cen1-msjr-b.flac"
-SETTINGS = FeatureSettings()  # of the spectrogram that is drawn; the model has its own
+SETTINGS = FeatureSettings()  # of the spectrogram in the picture; the model uses its own
 INCHES, DPI, COLOURS = (12.0, 5.0), 100, 96
 DARKEST, BRIGHTEST = 5.0, 99.8  # percentiles of the spectrogram
-PEAK = 0.3  # least probability that is labelled with its symbol
+PEAK = 0.3  # minimum probability of a peak with a label
 BLUE, GRAY = "#0072b2", "#6b6b73"
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a model makes of a clip."""
+    """The output of a model for a clip."""
 
     log_probs: np.ndarray  # [U, K], natural logs
-    symbols: tuple[str, ...]  # K of them; the first stands for the blank
-    frame_s: float  # seconds between two rows of log_probs
+    symbols: tuple[str, ...]  # K symbols; the first, "", is the blank
+    frame_s: float  # seconds per row of log_probs
     hypothesis: Hypothesis
 
 
 def recognise(model: str, clip: Path) -> Recognition:
-    """Run a model on a clip, and decode greedily."""
+    """Run a model on a clip and decode greedily."""
     recogniser = ds2_jax.load(model, engine="greedy")
     log_probs = recogniser.log_probs(clip)
     symbols = ("", *recogniser.vocabulary.symbols)
@@ -50,7 +51,7 @@ def recognise(model: str, clip: Path) -> Recognition:
 
 
 def draw_spectrogram(axis: Axes, samples: np.ndarray) -> None:
-    """Draw samples [N] at SETTINGS.sample_rate_hz."""
+    """Draw the spectrogram of samples [N] at SETTINGS.sample_rate_hz."""
     features = extract(samples, SETTINGS)
     low, high = np.percentile(features, [DARKEST, BRIGHTEST])
     extent = (0, len(features) * SETTINGS.stride_ms / 1000, 0, SETTINGS.sample_rate_hz / 2000)
@@ -59,24 +60,24 @@ def draw_spectrogram(axis: Axes, samples: np.ndarray) -> None:
     axis.set_yticks([0, 2, 4, 6, 8])
 
 
-def draw_peaks(axis: Axes, found: Recognition) -> None:
-    """Draw the probability of each frame's best symbol that is not the blank, with the symbol above each peak."""
-    symbols = np.delete(found.log_probs, BLANK, axis=1).argmax(1)
+def draw_peaks(axis: Axes, recognition: Recognition) -> None:
+    """Draw the probability of each frame's most likely symbol other than the blank, with the symbol above each peak."""
+    symbols = np.delete(recognition.log_probs, BLANK, axis=1).argmax(1)
     symbols = np.where(symbols >= BLANK, symbols + 1, symbols)
-    probabilities = np.exp(found.log_probs[np.arange(len(symbols)), symbols])
-    times = (np.arange(len(symbols)) + 0.5) * found.frame_s
+    probabilities = np.exp(recognition.log_probs[np.arange(len(symbols)), symbols])
+    times = (np.arange(len(symbols)) + 0.5) * recognition.frame_s
     axis.fill_between(times, probabilities, color=BLUE, alpha=0.25, linewidth=0)
     axis.plot(times, probabilities, color=BLUE, linewidth=1.2)
     for symbol, first, end in greedy.collapse(np.where(probabilities >= PEAK, symbols, BLANK)):
         top = first + int(np.argmax(probabilities[first:end]))
-        label, colour = ("␣", GRAY) if found.symbols[symbol] == " " else (found.symbols[symbol], BLUE)
+        label, colour = ("␣", GRAY) if recognition.symbols[symbol] == " " else (recognition.symbols[symbol], BLUE)
         axis.text(times[top], probabilities[top] + 0.06, label, color=colour, ha="center", fontsize=13, weight="bold")
     axis.text(0.01, 0.85, "␣ separates words", transform=axis.transAxes, fontsize=10, color=GRAY)
     axis.set(ylim=(0, 1.45), yticks=[0, 1], ylabel="CTC peaks")
 
 
 def draw_words(axis: Axes, hypothesis: Hypothesis) -> None:
-    """Draw each word at its time, with its start and end in seconds."""
+    """Draw each word at its position on the time axis, with its start and end in seconds."""
     for word in hypothesis.words:
         middle = (word.start_s + word.end_s) / 2
         axis.axvspan(word.start_s, word.end_s, ymin=0.72, color=BLUE)
@@ -85,37 +86,36 @@ def draw_words(axis: Axes, hypothesis: Hypothesis) -> None:
     axis.set(ylim=(0, 1), yticks=[], ylabel="words")
 
 
-def draw(samples: np.ndarray, found: Recognition, output: Path) -> None:
-    """Draw three panels on one time axis, as a small PNG that is opaque, so that it also reads on dark pages."""
+def draw(samples: np.ndarray, recognition: Recognition, output: Path) -> None:
+    """Draw three panels on one time axis and save them as a small PNG, opaque so that it is legible on dark pages."""
     pyplot.rc("font", size=12)
     pyplot.rc("figure.constrained_layout", w_pad=0.12, h_pad=0.08)
     figure, (above, middle, below) = pyplot.subplots(
         3, figsize=INCHES, sharex=True, layout="constrained", gridspec_kw={"height_ratios": [2.4, 1.6, 1.1]}
     )
     draw_spectrogram(above, samples)
-    draw_peaks(middle, found)
-    draw_words(below, found.hypothesis)
+    draw_peaks(middle, recognition)
+    draw_words(below, recognition.hypothesis)
     for axis in (middle, below):
         axis.spines[["top", "right"]].set_visible(False)
     below.set(xlim=(0, len(samples) / SETTINGS.sample_rate_hz), xlabel="seconds")
     figure.align_ylabels()
-    unfinished = output.with_suffix(".part.png")
-    figure.savefig(unfinished, dpi=DPI)
-    Image.open(unfinished).convert("RGB").quantize(COLOURS).save(unfinished, optimize=True)
-    unfinished.replace(output)
+    with whole_file.temporary_path(output) as path:
+        figure.savefig(path, dpi=DPI)
+        Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
 def main() -> None:
-    """Parse, recognise, draw."""
+    """Draw the picture and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default=str(ROOT / "models" / "an4"))
     parser.add_argument("--clip", type=Path, default=ROOT / "tests" / "clips" / CLIP)
     a = parser.parse_args()
     samples, _ = audio.read(a.clip, SETTINGS.sample_rate_hz)
-    found = recognise(a.model, a.clip)
-    draw(samples, found, a.output)
-    result = {"benchmark": "clip_picture", "bytes": a.output.stat().st_size, "text": found.hypothesis.text}
+    recognition = recognise(a.model, a.clip)
+    draw(samples, recognition, a.output)
+    result = {"benchmark": "clip_picture", "bytes": a.output.stat().st_size, "text": recognition.hypothesis.text}
     print(json.dumps(result | {"options": vars(a)}, default=str))
 
 

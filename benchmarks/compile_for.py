@@ -1,13 +1,14 @@
-"""Compile a recipe's training and evaluation steps for TPUs, on a machine without one, and tell what became of them.
+"""Compile a recipe's training and evaluation steps for TPUs, on a machine without TPUs, and report what they need.
 
     python -m pip install --target build/libtpu --no-deps 'libtpu==0.0.42.*'          # 480 MB; the version of jax[tpu]
     python -m benchmarks.compile_for --config=configs/librispeech.py:16 --topology=v5e:4x4 --json=figures.json
 
-The programs are real, by the real compiler; nothing runs. Shapes are those that the recipe's buckets have with
---manifest, else with lengths like those of its corpus (benchmarks/recipe_shapes.py); --shapes=largest compiles the
-longest only, --batch, --frames and --labels one of your own. For each step: memory of a chip against what it has,
-floating-point operations (loops counted as often as they turn), the compiler's own estimate of its time, collectives,
-host callbacks. What differs on other machines is the time to compile: several minutes of a core for each training step.
+The programs are those of a real run, built by the real compiler; none is executed. Shapes are the recipe's buckets for the
+lengths in --manifest, or else for lengths typical of its corpus (benchmarks/recipe_shapes.py). --shapes=largest compiles
+only the longest; --batch, --frames and --labels define a single shape. Reported for each step: memory per chip and its share
+of the chip's memory, floating-point operations (loop bodies counted as often as they run), the compiler's time estimate,
+collectives, and host callbacks. Compiling a training step takes several minutes on one core; only that time depends on
+this machine.
 """
 
 import argparse
@@ -20,13 +21,11 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no TPU is looked for
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # do not search for a TPU
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault(
-    "TPU_ACCELERATOR_TYPE", "v5litepod-16"
-)  # any: else libtpu complains at length that it is on no TPU
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # if unset, libtpu logs many lines about a missing TPU
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several compilers side by side: none has a chip
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # allow several compilers at once: none of them opens a chip
 
 import jax
 import numpy as np
@@ -48,47 +47,51 @@ CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
 INSTALL = "python -m pip install --target build/libtpu --no-deps 'libtpu==0.0.42.*'"
 GIB = 2**30
-CHIPS = {  # memory, GiB; dense bfloat16 operations a second; clock, Hz (peak = matrix units x 2 x their cells x clock)
+CHIPS = {  # memory, GiB; dense bfloat16 operations per second; clock, Hz (peak = matrix units x 2 x their cells x clock)
     "v4": (32, 275e12, 1.05e9),
     "v5e": (16, 197e12, 1.5e9),
     "v5p": (95, 459e12, 1.75e9),
     "v6e": (32, 918e12, 1.75e9),
 }
 HEAD = (
-    *(
-        "step",
-        "rows x frames x labels",
-        "rows of a chip",
-        "arguments GB",
-        "temporary GB",
-        "together GB",
-        "of its memory",
-    ),
-    *("TFLOP", "ms (compiler's estimate)", "collectives", "MB in them", "compile s"),
+    "step",
+    "rows x frames x labels",
+    "rows per chip",
+    "arguments GB",
+    "temporaries GB",
+    "peak GB",
+    "of the chip's memory",
+    "TFLOP",
+    "ms (compiler's estimate)",
+    "collectives",
+    "MB sent",
+    "compile s",
 )
 
 Shape = tuple[int, int, int]  # rows, frames, labels
 
 
 def make_mesh(topology: str, fsdp: int) -> Mesh:
-    """Return a mesh of the chips of a topology such as v5e:4x4."""
+    """Return a mesh of the chips in a topology such as v5e:4x4. Raises SystemExit."""
     kind, _, size = topology.partition(":")
     if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", size):
-        raise SystemExit(f"error: --topology={topology} is not known: write v5e:4x4; kinds are {', '.join(CHIPS)}")
+        raise SystemExit(
+            f"error: --topology={topology} is unknown: write it like v5e:4x4; the types are {', '.join(CHIPS)}"
+        )
     sides = [int(side) for side in size.split("x")]
     if LIBTPU.exists():
         os.environ.setdefault("TPU_LIBRARY_PATH", str(LIBTPU.absolute()))
     options = {"chips_per_host_bounds": [1, 1, 1]} if math.prod(sides) == 1 else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except RuntimeError as error:
-        mend = f"install the compiler: {INSTALL}" if "not installed" in str(error) else "choose another --topology"
-        raise SystemExit(f"error: {error}; {mend}") from error
-    return Mesh(np.array(found.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
+        remedy = f"install the compiler: {INSTALL}" if "not installed" in str(error) else "choose another --topology"
+        raise SystemExit(f"error: {error}; {remedy}") from error
+    return Mesh(np.array(description.devices).reshape(-1, fsdp), (sharding.DATA, sharding.FSDP))
 
 
 def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape]]:
-    """List the steps to compile with their shapes, longest first, rows as training and evaluation raise them."""
+    """List the steps to compile with their shapes, longest first; rows are rounded up as in training and evaluation."""
     steps: list[tuple[str, Shape]] = []
     for name, size, multiple in (
         ("train", config.batch.size, mesh.size * config.optim.accumulate),
@@ -100,13 +103,13 @@ def steps_of(config, mesh: Mesh, a: argparse.Namespace) -> list[tuple[str, Shape
             buckets = [Bucket(a.frames, a.labels, a.batch or size)]
         else:
             buckets = recipe_shapes.shapes(config, *recipe_shapes.lengths(config, a.manifest), training=name == "train")
-        found = [(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets]
-        steps += [(name, shape) for shape in (found[:1] if a.shapes == "largest" else found)]
+        shapes = [(-(-b.rows // multiple) * multiple, b.frames, b.labels) for b in buckets]
+        steps += [(name, shape) for shape in (shapes[:1] if a.shapes == "largest" else shapes)]
     return steps
 
 
 def parse_settings(text: str) -> dict:
-    """Read --set: names and values, which are JSON (a number, true, null), or else text as it stands."""
+    """Parse --set into values by name; a value is JSON (a number, true, null) or else plain text."""
     settings = {}
     for name, _, value in (item.partition("=") for item in text.split(",") if item):
         try:
@@ -117,7 +120,7 @@ def parse_settings(text: str) -> dict:
 
 
 def describe(lowered: jax.stages.Lowered, chip: tuple[float, float, float]) -> dict:
-    """Compile and tell memory, operations, time as the compiler sees it, collectives and callbacks, of one chip."""
+    """Compile a step; return its memory, operations, estimated time, collectives and callbacks, all per chip."""
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -126,20 +129,20 @@ def describe(lowered: jax.stages.Lowered, chip: tuple[float, float, float]) -> d
             raise
         return {"fits": False, "refused": str(error).splitlines()[0]}
     seconds = time.perf_counter() - start
-    text, found, needed = compiled.as_text() or "", compiled.memory_analysis(), memory.needed_bytes(compiled)
+    text, sizes, needed = compiled.as_text() or "", compiled.memory_analysis(), memory.needed_bytes(compiled)
     program = Program(text)
     kinds: dict[str, dict] = {}
     for collective in program.collectives():
         sums = kinds.setdefault(collective.kind, {"runs": 0, "bytes": 0, "overlapped_bytes": 0})
-        sums["runs"] += collective.times
+        sums["runs"] += collective.runs
         sums["bytes"] += collective.total
         sums["overlapped_bytes"] += collective.total * collective.overlapped
-    assert found is not None
+    assert sizes is not None
     assert needed is not None
     return {
         "fits": needed <= chip[0] * GIB,
-        "arguments_bytes": found.argument_size_in_bytes,
-        "temporary_bytes": found.temp_size_in_bytes,
+        "arguments_bytes": sizes.argument_size_in_bytes,
+        "temporary_bytes": sizes.temp_size_in_bytes,
         "peak_bytes": needed,
         "flop": program.flop(),
         "estimated_s": program.estimated_cycles() / chip[2],
@@ -150,7 +153,7 @@ def describe(lowered: jax.stages.Lowered, chip: tuple[float, float, float]) -> d
 
 
 def table(results: list[dict], chip: tuple[float, float, float]) -> str:
-    """Lay results out as a table of markdown."""
+    """Format results as a Markdown table."""
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for r in results:
         first = f"| {r['step']} | {' x '.join(map(str, r['shape']))} | {r['rows_of_a_chip']:g}"
@@ -176,23 +179,25 @@ def table(results: list[dict], chip: tuple[float, float, float]) -> str:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/librispeech.py", help="recipe, or recipe:devices")
+    parser.add_argument("--config", default="configs/librispeech.py", help="recipe, as FILE or FILE:DEVICES")
     parser.add_argument("--topology", default="v5e:4x4")
-    parser.add_argument("--manifest", default="", help="whose lengths decide the buckets")
+    parser.add_argument("--manifest", default="", help="manifest whose lengths determine the buckets")
     parser.add_argument("--shapes", choices=("all", "largest"), default="all")
     parser.add_argument("--steps", choices=("all", "train", "eval"), default="all")
-    parser.add_argument("--batch", type=int, default=0, help="utterances of all chips, with --frames; 0: the recipe's")
-    parser.add_argument("--frames", type=int, default=0, help="of 10 ms each: one shape instead of the buckets")
-    parser.add_argument("--labels", type=int, default=120)
-    parser.add_argument("--vocab", type=int, default=0, help="symbols with blank; 0: the corpus's")
-    parser.add_argument("--jobs", type=int, default=max(1, usable_cores() // 4), help="compilations at a time")
-    parser.add_argument("--set", default="", help="settings besides the recipe's, e.g. mesh.fsdp=8,train.remat=true")
-    parser.add_argument("--json", default="", help="file of results; those of other recipes and topologies stay in it")
+    parser.add_argument("--batch", type=int, default=0, help="utterances on all chips, with --frames; 0: the recipe's")
+    parser.add_argument("--frames", type=int, default=0, help="frames of 10 ms: one shape instead of the buckets")
+    parser.add_argument("--labels", type=int, default=120, help="labels per utterance, with --frames")
+    parser.add_argument("--vocab", type=int, default=0, help="symbols, including the blank; 0: the corpus's")
+    parser.add_argument("--jobs", type=int, default=max(1, usable_cores() // 4), help="parallel compilations")
+    parser.add_argument("--set", default="", help="changes to the recipe's settings, e.g. mesh.fsdp=8,train.remat=true")
+    parser.add_argument(
+        "--json", default="", help="file for the results; those of other recipes and topologies in it are kept"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Parse, compile, print, write."""
+    """Compile the steps, print a table, and write the results if --json is given."""
     a = parse_arguments()
     config = recipe_shapes.read_config(a.config)
     config.update_from_flattened_dict(parse_settings(a.set))
@@ -204,14 +209,14 @@ def main() -> None:
     about = {"config": a.config, "topology": a.topology, "chips": mesh.size, "accumulate": config.optim.accumulate}
     about |= {"remat": config.train.remat, "lengths": lengths, "jax": jax.__version__}
     print(
-        f"{a.config} on {a.topology}: {mesh.size} chips, {config.optim.accumulate} parts a step, lengths {lengths}",
+        f"{a.config} on {a.topology}: {mesh.size} chips, {config.optim.accumulate} parts per step, lengths {lengths}",
         flush=True,
     )
 
-    def one(step: tuple[str, Shape]) -> dict:
+    def compile_step(step: tuple[str, Shape]) -> dict:
         name, shape = step
-        function, first, size = jitted[name]
-        lowered = function.lower(first, abstract_batch(shape, size))
+        function, argument, size = jitted[name]
+        lowered = function.lower(argument, abstract_batch(shape, size))
         parts = mesh.size * (config.optim.accumulate if name == "train" else 1)
         return {
             **about,
@@ -223,7 +228,9 @@ def main() -> None:
 
     with concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         results: list[dict] = []
-        for result in tqdm(pool.map(one, steps), total=len(steps), desc="compile", unit=" steps", file=sys.stderr):
+        for result in tqdm(
+            pool.map(compile_step, steps), total=len(steps), desc="compile", unit=" steps", file=sys.stderr
+        ):
             results.append(result)
             if a.json:
                 write(Path(a.json), results)
@@ -231,7 +238,7 @@ def main() -> None:
 
 
 def write(file: Path, results: list[dict]) -> None:
-    """Put results into a file, in place of older ones of the same recipe, topology, step and shape."""
+    """Add results to a file; they replace earlier ones of the same recipe, topology, step and shape."""
 
     def key(result: dict) -> list:
         return [result["config"], result["chips"], result["topology"], result["step"], list(result["shape"])]

@@ -1,8 +1,8 @@
-"""Time our CTC loss with its gradient beside optax's, and count their temporary memory.
+"""Compare our CTC loss and its gradient with optax's: time and temporary memory.
 
     python -m benchmarks.ctc --batch 32 --frames 400 --labels 200 --vocab 29
 
-Prints one JSON line: medians of alternating runs, optax's time as a multiple of ours, and temporary memory in floats for each
+Prints one JSON line: medians of alternating runs, optax's time as a multiple of ours, and temporary memory in floats per
 utterance, frame and label.
 """
 
@@ -20,7 +20,7 @@ from ds2_jax.network.ctc import negative_log_likelihood
 
 
 def main() -> None:
-    """Parse sizes, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"batch": 32, "frames": 400, "labels": 200, "vocab": 29, "runs": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

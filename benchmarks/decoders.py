@@ -1,9 +1,9 @@
-"""Compare the decoding engines on what a model says of a manifest: speed, error rate and memory.
+"""Compare the decoding engines on a model's output for a manifest: speed, error rate and memory.
 
     python -m benchmarks.decoders --model=models/an4 --manifest=data/an4/dev.jsonl --lm=models/an4/lm.bin
 
-The network runs once; then the engines decode the same probabilities in turns, each in a process of its own, on
-`--threads` cores. Prints one JSON line with medians over the turns; a table goes to the terminal's error stream.
+The network runs once; then the engines decode the same probabilities in alternation for `--runs` rounds, each in its own
+process, on `--threads` cores. Prints one JSON line with the medians over the rounds, and a table on standard error.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from input_pipeline.text import ScoringRules, Vocabulary, normalise
 
 
 @dataclasses.dataclass(frozen=True)
-class Spoken:
-    """What is decoded, and what was said."""
+class NetworkOutput:
+    """The network's output for a manifest, with the reference transcripts."""
 
     log_probs: list[np.ndarray]  # [U, K] each
     references: list[str]
@@ -35,7 +35,7 @@ class Spoken:
     frame_s: float
 
 
-def run_network(model: str, manifest_path: str) -> Spoken:
+def run_network(model: str, manifest_path: str) -> NetworkOutput:
     """Run a model once over a manifest."""
     from ds2_jax.artifacts.load import load_model
     from ds2_jax.parallel import sharding
@@ -45,31 +45,33 @@ def run_network(model: str, manifest_path: str) -> Spoken:
     meta, variables = load_model(model)
     manifest = manifests.read(manifest_path)
     evaluator = Evaluator(meta, sharding.make_mesh(), EvaluationSettings(), all_symbols=True)
-    found, _ = evaluator.log_probs(variables, evaluator.corpus(manifest))
-    rows = sorted(found)
+    log_probs, _ = evaluator.log_probs(variables, evaluator.corpus(manifest))
+    rows = sorted(log_probs)
     references = [normalise(manifest.text[row], meta.language) for row in rows]
-    return Spoken([found[row] for row in rows], references, meta.vocabulary.symbols, meta.language, meta.output_frame_s)
+    return NetworkOutput(
+        [log_probs[row] for row in rows], references, meta.vocabulary.symbols, meta.language, meta.output_frame_s
+    )
 
 
-def decode(spoken: Spoken, settings: BeamSettings) -> tuple[float, float, float, list[str]]:
-    """Decode everything with one engine -> seconds, seconds to set up, peak memory in MB, texts."""
+def decode(output: NetworkOutput, settings: BeamSettings) -> tuple[float, float, float, list[str]]:
+    """Decode everything with one engine; return seconds, seconds of set-up, peak memory in MB, and texts."""
     start = time.perf_counter()
-    engine = make_engine(Vocabulary(spoken.symbols), settings, spoken.frame_s)
+    engine = make_engine(Vocabulary(output.symbols), settings, output.frame_s)
     set_up_s = time.perf_counter() - start
-    engine.decode_batch(spoken.log_probs[:1])
-    measure.forget_peak_memory()
+    engine.decode_batch(output.log_probs[:1])
+    measure.reset_peak_memory()
     start = time.perf_counter()
-    found = engine.decode_batch(spoken.log_probs)
+    decoded = engine.decode_batch(output.log_probs)
     seconds = time.perf_counter() - start
-    return seconds, set_up_s, measure.peak_memory_mb(), [hypotheses[0].text for hypotheses in found]
+    return seconds, set_up_s, measure.peak_memory_mb(), [hypotheses[0].text for hypotheses in decoded]
 
 
 def main() -> None:
-    """Parse, run the network, time the engines, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/an4")
     parser.add_argument("--manifest", required=True)
-    parser.add_argument("--lm", default="", help="KenLM model; greedy needs none")
+    parser.add_argument("--lm", default="", help="KenLM model; not used by greedy")
     parser.add_argument("--engines", default="greedy,native,ctc_beam_decoder,pyctcdecode")
     parser.add_argument("--beams", default="100,500")
     parser.add_argument("--threads", type=int, default=1)
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=3)
     a = parser.parse_args()
-    spoken = run_network(a.model, a.manifest)
+    output = run_network(a.model, a.manifest)
     cases = [
         BeamSettings(engine=engine, lm=a.lm, alpha=a.alpha, beta=a.beta, beam_size=beam, threads=a.threads)
         for engine in a.engines.split(",")
@@ -88,18 +90,18 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-a.threads :])
     for run in range(a.runs):
         for case in cases:
-            # A process each: its memory is its own, and none inherits the threads of JAX.
+            # One process each, so that memory is measured separately and no process inherits the threads of JAX.
             with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                measured[case].append(pool.submit(decode, spoken, case).result())
-            print(f"turn {run + 1} of {a.runs}: {case.engine}, beam {case.beam_size}", file=sys.stderr)
-    rules = ScoringRules.for_language(spoken.language)
+                measured[case].append(pool.submit(decode, output, case).result())
+            print(f"round {run + 1} of {a.runs}: {case.engine}, beam {case.beam_size}", file=sys.stderr)
+    rules = ScoringRules.for_language(output.language)
     rows = []
     for case in cases:
-        rates = summarise(spoken.references, measured[case][-1][3], rules=rules).as_dict()
+        rates = summarise(output.references, measured[case][-1][3], rules=rules).as_dict()
         row = {
             "engine": case.engine,
             "beam": case.beam_size,
-            "utterances_per_s": round(len(spoken.references) / statistics.median(m[0] for m in measured[case]), 1),
+            "utterances_per_s": round(len(output.references) / statistics.median(m[0] for m in measured[case]), 1),
             "wer": rates["wer"],
             "cer": rates["cer"],
             "memory_mb": round(statistics.median(m[2] for m in measured[case])),

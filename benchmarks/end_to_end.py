@@ -1,8 +1,8 @@
-"""Time training with its input pipeline against the same steps on batches that lie ready.
+"""Compare the speed of training with its input pipeline to the same steps on batches that are already in memory.
 
     python -m benchmarks.end_to_end --manifest=data/an4/train.jsonl [--augment=configs/augmentation_an4.json]
 
-Prints one JSON line: the speed of the loop as a share of the steps alone, and the share of time that it waited for data.
+Prints one JSON line: the speed of the loop relative to the steps alone, and the fraction of time it waited for data.
 """
 
 import argparse
@@ -27,45 +27,45 @@ from ds2_jax.training.step import make_train_step
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--augment", default="", help="JSON file of augmentors")
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rnn_size", type=int, default=0, help="units; 0: the recipe's")
+    parser.add_argument("--rnn_size", type=int, default=0, help="units per recurrent layer; 0: the recipe's")
     a = parser.parse_args()
     flags.FLAGS.mark_as_parsed()
     logging.disable(logging.WARNING)
     config = an4.get_config()
     config.data.train, config.data.dev, config.data.test, config.augment.file = a.manifest, "", "", a.augment
     config.model.rnn_size = a.rnn_size or config.model.rnn_size
-    asked, mesh = settings.read_training(config), sharding.make_mesh()
-    manifest = read_manifests(asked.data).train
+    recipe, mesh = settings.read_training(config), sharding.make_mesh()
+    manifest = read_manifests(recipe.data).train
     with tempfile.TemporaryDirectory() as folder:
-        meta = describe_model(asked, manifest, folder)
-    corpus = make_corpus(asked, manifest, meta, mesh)
-    optimizer = make_optimizer(asked.optim, make_schedule(asked.optim, 1000, 100))
+        meta = describe_model(recipe, manifest, folder)
+    corpus = make_corpus(recipe, manifest, meta, mesh)
+    optimizer = make_optimizer(recipe.optim, make_schedule(recipe.optim, 1000, 100))
     state = init_state(init_variables(meta.network, meta.feature_size, 0), optimizer, average=True)
     state = jax.device_put(state, sharding.replicated(mesh))
-    step = make_train_step(meta.network, optimizer, seed=0, ema=asked.optim.ema)
+    step = make_train_step(meta.network, optimizer, seed=0, ema=recipe.optim.ema)
     compiled = compile_steps(step, state, corpus.shapes, meta.feature_size, mesh)
     specs = corpus.plan_epoch(1)[: a.batches]
 
     def run(batches) -> tuple[float, float]:
-        """Train on batches; return the seconds in all, and of them those spent waiting for data."""
+        """Train on batches; return the total seconds and the seconds spent waiting for data."""
         nonlocal state
         begin, waited = time.perf_counter(), 0.0
         while True:
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             batch = next(batches, None)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - requested
             if batch is None:
                 break
             batch.pop("problem", None)
             arrays = sharding.put_batch(batch, mesh)
             state, metrics = compiled[batch_shape(arrays)](state, arrays)
-            jax.block_until_ready(metrics)  # on CPUs the cores are shared, and the loop's steps wait for each other
+            jax.block_until_ready(metrics)  # on CPUs, steps run one after another, on cores shared with loading
         return time.perf_counter() - begin, waited
 
     ready = [dict(batch) for batch in corpus.batches(specs)]

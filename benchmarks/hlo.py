@@ -1,6 +1,6 @@
-"""Read a compiled program (XLA's HLO text): what it computes and sends in one run, loops counted as often as they turn.
+"""Read a compiled program (XLA's HLO text): what one execution computes and sends, with every run of a loop body counted.
 
-XLA's own cost analysis counts the body of a loop once, and most of a recurrent network is in loops.
+XLA's own cost analysis counts a loop body once, and most of a recurrent network is in loops.
 """
 
 import dataclasses
@@ -20,90 +20,93 @@ class Instruction:
     """One line of a computation."""
 
     name: str
-    shape: str  # of its result: f32[2,3]{1,0}, or several in brackets
+    shape: str  # of the result: f32[2,3]{1,0}, or a tuple in parentheses
     operation: str
-    arguments: str  # what stands in the brackets after it
-    attributes: str  # what follows
+    arguments: str  # text in the parentheses after the operation
+    attributes: str  # text after the parentheses
 
     def operands(self) -> list[str]:
-        """Return the names of what it reads."""
+        """Return the names of the operands."""
         return re.findall(r"%([\w.-]+)", self.arguments)
 
     def attribute(self, pattern: str) -> str:
-        """Return the computation or word after `pattern=`, '' where there is none."""
-        found = re.search(rf"\b(?:{pattern})=\{{?%?([\w.>-]+)", self.attributes)
-        return found[1] if found else ""
+        """Return the computation or word after `pattern=`, or '' if there is none."""
+        value = re.search(rf"\b(?:{pattern})=\{{?%?([\w.>-]+)", self.attributes)
+        return value[1] if value else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An instruction with the computation it is in, its place there, and how often it runs."""
+    """An instruction, the computation that contains it, its index there, and how often it runs."""
 
     instruction: Instruction
     computation: str
-    place: int
-    times: int
+    index: int
+    count: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """A collective: how often it runs, bytes of its operands on one device, and whether others run meanwhile."""
+    """A collective: how often it runs, the bytes of its operands on one device, and whether computation overlaps it."""
 
     kind: str
-    times: int
+    runs: int
     bytes: int
-    overlapped: bool  # products run between its start and its end
-    source: str  # where it comes from in the traced program
+    overlapped: bool  # computation is scheduled between its start and its end
+    source: str  # operation of the traced program that it comes from
 
     @property
     def total(self) -> int:
-        """Bytes of all its runs."""
-        return self.times * self.bytes
+        """Bytes of all runs."""
+        return self.runs * self.bytes
 
 
 class Program:
-    """A module's computations."""
+    """The computations of a module."""
 
     def __init__(self, text: str):
         self.computations: dict[str, list[Instruction]] = {}
         self.entry = ""
         current: list[Instruction] = []
         for line in text.splitlines():
-            head, found = _COMPUTATION.match(line), _INSTRUCTION.match(line)
+            head, parts = _COMPUTATION.match(line), _INSTRUCTION.match(line)
             if head:
                 current = self.computations.setdefault(head[2], [])
                 self.entry = head[2] if head[1] else self.entry
-            elif found:
-                end = _closing(found[4])
-                current.append(Instruction(found[1], found[2], found[3], found[4][:end], found[4][end + 1 :]))
+            elif parts:
+                end = _closing(parts[4])
+                current.append(Instruction(parts[1], parts[2], parts[3], parts[4][:end], parts[4][end + 1 :]))
         self.shapes = {name: {i.name: i.shape for i in lines} for name, lines in self.computations.items()}
 
-    def runs(self, computation: str = "", times: int = 1) -> Iterator[Run]:
-        """Give each instruction that runs, those inside of loops and fusions too; of branches the first."""
+    def runs(self, computation: str = "", count: int = 1) -> Iterator[Run]:
+        """Yield each instruction that runs, also inside loops and fusions; of a conditional's branches, only the first."""
         computation = computation or self.entry
-        for place, instruction in enumerate(self.computations[computation]):
-            yield Run(instruction, computation, place, times)
+        for index, instruction in enumerate(self.computations[computation]):
+            yield Run(instruction, computation, index, count)
             if instruction.operation == "while":
-                yield from self.runs(instruction.attribute("body"), times * self.turns(instruction))
+                yield from self.runs(instruction.attribute("body"), count * self.trip_count(instruction))
             elif instruction.operation in ("fusion", "call", "conditional") or instruction.operation.endswith("-start"):
                 called = instruction.attribute("calls|true_computation|branch_computations|to_apply")
                 if called and instruction.operation != "all-reduce-start":
-                    yield from self.runs(called, times)
+                    yield from self.runs(called, count)
 
-    def turns(self, loop: Instruction) -> int:
-        """Return how often a loop turns: as XLA states it, or the constant that its counter, from 0, is compared with."""
+    def trip_count(self, loop: Instruction) -> int:
+        """Return a loop's trip count as XLA states it, or else the constant that the counter (from 0) is compared with.
+
+        Raises ValueError if there is no single constant.
+        """
         stated = re.search(r"known_trip_count\W+n\W+(\d+)", loop.attributes)
         if stated:
             return int(stated[1])
         condition = self.computations[loop.attribute("condition")]
         constants = [int(i.arguments) for i in condition if i.operation == "constant" and i.shape.startswith("s32[]")]
         if len(constants) != 1:
-            raise ValueError(f"{loop.name}: cannot read how often it turns from {condition}")
+            raise ValueError(f"{loop.name}: cannot determine the trip count from {condition}")
         return constants[0]
 
     def flop(self) -> int:
-        """Count multiplications and additions in products and convolutions: where the time of this network goes."""
-        return sum(run.times * self._product_flop(run) for run in self.runs())
+        """Count multiplications and additions in products and convolutions, which dominate the time of this network."""
+        return sum(run.count * self._product_flop(run) for run in self.runs())
 
     def _product_flop(self, run: Run) -> int:
         line, shapes = run.instruction, self.shapes[run.computation]
@@ -118,8 +121,8 @@ class Program:
         return 2 * _convolution_products(line.attributes, left, right, out)
 
     def collectives(self) -> list[Collective]:
-        """List the collectives of one run, on one device."""
-        found = []
+        """List the collectives of one execution, on one device."""
+        collectives = []
         for run in self.runs():
             kind = run.instruction.operation.removesuffix("-start")
             if kind in COLLECTIVES:
@@ -127,28 +130,28 @@ class Program:
                 source = re.search(r'op_name="([^"]*)"', run.instruction.attributes)
                 overlapped = kind != run.instruction.operation and self._has_work_until_done(run)
                 size = sum(map(bytes_of, operands))
-                found.append(Collective(kind, run.times, size, overlapped, source[1] if source else ""))
-        return found
+                collectives.append(Collective(kind, run.count, size, overlapped, source[1] if source else ""))
+        return collectives
 
     def _has_work_until_done(self, start: Run) -> bool:
-        after = self.computations[start.computation][start.place + 1 :]
-        for place, line in enumerate(after):
+        after = self.computations[start.computation][start.index + 1 :]
+        for index, line in enumerate(after):
             if line.operation.endswith("-done") and start.instruction.name in line.operands():
-                between = {other.operation for other in after[:place]}
+                between = {other.operation for other in after[:index]}
                 return bool(between & {"fusion", "while", "dot", "convolution", "call", "custom-call"})
         return False
 
     def estimated_cycles(self) -> int:
-        """Add up what the TPU compiler expects each fusion, product and copy to take; 0 for other devices."""
+        """Sum the TPU compiler's estimates for all fusions, products and copies; 0 for other devices."""
         total = 0
         for run in self.runs():
             stated = re.search(r'"estimated_cycles":"(\d+)"', run.instruction.attributes)
-            total += run.times * int(stated[1]) if stated else 0
+            total += run.count * int(stated[1]) if stated else 0
         return total
 
 
 def _closing(text: str) -> int:
-    """Return where the bracket closes that was open at the start."""
+    """Return the index of the parenthesis that closes one opened before the text."""
     depth = 1
     for i, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -159,19 +162,19 @@ def _closing(text: str) -> int:
 
 def dimensions(shape: str) -> tuple[int, ...]:
     """Return the dimensions of an array's type; () for a scalar."""
-    found = _ARRAY.search(shape)
-    return tuple(int(n) for n in found[2].split(",") if n) if found else ()
+    array = _ARRAY.search(shape)
+    return tuple(int(n) for n in array[2].split(",") if n) if array else ()
 
 
 def bytes_of(shape: str) -> int:
-    """Return the bytes of all arrays of a type, layout apart."""
+    """Return the bytes of all arrays of a type, without padding of the layout."""
     return sum(SIZES[kind] * math.prod(int(n) for n in sizes.split(",") if n) for kind, sizes in _ARRAY.findall(shape))
 
 
 def _convolution_products(attributes: str, left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]) -> int:
-    """Count the multiplications of a convolution; those with padding or with holes of dilation are none.
+    """Count the multiplications of a convolution, without those by padding or by dilation holes.
 
-    TPU programs write products of matrices as convolutions, batched ones with holes between the members of the batch.
+    TPU programs express matrix products as convolutions; batched products have dilation holes between the batch members.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     assert labels is not None, attributes
@@ -188,8 +191,8 @@ def _convolution_products(attributes: str, left: tuple[int, ...], right: tuple[i
         stride, hole = int(each("stride", "1")[i]), int(each("lhs_dilate", "1")[i])
         spread = int(each("rhs_dilate", "1")[i])
         size, taps = left[labels[1].index(letter)], right[labels[2].index(letter)]
-        places = range(out[labels[3].index(letter)])
-        reached = (place * stride - low + tap * spread for place in places for tap in range(taps))
-        pairs *= sum(1 for at in reached if 0 <= at < (size - 1) * hole + 1 and at % hole == 0)
+        outputs = range(out[labels[3].index(letter)])
+        inputs = (output * stride - low + tap * spread for output in outputs for tap in range(taps))
+        pairs *= sum(1 for at in inputs if 0 <= at < (size - 1) * hole + 1 and at % hole == 0)
     width = right[labels[2].index("i")]  # input channels of one group
     return pairs * out[labels[3].index("b")] * out[labels[3].index("f")] * width

@@ -1,4 +1,4 @@
-"""Read from the sources which module imports which; the test of rooms and the picture of rooms use it."""
+"""Read from the sources which module imports which, for the tests and the picture of the rooms."""
 
 import ast
 import functools
@@ -6,35 +6,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ds2_jax", "input_pipeline", "decoding")
-ENTRIES = {"input_pipeline": ("prepare", "pack", "stats", "join")}  # `python -m`, besides each wing's __main__
+ENTRIES = {"input_pipeline": ("prepare", "pack", "stats", "join")}  # run with `python -m`, as is each wing's __main__
 
 
 def imports_of(source: str) -> set[str]:
-    """Return what a file imports, also inside functions and by importlib; a relative import starts with a dot."""
-    found = set()
+    """Return the names that a source imports, also in functions and by importlib; relative ones start with a dot."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             constants = (argument.value for argument in node.args if isinstance(argument, ast.Constant))
-            found |= {value for value in constants if isinstance(value, str)}
-    return found
+            names |= {value for value in constants if isinstance(value, str)}
+    return names
 
 
 @functools.cache
 def used_by(path: Path) -> frozenset[str]:
-    """Return the imports of a file of the repository, which must be absolute, so that they show the room."""
+    """Return the imports of a file of the repository; they must be absolute, so that they name the room."""
     used = imports_of(path.read_text(encoding="utf-8"))
-    assert not [name for name in used if name.startswith(".")], f"{path}: write the room's name, not a dot"
+    assert not [name for name in used if name.startswith(".")], f"{path}: use absolute imports"
     return frozenset(used)
 
 
 def files_of(*rooms: str) -> list[Path]:
     """Return the Python files of rooms."""
     files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
-    assert files, f"no file in {rooms}: a room was renamed, rename it here too"
+    assert files, f"no file in {rooms}: if a room was renamed, rename it here too"
     return files
 
 
@@ -49,7 +49,7 @@ def wing_of(module: str) -> str:
 
 
 def is_entry(module: str) -> bool:
-    """Tell whether a module only starts a command."""
+    """Return whether a module only starts a command."""
     room, _, name = module.partition(".")
     return module.endswith(".__main__") or name in ENTRIES.get(room, ())
 
@@ -59,9 +59,9 @@ INSIDE = {module: path for module, path in MODULES.items() if not is_entry(modul
 
 
 def modules_used(path: Path) -> set[str]:
-    """Return the modules of our rooms that a file imports, each by the longest name that is one."""
-    found = set()
+    """Return the modules of the rooms that a file imports, without the names imported from them."""
+    modules = set()
     for name in used_by(path):
         if name.split(".")[0] in ROOMS:
-            found.add(name if name in MODULES else name.rpartition(".")[0])
-    return found
+            modules.add(name if name in MODULES else name.rpartition(".")[0])
+    return modules

@@ -1,11 +1,12 @@
-"""Time the input pipeline on a manifest, and each of its parts.
+"""Time the input pipeline on a manifest, as a whole and part by part.
 
     taskset -c 0 python -m benchmarks.input_pipeline --manifest data/an4/train.jsonl --threads 1 \
         --augment benchmarks/augmentation.json
 
-Prints one JSON line, in seconds of audio a second of the processor's time: `end_to_end` (batches through grain, augmented if
-asked for; with --workers, their start included) and `parts` alone, each as often as the file of augmentors applies it. `share`
-is what each part takes of end to end, `rest` what is left: padding, batches, grain. `audio_s_per_s` is end to end by the clock.
+Prints one JSON line. `end_to_end` (batches loaded by grain, with augmentation if --augment is given, including the start of
+--workers) and `parts` (each part alone, as often as the augmentation file applies it) are in seconds of audio per CPU second.
+`share` is the fraction of the end-to-end time that each part takes, `rest` the remainder: padding, batching, grain.
+`audio_s_per_s` is end to end, per second of wall time.
 """
 
 import argparse
@@ -36,36 +37,36 @@ from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 
-WARM_UP = 50  # clips that are taken through all parts before it counts
+WARM_UP = 50  # clips processed before timing starts
 
 
-def processor_s() -> float:
-    """Return the processor's seconds of this process and of its ended children."""
+def cpu_s() -> float:
+    """Return the CPU seconds of this process and of its finished child processes."""
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
 
 
-def flat_stats(settings: FeatureSettings) -> FeatureStats:
-    """Return statistics that change nothing, at the cost of real ones."""
+def identity_stats(settings: FeatureSettings) -> FeatureStats:
+    """Return statistics that leave features unchanged but take as long to apply as real ones."""
     size = feature_size(settings)
     return FeatureStats(np.zeros(size, np.float32), np.ones(size, np.float32))
 
 
 class Laps:
-    """The processor's time of named parts."""
+    """CPU seconds of named parts."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = collections.defaultdict(float)
         self.start()
 
     def start(self) -> None:
-        """Begin a part; what came before counts in none."""
+        """Start a part; the time before counts towards none."""
         self._start = time.thread_time()
 
     def end(self, part: str) -> None:
-        """Count the time since the last call in a part, and begin the next."""
+        """Add the time since the last call to a part and start the next one."""
         now = time.thread_time()
         self.parts[part] += now - self._start
         self._start = now
@@ -74,11 +75,11 @@ class Laps:
 def time_parts(
     paths: Sequence[str], settings: FeatureSettings, augmentation: Augmentation
 ) -> tuple[float, dict[str, float]]:
-    """Take clip after clip through the parts of the pipeline, so that memory does not grow with the corpus.
+    """Run the parts of the pipeline clip by clip, so that memory does not grow with the corpus.
 
-    Returns the audio's seconds, before augmentation, and the processor's for each part.
+    Returns the seconds of audio before augmentation, and the CPU seconds of each part.
     """
-    stats, laps = flat_stats(settings), Laps()
+    stats, laps = identity_stats(settings), Laps()
     rates = augmentation.speed_rates(len(paths), 0, 0)
     audio_s = 0.0
     for row, path in enumerate(tqdm(paths, desc="part by part", delay=2)):
@@ -92,7 +93,7 @@ def time_parts(
         rate, rng = float(rates[row]), rng_for(0, 0, row)
         for entry in augmentation.entries:
             if hasattr(entry.augmentor, "apply_features"):
-                continue  # comes after the features
+                continue  # timed below, after the features
             laps.start()
             samples = Augmentation((entry,)).apply_audio(samples, settings.sample_rate_hz, rate=rate, rng=rng)
             if entry.kind == "speed":
@@ -106,16 +107,16 @@ def time_parts(
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--kind", choices=KINDS, default="linear")
     parser.add_argument("--augment", default="", help="JSON file of augmentors")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--buckets", type=int, default=12)
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: threads")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0: threads")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=0, help="utterances; 0: all")
+    parser.add_argument("--limit", type=int, default=0, help="number of utterances; 0: all")
     a = parser.parse_args()
     flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags
     clips = manifest.read(a.manifest, need_text=False)
@@ -128,12 +129,12 @@ def main() -> None:
     seconds, parts = time_parts(clips.audio, settings, augmentation)
     plan = BatchSettings(size=a.batch, buckets=a.buckets, sortagrad=False)
     load = LoadSettings(workers=a.workers, threads=a.threads)
-    corpus = Corpus(clips, None, FrontEnd(settings, "corpus", flat_stats(settings)), plan, augmentation, load=load)
+    corpus = Corpus(clips, None, FrontEnd(settings, "corpus", identity_stats(settings)), plan, augmentation, load=load)
     specs = corpus.plan_epoch(0)
-    start, clock = processor_s(), time.perf_counter()
+    start, clock = cpu_s(), time.perf_counter()
     for _ in tqdm(corpus.batches(specs), total=len(specs), desc="end to end", delay=2):
         pass
-    end_to_end_s, wall_s = processor_s() - start, time.perf_counter() - clock
+    end_to_end_s, wall_s = cpu_s() - start, time.perf_counter() - clock
     share = {part: part_s / end_to_end_s for part, part_s in parts.items()}
     share["rest"] = 1 - sum(share.values())
     result = {
@@ -152,5 +153,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:  # a manifest or a file of augmentors that is not there, or not usable
+    except (ValueError, OSError) as error:  # a missing or invalid manifest or augmentation file
         raise SystemExit(f"python -m benchmarks.input_pipeline: {error}") from None

@@ -1,7 +1,7 @@
-"""An S3-compatible store on this machine (moto's, in memory), for tests and benchmarks: it can be slow, and break off.
+"""Run a local S3-compatible store (moto, in memory) for tests and benchmarks, with optional latency and truncated answers.
 
-`python -m benchmarks.local_store [LATENCY_S]` prints the environment of its users as a JSON line, and serves until its
-input ends.
+`python -m benchmarks.local_store [LATENCY_S]` prints the environment variables of its clients as a JSON line, and serves
+until its standard input is closed.
 """
 
 import json
@@ -19,9 +19,9 @@ BUCKET = "speech"
 
 
 class LocalStore:
-    """A server with one bucket; `environment` is what its users need.
+    """A server with one bucket; `environment` has the environment variables of its clients.
 
-    latency_s: before each answer. break_after: bytes after which the bodies of answers to GET end, for so many answers.
+    latency_s: delay before each answer.
     """
 
     def __init__(self, latency_s: float = 0.0):
@@ -50,13 +50,13 @@ class LocalStore:
         self._server.server_close()
 
     def break_after(self, name: str, size: int, times: int) -> None:
-        """Let the next answers to GET of objects with this in their path end after so many bytes."""
+        """Truncate the next `times` answers to GET after `size` bytes, for objects whose path contains `name`."""
         with self._lock:
             self._breaks += [(name, size)] * times
 
     def asked(self, method: str, name: str) -> list[str]:
-        """Return the ranges of the requests of this kind for objects with this in their path."""
-        return [span for asked, path, span in self.requests if asked == method and name in path]
+        """Return the ranges of the requests by this method for objects whose path contains `name`."""
+        return [span for used, path, span in self.requests if used == method and name in path]
 
     def _answer(self, environ: dict, start_response) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
@@ -72,7 +72,7 @@ class LocalStore:
 
 
 def _first(body: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield the first bytes of a body, fewer than its header announces."""
+    """Yield the first bytes of a body, although its header announces more."""
     for part in body:
         yield part[:size]
         size -= len(part)
@@ -81,7 +81,7 @@ def _first(body: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def main() -> None:
-    """Serve in a process of its own."""
+    """Serve until standard input is closed."""
     with LocalStore(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0) as store:
         print(json.dumps(store.environment), flush=True)
         sys.stdin.read()

@@ -1,11 +1,11 @@
-"""Show that a language model is mapped, not read, and shared by all processes that decode with it. Linux only.
+"""Show that a language model is memory-mapped, and shared by all processes that decode with it. Linux only.
 
     python -m benchmarks.mapped_model --lm=lm.bin --processes=2 --threads=2
 
-Each process loads the model with the native engine, at first with nothing of it in the system's cache, and decodes made
-utterances of its words; then, while all of them live, each one's memory is read from /proc. Prints one JSON line: seconds
-to map the model, to read its words, and to make the engine of both; and of each process, in MB, what is resident in all
-and of the model's mapping. Of pages that two processes share, each is charged half in `pss`.
+Each process loads the model with the native engine (the first one with a cold page cache) and decodes synthetic utterances
+of the model's words. Then, while all processes are still running, each one's memory is read from /proc. Prints one JSON line:
+the seconds to map the model, to read its words, and to create the engine from both; and for each process, in MB, the
+resident memory in total and of the model's mapping. In `pss`, a page shared by two processes counts half for each.
 """
 
 import argparse
@@ -28,30 +28,30 @@ from input_pipeline.text import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAME_S = 0.03
-WORDS_SPOKEN = 12  # in an utterance
-SURE = 0.6  # probability of the symbol that is meant, in its frame
-MOST_SYMBOLS = 5000
+WORDS_PER_UTTERANCE = 12
+CERTAINTY = 0.6  # probability of the correct symbol in its frame
+MAX_SYMBOLS = 5000
 FIGURES = ("Rss", "Pss", "Shared_Clean", "Private_Clean", "Private_Dirty")
 
 
-def forget(path: str) -> None:
-    """Let the system drop a file from its cache, so that the next process finds it cold."""
+def drop_from_cache(path: str) -> None:
+    """Drop a file from the page cache, so that the next process reads it from the disk."""
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def memory_mb(lines: list[str]) -> dict[str, float]:
-    """Sum the figures of some mappings of /proc/PID/smaps, in MB."""
-    found = dict.fromkeys(FIGURES, 0.0)
+    """Sum FIGURES over mappings in the format of /proc/PID/smaps, in MB."""
+    totals = dict.fromkeys(FIGURES, 0.0)
     for line in lines:
         name, _, value = line.partition(":")
-        if name in found:
-            found[name] += int(value.split()[0]) / 1024
-    return {name.lower(): round(value, 2) for name, value in found.items()}
+        if name in totals:
+            totals[name] += int(value.split()[0]) / 1024
+    return {name.lower(): round(value, 2) for name, value in totals.items()}
 
 
 def mapped_mb(path: str) -> dict[str, float]:
-    """Return the figures of this process's mappings of one file."""
+    """Return FIGURES for this process's mappings of one file, in MB."""
     inside, lines = False, []
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
@@ -62,30 +62,30 @@ def mapped_mb(path: str) -> dict[str, float]:
 
 
 def vocabulary_of(words: list[str]) -> Vocabulary:
-    """Make the vocabulary of a network that writes these words: their characters, and a space unless they are characters."""
-    symbols = sorted(set("".join(words)))[:MOST_SYMBOLS]
-    of_characters = all(len(word) == 1 for word in words)  # as for Mandarin
-    return Vocabulary(tuple(symbols) if of_characters else (" ", *symbols))
+    """Return the vocabulary of a network that writes these words: their characters, and a space unless each is a character."""
+    symbols = sorted(set("".join(words)))[:MAX_SYMBOLS]
+    single_characters = all(len(word) == 1 for word in words)  # as for Mandarin
+    return Vocabulary(tuple(symbols) if single_characters else (" ", *symbols))
 
 
-def spoken(words: list[str], vocabulary: Vocabulary, count: int, seed: int) -> list[np.ndarray]:
-    """Make log-probabilities [U, K] of random words, a blank after each symbol."""
+def synthesise(words: list[str], vocabulary: Vocabulary, count: int, seed: int) -> list[np.ndarray]:
+    """Return log-probabilities [U, K] of utterances of random words, with a blank after each symbol."""
     rng = np.random.default_rng(seed)
     separator = " " if " " in vocabulary.symbols else ""
     writable = [word for word in words if set(word) <= set(vocabulary.symbols)]
     arrays = []
     for _ in range(count):
-        text = separator.join(writable[i] for i in rng.integers(0, len(writable), WORDS_SPOKEN))
-        rows = rng.dirichlet(np.full(vocabulary.size, 0.05), 2 * len(text)) * (1 - SURE) + 1e-12
-        meant = np.zeros(len(rows), int)
-        meant[::2] = vocabulary.encode(text)
-        rows[np.arange(len(rows)), meant] += SURE
+        text = separator.join(writable[i] for i in rng.integers(0, len(writable), WORDS_PER_UTTERANCE))
+        rows = rng.dirichlet(np.full(vocabulary.size, 0.05), 2 * len(text)) * (1 - CERTAINTY) + 1e-12
+        correct = np.zeros(len(rows), int)
+        correct[::2] = vocabulary.encode(text)
+        rows[np.arange(len(rows)), correct] += CERTAINTY
         arrays.append(np.log(rows / rows.sum(1, keepdims=True)).astype(np.float32))
     return arrays
 
 
 def work(a: argparse.Namespace) -> None:
-    """Load and decode in this process; print the times, wait for a line, print the memory."""
+    """Load and decode in this process; print the times, wait for a line of input, print the memory use."""
     settings = BeamSettings(engine="native", lm=a.lm, threads=a.threads)
     start = time.perf_counter()
     words = model_file.read_words(a.lm)
@@ -101,7 +101,7 @@ def work(a: argparse.Namespace) -> None:
     engine = make_engine(vocabulary, settings, FRAME_S)
     engine_s = time.perf_counter() - start
     loaded = mapped_mb(a.lm)
-    arrays = spoken(words, vocabulary, a.utterances, a.worker)
+    arrays = synthesise(words, vocabulary, a.utterances, a.worker)
     start = time.perf_counter()
     engine.decode_batch(arrays)
     decode_s = time.perf_counter() - start
@@ -114,50 +114,50 @@ def work(a: argparse.Namespace) -> None:
 
 
 def run(a: argparse.Namespace) -> dict:
-    """Run the processes side by side and collect what they print."""
+    """Run the processes in parallel and collect their output."""
     command = [sys.executable, "-m", "benchmarks.mapped_model", f"--lm={os.path.abspath(a.lm)}"]
     command += [f"--threads={a.threads}", f"--utterances={a.utterances}"]
-    forget(a.lm)
+    drop_from_cache(a.lm)
     workers = []
     for number in range(a.processes):
         arguments = [*command, f"--worker={number}"]
         workers.append(subprocess.Popen(arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True))
         if number == 0:
-            times = json.loads(_line(workers[0]))  # the first one alone, as its times are told
+            times = json.loads(_line(workers[0]))  # alone: these times are reported
     others = [json.loads(_line(worker)) for worker in workers[1:]]
-    found = []
+    memory = []
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("\n")
         worker.stdin.flush()
-        found.append(json.loads(_line(worker)))
+        memory.append(json.loads(_line(worker)))
     for worker in workers:
         worker.communicate("\n", timeout=60)
-    return {**times, "engine_again_s": [other["engine_s"] for other in others], "processes": found}
+    return {**times, "engine_again_s": [other["engine_s"] for other in others], "processes": memory}
 
 
 def _line(worker: subprocess.Popen) -> str:
     assert worker.stdout is not None
     line = worker.stdout.readline()
     if not line:
-        raise SystemExit(f"a process ended with exit code {worker.wait()}; its message stands above")
+        raise SystemExit(f"a process ended with exit code {worker.wait()}; its message is above")
     return line
 
 
 def main() -> None:
-    """Parse, run, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lm", default="models/an4/lm.bin")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2, help="of each process's decoder")
-    parser.add_argument("--utterances", type=int, default=100, help="that each process decodes")
+    parser.add_argument("--threads", type=int, default=2, help="decoder threads per process")
+    parser.add_argument("--utterances", type=int, default=100, help="utterances per process")
     parser.add_argument("--worker", type=int, default=-1, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.worker >= 0:
         work(a)
         return
     if not Path("/proc/self/smaps_rollup").exists():
-        raise SystemExit("this system has no /proc/PID/smaps_rollup, which the figures are read from (Linux has it)")
+        raise SystemExit("/proc/self/smaps_rollup does not exist; this benchmark reads it and runs on Linux only")
     result = {
         "benchmark": "mapped_model",
         "machine": measure.machine(),

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, memory and the description of the machine."""
+"""Measure time and memory, and describe the machine, for all benchmarks."""
 
 import importlib.metadata
 import platform
@@ -13,7 +13,7 @@ VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def timed(call: Callable, times: int) -> list[float]:
-    """Return the seconds of each of so many calls, waiting for what they compute."""
+    """Return the seconds of each of `times` calls, including the computation that they start on the device."""
     import jax
 
     seconds = []
@@ -25,39 +25,39 @@ def timed(call: Callable, times: int) -> list[float]:
 
 
 def versions() -> dict[str, str]:
-    """Return the installed versions of what the figures depend on."""
+    """Return the installed versions of the packages that affect the figures."""
     return {name: importlib.metadata.version(name) for name in VERSIONS_OF}
 
 
 def devices() -> str:
-    """Name the devices that JAX computes on."""
+    """Return the number and kind of the JAX devices."""
     import jax
 
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def machine() -> str:
-    """Name the processor and how many cores of it this process may use."""
+    """Return the name of the processor and the number of its cores that this process may use."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     family = next((line.split(":")[1].strip() for line in lines if line.startswith("cpu family")), "")
     return f"{usable_cores()} cores of {model}" + (f" (family {family})" if family else "")
 
 
-def forget_peak_memory() -> None:
-    """Let `peak_memory_mb` count from here on, where the system can (Linux)."""
+def reset_peak_memory() -> None:
+    """Reset the peak that `peak_memory_mb` reports (Linux only)."""
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         reset.write_text("5")
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory, in MB, that was resident since `forget_peak_memory`, or since the start."""
+    """Return the peak resident memory in MB since `reset_peak_memory`, or since the start of the process."""
     return _memory_mb("VmHWM:")
 
 
 def resident_memory_mb() -> float:
-    """Return the memory, in MB, that is resident now (where the system does not tell: that was, at most)."""
+    """Return the resident memory in MB; on systems without /proc, its peak."""
     return _memory_mb("VmRSS:")
 
 
@@ -69,7 +69,7 @@ def _memory_mb(field: str) -> float:
 
 
 def temporary_bytes(compiled) -> int:
-    """Return the memory that a compiled program needs besides its arguments and results."""
+    """Return the bytes that a compiled program needs in addition to its arguments and results."""
     memory = compiled.memory_analysis()
-    assert memory is not None, "this backend does not tell"
+    assert memory is not None, "this backend reports no memory use"
     return memory.temp_size_in_bytes

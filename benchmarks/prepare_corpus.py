@@ -1,8 +1,10 @@
-"""Time how fast a corpus is prepared once it is unpacked: a tree shaped like LibriSpeech, of hard links to one short clip.
+"""Time preparing an unpacked corpus: a folder tree like LibriSpeech's, of hard links to one short clip.
 
-Prints one JSON line: `scan_files_per_s` is reading all headers, `prepare_files_per_s` the whole command (list folders, read
-transcripts, join, read headers, write the manifest), by the clock, medians of the runs; `scan_processor_us` is the
-processor's time for a file. The files are in the disk's cache, as they are after unpacking.
+    python -m benchmarks.prepare_corpus [--files 5000]
+
+Prints one JSON line with medians over the runs, in wall time: `scan_files_per_s` for reading all headers,
+`prepare_files_per_s` for the whole command (list folders, read transcripts, join, read headers, write the manifest).
+`scan_processor_us` is the CPU time of the scan per file. The files are in the page cache, as they are after unpacking.
 """
 
 import argparse
@@ -26,27 +28,27 @@ PER_CHAPTER = 50
 
 
 def make_tree(folder: Path, files: int) -> None:
-    """Lay out a part: speaker / chapter / utterances and their `.trans.txt`."""
+    """Create a part of the corpus: speaker / chapter / utterances and their `.trans.txt`."""
     first = folder / "first.flac"
     shutil.copy(CLIP, first)
     for start in range(0, files, PER_CHAPTER):
         speaker, chapter = str(100 + start // (2 * PER_CHAPTER)), str(1000 + start)
-        place = folder / "LibriSpeech" / "dev-clean" / speaker / chapter
-        place.mkdir(parents=True)
+        chapter_folder = folder / "LibriSpeech" / "dev-clean" / speaker / chapter
+        chapter_folder.mkdir(parents=True)
         names = [f"{speaker}-{chapter}-{number:04d}" for number in range(min(PER_CHAPTER, files - start))]
         for name in names:
-            os.link(first, place / f"{name}.flac")
+            os.link(first, chapter_folder / f"{name}.flac")
         lines = "".join(f"{name} MISTER QUILTER IS THE APOSTLE\n" for name in names)
-        (place / f"{speaker}-{chapter}.trans.txt").write_text(lines, encoding="utf-8")
+        (chapter_folder / f"{speaker}-{chapter}.trans.txt").write_text(lines, encoding="utf-8")
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", help="where the tree is made (default: the system's folder for temporary files)")
+    parser.add_argument("--folder", help="folder for the tree (default: the system's temporary folder)")
     a = parser.parse_args()
     scan_s, processor_s, prepare_s = [], [], []
     with tempfile.TemporaryDirectory(dir=a.folder) as name, contextlib.redirect_stdout(sys.stderr):
@@ -56,12 +58,12 @@ def main() -> None:
         line = ["librispeech", f"--source={folder}", f"--target_dir={folder / 'out'}", "--parts=dev-clean"]
         for _ in range(a.runs):
             start, used = time.perf_counter(), time.process_time()
-            found = Preparation(folder, workers=a.workers).scan(recordings, "dev-clean")
+            scanned = Preparation(folder, workers=a.workers).scan(recordings, "dev-clean")
             scan_s.append(time.perf_counter() - start)
             processor_s.append(time.process_time() - used)
             start = time.perf_counter()
-            if prepare.main([*line, f"--workers={a.workers}"]) or len(found) != a.files:
-                raise SystemExit("error: the tree was not prepared; what was wrong stands above")
+            if prepare.main([*line, f"--workers={a.workers}"]) or len(scanned) != a.files:
+                raise SystemExit("error: preparing the tree failed; the reason is above")
             prepare_s.append(time.perf_counter() - start)
     result = {
         "benchmark": "prepare_corpus",

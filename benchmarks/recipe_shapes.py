@@ -1,6 +1,6 @@
-"""Batch shapes that a recipe would compile: of a manifest, or of lengths like those of the corpus it is for.
+"""Choose the batch shapes that a recipe compiles, for a manifest or for lengths typical of the recipe's corpus.
 
-The lengths are no corpus, but quantiles of one: enough for shapes and memory, and said so wherever they are used.
+Typical lengths are quantiles, not a corpus: sufficient for shapes and memory. Output that is based on them says so.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from input_pipeline.batches.corpus import choose_shapes
 from input_pipeline.batches.loader import frames_of
 from input_pipeline.batches.plan import Bucket
 
-# Share of the utterances that are not longer than so many seconds, and symbols of text a second, least and most of them.
+# Fractions of the utterances, the durations in seconds that they do not exceed, and the range of symbols per second.
 # LibriSpeech: 960 h in 281,241 utterances, most of them 12 to 16 s. AISHELL: 178 h in 141,600, 1.2 to 14.7 s.
 QUANTILES = {
     "librispeech": (
@@ -26,33 +26,33 @@ QUANTILES = {
     ),
     "aishell": ([0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1], [1.2, 2.3, 3.5, 4.3, 5.3, 7.6, 9.5, 14.7], (2.0, 4.5)),
 }
-VOCABULARY = {"librispeech": 29, "aishell": 4334}  # with blank
+VOCABULARY = {"librispeech": 29, "aishell": 4334}  # symbols, including the blank
 UTTERANCES = 20000
 
 
 def read_config(path: str) -> ConfigDict:
-    """Return the settings of a recipe's file, or FILE:DEVICES."""
+    """Return the config of a recipe, given as FILE or FILE:DEVICES. Raises SystemExit."""
     file, _, devices = path.partition(":")
     spec = importlib.util.spec_from_file_location("recipe", file)
     if spec is None or spec.loader is None or not Path(file).exists():
-        raise SystemExit(f"error: {file} is no recipe; name a file such as configs/librispeech.py")
+        raise SystemExit(f"error: {file} is not a recipe; name a file such as configs/librispeech.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     return recipe.get_config(devices) if devices else recipe.get_config()
 
 
 def corpus_of(config: ConfigDict) -> str:
-    """Name the lengths that a recipe's corpus is like."""
+    """Return the corpus in QUANTILES that is typical of a recipe."""
     return "aishell" if config.text.language == "zh" else "librispeech"
 
 
 def lengths(config: ConfigDict, manifest: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Return seconds, at most, and symbols of utterances, of a manifest's or of QUANTILES."""
+    """Return upper bounds of the seconds, and the symbols, of the utterances in a manifest or of QUANTILES."""
     rounding_s = 0.0
     if manifest:
         read = manifests.read(manifest)
         seconds, symbols = read.duration, np.array([len(text) for text in read.text])
-        rounding_s = read.duration_unit_s / 2  # as a corpus allows for
+        rounding_s = read.duration_unit_s / 2  # the margin that batch planning adds
     else:
         shares, values, (least, most) = QUANTILES[corpus_of(config)]
         seconds = np.interp(np.linspace(0, 1, UTTERANCES), shares, values)
@@ -62,9 +62,9 @@ def lengths(config: ConfigDict, manifest: str = "") -> tuple[np.ndarray, np.ndar
 
 
 def shapes(config: ConfigDict, seconds: np.ndarray, symbols: np.ndarray, *, training: bool) -> list[Bucket]:
-    """Choose the shapes as training or evaluation does, longest first."""
-    asked = settings.read_training(config)
-    features, batch, augmentation = asked.new_model.features, asked.evaluation.batch, Augmentation()
+    """Choose shapes as training or evaluation does; longest first."""
+    recipe = settings.read_training(config)
+    features, batch, augmentation = recipe.new_model.features, recipe.evaluation.batch, Augmentation()
     if training:
-        batch, augmentation = asked.batch, Augmentation.load(asked.augmentation, features.sample_rate_hz)
+        batch, augmentation = recipe.batch, Augmentation.load(recipe.augmentation, features.sample_rate_hz)
     return choose_shapes(frames_of(seconds, features), symbols, features, batch, augmentation)[::-1]

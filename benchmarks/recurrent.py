@@ -1,8 +1,8 @@
-"""Time one bidirectional recurrent layer alone, forward and backward, beside `benchmarks/peers/torch_recurrent.py`.
+"""Time one bidirectional recurrent layer, forward and backward; `benchmarks/peers/torch_recurrent.py` is its counterpart.
 
     python -m benchmarks.recurrent --batch 8 --frames 167 --width 512 --hidden 512 --cell gru
 
-All utterances are of full length; ours masks all the same, and turns the time axis round for its second direction.
+All utterances have full length; our layer masks them nevertheless, and reverses the time axis for its second direction.
 Prints one JSON line.
 """
 
@@ -21,7 +21,7 @@ WARM_UPS = 2
 
 
 def main() -> None:
-    """Parse sizes, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"batch": 8, "frames": 167, "width": 512, "hidden": 512, "runs": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

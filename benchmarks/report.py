@@ -1,9 +1,10 @@
-"""Run all benchmarks, beside PyTorch where it is, and write docs/performance.md with its picture.
+"""Run all benchmarks, compare with PyTorch if available, and write docs/performance.md with its figure.
 
     python -m benchmarks.report --manifest=data/an4/train.jsonl --test=data/an4/test.jsonl --torch=/path/to/torch/bin/python
 
-About 15 minutes on two cores that do nothing else. --torch is the Python of an environment with PyTorch; without it the
-rows against PyTorch have no ratio. Ours and the peer take turns (--turns), medians are compared.
+Takes about 15 minutes on two idle cores. --torch is the Python interpreter of an environment with PyTorch; without it, the
+rows that compare with PyTorch have no ratio. Our benchmark and the peer's run alternately, --turns times each; medians are
+compared.
 """
 
 import argparse
@@ -39,7 +40,7 @@ PRODUCT += "import json; print(json.dumps({'gflops': 2*2048**3/sorted(ts)[4]/1e9
 
 
 def run(*command: str) -> dict:
-    """Run one benchmark and return its JSON line."""
+    """Run a command and return the JSON line that it prints last. Raises SystemExit if it fails."""
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         raise SystemExit(f"error: {' '.join(command)} failed:\n{result.stderr}")
@@ -47,31 +48,31 @@ def run(*command: str) -> dict:
 
 
 def ours(name: str, *options: str) -> dict:
-    """Run a benchmark of ours."""
+    """Run one of our benchmarks."""
     return run(sys.executable, "-m", f"benchmarks.{name}", *options)
 
 
-def in_turns(torch: str, turns: int, name: str, peer: str, options: list[str], keys: list[str]) -> dict:
-    """Run ours and the peer alternately; return the medians of both and, by key, peer / ours."""
+def alternate(torch: str, turns: int, name: str, peer: str, options: list[str], keys: list[str]) -> dict:
+    """Alternate our benchmark with the peer's; return the medians of both by key, and their ratios, peer / ours."""
     results: dict[str, list[dict]] = {"ours": [], "peer": []}
     for _ in range(turns):
         results["ours"].append(ours(name, *options))
         if torch:
             results["peer"].append(run(torch, f"benchmarks/peers/{peer}.py", *options))
-    found: dict = {}
+    medians: dict = {}
     for key in keys:
-        found[key] = statistics.median(r[key] for r in results["ours"])
+        medians[key] = statistics.median(r[key] for r in results["ours"])
         if torch:
-            found[f"peer_{key}"] = statistics.median(r[key] for r in results["peer"])
-            found[f"{key}_ratio"] = round(found[f"peer_{key}"] / found[key], 2)
-    found["peer"] = results["peer"][0]["peer"] if torch else "not run"
-    return found
+            medians[f"peer_{key}"] = statistics.median(r[key] for r in results["peer"])
+            medians[f"{key}_ratio"] = round(medians[f"peer_{key}"] / medians[key], 2)
+    medians["peer"] = results["peer"][0]["peer"] if torch else "not run"
+    return medians
 
 
 def step_gflop(frames: int = 500, batch: int = 8, hidden: int = 512, layers: int = 3, bins: int = 161) -> float:
-    """Count the products of one training step of the GRU network, in 10^9 floating-point operations.
+    """Return the GFLOP of the matrix products in one training step of the GRU network.
 
-    Each product of the forward pass has two in the backward pass; the first convolution needs no gradient of its input.
+    Each product of the forward pass implies two in the backward pass, but the first convolution needs no input gradient.
     """
     frames, first_bins = math.ceil(frames / 3), (bins + 1) // 2
     positions, second_bins = batch * frames, (first_bins + 1) // 2
@@ -83,37 +84,37 @@ def step_gflop(frames: int = 500, batch: int = 8, hidden: int = 512, layers: int
 
 
 def measure_all(a: argparse.Namespace) -> dict:
-    """Run everything and return the figures by name."""
-    found: dict = {"machine": measure.machine(), "versions": measure.versions()}
-    found["commit"] = subprocess.run(
+    """Run all benchmarks and return the figures by name."""
+    figures: dict = {"machine": measure.machine(), "versions": measure.versions()}
+    figures["commit"] = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
     growth = [(name, size) for name, sizes in GROWTH.items() for size in sizes]
     with tqdm(total=len(PEER_STEPS) + len(growth) + 8, desc="benchmarks") as bar:
 
-        def note(name: str, value) -> None:
-            found[name] = value
+        def record(name: str, value) -> None:
+            figures[name] = value
             bar.update()
 
-        note("product_gflops", run(sys.executable, "-c", PRODUCT)["gflops"])
+        record("product_gflops", run(sys.executable, "-c", PRODUCT)["gflops"])
         keys = ["step_median_s", "forward_s", "peak_memory_mb"]
         for cell, hidden in PEER_STEPS:
             options = [*STEP, f"--cell={cell}", f"--hidden={hidden}"]
-            note(f"step {cell} {hidden}", in_turns(a.torch, a.turns, "train_step", "torch_step", options, keys))
-        note("recurrent", in_turns(a.torch, a.turns, "recurrent", "torch_recurrent", [], ["median_s", "forward_s"]))
-        note("ctc", ours("ctc"))
-        note("transcribe", ours("transcribe", f"--manifest={a.test}"))
-        note("end_to_end", ours("end_to_end", f"--manifest={a.manifest}"))
+            record(f"step {cell} {hidden}", alternate(a.torch, a.turns, "train_step", "torch_step", options, keys))
+        record("recurrent", alternate(a.torch, a.turns, "recurrent", "torch_recurrent", [], ["median_s", "forward_s"]))
+        record("ctc", ours("ctc"))
+        record("transcribe", ours("transcribe", f"--manifest={a.test}"))
+        record("end_to_end", ours("end_to_end", f"--manifest={a.manifest}"))
         augmented = "--augment=configs/augmentation_an4.json"
-        note("end_to_end augmented", ours("end_to_end", f"--manifest={a.manifest}", augmented))
-        note("start_up tiny", ours("start_up", "--config=configs/tiny.py", f"--manifest={a.manifest}"))
-        note("start_up an4", ours("start_up", "--config=configs/an4.py", f"--manifest={a.manifest}"))
-        found["growth"] = {name: [] for name in GROWTH}
+        record("end_to_end augmented", ours("end_to_end", f"--manifest={a.manifest}", augmented))
+        record("start_up tiny", ours("start_up", "--config=configs/tiny.py", f"--manifest={a.manifest}"))
+        record("start_up an4", ours("start_up", "--config=configs/an4.py", f"--manifest={a.manifest}"))
+        figures["growth"] = {name: [] for name in GROWTH}
         for name, size in growth:
             result = ours("train_step", *STEP, f"--{name}={size}", "--steps=3")
-            found["growth"][name].append([size, result["step_min_s"]])
+            figures["growth"][name].append([size, result["step_min_s"]])
             bar.update()
-    return found
+    return figures
 
 
 def power(points: list[list[float]]) -> float:
@@ -122,31 +123,31 @@ def power(points: list[list[float]]) -> float:
     return float(np.polyfit(sizes, seconds, 1)[0])
 
 
-def table(found: dict) -> list[tuple[str, str, str]]:
-    """Return rows of question, figure and goal."""
+def table(figures: dict) -> list[tuple[str, str, str]]:
+    """Return the rows of the table: measurement, result, goal."""
 
     def against(row: dict, key: str, unit: str = "s") -> str:
         if f"{key}_ratio" not in row:
             return f"{row[key]:.3g} {unit}; PyTorch not run"
         return f"**{row[f'{key}_ratio']:.2f}** ({row[key]:.3g} {unit} versus {row[f'peer_{key}']:.3g})"
 
-    main = found["step gru 512"]
+    main = figures["step gru 512"]
     memory = f"{main['peak_memory_mb']:.0f} MB"
     if "peer_peak_memory_mb" in main:
         share = main["peak_memory_mb"] / main["peer_peak_memory_mb"]
         memory = f"**{share:.2f}** ({memory} versus {main['peer_peak_memory_mb']:.0f})"
-    ctc, plain, full = found["ctc"], found["end_to_end"], found["end_to_end augmented"]
+    ctc, plain, full = figures["ctc"], figures["end_to_end"], figures["end_to_end augmented"]
     rows = [
         ("training step, batch 8, 5 s, 3 x 512 GRU: speed relative to PyTorch", against(main, "step_median_s"), "1.6")
     ]
     rows += [
-        (f"the same, {cell.upper()} {hidden}", against(found[f"step {cell} {hidden}"], "step_median_s"), "")
+        (f"the same, {cell.upper()} {hidden}", against(figures[f"step {cell} {hidden}"], "step_median_s"), "")
         for cell, hidden in PEER_STEPS[1:]
     ]
     return [
         *rows,
         ("forward pass, 3 x 512 GRU", against(main, "forward_s"), "1.2"),
-        ("recurrent layer alone, forward and backward", against(found["recurrent"], "median_s"), "1.3"),
+        ("recurrent layer alone, forward and backward", against(figures["recurrent"], "median_s"), "1.3"),
         ("peak memory of the process in the training step, relative to PyTorch", memory, "at most 1.0"),
         (
             "CTC loss and gradient, B32 U400 L200 K29: speed relative to optax",
@@ -160,7 +161,7 @@ def table(found: dict) -> list[tuple[str, str, str]]:
         ),
         (
             "transcribing AN4 test on one core, seconds of audio per second",
-            f"**{found['transcribe']['audio_s_per_s']:.0f}** (WER {found['transcribe']['wer']:.2%})",
+            f"**{figures['transcribe']['audio_s_per_s']:.0f}** (WER {figures['transcribe']['wer']:.2%})",
             "60",
         ),
         (
@@ -175,57 +176,57 @@ def table(found: dict) -> list[tuple[str, str, str]]:
         ),
         (
             "from the start of `tiny` to the end of step 1, second run",
-            f"**{found['start_up tiny']['again_s']} s**",
+            f"**{figures['start_up tiny']['again_s']} s**",
             "10 s",
         ),
         (
             "the same for `an4`",
-            f"**{found['start_up an4']['again_s']} s** (first run: {found['start_up an4']['first_s']} s)",
+            f"**{figures['start_up an4']['again_s']} s** (first run: {figures['start_up an4']['first_s']} s)",
             "20 s",
         ),
     ]
 
 
-def draw(found: dict, path: Path) -> None:
-    """Draw how the step's time grows with each size."""
+def draw(figures: dict, path: Path) -> None:
+    """Plot the time of a training step against each size."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(GROWTH), figsize=(12, 3), sharey=True, layout="constrained")
-    for axis, (name, points) in zip(axes, found["growth"].items(), strict=True):
+    for axis, (name, points) in zip(axes, figures["growth"].items(), strict=True):
         sizes, seconds = np.array(points).T
         axis.loglog(sizes, seconds, "o-", color="#20639b")
         axis.set_title(f"{name}: time ~ size^{power(points):.2f}", fontsize=10)
         axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("seconds a training step")
+    axes[0].set_ylabel("seconds per training step")
     figure.savefig(path, dpi=80)
 
 
-def write(found: dict, folder: Path, command: str) -> None:
-    """Write the figures as JSON, picture and page; words between the markers of an existing page stay."""
+def write(figures: dict, folder: Path, command: str) -> None:
+    """Write the figures as JSON, plot and page; text after MARKER in an existing page is kept."""
     folder.mkdir(exist_ok=True)
-    draw(found, folder / "performance.png")
-    (folder / "performance.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw(figures, folder / "performance.png")
+    (folder / "performance.json").write_text(json.dumps(figures, indent=1) + "\n")
     page = folder / "performance.md"
-    words = page.read_text().split(MARKER, 1)[1] if page.exists() and MARKER in page.read_text() else "\n"
-    gflop, speed = step_gflop(), found["product_gflops"]
-    step = found["step gru 512"]["step_median_s"]
+    kept = page.read_text().split(MARKER, 1)[1] if page.exists() and MARKER in page.read_text() else "\n"
+    gflop, speed = step_gflop(), figures["product_gflops"]
+    step = figures["step gru 512"]["step_median_s"]
     lines = [
         "# Performance",
         "",
         f"Measured on {datetime.date.today()} with `{command}`",
-        f"on {found['machine']}, commit {found['commit']}, "
-        + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-        + f"; compared with {found['step gru 512']['peer']}. A ratio above 1 means that DS2-JAX is faster. Raw figures: "
+        f"on {figures['machine']}, commit {figures['commit']}, "
+        + ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+        + f"; compared with {figures['step gru 512']['peer']}. A ratio above 1 means that DS2-JAX is faster. Raw figures: "
         "[performance.json](performance.json).",
         "",
         "| measurement | result | goal |",
         "|---|---|---|",
-        *(f"| {question} | {figure} | {goal} |" for question, figure, goal in table(found)),
+        *(f"| {measurement} | {result} | {goal} |" for measurement, result, goal in table(figures)),
         "",
         f"The matrix products of the step are {gflop:.0f} GFLOP. A product of 2048 x 2048 matrices runs at {speed:.0f} GFLOP/s on "
         f"this machine, so the lower limit is {gflop / speed:.2f} s; the step reaches {gflop / speed / step:.0%} of that speed.",
@@ -234,20 +235,20 @@ def write(found: dict, folder: Path, command: str) -> None:
         "",
         MARKER,
     ]
-    page.write_text("\n".join(lines) + words)
+    page.write_text("\n".join(lines) + kept)
 
 
 MARKER = "<!-- written by hand from here on -->\n"
 
 
 def main() -> None:
-    """Parse, measure, write."""
+    """Run all benchmarks and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True, help="AN4's training manifest")
     parser.add_argument("--test", required=True, help="AN4's test manifest")
-    parser.add_argument("--torch", default="", help="Python of an environment with PyTorch")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--output", default="docs")
+    parser.add_argument("--torch", default="", help="Python interpreter of an environment with PyTorch")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each benchmark in comparisons with PyTorch")
+    parser.add_argument("--output", default="docs", help="folder of the page, below the repository")
     a = parser.parse_args()
     write(measure_all(a), ROOT / a.output, "python -m benchmarks.report " + " ".join(sys.argv[1:]))
 

@@ -1,9 +1,9 @@
-"""Draw the wings of the code and their imports, read from the sources: the picture of docs/design.md.
+"""Draw the wings of the code and their imports, read from the sources: the picture in docs/design.md.
 
     python -m benchmarks.rooms_picture
 
-An arrow means that a wing imports another one; imports that follow from other arrows are left out. Tests compare the
-picture with the imports of today, so run this after a module has come, gone or moved.
+An arrow means that a wing imports another one; imports implied by other arrows are left out. Run this after adding, removing
+or moving a module: a test compares the picture with the current imports.
 """
 
 import functools
@@ -18,14 +18,15 @@ from benchmarks.imports import INSIDE, ROOMS, ROOT, modules_used, wing_of
 
 OUTPUT = ROOT / "docs" / "rooms.svg"
 
-COLUMNS = {"decoding": 270, "ds2_jax": 250, "input_pipeline": 446}  # rooms from left to right, with their widths
+# Rooms from left to right; all sizes are in pixels.
+COLUMNS = {"decoding": 270, "ds2_jax": 250, "input_pipeline": 446}
 COLOURS = {"decoding": "#1b7f5c", "ds2_jax": "#1d5fa8", "input_pipeline": "#a34700"}
-MARGIN, PADDING, BETWEEN = 16, 14, 12  # around the picture, in a room, between boxes of a row
-LANE, ROUND = 9, 5  # distance of parallel lines, radius of their corners
-LETTER, LINE = 7.3, 17  # width of a letter and height of a line of module names
-TITLE_LETTER = 9.0  # width of a letter of a wing's title, at most
-TITLE, HEADING = 26, 30  # height of a wing's title, and of a room's
-DOCSTRING = "Wings of ds2_jax, input_pipeline and decoding. An arrow leads from a wing to one that it imports."
+MARGIN, PADDING, BETWEEN = 16, 14, 12  # around the picture, inside a room, between boxes in a row
+LANE, ROUND = 9, 5  # distance between parallel lines, radius of their corners
+LETTER, LINE = 7.3, 17  # width of a letter and height of a line, for module names
+TITLE_LETTER = 9.0  # maximum width of a letter, for titles of wings
+TITLE, HEADING = 26, 30  # height of the titles of wings and of rooms
+DESCRIPTION = "Wings of ds2_jax, input_pipeline and decoding. An arrow leads from a wing to one that it imports."
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Box:
 
     @property
     def lines(self) -> list[str]:
-        """Module names, wrapped to the box."""
+        """Module names, wrapped to the width of the box."""
         return textwrap.wrap(", ".join(self.modules), max(8, int((self.width - 16) / LETTER)), break_long_words=False)
 
     @property
@@ -51,7 +52,7 @@ class Box:
 
     @property
     def title(self) -> str:
-        """The wing's name in its room."""
+        """The wing's name without its room."""
         return self.wing.split(".")[1]
 
     @property
@@ -61,7 +62,7 @@ class Box:
 
 
 def wing_imports() -> dict[str, set[str]]:
-    """Return which other wings each wing imports."""
+    """Return the other wings that each wing imports."""
     graph: dict[str, set[str]] = {wing_of(module): set() for module in INSIDE}
     for module, path in INSIDE.items():
         graph[wing_of(module)] |= {wing_of(used) for used in modules_used(path) if used not in ROOMS}
@@ -69,7 +70,7 @@ def wing_imports() -> dict[str, set[str]]:
 
 
 def reduced(graph: dict[str, set[str]]) -> dict[str, list[str]]:
-    """Leave out the imports that follow from others."""
+    """Remove the imports that are implied by others (transitive reduction)."""
 
     @functools.cache
     def below(wing: str) -> frozenset[str]:
@@ -82,14 +83,14 @@ def reduced(graph: dict[str, set[str]]) -> dict[str, list[str]]:
 
 
 def rows_of(graph: dict[str, set[str]]) -> dict[str, int]:
-    """Place each wing below those that import it; those that import nothing come last in their room."""
+    """Assign each wing a row below those that import it; wings that import nothing are in the last row of their room."""
 
     @functools.cache
     def depth(wing: str) -> int:
         return max((depth(other) + 1 for other, used in graph.items() if wing in used), default=0)
 
     rows = {wing: depth(wing) for wing in graph}
-    for wing in graph:  # what nothing imports, an entry's wing, comes just above what it imports
+    for wing in graph:  # a wing that nothing imports goes directly above its imports
         if depth(wing) == 0 and graph[wing]:
             rows[wing] = min(depth(other) for other in graph[wing]) - 1
     for room in COLUMNS:
@@ -99,7 +100,7 @@ def rows_of(graph: dict[str, set[str]]) -> dict[str, int]:
 
 
 class Picture:
-    """Places boxes in rows and columns, and lines in the lanes between them."""
+    """Boxes in rows and columns, and lines in the lanes between them."""
 
     def __init__(self):
         graph = wing_imports()
@@ -107,8 +108,9 @@ class Picture:
         rows = rows_of(graph)
         self.boxes = {wing: Box(wing, rows[wing], _modules_of(wing)) for wing in sorted(graph)}
         self.rows = range(max(rows.values()) + 1)
-        self.lanes: dict[int, dict[str, int]] = defaultdict(dict)  # below each row: the wings whose lines turn there
-        self.gutters: dict[str, list[str]] = {room: [] for room in COLUMNS}  # beside each room: wings whose lines pass
+        # Horizontal lines run in lanes below a row, vertical ones over several rows in the gutter beside a room.
+        self.lanes: dict[int, dict[str, int]] = defaultdict(dict)  # number of a wing's lane, by row and wing
+        self.gutters: dict[str, list[str]] = {room: [] for room in COLUMNS}  # wings in the order of their lines
         for wing in self.boxes:
             self._take_lanes(wing)
         self._place_columns()
@@ -135,7 +137,7 @@ class Picture:
                 inside = [box for box in self.boxes.values() if (box.room, box.row) == (room, row)]
                 spare = width - 2 * PADDING - BETWEEN * (len(inside) - 1) - sum(map(_least_width, inside))
                 left = x + PADDING
-                for box in inside:  # more modules, more of the spare width
+                for box in inside:  # spare width is shared in proportion to the number of modules
                     share = (len(box.modules) + 1) / sum(len(other.modules) + 1 for other in inside)
                     box.x, box.width = left, _least_width(box) + spare * share
                     left += box.width + BETWEEN
@@ -160,7 +162,7 @@ class Picture:
         """Return the picture as SVG."""
         parts = [
             f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {self.width:.0f} {self.height:.0f}' role='img'>",
-            f"<title>{DOCSTRING}</title>",
+            f"<title>{DESCRIPTION}</title>",
             "<style>text { font: 12px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; fill: #333; }",
             "text.title { font: bold 14px system-ui, 'DejaVu Sans', sans-serif; fill: #111; }",
             "text.room { font: bold 17px system-ui, 'DejaVu Sans', sans-serif; }",
@@ -205,7 +207,7 @@ class Picture:
         return f"<path d='{_rounded(points)}' stroke='{colour}' marker-end='url(#{source.room})'/>"
 
     def _entry(self, source: Box, target: Box) -> float:
-        """Return where an arrow meets its target: all of them side by side, in the order of their sources."""
+        """Return the x at which an arrow meets its target; arrows are evenly spaced, in the order of their sources."""
         sources = sorted(
             (box for box in self.boxes.values() if target.wing in self.arrows[box.wing]), key=lambda box: box.x
         )
@@ -222,7 +224,7 @@ def _least_width(box: Box) -> float:
 
 
 def _gutter_room(room: str) -> str:
-    """Return the room on whose left long lines to a room pass: the first room has them on its right."""
+    """Return the room on whose left side long lines to `room` pass; those to the first room pass on its right."""
     rooms = list(COLUMNS)
     return rooms[max(1, rooms.index(room))]
 
@@ -240,7 +242,7 @@ def _draw_box(box: Box) -> str:
 
 
 def _rounded(points: list[tuple[float, float]]) -> str:
-    """Draw right-angled lines through points [x, y], with rounded corners."""
+    """Return an SVG path of right-angled lines through points (x, y), with rounded corners."""
     points = [point for number, point in enumerate(points) if number == 0 or _apart(point, points[number - 1])]
     path = [f"M{points[0][0]:.0f} {points[0][1]:.0f}"]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
@@ -254,7 +256,7 @@ def _apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def _towards(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Go from a corner towards another point, by the radius or half the way."""
+    """Move from a corner towards another point, by ROUND or half the distance, whichever is shorter."""
     length = abs(other[0] - corner[0]) + abs(other[1] - corner[1])
     share = min(ROUND / length, 0.5)
     return corner[0] + share * (other[0] - corner[0]), corner[1] + share * (other[1] - corner[1])
@@ -266,7 +268,7 @@ def draw(output: Path = OUTPUT) -> None:
 
 
 def main() -> None:
-    """Draw, and print where."""
+    """Write the picture and print one JSON line."""
     draw()
     print(json.dumps({"benchmark": "rooms_picture", "bytes": OUTPUT.stat().st_size, "output": str(OUTPUT)}))
 

@@ -1,11 +1,12 @@
-"""Weak and strong scaling of the training step: seconds a step, speed-up and efficiency for several numbers of devices.
+"""Measure weak and strong scaling of the training step: seconds per step, speed-up and efficiency by number of devices.
 
-    python -m benchmarks.scaling --devices 1,2,4,8,16 --picture=scaling.png        # 64 utterances of 6.5 s a device
+    python -m benchmarks.scaling --devices 1,2,4,8,16 --picture=scaling.png        # 64 utterances of 6.5 s per device
 
-The original's profile tool. Each number of devices is a process of its own. On accelerators the devices are real, the
-first of those that this machine has; on a CPU they are fakes that share its cores, which says what splitting costs, not
-what devices bring: then sizes are small, and the table says so. Weak: --batch utterances on each device. Strong: the same
-total, --batch on each of the most devices, on any number of them. Prints a table, then one JSON line.
+The counterpart of the original's profiling tool. Each number of devices is measured in its own process. With accelerators,
+the first devices of this machine are used. On a CPU, devices are simulated and share its cores: this shows the cost of
+splitting, not the gain from more devices; default sizes are small, and the table says so. Weak scaling: --batch utterances
+on each device. Strong scaling: the same total on any number of devices, --batch times the largest number. Prints a table,
+then one JSON line.
 """
 
 import argparse
@@ -16,38 +17,38 @@ import subprocess
 import sys
 
 WARM_UPS = 2
-ORIGINAL = {1: 1.0, 2: 1.97, 4: 3.74, 8: 6.21, 16: 10.70}  # of DeepSpeech2's profile tool, Tesla K40m, 64 a device
+ORIGINAL = {1: 1.0, 2: 1.97, 4: 3.74, 8: 6.21, 16: 10.70}  # DeepSpeech2's profiling tool: Tesla K40m, 64 per device
 DEFAULTS = {"batch": (64, 2), "frames": (650, 120), "labels": (96, 16), "hidden": (0, 64), "steps": (10, 5)}
 MEANINGS = {
-    "batch": "utterances on a device",
-    "frames": "of 10 ms in each utterance",
-    "labels": "of each utterance",
-    "hidden": "units of a recurrent layer; 0: the recipe's",
-    "steps": "timed, after two warm-ups",
+    "batch": "utterances per device",
+    "frames": "frames of 10 ms per utterance",
+    "labels": "labels per utterance",
+    "hidden": "units per recurrent layer; 0: the recipe's",
+    "steps": "timed steps, after two warm-up steps",
 }
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parse the command line; sizes that are not given depend on the kind of device, which a worker finds out."""
+    """Parse the command line; defaults of sizes depend on the kind of device and are chosen by the worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", default="1,2,4,8", help="numbers of devices, with commas")
+    parser.add_argument("--devices", default="1,2,4,8", help="numbers of devices, separated by commas")
     parser.add_argument("--config", default="configs/librispeech.py")
-    for name, (real, fake) in DEFAULTS.items():
-        parser.add_argument(f"--{name}", type=int, help=f"{MEANINGS[name]} ({real}; on a CPU {fake})")
-    parser.add_argument("--picture", default="", help="PNG to draw")
+    for name, (accelerator, cpu) in DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{MEANINGS[name]} (default {accelerator}; on a CPU {cpu})")
+    parser.add_argument("--picture", default="", help="PNG file for a plot of the speed-up")
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     a = parser.parse_args()
     try:
         a.devices = sorted({int(n) for n in a.devices.split(",")})
     except ValueError:
-        parser.error(f"--devices={a.devices}: write numbers with commas, 1,2,4,8")
+        parser.error(f"--devices={a.devices}: write numbers separated by commas, such as 1,2,4,8")
     if min(a.devices) < 1:
-        parser.error("--devices: use 1 or more")
+        parser.error("--devices: every number must be at least 1")
     return a
 
 
 def work(a: argparse.Namespace) -> dict:
-    """Time steps on so many devices of this process, for the weak and the strong batch."""
+    """Time steps on `a.worker` devices of this process, for the weak and the strong batch."""
     import jax
     import numpy as np
 
@@ -56,10 +57,13 @@ def work(a: argparse.Namespace) -> dict:
     from benchmarks.train_step import make_batch
     from ds2_jax.parallel import sharding
 
-    fake = jax.devices()[0].platform == "cpu"
-    size = {name: getattr(a, name) if getattr(a, name) is not None else of[fake] for name, of in DEFAULTS.items()}
+    simulated = jax.devices()[0].platform == "cpu"
+    size = {
+        name: getattr(a, name) if getattr(a, name) is not None else defaults[simulated]
+        for name, defaults in DEFAULTS.items()
+    }
     if jax.device_count() < a.worker:
-        raise SystemExit(f"error: {a.worker} devices were asked for, this machine has {measure.devices()}")
+        raise SystemExit(f"error: {a.worker} devices were requested, but this machine has {measure.devices()}")
     config = recipe_shapes.read_config(a.config)
     config.optim.accumulate = 1
     if size["hidden"]:
@@ -69,17 +73,17 @@ def work(a: argparse.Namespace) -> dict:
     step, abstract, bins = make_steps(config, vocabulary, mesh)["train"]
     shardings = sharding.state_sharding(abstract, mesh)
 
-    def start():
+    def random_state():
         keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(abstract))))
         draw = lambda x, key: 0.02 * abs(jax.random.normal(key, x.shape, x.dtype))  # noqa: E731
         return jax.tree.map(
             lambda x: draw(x, next(keys)) if x.dtype == "float32" else jax.numpy.zeros(x.shape, x.dtype), abstract
         )
 
-    found = {
+    result = {
         "devices": a.worker,
         "kind": jax.devices()[0].device_kind,
-        "fake": fake,
+        "fake": simulated,
         "machine": measure.machine(),
         "sizes": size,
     }
@@ -87,7 +91,7 @@ def work(a: argparse.Namespace) -> dict:
         rows = -(-rows // a.worker) * a.worker
         batch = make_batch(rows, size["frames"], bins, size["labels"], vocabulary)
         arrays = sharding.put_batch(batch | {"utterance": np.arange(rows, dtype=np.int32)}, mesh)
-        state = jax.jit(start, out_shardings=shardings)()
+        state = jax.jit(random_state, out_shardings=shardings)()
 
         def one_step(arrays=arrays):
             nonlocal state
@@ -100,16 +104,16 @@ def work(a: argparse.Namespace) -> dict:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            found[name] = {"rows": rows, "step_s": None}
+            result[name] = {"rows": rows, "step_s": None}
             continue
-        found[name] = {"rows": rows, "step_s": statistics.median(seconds)}
-    return found
+        result[name] = {"rows": rows, "step_s": statistics.median(seconds)}
+    return result
 
 
 def start_worker(a: argparse.Namespace, devices: int) -> dict:
-    """Run a process for so many devices; return what it found."""
+    """Measure one number of devices in a new process; return its result."""
     command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], f"--worker={devices}"]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"  # of a CPU only
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"  # affects CPUs only
     result = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         raise SystemExit(result.returncode)
@@ -117,7 +121,7 @@ def start_worker(a: argparse.Namespace, devices: int) -> dict:
 
 
 def add_speed_up(results: list[dict]) -> None:
-    """Add speed-up and efficiency to each result, against the fewest devices that the batch fits."""
+    """Add speed-up and efficiency to each result, relative to the fewest devices on which the batch fits."""
     for name in ("weak", "strong"):
         timed = [r for r in results if r[name]["step_s"]]
         for r in timed:
@@ -128,11 +132,11 @@ def add_speed_up(results: list[dict]) -> None:
 
 
 def table(results: list[dict]) -> str:
-    """Lay the results out as a table of markdown."""
+    """Format the results as Markdown tables."""
     lines = []
     for name in ("weak", "strong"):
         lines += [
-            f"| {name}: devices | utterances a step | seconds a step | speed-up | efficiency |",
+            f"| {name}: devices | utterances per step | seconds per step | speed-up | efficiency |",
             "|---|---|---|---|---|",
         ]
         for r in results:
@@ -147,14 +151,14 @@ def table(results: list[dict]) -> str:
     first = results[0]
     if first["fake"]:
         lines.append(
-            f"Fake devices that share {first['machine']}: more of them than cores cannot be faster. What a step costs in "
-            "weak scaling beyond its share of the cores is the cost of splitting."
+            f"Simulated devices that share {first['machine']}: more devices than cores cannot be faster. In weak scaling, "
+            "the time of a step beyond its share of the cores is the cost of splitting."
         )
     return "\n".join(lines)
 
 
 def draw(results: list[dict], path: str) -> None:
-    """Draw speed-up over devices, beside the original's."""
+    """Plot the speed-up against the number of devices, with the original's for comparison."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -167,8 +171,8 @@ def draw(results: list[dict], path: str) -> None:
         timed = [r for r in results if r[name]["step_s"]]
         axes.plot([r["devices"] for r in timed], [r[name]["speed_up"] for r in timed], style, label=f"{name} scaling")
     shown = {n: speed for n, speed in ORIGINAL.items() if n <= most}
-    axes.plot(list(shown), list(shown.values()), "x--", color="0.5", label="the original, Tesla K40m, 64 a device")
-    kind = f"fake devices on {results[0]['machine']}" if results[0]["fake"] else results[0]["kind"]
+    axes.plot(list(shown), list(shown.values()), "x--", color="0.5", label="the original, Tesla K40m, 64 per device")
+    kind = f"simulated devices on {results[0]['machine']}" if results[0]["fake"] else results[0]["kind"]
     axes.set(xlabel="devices", ylabel="speed-up", title=kind, xscale="log", yscale="log")
     ticks = sorted({r["devices"] for r in results} | set(shown))
     names = [str(n) for n in ticks]
@@ -180,7 +184,7 @@ def draw(results: list[dict], path: str) -> None:
 
 
 def main() -> None:
-    """Start a worker for each number of devices; or be one."""
+    """Start a worker for each number of devices and print the results; with --worker, be one."""
     a = parse_arguments()
     if a.worker:
         print(json.dumps(work(a)))

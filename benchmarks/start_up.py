@@ -1,9 +1,9 @@
-"""Time the start of a training, from the command to the end of its first step, for the first time and again.
+"""Time the start of a training run, from the command to the end of its first step, without and with cached programs.
 
     python -m benchmarks.start_up --config=configs/an4.py --manifest=data/an4/train.jsonl
 
-Runs `main.py` for one step in a process of its own, without evaluation: first with an empty cache of compiled programs,
-then with what that start left in it. Prints one JSON line, in seconds by the clock.
+Runs `main.py` for one step in its own process, without evaluation: first with an empty compilation cache (`first_s`), then
+with the cache of that run (`again_s`). Prints one JSON line, in seconds of wall time.
 """
 
 import argparse
@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def start(config: str, manifest: str, folder: str, cache: str) -> float:
-    """Run one step in a new workdir and return its seconds; the program's own words where it fails.
+    """Run one step in a new workdir and return its seconds. Raises SystemExit with the program's output if it fails.
 
-    cache: folder of compiled programs, instead of the user's, which has those of earlier runs.
+    cache: folder for compiled programs, instead of the user's, which contains those of earlier runs.
     """
     command = [
         sys.executable,
@@ -43,11 +43,11 @@ def start(config: str, manifest: str, folder: str, cache: str) -> float:
 
 
 def main() -> None:
-    """Parse, run, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/tiny.py")
     parser.add_argument("--manifest", required=True)
-    parser.add_argument("--runs", type=int, default=2, help="after the first")
+    parser.add_argument("--runs", type=int, default=2, help="runs after the first")
     a = parser.parse_args()
     manifest = str(Path(a.manifest).absolute())
     seconds = []

@@ -1,9 +1,9 @@
-"""Time one training step and one forward pass on random data, beside `benchmarks/peers/torch_step.py`.
+"""Time one training step and one forward pass on random data; `benchmarks/peers/torch_step.py` is the counterpart.
 
     python -m benchmarks.train_step --batch 8 --frames 500 --hidden 512 --layers 3 --labels 60 --cell gru
 
-Prints one JSON line: the least and the median of the timed steps after two warm-ups, audio seconds a second, one forward pass, and the
-most memory that was resident during the timed steps (of the whole process).
+Prints one JSON line: minimum and median of the timed steps after two warm-up steps, seconds of audio per second, the time of
+one forward pass, and the peak resident memory of the process during the timed steps.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WARM_UPS = 2
 
 
 def make_batch(batch: int, frames: int, bins: int, labels: int, vocab: int) -> dict[str, np.ndarray]:
-    """Draw a batch without padding."""
+    """Return a random batch without padding."""
     rng = np.random.default_rng(0)
     return {
         "spectrogram": rng.normal(size=(batch, frames, bins)).astype(np.float32),
@@ -39,7 +39,7 @@ def make_batch(batch: int, frames: int, bins: int, labels: int, vocab: int) -> d
 
 
 def main() -> None:
-    """Parse sizes, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = {"batch": 8, "frames": 500, "hidden": 512, "layers": 3, "labels": 60, "vocab": 29, "bins": 161, "steps": 7}
     for name, default in sizes.items():
@@ -68,7 +68,7 @@ def main() -> None:
 
     parameters = count_parameters(state.parameters)
     measure.timed(one_step, WARM_UPS)
-    measure.forget_peak_memory()
+    measure.reset_peak_memory()
     steps = measure.timed(one_step, a.steps)
     peak_mb = measure.peak_memory_mb()
     forward = jax.jit(lambda v, x: model.apply(v, x["spectrogram"], x["frames"], train=False))

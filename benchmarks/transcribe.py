@@ -1,8 +1,8 @@
-"""Time the transcription of a manifest on one core: reading, features, network and greedy decoding.
+"""Time transcribing a manifest on one core: reading, features, network and greedy decoding.
 
     python -m benchmarks.transcribe --model=models/an4 --manifest=data/an4/test.jsonl
 
-Prints one JSON line: seconds of audio a second, compiled shapes known, and the error rate of what was recognised.
+Prints one JSON line: seconds of audio per second, with all shapes already compiled, and the word error rate.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from input_pipeline.text import ScoringRules
 
 
 def main() -> None:
-    """Parse, time, print."""
+    """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/an4")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--batch", type=int, default=26)
-    parser.add_argument("--limit", type=int, default=0, help="utterances; 0: all")
+    parser.add_argument("--limit", type=int, default=0, help="number of utterances; 0: all")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cores", choices=("1", "all"), default="1")
     a = parser.parse_args()
@@ -45,14 +45,14 @@ def main() -> None:
     settings = EvaluationSettings(batch, LoadSettings(threads=usable_cores()))
     evaluator = Evaluator(meta, sharding.make_mesh(), settings)
     corpus = evaluator.corpus(manifest)
-    found = evaluator.transcribe(variables, corpus)  # compiles
+    evaluator.transcribe(variables, corpus)  # compiles
     seconds = []
     for _ in range(a.runs):
         start = time.perf_counter()
-        found = evaluator.transcribe(variables, corpus)
+        transcription = evaluator.transcribe(variables, corpus)
         seconds.append(time.perf_counter() - start)
-    rows = sorted(found.hypotheses)
-    texts = [[manifest.text[row] for row in rows], [found.hypotheses[row].text for row in rows]]
+    rows = sorted(transcription.hypotheses)
+    texts = [[manifest.text[row] for row in rows], [transcription.hypotheses[row].text for row in rows]]
     result = {
         "benchmark": "transcribe",
         "versions": measure.versions(),

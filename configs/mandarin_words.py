@@ -11,7 +11,7 @@ and 123 and 122 utterances of dev and test; each clip is used once:
     python main.py --mode=eval --config.restore=runs/mandarin_words --config.data.test=data/audio_cmn_hsk/test.jsonl
 
 The last command evaluates single words. An epoch contains each word six times and each joined utterance twice, augmented
-anew each time. The first epoch goes from short to long, so the first 1,100 steps are single words: trained on joined
+afresh each time. The first epoch goes from short to long, so the first 1,100 steps are single words: trained on joined
 utterances only, a network still wrote nothing after 1,300 steps. 2.3 million parameters.
 
 Measured (jax 0.10.2, one core of an AMD EPYC of family 25, beside other work, 67 minutes), greedy: test CER 59.4 % (95 %

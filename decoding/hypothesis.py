@@ -1,26 +1,26 @@
-"""What was recognised: words with times and confidences."""
+"""The result of decoding: words with times and confidences."""
 
 from dataclasses import dataclass
 
 BLANK = 0
-LEAST_PROBABILITY = 1e-30  # keeps the logarithm finite
+LEAST_PROBABILITY = 1e-30  # smaller ones count as this, so that logarithms are finite
 
 
 @dataclass(frozen=True)
 class Word:
-    """A recognised word, from the first frame of its first symbol to the end of the last frame of its last one."""
+    """A recognised word, from the start of its first symbol's first frame to the end of its last symbol's last frame."""
 
     text: str
     start_s: float
     end_s: float
-    confidence: float  # 0..1: geometric mean over its symbols of the symbol's highest frame probability
+    confidence: float  # 0..1: geometric mean over the symbols of each one's highest frame probability
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was recognised in an utterance."""
+    """A possible transcript of an utterance."""
 
     text: str
     words: list[Word]
-    confidence: float  # as of a word, over all symbols, spaces included; of the blank frames where nothing was said
-    score: float = 0.0  # what hypotheses of an utterance are ranked by, natural log; greedy: of its one path of symbols
+    confidence: float  # as of a word, over all symbols including spaces; over the blank frames if there is no text
+    score: float = 0.0  # by which the hypotheses of an utterance are ranked, natural log; greedy: of the best path

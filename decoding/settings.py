@@ -1,4 +1,4 @@
-"""What decodes, and how: the values of a recipe's `config.decode`, checked."""
+"""Settings of decoding: the values of `config.decode`, validated."""
 
 import math
 from dataclasses import dataclass
@@ -7,21 +7,20 @@ from input_pipeline.cores import usable_cores
 
 ENGINES = ("auto", "greedy", "native", "pyctcdecode", "ctc_beam_decoder")
 LEXICONS = ("strict", "open")
-MOST = 1_000_000  # prefixes or symbols: more is a slip, which the engines' integers may not hold
+MAX_COUNT = 1_000_000  # of prefixes or symbols: more is a mistake, and may overflow the engines' integers
 
 
 @dataclass(frozen=True)
 class BeamSettings:
-    """What a recipe's `config.decode` says.
+    """The values of `config.decode`.
 
-    lm: a KenLM model, binary or ARPA ('' for none). unigrams: its words, one a line ('' where they are read from the
-    model). beam_size: prefixes that survive a frame. cutoff_prob and cutoff_top_n: a frame's most probable symbols up to
-    this sum and number. threshold: prefixes whose score lies further below the best one's are dropped. lexicon: `strict`
-    writes words (or characters, of a model of characters) of the language model only, `open` any, at unknown_score
-    (natural log) for one it lacks.
-    end_of_sentence: the model's </s> counts at the end. hot_words: 'word:weight, word:weight', a weight in natural logs
-    added for each occurrence. nbest: hypotheses returned. threads: of the engine; 0 for one a core.
-    Raises ValueError naming field, value and mend.
+    lm: a KenLM model, binary or ARPA ('' for none). unigrams: its words, one per line ('' to read them from the model).
+    beam_size: prefixes kept after each frame. cutoff_prob, cutoff_top_n: only a frame's most probable symbols, up to this
+    sum of probabilities and this number, are considered. threshold: prefixes whose score is further below the best one
+    are dropped. lexicon: `strict` allows only words (or characters, in a character model) of the language model, `open`
+    any, with unknown_score (natural log) for those it lacks. end_of_sentence: add the score of </s> at the end.
+    hot_words: 'word:weight, word:weight', natural logs added for each occurrence. nbest: hypotheses returned. threads: of
+    the engine, 0 for one per core. Raises ValueError naming field and value, with advice.
     """
 
     engine: str = "auto"
@@ -41,27 +40,31 @@ class BeamSettings:
     threads: int = 0
 
     def __post_init__(self):
-        """Refuse values that no engine could work with."""
+        """Raise ValueError for invalid values."""
         self._require("engine", self.engine in ENGINES, f"choose one of {', '.join(ENGINES)}")
         self._require("lexicon", self.lexicon in LEXICONS, f"choose one of {', '.join(LEXICONS)}")
         for name in ("alpha", "beta", "unknown_score"):
             self._require(name, math.isfinite(getattr(self, name)), "give a finite number")
-        self._require("alpha", self.alpha >= 0, "use 0 for a language model without weight, or more")
-        self._require("unknown_score", self.unknown_score <= 0, "it is a natural logarithm: use 0 or less")
-        self._require("beam_size", 1 <= self.beam_size <= MOST, f"use 1 to {MOST:,}; 100 is usual")
-        self._require("cutoff_prob", 0 < self.cutoff_prob <= 1, "use a sum of probabilities above 0, at most 1")
-        self._require("cutoff_top_n", 1 <= self.cutoff_top_n <= MOST, f"use 1 to {MOST:,} symbols; 40 is usual")
+        self._require("alpha", self.alpha >= 0, "use 0 to ignore the language model, or more")
+        self._require(
+            "unknown_score", self.unknown_score <= 0, "use 0 or less: it is the natural logarithm of a probability"
+        )
+        self._require("beam_size", 1 <= self.beam_size <= MAX_COUNT, f"use 1 to {MAX_COUNT:,}; 100 is usual")
+        self._require("cutoff_prob", 0 < self.cutoff_prob <= 1, "use a sum of probabilities above 0, and at most 1")
+        self._require(
+            "cutoff_top_n", 1 <= self.cutoff_top_n <= MAX_COUNT, f"use 1 to {MAX_COUNT:,} symbols; 40 is usual"
+        )
         self._require("threshold", self.threshold > 0, "use a distance above 0; 15 is usual")
         self._require("nbest", 1 <= self.nbest <= self.beam_size, f"use 1 to config.decode.beam_size={self.beam_size}")
-        self._require("threads", self.threads >= 0, "use 0 for one a core, or their number")
+        self._require("threads", self.threads >= 0, "use 0 for one per core, or a number")
         self.hot_word_weights()
 
-    def _require(self, name: str, holds: bool, mend: str) -> None:
-        if not holds:
-            raise ValueError(f"config.decode.{name} is {getattr(self, name)!r}: {mend}")
+    def _require(self, name: str, valid: bool, advice: str) -> None:
+        if not valid:
+            raise ValueError(f"config.decode.{name} is {getattr(self, name)!r}: {advice}")
 
     def hot_word_weights(self) -> dict[str, float]:
-        """Return the hot words with their weights, natural logs. Raises ValueError for what is not 'word:weight'."""
+        """Return hot words and their weights, natural logs. Raises ValueError for entries other than 'word:weight'."""
         weights: dict[str, float] = {}
         for entry in filter(None, (part.strip() for part in self.hot_words.split(","))):
             word, colon, number = (part.strip() for part in entry.rpartition(":"))
@@ -77,6 +80,6 @@ class BeamSettings:
         return weights
 
     @property
-    def cores(self) -> int:
-        """Threads to use."""
+    def thread_count(self) -> int:
+        """Return the number of threads to use."""
         return self.threads or usable_cores()

@@ -1,4 +1,4 @@
-"""A small n-gram model as an ARPA file, for tests of decoding: bigrams with Witten-Bell smoothing."""
+"""Write a small bigram model with Witten-Bell smoothing as an ARPA file, for tests of decoding."""
 
 import collections
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_arpa(path: Path, sentences: Iterable[str], *, characters: bool = False) -> Path:
-    """Estimate a bigram model of the sentences' words (or characters) and write it; returns the path."""
+    """Estimate a bigram model of the words (or characters) in sentences, write it, and return the path."""
     pairs: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     singles: collections.Counter = collections.Counter()
     for sentence in sentences:
@@ -22,14 +22,14 @@ def write_arpa(path: Path, sentences: Iterable[str], *, characters: bool = False
 
     lines = ["\\data\\", f"ngram 1={kinds + 2}", f"ngram 2={sum(map(len, pairs.values()))}", "", "\\1-grams:"]
     for token in ("<unk>", "<s>", *singles):
-        seen = pairs.get(token)
-        backoff = math.log10(len(seen) / (sum(seen.values()) + len(seen))) if seen else 0.0
+        following = pairs.get(token)
+        backoff = math.log10(len(following) / (sum(following.values()) + len(following))) if following else 0.0
         lines.append(f"{-99 if token == '<s>' else math.log10(single(token)):.6f}\t{token}\t{backoff:.6f}")
     lines += ["", "\\2-grams:"]
-    for before, seen in pairs.items():
-        count = sum(seen.values())
-        for token, times in seen.items():
-            probability = (times + len(seen) * single(token)) / (count + len(seen))
+    for before, following in pairs.items():
+        count = sum(following.values())
+        for token, times in following.items():
+            probability = (times + len(following) * single(token)) / (count + len(following))
             lines.append(f"{math.log10(probability):.6f}\t{before} {token}")
     path.write_text("\n".join([*lines, "", "\\end\\", ""]), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""Settings of all tests: four CPU devices, no silent mixing of types, speech where it is present."""
+"""Settings and fixtures for all tests: four simulated CPU devices, real speech, an S3-compatible store."""
 
 import os
 import signal
@@ -18,31 +18,32 @@ from absl import flags
 if TYPE_CHECKING:
     from benchmarks.local_store import LocalStore
 
-# Where a shell starts the tests with `&`, SIGINT is ignored, also by the children. With a handler here, they get the default.
+# A shell that starts the tests with `&` makes them ignore SIGINT, and child processes inherit that. With a handler, children
+# get the default action.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CLIPS = Path(__file__).parent / "clips"  # a few AN4 utterances, with their licence
+CLIPS = Path(__file__).parent / "clips"  # a few AN4 utterances and their licence
 flags.FLAGS.mark_as_parsed()  # grain reads flags
 
 
 @pytest.fixture(scope="session")
 def speech() -> Path:
-    """Folder of real speech corpora (an4/train.jsonl, ...), where the environment names one."""
+    """Folder of speech corpora (an4/train.jsonl, ...), from DS2_SPEECH_DATA; tests that need it are skipped without it."""
     folder = os.environ.get("DS2_SPEECH_DATA", "")
     if not folder or not Path(folder, "an4").is_dir():
-        pytest.skip("DS2_SPEECH_DATA names no folder with an4/")
+        pytest.skip("DS2_SPEECH_DATA is not set to a folder that contains an4/")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
-    """Manifest of a few real AN4 utterances that lie in the repository."""
+    """Manifest of a few AN4 utterances in the repository."""
     return CLIPS / "manifest.jsonl"
 
 
 @pytest.fixture
 def tone(tmp_path):
-    """Return a function that writes a second of a tone with noise and returns its path."""
+    """Return a function that writes a tone with noise to a file and returns its path."""
 
     def write(name: str = "tone.wav", seconds: float = 1.0, rate: int = 16000, hertz: float = 440.0) -> str:
         n = np.arange(int(seconds * rate))
@@ -56,7 +57,7 @@ def tone(tmp_path):
 
 @pytest.fixture(scope="session")
 def store() -> Iterator["LocalStore"]:
-    """Run an S3-compatible server with the bucket s3://speech, and let this process find it."""
+    """Run an S3-compatible server with the bucket s3://speech, and configure this process to use it."""
     import fsspec
 
     from benchmarks.local_store import BUCKET, LocalStore

@@ -1,4 +1,4 @@
-"""Corpora for tests: archives with the layout of published ones and real clips, and a local server for them."""
+"""Corpora for tests: archives of real clips with the layout of the published ones, on a local server."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ CLIP_NAMES = sorted(path.name for path in CLIPS.glob("*.flac"))
 
 @functools.cache
 def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
-    """Return a real clip, chosen by number, as a file of this format and sample rate."""
+    """Return the content of an audio file of this format and sample rate; `number` chooses the clip."""
     samples, own_rate = soundfile.read(CLIPS / CLIP_NAMES[number % len(CLIP_NAMES)], dtype="int16")
     file = io.BytesIO()
     soundfile.write(file, samples if rate == own_rate else soxr.resample(samples, own_rate, rate), rate, format=kind)
@@ -34,7 +34,7 @@ def clip(number: int, kind: str = "FLAC", rate: int = 16_000) -> bytes:
 
 
 def duration(number: int, kind: str = "FLAC", rate: int = 16_000) -> float:
-    """Return the duration of `clip(number, kind, rate)` in seconds, rounded as in manifests."""
+    """Return the seconds of `clip(number, kind, rate)`, rounded as in manifests."""
     return round(soundfile.info(io.BytesIO(clip(number, kind, rate))).duration, 3)
 
 
@@ -69,20 +69,20 @@ def zipped(files: Files) -> bytes:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, module: ModuleType, packed: bytes) -> None:
-    """Replace the digests and the size that a corpus module knows of its archive by those of these bytes."""
-    known = module.ARCHIVE
-    replaced = dataclasses.replace(
-        known,
-        md5=known.md5 and hashlib.md5(packed).hexdigest(),
-        sha256=known.sha256 and hashlib.sha256(packed).hexdigest(),
-        size=known.size and len(packed),
+    """Replace the digest or size that a corpus module expects of its archive by that of these bytes."""
+    published = module.ARCHIVE
+    packed_here = dataclasses.replace(
+        published,
+        md5=published.md5 and hashlib.md5(packed).hexdigest(),
+        sha256=published.sha256 and hashlib.sha256(packed).hexdigest(),
+        size=published.size and len(packed),
     )
-    monkeypatch.setattr(module, "ARCHIVE", replaced)
+    monkeypatch.setattr(module, "ARCHIVE", packed_here)
 
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder from a local server; yield its address."""
+    """Serve a folder locally and yield its address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args) -> None:

@@ -1,4 +1,4 @@
-"""A file server on this machine that can resume, and can misbehave: for tests of downloads."""
+"""A local file server that supports resuming and can simulate failures, for tests of downloads."""
 
 import contextlib
 import http.server
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 
 class FileServer(http.server.ThreadingHTTPServer):
-    """Serves one content under any path; closes the connection before byte `breaks_at` of it, where that is set."""
+    """Serves the same content under every path; if `breaks_at` is set, closes the connection before that byte."""
 
     def __init__(self, content: bytes):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content = content
         self.breaks_at: int | None = None
-        self.head = True  # whether it answers HEAD
+        self.head = True  # whether HEAD is supported
         self.asked: list[str] = []  # method and range of each request
 
     def url(self, path: str) -> str:
@@ -36,7 +36,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(f"GET {span}".strip())
         start = int(span.removeprefix("bytes=").rstrip("-") or 0)
         self._start(start)
-        with contextlib.suppress(ConnectionError):  # a client may refuse what it is offered
+        with contextlib.suppress(ConnectionError):  # a client may close the connection early
             self.wfile.write(self.server.content[start : self.server.breaks_at])
 
     def _start(self, start: int) -> None:
@@ -53,7 +53,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(content: bytes) -> Iterator[FileServer]:
-    """Run a server of this content for as long as the block lasts."""
+    """Serve this content until the end of the block."""
     with FileServer(content) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

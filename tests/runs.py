@@ -1,4 +1,4 @@
-"""Small trainings that several tests share: a synthetic config, and main.py as a process."""
+"""Small training runs for tests: a config, its flags, and main.py in one or several processes."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from ds2_jax.configs import base
 
 ROOT = Path(__file__).parent.parent
-OWN_MOUNTS = shutil.which("unshare") is not None and (  # small disks, which get full
+OWN_MOUNTS = shutil.which("unshare") is not None and (  # for tests with small disks that fill up
     subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
 )
 
 
 def small_config(manifest: str | Path) -> ConfigDict:
-    """Return a config that trains a network of a few thousand parameters on a manifest in seconds."""
+    """Return a config that trains a network of a few thousand parameters on a manifest within seconds."""
     config = base.get_config()
     config.data.train = str(manifest)
     config.batch.size = 4
@@ -50,7 +50,7 @@ def small_flags(manifest: str | Path) -> list[str]:
 
 
 def start_main(*arguments: str, devices: int = 1) -> subprocess.Popen:
-    """Start main.py as users do, with this many fake devices."""
+    """Start main.py as users do, with this many simulated devices."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
@@ -62,16 +62,17 @@ def start_main(*arguments: str, devices: int = 1) -> subprocess.Popen:
 
 
 def run_main(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
-    """Run main.py to its end."""
+    """Run main.py and wait for it to finish."""
     with start_main(*arguments, devices=devices) as process:
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 class Cluster:
-    """Several processes of main.py on this machine that find each other, as on so many machines; ends all when it is left.
+    """Several processes of main.py that form a cluster on this machine; processes still running at exit are killed.
 
-    own: flags of single processes, by rank; roots: checkouts that they run, and run in.
+    own: additional flags of single processes, by rank. roots: checkouts that single processes run, and their working
+    directories, by rank.
     """
 
     def __init__(
@@ -111,26 +112,26 @@ class Cluster:
         for file in sum(self._files, ()):
             file.close()
 
-    def wait_until(self, holds: Callable[[], bool], timeout_s: float = 300) -> None:
-        """Wait for something that the processes do; fails where one of them ends before."""
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 300) -> None:
+        """Wait for a condition that the processes bring about; fail if one of them ends first."""
         deadline = time.monotonic() + timeout_s
-        while not holds():
+        while not condition():
             for rank, process in enumerate(self.processes):
                 assert process.poll() is None, self.stderr(rank)
             assert time.monotonic() < deadline, self.stderr(0)
             time.sleep(0.05)
 
     def finish(self, timeout_s: float = 300) -> list[int]:
-        """Wait for the end of all -> their exit codes."""
+        """Wait for all processes to end and return their exit codes."""
         deadline = time.monotonic() + timeout_s
         return [process.wait(max(deadline - time.monotonic(), 0)) for process in self.processes]
 
     def stdout(self, rank: int) -> str:
-        """What a process has printed so far."""
+        """Return what a process has printed so far."""
         return self._read(rank, 0)
 
     def stderr(self, rank: int) -> str:
-        """What a process has logged so far."""
+        """Return what a process has logged so far."""
         return self._read(rank, 1)
 
     def _read(self, rank: int, which: int) -> str:
@@ -138,28 +139,28 @@ class Cluster:
         return os.pread(file.fileno(), 1 << 24, 0).decode()
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 100) -> None:
-    """Wait for something that another thread or process does, on a busy machine, too."""
+def wait_until(condition: Callable[[], bool], timeout_s: float = 100) -> None:
+    """Wait for a condition that another thread or process brings about; the timeout allows for a busy machine."""
     deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"nothing happened in {timeout_s} s"
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition was not met within {timeout_s} s"
         time.sleep(0.01)
 
 
 def wait_until_printed(text: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Wait until another thread has printed a text, to either stream; return what was printed so far."""
+    """Wait until another thread has printed a text, to either stream; return everything printed so far."""
     printed: list[str] = []
 
-    def is_there() -> bool:
+    def is_printed() -> bool:
         printed.append("".join(capsys.readouterr()))
         return text in "".join(printed)
 
-    wait_until(is_there)
+    wait_until(is_printed)
     return "".join(printed)
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on now."""
+    """Return a port on which no process is listening."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

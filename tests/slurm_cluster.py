@@ -1,7 +1,7 @@
-"""A real Slurm of two nodes on one machine, for a test: its own configuration, key and daemons in one folder.
+"""Run a real Slurm cluster of two nodes on this machine for tests, with its configuration, key and daemons in one folder.
 
-Needs root and Debian's slurm-wlm and munge (`make test-slurm` installs them). Names n1 and n2 stand in /etc/hosts as
-long as it runs. A job of partition `high` preempts one of `low`, which is told by SIGTERM and requeued.
+Needs root and Debian's slurm-wlm and munge (`make test-slurm` installs them). While it runs, /etc/hosts contains the names
+n1 and n2. A job in partition `high` preempts one in `low`, which receives SIGTERM and is requeued.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.runs import ROOT
 
 HOSTS = Path("/etc/hosts")
-MARK = "  # of a test of DS2-JAX, which takes it away"
+MARK = "  # added by a test of DS2-JAX, which removes it"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 GRACE_S = 60  # between a preempted job's SIGTERM and SIGKILL
 CONFIGURATION = """
@@ -52,36 +52,36 @@ PartitionName=high Nodes=n1,n2 PriorityTier=2 PreemptMode=OFF State=UP
 
 
 def why_not() -> str:
-    """Say what such a cluster lacks here; nothing where it can run."""
+    """Return the reason why the cluster cannot run on this machine, or '' if it can."""
     if os.geteuid() != 0:
-        return "a Slurm of one's own needs root"
+        return "a local Slurm cluster needs root"
     missing = [name for name in PROGRAMS if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
     return f"not installed: {', '.join(missing)} (apt-get install slurm-wlm munge)" if missing else ""
 
 
 class SlurmCluster:
-    """Commands of a running cluster."""
+    """A running cluster and its commands."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "XLA"))}
-        self.environment = ours | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "XLA"))}
+        self.environment = kept | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
-        """Run a command in the repository's folder; return what it prints."""
-        everything = self.environment | environment
-        result = subprocess.run(command, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=60)
+        """Run a command in the repository's folder and return its output. Raises RuntimeError if it fails."""
+        variables = self.environment | environment
+        result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
         if check and result.returncode:
             raise RuntimeError(f"{' '.join(command)}: {result.stderr or result.stdout}")
         return result.stdout.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """Return what `scontrol show job` tells: JobState, Restarts, ExitCode, ..."""
+        """Return the fields of `scontrol show job`: JobState, Restarts, ExitCode, ..."""
         words = self.run("scontrol", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def wait(self, number: str, *states: str, timeout_s: float = 240) -> dict[str, str]:
-        """Wait until a job is in one of these states."""
+        """Wait until a job is in one of these states and return its fields. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_s
         while (job := self.job(number))["JobState"] not in states:
             if time.monotonic() > deadline:
@@ -90,7 +90,7 @@ class SlurmCluster:
         return job
 
     def start_daemons(self, stack: contextlib.ExitStack) -> None:
-        """Start munged, slurmctld and two slurmd in the foreground, each ended with the stack."""
+        """Start munged, slurmctld and two slurmd in the foreground; they end with the stack."""
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
@@ -122,20 +122,20 @@ def _end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _wait_for(holds, what: str, folder: Path, timeout_s: float = 60) -> None:
+def _wait_for(condition, what: str, folder: Path, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
-    while not holds():
+    while not condition():
         if time.monotonic() > deadline:
             logs = "\n".join(f"== {log.name}\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.out")))
-            raise TimeoutError(f"{what} did not come up in {timeout_s} s:\n{logs}")
+            raise TimeoutError(f"{what} did not start within {timeout_s} s:\n{logs}")
         time.sleep(0.1)
 
 
 @contextlib.contextmanager
 def names_in_hosts(*names: str) -> Iterator[None]:
-    """Let names mean this machine; /etc/hosts is as before at the end, and after a killed test at the next start."""
+    """Make names refer to this machine by /etc/hosts, which is restored at exit, or after a killed test by the next one."""
     before = "".join(line for line in HOSTS.read_text().splitlines(keepends=True) if MARK not in line)
-    HOSTS.write_text(f"127.0.0.1 {' '.join(names)}{MARK}\n{before}")  # in place: it may be a mount
+    HOSTS.write_text(f"127.0.0.1 {' '.join(names)}{MARK}\n{before}")  # overwritten in place: it may be a mount
     try:
         yield
     finally:
@@ -152,7 +152,7 @@ def _free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
-    """Run a cluster with its files in `folder`; at the end its jobs are cancelled and its daemons stopped."""
+    """Run a cluster with its files in `folder`; at exit, cancel its jobs and stop its daemons."""
     ports, host = _free_ports(3), socket.gethostname().split(".")[0]
     text = CONFIGURATION.format(folder=folder, ports=ports, host=host, grace=GRACE_S)
     (folder / "slurm.conf").write_text(text)

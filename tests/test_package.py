@@ -1,4 +1,4 @@
-"""The package as others install it: what is in it, and that it works away from this repository."""
+"""The installed package: its contents, and that it works outside this repository."""
 
 import json
 import os
@@ -28,41 +28,43 @@ PIP_S, RUN_S = 900, 300  # an installation downloads half a gigabyte
 
 
 def requirements_in(name: str) -> list[str]:
-    """Return the requirements of a file, each of which has a comment with its reason."""
-    found, above = [], ""
+    """Return the requirements of a file; each must have a comment that says what it is for."""
+    requirements, above = [], ""
     for line in (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             parts = LINE.match(line)
             assert parts, line
-            assert parts["reason"] or above, f"requirements/{name}.txt: say what {line} is for"
-            found.append(parts["requirement"])
+            assert parts["reason"] or above, f"requirements/{name}.txt: add a comment that says what {line} is for"
+            requirements.append(parts["requirement"])
         above = line if line.startswith("#") else ""
-    return found
+    return requirements
 
 
-def test_versions_stand_in_one_place_and_every_file_is_used():
+def test_each_version_is_given_once_and_every_requirements_file_is_used():
     dynamic = PROJECT["tool"]["setuptools"]["dynamic"]
     extras = dynamic["optional-dependencies"]
     assert dynamic["dependencies"]["file"] == ["requirements/base.txt"]
     assert all(extras[name]["file"] == [f"requirements/{name}.txt"] for name in extras)
-    joined = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    joined = [line.removeprefix("-r requirements/").removesuffix(".txt") for line in joined if not line.startswith("#")]
-    assert joined == ["base", "train", "lm", "build"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    included = [
+        line.removeprefix("-r requirements/").removesuffix(".txt") for line in lines if not line.startswith("#")
+    ]
+    assert included == ["base", "train", "lm", "build"]
     assert {path.stem for path in REQUIREMENTS.iterdir()} == {"base", "build", "cpu", *extras}
-    named = [requirement for path in REQUIREMENTS.iterdir() for requirement in requirements_in(path.stem)]
-    packages = [re.split(r"[<>=]", requirement)[0] for requirement in named if re.search(r"[<>=]", requirement)]
+    requirements = [requirement for path in REQUIREMENTS.iterdir() for requirement in requirements_in(path.stem)]
+    packages = [re.split(r"[<>=]", requirement)[0] for requirement in requirements if re.search(r"[<>=]", requirement)]
     assert len(set(packages)) == len(packages)
     assert set(requirements_in("build")) < set(PROJECT["build-system"]["requires"])
 
 
-def test_a_checkout_knows_its_version():
+def test_the_version_in_a_checkout_is_that_of_the_project():
     assert ds2_jax.__version__ == PROJECT["project"]["version"]
     with pytest.raises(AttributeError, match="no attribute 'versoin'"):
         ds2_jax.versoin  # noqa: B018
 
 
 class Environment:
-    """A new virtual environment, whose programs run in a folder with a configs/, models/ and main.py of its own."""
+    """A new virtual environment; its programs run in a project folder that has its own configs/, models/ and main.py."""
 
     def __init__(self, folder: Path):
         venv.create(folder / "venv", with_pip=True)
@@ -80,7 +82,7 @@ class Environment:
             (self.folder / path).write_text(content)
 
     def pip(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        """Run pip, which has to succeed."""
+        """Run `pip install`, which must succeed."""
         command = [str(self.bin / "python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
         result = subprocess.run(
             command, env=self.variables | variables, cwd="/", capture_output=True, text=True, timeout=PIP_S
@@ -89,14 +91,14 @@ class Environment:
         return result
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess:
-        """Run one of the environment's programs in the folder."""
+        """Run one of the environment's programs in the project folder."""
         command = [str(self.bin / program), *arguments]
         return subprocess.run(
             command, cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=RUN_S
         )
 
     def transcribe(self) -> str:
-        """Transcribe a clip with the released model -> what was logged."""
+        """Transcribe a clip with the released model and return the log."""
         result = self.run("ds2", "--mode=infer", "--config.restore=an4", f"--audio={CLIP}")
         assert result.returncode == 0, result.stderr
         assert f"\n  hypothesis: {TRANSCRIPT}\n" in result.stdout
@@ -106,7 +108,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
-    """Copy the repository without what git ignores: nothing that was built here."""
+    """Copy the repository without files ignored by git, such as build results."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -122,7 +124,7 @@ def sources(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def distributions(sources, tmp_path_factory) -> dict[str, Path]:
-    """Build the source distribution, and of it the wheel -> their files by suffix."""
+    """Build the source distribution and from it the wheel; return their paths by suffix."""
     folder = tmp_path_factory.mktemp("build")
     builder = Environment(folder)
     builder.pip("build")
@@ -133,14 +135,14 @@ def distributions(sources, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def installed(distributions, tmp_path_factory) -> Environment:
-    """Install the wheel with nothing but what recognition needs."""
+    """Install the wheel with the base dependencies only."""
     environment = Environment(tmp_path_factory.mktemp("installed"))
     environment.pip(str(distributions[".whl"]))
     return environment
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_package_and_nothing_else(distributions):
+def test_the_wheel_contains_the_package_and_nothing_else(distributions):
     with zipfile.ZipFile(distributions[".whl"]) as wheel:
         names = wheel.namelist()
         [metadata] = [wheel.read(name).decode() for name in names if name.endswith(".dist-info/METADATA")]
@@ -162,7 +164,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions):
 
 
 @pytest.mark.slow
-def test_the_source_distribution_holds_what_the_build_reads(distributions):
+def test_the_source_distribution_contains_what_the_build_needs(distributions):
     with tarfile.open(distributions[".gz"]) as archive:
         members = {member.name.partition("/")[2]: member for member in archive}
     assert {"decoding/native/third_party/kenlm/lm/model.cc", "requirements/base.txt", "setup.py"} <= set(members)
@@ -177,7 +179,7 @@ def test_an_installed_wheel_transcribes_with_the_native_decoder_from_any_folder(
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_and_a_project_do_not_disturb_each_other(installed):
+def test_an_installed_wheel_and_a_project_with_the_same_names_do_not_interfere(installed):
     result = installed.run("python", "main.py")
     assert (result.stdout, result.stderr) == ("mine\n", "")
     result = installed.run("ds2")
@@ -215,7 +217,7 @@ def test_documented_commands_can_be_typed_with_an_installed_wheel(command, insta
 
 
 @pytest.mark.slow
-def test_what_an_extra_is_needed_for_is_said_in_one_line(installed):
+def test_a_missing_extra_is_reported_in_one_line(installed):
     result = installed.run("ds2", f"--config.data.train={MANIFEST}", "--workdir=run")
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
@@ -226,13 +228,13 @@ def test_what_an_extra_is_needed_for_is_said_in_one_line(installed):
 
 
 @pytest.mark.slow
-def test_the_commit_of_a_project_is_not_taken_for_ours(installed):
+def test_the_commit_of_a_surrounding_project_is_not_recorded(installed):
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         subprocess.run(["git", *identity, *arguments], cwd=installed.bin.parents[1], check=True, capture_output=True)
 
     git("init")
-    git("commit", "--allow-empty", "--message=a project with its environment inside")
+    git("commit", "--allow-empty", "--message=a project that contains its environment")
     code = "from ds2_jax.artifacts.run_record import commit; print(repr(commit()))"
     assert installed.run("python", "-c", code).stdout == "''\n"
 
@@ -240,13 +242,13 @@ def test_the_commit_of_a_project_is_not_taken_for_ours(installed):
 @pytest.mark.slow
 def test_sources_install_without_a_compiler_and_train_from_another_folder(sources, distributions, tmp_path):
     environment = Environment(tmp_path)
-    options = ["--verbose", "--no-deps", "--no-cache-dir"]  # pip keeps the wheels that it builds, by the sources' path
-    said = environment.pip(*options, str(distributions[".gz"]), PATH=str(environment.bin)).stderr
-    assert len(re.findall(r"the native decoder is left out, .*: no C\+\+ compiler was found", said)) == 1
+    options = ["--verbose", "--no-deps", "--no-cache-dir"]  # pip caches the wheels that it builds, by source path
+    log = environment.pip(*options, str(distributions[".gz"]), PATH=str(environment.bin)).stderr
+    assert len(re.findall(r"the native decoder is left out, .*: no C\+\+ compiler was found", log)) == 1
     environment.pip("--requirement", str(sources / "requirements" / "base.txt"))
-    logged = environment.transcribe()
-    assert "the native decoder is not built; ctc_beam_decoder decodes instead" in logged
-    assert "decoding: ctc_beam_decoder, " in logged
+    log = environment.transcribe()
+    assert "the native decoder is not built; ctc_beam_decoder decodes instead" in log
+    assert "decoding: ctc_beam_decoder, " in log
 
     left_behind = sources / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}" / "ds2_jax"
     left_behind.mkdir(parents=True)
@@ -261,7 +263,7 @@ def test_sources_install_without_a_compiler_and_train_from_another_folder(source
         "--config.train.epochs=1",
         "--config.train.max_steps=3",
     ]
-    augment = "--config.augment.file=configs/augmentation.json"  # of the package
+    augment = "--config.augment.file=configs/augmentation.json"  # part of the package
     result = environment.run("ds2", "--config=tiny", "--workdir=run", *sets, *size, augment)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["utterances"] == len(MANIFEST.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Which room may import which: the table and the order of wings in docs/design.md."""
+"""The import rules in docs/design.md: which wing may import which, and rules for single rooms."""
 
 import ast
 import functools
@@ -26,10 +26,10 @@ from benchmarks.imports import (
 from tests.runs import ROOT
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "clu"}
-# Imported by the functions that need them, since whoever decodes with another engine need not have them.
+# Imported only inside the functions that need them: with another engine, they need not be installed.
 DECODERS = {"num2words", "pybind11", "pyctcdecode", "ctc_beam_decoder", "kenlm", "matplotlib"}
 
-# A wing may import itself, the wings named here, and what those may import.
+# A wing may import itself, the wings listed here, and what those may import.
 WINGS = {
     "ds2_jax.cli": {"ds2_jax.training", "ds2_jax.serving"},
     "ds2_jax.training": {"ds2_jax.recognition"},
@@ -66,47 +66,47 @@ def reachable(wing: str) -> frozenset[str]:
     return frozenset({wing}).union(*(reachable(other) for other in WINGS[wing]))
 
 
-def test_every_way_to_import_is_found():
+def test_every_form_of_import_is_found():
     source = "import a.b as c, d\nfrom e import f\ndef g():\n    from h.i import j\nfrom . import k\nfrom .l import m"
     source += "\nn = importlib.import_module('o.p').q"
     assert imports_of(source) == {"a.b", "d", "e.f", "h.i.j", "..k", ".l.m", "o.p"}
 
 
-def test_every_module_lies_in_a_wing():
+def test_every_module_belongs_to_a_wing():
     assert sorted({wing_of(module) for module in INSIDE} - set(WINGS)) == []
 
 
 @pytest.mark.parametrize("module", INSIDE)
-def test_a_wing_imports_only_those_below_it(module):
+def test_a_wing_imports_only_wings_below_it(module):
     assert {wing_of(used) for used in modules_used(INSIDE[module])} <= reachable(wing_of(module))
 
 
-def test_no_imports_go_round_in_a_circle():
+def test_imports_have_no_cycle():
     graph = {module: modules_used(path) - {module} for module, path in MODULES.items()}
-    for module in list(graph):  # a package's module waits for its __init__, which may import it
+    for module in list(graph):  # importing a module runs its package's __init__, which may import it
         graph[module] -= {used for used in graph[module] if module.startswith(f"{used}.")}
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if is_entry(module)])
-def test_an_entry_holds_an_import_and_a_call(module):
+def test_an_entry_module_contains_an_import_and_a_call(module):
     statements = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
     kinds = [type(statement) for statement in statements]
     assert kinds == [ast.Expr, ast.Import, ast.ImportFrom, ast.If]
 
 
 @pytest.mark.parametrize("module", [m for m in INSIDE if m.startswith("ds2_jax.network")])
-def test_the_network_is_maths_only(module):
+def test_the_network_imports_only_numerical_libraries(module):
     used = top(used_by(INSIDE[module])) - set(sys.stdlib_module_names)
     assert used <= {"jax", "flax", "numpy", "ds2_jax"}
 
 
 @pytest.mark.parametrize("module", [m for m in INSIDE if not m.startswith("ds2_jax")])
-def test_only_ds2_jax_knows_jax(module):
+def test_only_ds2_jax_imports_jax(module):
     assert not top(used_by(INSIDE[module])) & JAX
 
 
-def test_reading_data_and_decoding_load_neither_jax_nor_packages_of_extras():
+def test_reading_data_and_decoding_load_neither_jax_nor_optional_packages():
     modules = [m for m in INSIDE if not m.startswith("ds2_jax")]
     code = (
         f"import importlib, sys\nfor module in {modules}: importlib.import_module(module)\n"
@@ -117,11 +117,11 @@ def test_reading_data_and_decoding_load_neither_jax_nor_packages_of_extras():
 
 
 @pytest.mark.parametrize("module", [m for m in INSIDE if m.startswith("decoding")])
-def test_decoding_takes_little_from_the_input_pipeline(module):
+def test_decoding_imports_only_three_wings_of_the_input_pipeline(module):
     used = used_by(INSIDE[module])
     assert top(used) - set(sys.stdlib_module_names) <= {"numpy", "rapidfuzz", "tqdm", *ROOMS} | DECODERS
-    taken = {wing_of(name) for name in used if name.startswith("input_pipeline")}
-    assert taken <= {"input_pipeline.text", "input_pipeline.cores", "input_pipeline.storage"}
+    wings = {wing_of(name) for name in used if name.startswith("input_pipeline")}
+    assert wings <= {"input_pipeline.text", "input_pipeline.cores", "input_pipeline.storage"}
 
 
 @pytest.mark.parametrize("path", files_of("configs"), ids=module_of)
@@ -129,7 +129,7 @@ def test_recipes_are_data(path):
     assert {name.rpartition(".")[0] for name in used_by(path)} <= {"ml_collections", "ds2_jax.configs"}
 
 
-def test_the_picture_of_the_rooms_shows_the_imports_of_today():
+def test_the_picture_of_the_rooms_shows_the_current_imports():
     drawn = (ROOT / "docs" / "rooms.svg").read_text(encoding="utf-8")
     assert drawn == rooms_picture.Picture().svg(), "run python -m benchmarks.rooms_picture"
     words = set(re.findall(r"\w+", " ".join(ElementTree.fromstring(drawn).itertext())))
@@ -142,25 +142,25 @@ def test_main_only_parses_and_dispatches():
     assert used <= {"ds2_jax", "absl", "ml_collections"}
 
 
-MOST_PARAMETERS = 6
+MAX_PARAMETERS = 6
 
 
 def functions_of(module: str) -> list[tuple[str, list[ast.arg]]]:
-    """Return the name and the parameters, but for self, of each function of a module."""
-    found = []
+    """Return the name and the parameters, without self, of each function in a module."""
+    functions = []
     for node in ast.walk(ast.parse(INSIDE[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            found.append((node.name, [p for p in parameters if p.arg not in ("self", "cls")]))
-    return found
+            functions.append((node.name, [p for p in parameters if p.arg not in ("self", "cls")]))
+    return functions
 
 
 @pytest.mark.parametrize("module", INSIDE)
-def test_no_function_takes_many_parameters(module):
-    assert [name for name, parameters in functions_of(module) if len(parameters) > MOST_PARAMETERS] == []
+def test_no_function_has_too_many_parameters(module):
+    assert [name for name, parameters in functions_of(module) if len(parameters) > MAX_PARAMETERS] == []
 
 
 @pytest.mark.parametrize("module", [m for m in INSIDE if not m.startswith("ds2_jax.cli")])
-def test_only_the_command_line_knows_the_whole_config(module):
+def test_only_the_command_line_uses_the_whole_config(module):
     assert "ml_collections" not in top(used_by(INSIDE[module]))
     assert [name for name, parameters in functions_of(module) if "config" in {p.arg for p in parameters}] == []

@@ -1,8 +1,8 @@
-"""Time one bidirectional recurrent layer of PyTorch, forward and backward, its two directions summed.
+"""Time one bidirectional recurrent layer in PyTorch, forward and backward, with its two directions summed.
 
     python benchmarks/peers/torch_recurrent.py --batch 8 --frames 167 --width 512 --hidden 512 --cell gru
 
-The yardstick of `benchmarks.recurrent`, without masks. Prints one JSON line.
+The counterpart of `benchmarks.recurrent`, without masks. Prints one JSON line.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""Time one training step of the network of `benchmarks.train_step`, written plainly in PyTorch.
+"""Time one training step of the network in `benchmarks.train_step`, in plain PyTorch.
 
-The yardstick for our own training step: same layers, same batch, same machine, float32.
-Needs `torch` in an environment of its own (CPU build is enough).
+The counterpart of `benchmarks.train_step`: same layers, same batch, same machine, float32.
+Needs an environment with `torch` (the CPU build is enough).
 
     python benchmarks/peers/torch_step.py --batch 8 --frames 500 --hidden 512 --layers 3 --labels 60 --cell gru
 
 Network: conv 11x41 (time x frequency), stride 3x2, 32 channels; conv 11x21, stride 1x2, 32 channels;
-each with batch norm and a rectifier clipped at 20; `layers` bidirectional recurrent layers whose two
-directions are summed, batch norm between layers; linear layer; CTC; Adam; global-norm clipping at 400.
-Prints one JSON line: seconds per step (minimum and median of 7 after 2 warm-ups), audio seconds per second,
-and seconds for one forward pass, and the most memory that was resident during the timed steps (of the whole process; Linux).
+each with batch norm and a ReLU clipped at 20; `layers` bidirectional recurrent layers whose two directions
+are summed, batch norm before each; linear layer; CTC; Adam; global-norm clipping at 400.
+Prints one JSON line: seconds per step (minimum and median of 7 after 2 warm-up steps), seconds of audio per
+second, seconds of one forward pass, and the peak resident memory of the process during the timed steps (Linux).
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main():
         return seconds
 
     timed(step, 2)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     steps = timed(step, 7)
     peak_mb = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     model.eval()

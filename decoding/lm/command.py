@@ -1,9 +1,9 @@
-"""Language models: train one from text, or download one that the original published.
+"""Language models: train one from text, or download one of the original's.
 
     python -m decoding.lm train --language=en --text=corpus.txt.gz --output=lm.bin
     python -m decoding.lm download --list
 
-Text is prepared as the original's was (decoding/lm/text_corpus.py); KenLM's programs (make kenlm) do the rest.
+Text is prepared as for the original's models (decoding/lm/text_corpus.py); KenLM's programs (make kenlm) do the rest.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from decoding.lm import kenlm_build, kenlm_run, published, text_corpus
@@ -24,39 +25,55 @@ from input_pipeline.storage import whole_file
 from input_pipeline.storage.lock import exclusive
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
-LEAST_MEMORY = 100 * 2**20  # of lmplz
-MEMORY_A_BYTE = 40  # of the corpus, from which on lmplz need not sort on disk
-NO_DISCOUNTS = re.compile(r"Substituting fallback discounts for order (\d)")  # lmplz counts orders from 0 there
+MIN_MEMORY = 100 * 2**20  # of lmplz
+MEMORY_PER_BYTE = 40  # of the corpus: with this much, lmplz need not sort on disk
+FALLBACK_DISCOUNTS = re.compile(r"Substituting fallback discounts for order (\d)")  # orders are counted from 0 here
 
 
-def train(
-    corpus: Path, folder: Path, order: int, prune: str, kind: str, output: Path, *, arpa: str, memory: str
-) -> None:
-    """Make an ARPA model of prepared text and of it a binary, by way of a folder; both appear whole or not at all.
+@dataclass(frozen=True)
+class ModelSettings:
+    """Options of KenLM's programs: n of the n-grams, counts to prune, structure of the binary, memory for sorting."""
 
-    Raises KenlmError.
+    order: int
+    prune: str
+    kind: str
+    memory: str
+
+
+def estimate(corpus: Path, folder: Path, settings: ModelSettings, output: Path, arpa: str = "") -> None:
+    """Estimate a model of prepared text and write it as a binary, and as an ARPA file if `arpa` names one.
+
+    Intermediate files go to `folder`. Raises KenlmError, OSError.
     """
-    made, binary = folder / "lm.arpa", folder / "lm.bin"
-    shared = ["-S", memory, "-T", f"{folder}/"]
-    # where a corpus gives no discounts, KenLM's default ones; a text's own <s> and <unk> count as white space
-    estimate = [kenlm_build.program("lmplz"), "-o", str(order), *shared, "--discount_fallback", "--skip_symbols"]
-    said = kenlm_run.run([*estimate, *(["--prune", *prune.split()] if prune else [])], corpus, made)
-    if orders := NO_DISCOUNTS.findall(said):
+    estimated, binary = folder / "lm.arpa", folder / "lm.bin"
+    shared = ["-S", settings.memory, "-T", f"{folder}/"]
+    # Fallback discounts for a corpus too small to estimate them; a text's own <s> and <unk> count as white space.
+    command = [
+        kenlm_build.program("lmplz"),
+        "-o",
+        str(settings.order),
+        *shared,
+        "--discount_fallback",
+        "--skip_symbols",
+    ]
+    prune = ["--prune", *settings.prune.split()] if settings.prune else []
+    messages = kenlm_run.run([*command, *prune], corpus, estimated)
+    if orders := FALLBACK_DISCOUNTS.findall(messages):
         listed = ", ".join(f"{int(n) + 1}-grams" for n in orders)
         print(
             f"the corpus is too small, or too repetitive, to estimate discounts for {listed}: KenLM's default ones are used"
         )
-    kenlm_run.run([kenlm_build.program("build_binary"), *shared, *KINDS[kind], str(made), str(binary)])
+    kenlm_run.run([kenlm_build.program("build_binary"), *shared, *KINDS[settings.kind], str(estimated), str(binary)])
     whole_file.commit(binary, output)
     if arpa:
         target = Path(arpa).absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file.temporary_path(target) as path:
-            shutil.move(made, path)  # which copies to another file system
+            shutil.move(estimated, path)  # copies if the target is on another file system
 
 
 def measure(lm: str, lines: Iterable[str]) -> dict:
-    """Return perplexity (with and without unknown words) and the share of unknown words on prepared lines."""
+    """Return the perplexity of prepared lines, with and without unknown words, and the share of unknown words."""
     import kenlm
 
     model = kenlm.Model(lm)
@@ -69,7 +86,7 @@ def measure(lm: str, lines: Iterable[str]) -> dict:
             tokens += 1
             unknown += is_unknown
     if not tokens:
-        raise ValueError("--held_out: nothing is left of it after preparation")
+        raise ValueError("--held_out: no text is left after preparation; name other files")
     return {
         "perplexity": round(10 ** (-total / tokens), 3),
         "perplexity_known": round(10 ** (-known / max(tokens - unknown, 1)), 3) if tokens > unknown else math.inf,
@@ -78,68 +95,72 @@ def measure(lm: str, lines: Iterable[str]) -> dict:
     }
 
 
-def check(a: argparse.Namespace) -> None:
-    """Refuse what would fail only after the text is read. Raises ValueError naming flag, value and mend."""
-    if not 1 < a.order <= 6:
-        raise ValueError(f"--order is {a.order}: use 2 to 6; 5 is usual, 3 for small corpora")
-    if a.vocabulary < 1:
-        raise ValueError(f"--vocabulary is {a.vocabulary}: use 1 or more words; 400000 is usual")
-    counts = a.prune.split()
-    if not all(map(str.isdecimal, counts)) or sorted(map(int, counts)) != [*map(int, counts)] or len(counts) > a.order:
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError naming flag and value for what would otherwise fail after the text is read."""
+    if not 1 < args.order <= 6:
+        raise ValueError(f"--order is {args.order}: use 2 to 6; 5 is usual, 3 for small corpora")
+    if args.vocabulary < 1:
+        raise ValueError(f"--vocabulary is {args.vocabulary}: use 1 or more words; 400000 is usual")
+    counts = args.prune.split()
+    if (
+        not all(map(str.isdecimal, counts))
+        or sorted(map(int, counts)) != [*map(int, counts)]
+        or len(counts) > args.order
+    ):
         raise ValueError(
-            f"--prune is {a.prune!r}: give a count for each order up to {a.order}, none below the one before"
+            f"--prune is {args.prune!r}: give up to {args.order} counts, one per order, none below the one before"
         )
-    if a.memory and not re.fullmatch(r"\d+(\.\d+)?[%bKMGT]?", a.memory):
-        raise ValueError(f"--memory is {a.memory!r}: write it as 50% or 2G")
+    if args.memory and not re.fullmatch(r"\d+(\.\d+)?[%bKMGT]?", args.memory):
+        raise ValueError(f"--memory is {args.memory!r}: write it as 50% or 2G")
     for flag in ("text", "exclude", "held_out"):
-        for path in filter(None, getattr(a, flag).split(",")):
+        for path in filter(None, getattr(args, flag).split(",")):
             if not os.path.exists(path) or os.path.isdir(path):
                 raise ValueError(f"--{flag}: there is no file {path}; check the path")
-    if not a.text.strip(","):
-        raise ValueError("--text is empty: name files of text")
+    if not args.text.strip(","):
+        raise ValueError("--text is empty: name text files")
     for flag in ("output", "arpa"):
-        if os.path.isdir(getattr(a, flag) or os.devnull):
-            raise ValueError(f"--{flag}={getattr(a, flag)} is a folder: name a file")
+        if os.path.isdir(getattr(args, flag) or os.devnull):
+            raise ValueError(f"--{flag}={getattr(args, flag)} is a folder: name a file")
 
 
-def run_train(a: argparse.Namespace) -> dict:
-    """Do all that `train` says and return what is printed. Raises ValueError, KenlmError, OSError."""
-    check(a)
+def run_train(args: argparse.Namespace) -> dict:
+    """Run `train` and return what to print as JSON. Raises ValueError, KenlmError, OSError."""
+    check(args)
     for name in kenlm_build.PROGRAMS:
-        kenlm_build.program(name)
-    excluded = text_corpus.Excluded(a.exclude.split(","), a.language) if a.exclude else None
-    output = Path(a.output).absolute()
+        kenlm_build.program(name)  # raises an error if it is not built
+    excluded = text_corpus.ExcludedTexts(args.exclude.split(","), args.language) if args.exclude else None
+    output = Path(args.output).absolute()
     with exclusive(output), _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
         corpus = folder / "corpus.txt"
-        counted = text_corpus.write_corpus(a.text.split(","), a.language, a.vocabulary, corpus, excluded)
+        counts = text_corpus.write_corpus(args.text.split(","), args.language, args.vocabulary, corpus, excluded)
         if excluded is not None:
             print(
-                f"{counted.excluded} lines are left out: they are, or hold, one of {len(excluded)} texts of --exclude",
+                f"{counts.excluded} lines are left out: each is, or contains, one of the {len(excluded)} texts of --exclude",
                 flush=True,
             )
-        memory = a.memory or _memory_for(corpus)
-        train(corpus, folder, a.order, a.prune, a.kind, output, arpa=a.arpa, memory=memory)
-    found = {"lm": a.output, "bytes": os.path.getsize(output), "lines": counted.lines, "excluded": counted.excluded}
-    found |= {"words": counted.words, "tokens": counted.tokens}
-    if a.held_out:
+        settings = ModelSettings(args.order, args.prune, args.kind, args.memory or _memory_for(corpus))
+        estimate(corpus, folder, settings, output, args.arpa)
+    result = {"lm": args.output, "bytes": os.path.getsize(output), "lines": counts.lines, "excluded": counts.excluded}
+    result |= {"words": counts.words, "tokens": counts.tokens}
+    if args.held_out:
         lines = (
-            text_corpus.prepare(line, a.language)
-            for line in text_corpus.read_lines(a.held_out.split(","), "--held_out")
+            text_corpus.prepare(line, args.language)
+            for line in text_corpus.read_lines(args.held_out.split(","), "--held_out")
         )
-        found["held_out"] = measure(a.output, lines)
-    return found
+        result["held_out"] = measure(args.output, lines)
+    return result
 
 
 def _memory_for(corpus: Path) -> str:
-    """Choose what lmplz may use, in its words: as much as helps with a corpus of this size, and half of the machine's at most."""
+    """Return lmplz's memory option: what is useful for a corpus of this size, at most half of the machine's memory."""
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return f"{min(half, LEAST_MEMORY + MEMORY_A_BYTE * corpus.stat().st_size) // 1024}K"
+    return f"{min(half, MIN_MEMORY + MEMORY_PER_BYTE * corpus.stat().st_size) // 1024}K"
 
 
 @contextlib.contextmanager
 def _new_folder(folder: Path):
-    """Make a folder for what is unfinished, empty, and remove it in the end."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    """Create an empty folder for intermediate files, and remove it at the end."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     folder.mkdir()
     try:
         yield folder
@@ -147,62 +168,70 @@ def _new_folder(folder: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_download(a: argparse.Namespace) -> dict | None:
-    """Download and verify a published model, or list them. Raises ValueError, OSError."""
-    if a.list or not a.name:
+def run_download(args: argparse.Namespace) -> dict | None:
+    """Download and verify a published model and return what to print as JSON, or list the models. Raises OSError."""
+    if args.list or not args.name:
         print(published.table())
         return None
-    return published.download(a.name, a.output, a.url)
+    return published.download(args.name, args.output, args.url)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m decoding.lm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    t = commands.add_parser("train", help="prepare text, estimate a model, write a binary")
-    t.add_argument(
-        "--language", choices=text_corpus.LANGUAGES, default="en", help="how text is prepared; none: as it is"
+    train = commands.add_parser("train", help="prepare text, estimate a model, write a binary")
+    train.add_argument(
+        "--language", choices=text_corpus.LANGUAGES, default="en", help="how to prepare text; none: leave it unchanged"
     )
-    t.add_argument("--order", type=int, default=5, help="n of the n-grams, 2 to 6 (default 5)")
-    t.add_argument("--prune", default="", help='counts to leave out by order, as lmplz takes them: "0 1 1 1 1"')
-    t.add_argument("--vocabulary", type=int, default=400_000, help="most frequent words that are kept (default 400000)")
-    t.add_argument("--text", required=True, help="files, comma-separated: text, .gz, .bz2, .xz, or manifests (.jsonl)")
-    t.add_argument("--exclude", default="", help="the same: texts not to train on, those of dev and test sets")
-    t.add_argument("--held_out", default="", help="the same: texts to measure perplexity on")
-    t.add_argument("--output", required=True, help="binary to write")
-    t.add_argument("--arpa", default="", help="also keep the ARPA file here")
-    t.add_argument("--kind", choices=KINDS, default="trie", help="trie (default) is small, probing is fast")
-    t.add_argument(
-        "--memory", default="", help="for sorting, as 50%% or 2G (default: at most half); the rest is on disk"
+    train.add_argument("--order", type=int, default=5, help="n of the n-grams, 2 to 6 (default 5)")
+    train.add_argument("--prune", default="", help='n-gram counts to prune, by order, as for lmplz: "0 1 1 1 1"')
+    train.add_argument(
+        "--vocabulary", type=int, default=400_000, help="number of most frequent words to keep (default 400000)"
     )
-    d = commands.add_parser("download", help="fetch a published model, resume and verify it")
-    d.add_argument("name", nargs="?", choices=published.MODELS, help="which one")
-    d.add_argument("--list", action="store_true", help="show them with size and checksum")
-    d.add_argument("--output", default="", help="file to write (default: data/lm/ and its own name)")
-    d.add_argument("--url", default="", help="address of the same file on a mirror")
+    train.add_argument(
+        "--text", required=True, help="files, comma-separated: text, .gz, .bz2, .xz, or manifests (.jsonl)"
+    )
+    train.add_argument("--exclude", default="", help="the same: texts not to train on, such as dev and test sets")
+    train.add_argument("--held_out", default="", help="the same: texts on which to measure perplexity")
+    train.add_argument("--output", required=True, help="binary to write")
+    train.add_argument("--arpa", default="", help="also keep the ARPA file here")
+    train.add_argument("--kind", choices=KINDS, default="trie", help="trie (default) is small, probing is fast")
+    train.add_argument(
+        "--memory",
+        default="",
+        help="memory for sorting, as 50%% or 2G (default: at most half); the rest is sorted on disk",
+    )
+    download = commands.add_parser("download", help="download a published model; resume and verify the download")
+    download.add_argument("name", nargs="?", choices=published.MODELS, help="name of the model")
+    download.add_argument("--list", action="store_true", help="list the models with size and checksum")
+    download.add_argument(
+        "--output", default="", help="file to write (default: data/lm/ and the name of the model's file)"
+    )
+    download.add_argument("--url", default="", help="address of the file on a mirror")
     return parser.parse_args(argv)
 
 
 def main() -> int:
-    """Parse, do, print a JSON line."""
-    a = parse()
+    """Run the command line, print a JSON line and return the exit code."""
+    args = parse()
     try:
-        found = run_train(a) if a.command == "train" else run_download(a)
+        result = run_train(args) if args.command == "train" else run_download(args)
     except (ValueError, OSError, KenlmError) as error:
-        print(f"error: {_describe(error, a.output)}", file=sys.stderr)
+        print(f"error: {_describe(error, args.output)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same line again", file=sys.stderr)
         return 130
-    if found:
-        print(json.dumps(found))
+    if result:
+        print(json.dumps(result))
     return 0
 
 
 def _describe(error: Exception, output: str) -> str:
-    """Word an error; those of the system say only what, and sometimes where."""
+    """Describe an error; those of the system say only what failed, and not always where."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     where = error.filename or output

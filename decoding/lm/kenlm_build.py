@@ -1,6 +1,6 @@
-"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin (in a checkout): what `make kenlm` runs. Takes a minute or two.
+"""Build KenLM's `lmplz` and `build_binary` into build/kenlm/bin of a checkout, as `make kenlm` does. Takes a minute or two.
 
-They are needed to train a language model; ready-made ones are read without them.
+They are needed to train language models, not to use them.
 """
 
 import collections
@@ -21,8 +21,8 @@ HEADERS = ("boost/program_options.hpp", "boost/thread.hpp", "zlib.h", "bzlib.h",
 BOOST = " ".join(f"libboost-{part}-dev" for part in ("program-options", "system", "thread", "test"))
 DEBIAN = f"g++ cmake {BOOST} zlib1g-dev libbz2-dev liblzma-dev"
 BREW = "cmake boost xz"
-SHARE = re.compile(r"\[ *(\d+)%\]")  # of the build, in cmake's words
-LINES_TOLD = 40
+PROGRESS = re.compile(r"\[ *(\d+)%\]")  # in cmake's output
+LINES_SHOWN = 40  # of the output of a failed build
 
 
 class KenlmError(RuntimeError):
@@ -30,35 +30,35 @@ class KenlmError(RuntimeError):
 
 
 def program(name: str) -> str:
-    """Return the path of a program: ours, or one on the PATH. Raises KenlmError."""
-    found = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
-    if not found:
+    """Return the path of a program: the one built here, else one on the PATH. Raises KenlmError."""
+    path = str(BIN / name) if (BIN / name).is_file() else shutil.which(name)
+    if not path:
         raise KenlmError(f"KenLM's {name} is not built: run make kenlm, or python -m decoding.lm.kenlm_build")
-    return found
+    return path
 
 
 def missing() -> list[str]:
-    """List the tools and headers that the build needs and does not find."""
+    """Return the missing tools and headers that the build needs."""
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    found = [name for name in ("cmake",) if not shutil.which(name)]
+    absent = [name for name in ("cmake",) if not shutil.which(name)]
     if compiler is None:
-        return [*found, "a C++ compiler"]
+        return [*absent, "a C++ compiler"]
     for header in HEADERS:
         check = subprocess.run(
             [compiler, "-E", "-x", "c++", "-"], input=f"#include <{header}>", capture_output=True, text=True
         )
         if check.returncode:
-            found.append(header)
-    return found
+            absent.append(header)
+    return absent
 
 
 def build() -> None:
-    """Build both programs. Raises KenlmError with what is missing, or cmake's own words."""
+    """Build the programs unless they exist. Raises KenlmError with what is missing, or cmake's output."""
     if all((BIN / name).is_file() for name in PROGRAMS):
         return
-    if lacking := missing():
+    if names := missing():
         raise KenlmError(
-            f"{', '.join(lacking)} not found. Debian: apt-get install {DEBIAN}. macOS: xcode-select --install; brew install {BREW}"
+            f"{', '.join(names)} not found. Debian: apt-get install {DEBIAN}. macOS: xcode-select --install; brew install {BREW}"
         )
     try:
         source = kenlm_source.fetch()
@@ -66,7 +66,7 @@ def build() -> None:
         raise KenlmError(str(error)) from error
     folder = BIN.parent
     jobs = str(usable_cores())
-    # the archive's CMake rules are of before CMake 3.5, and its tests are not wanted
+    # The archive's CMake files are written for versions before 3.5.
     configure = [
         "cmake",
         "-S",
@@ -81,23 +81,23 @@ def build() -> None:
 
 
 def _run(command: list[str]) -> None:
-    """Run cmake, with a bar where it tells how far it is. Raises KenlmError with its last words."""
+    """Run cmake with a progress bar. Raises KenlmError with the end of its output."""
     print(" ".join(command), flush=True)
-    last: collections.deque[str] = collections.deque(maxlen=LINES_TOLD)
+    last: collections.deque[str] = collections.deque(maxlen=LINES_SHOWN)
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
         tqdm(total=100, desc="KenLM", unit="%", delay=2, leave=False) as bar,
     ):
         for line in process.stdout or ():
             last.append(line)
-            if share := SHARE.match(line):
-                bar.update(int(share[1]) - bar.n)
+            if progress := PROGRESS.match(line):
+                bar.update(int(progress[1]) - bar.n)
     if process.returncode:
         raise KenlmError(f"{' '.join(command)} failed:\n{''.join(last)}")
 
 
 def main() -> int:
-    """Build, say where."""
+    """Build the programs and print where they are; return the exit code."""
     try:
         build()
     except KenlmError as error:

@@ -1,6 +1,6 @@
-"""The language models that the original published: where they lie, and how a download of them is verified.
+"""The language models that the original published: their addresses, and how downloads are verified.
 
-Their host publishes no terms of use beside them; ask there before they go into a product.
+They are published without terms of use; ask the publisher before using them in a product.
 """
 
 import math
@@ -22,27 +22,27 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A KenLM binary. size_gb: as published, to one digit, without telling whether a GB is 10^9 or 2^30 bytes."""
+    """A KenLM binary. size_gb: as published, to one decimal; whether of 10^9 or 2^30 bytes is not stated."""
 
     path: str
     md5: str | None
     size_gb: float
     about: str
-    weights: tuple[float, float]  # alpha (there for log10) and beta that the original published for it
+    weights: tuple[float, float]  # alpha (for log10) and beta that the original published
 
     @property
     def name(self) -> str:
-        """Name of the file."""
+        """Return the name of the file."""
         return self.path.rpartition("/")[2]
 
     @property
     def least_bytes(self) -> int:
-        """What the published size means at least."""
+        """Return the least size that rounds to the published one."""
         return int((self.size_gb - 0.05) * GB)
 
     @property
     def most_bytes(self) -> int:
-        """What the published size means at most."""
+        """Return the largest size that rounds to the published one."""
         return int((self.size_gb + 0.05) * GIB)
 
 
@@ -68,7 +68,7 @@ MODELS = {
 
 
 def table() -> str:
-    """Lay out what can be downloaded."""
+    """Return a table of the models."""
     lines = [f"{'name':<10}{'size':>8}  {'md5':<34}{'what'}"]
     for name, model in MODELS.items():
         lines.append(f"{name:<10}{model.size_gb:>5} GB  {model.md5 or 'not published':<34}{model.about}")
@@ -77,9 +77,9 @@ def table() -> str:
 
 
 def download(name: str, output: str = "", url: str = "") -> dict:
-    """Download a model by its name, go on where an earlier attempt broke off, and verify it; return what is printed.
+    """Download a model, resume an earlier attempt, and verify it; return what to print as JSON.
 
-    Raises DownloadError, also where the disk cannot take what is missing.
+    Raises DownloadError, also if the disk has too little room.
     """
     model = MODELS[name]
     target = Path(output or Path(FOLDER, model.name))
@@ -95,35 +95,39 @@ def download(name: str, output: str = "", url: str = "") -> dict:
     if model.md5:
         downloads.fetch(url, target, md5=model.md5)
     else:
-        print(f"no checksum of {model.name} is published: its size and its structure are verified instead", flush=True)
+        print(f"no checksum of {model.name} is published; its size and structure are verified instead", flush=True)
         _fetch_without_digest(url, target, model)
     alpha, beta = model.weights
     print(
-        f"the original decodes with it at alpha {alpha} for log10, which is --config.decode.alpha={alpha / math.log(10):.3f}, "
-        f"and --config.decode.beta={beta}; --mode=tune finds your own"
+        f"the original decodes with alpha {alpha} for log10, which is --config.decode.alpha={alpha / math.log(10):.3f} here, "
+        f"and --config.decode.beta={beta}; --mode=tune finds values for your network"
     )
     return {"lm": str(target), "bytes": target.stat().st_size, "verified": "md5" if model.md5 else "size, structure"}
 
 
 def _fetch_without_digest(url: str, target: Path, model: PublishedModel) -> None:
-    """Fetch a file that takes its name only when it looks like the published one; one that is there is looked at."""
+    """Download a file unless it exists, and rename it if size and structure are as published. Raises DownloadError."""
     fetched = target
     if not target.exists():
         fetched = downloads.fetch(url, target.with_name(target.name + ".unverified"))
     size = fetched.stat().st_size
-    fault = "" if model.least_bytes <= size <= model.most_bytes else f"{size:,} bytes instead of {model.size_gb} GB"
-    if not fault:
+    difference = (
+        "" if model.least_bytes <= size <= model.most_bytes else f"{size:,} bytes instead of {model.size_gb} GB"
+    )
+    if not difference:
         try:
-            model_file.read_words(str(fetched))  # they are its end, and their number is its beginning
+            model_file.read_words(str(fetched))  # the words are at the end of the file, their number at its start
         except model_file.LanguageModelError as error:
-            fault = str(error).split(";")[0]
-    if fault:
-        raise DownloadError(f"{fetched} is not the published file ({fault}): remove it and run the same line again")
+            difference = str(error).split(";")[0]
+    if difference:
+        raise DownloadError(
+            f"{fetched} is not the published file ({difference}): remove it and run the same line again"
+        )
     os.replace(fetched, target)
 
 
 def _announced_size(url: str) -> int | None:
-    """Ask a server for the size of a file, None where it does not say; what is wrong shows when it is fetched."""
+    """Ask a server for the size of a file; None if it does not answer, which the download will report."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S) as response:
             length = response.headers.get("Content-Length", "")

@@ -1,7 +1,7 @@
-"""Text that a language model is trained on: read from many kinds of files, prepared as the original's was, streamed.
+"""The text of a language model: read from several kinds of files, and prepared as for the original's models; streamed.
 
-English keeps letters, digits and apostrophes, writes numbers as words and is lower case; Mandarin loses punctuation and
-is parted into characters.
+English keeps letters, digits and apostrophes, in lower case, with numbers written as words; Mandarin loses punctuation
+and is split into characters.
 """
 
 import bz2
@@ -23,21 +23,21 @@ from tqdm import tqdm
 from input_pipeline.storage import whole_file
 from input_pipeline.text import LANGUAGES, normalise
 
-__all__ = ["LANGUAGES", "UNKNOWN", "Counted", "Excluded", "prepare", "read_lines", "write_corpus"]
+__all__ = ["LANGUAGES", "UNKNOWN", "CorpusCounts", "ExcludedTexts", "prepare", "read_lines", "write_corpus"]
 
-UNKNOWN = "UNKNOWNWORD"  # stands for words that are not among the most frequent ones, as in the original
+UNKNOWN = "UNKNOWNWORD"  # replaces words that are not among the most frequent ones, as in the original
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 NOT_ENGLISH = re.compile(r"[^a-z0-9\s']")
 NUMBER = re.compile(r"\d+")
-LONGEST_NUMBER = 15  # digits; longer ones are spelled digit by digit
-LINES_A_TICK = 500  # between two looks at how far a file is read
-MOST_COUNTED = 10_000_000  # different words that are counted at once, about a gigabyte
-# Tokens from which on a text counts as excluded wherever it stands; shorter ones are common phrases.
-WITHIN = {"en": 4, "none": 4, "zh": 8}
+MAX_NUMBER_DIGITS = 15  # longer numbers are spelled digit by digit
+LINES_PER_UPDATE = 500  # of the progress bar
+MAX_COUNTED = 10_000_000  # distinct words counted at a time, about a gigabyte
+# Least tokens of an excluded text that is also searched inside of lines; shorter ones are common phrases.
+MIN_INNER_TOKENS = {"en": 4, "none": 4, "zh": 8}
 
 
 def prepare(line: str, language: str) -> str:
-    """Prepare a line of text as training transcripts are written; '' where nothing is left."""
+    """Prepare a line of text to look like training transcripts; '' if nothing is left."""
     if language == "none":
         return normalise(line, language)
     if language == "zh":
@@ -50,28 +50,31 @@ def _in_words(match: re.Match) -> str:
     from num2words import num2words
 
     digits = match[0]
-    parts = [digits] if len(digits) <= LONGEST_NUMBER else list(digits)
+    parts = [digits] if len(digits) <= MAX_NUMBER_DIGITS else list(digits)
     words = " ".join(num2words(int(part)) for part in parts)
     return f" {words.replace('-', ' ').replace(',', '')} "
 
 
 def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = None) -> Iterator[str]:
-    """Read lines of text files, plain or compressed (gz, bz2, xz), or the texts of manifests (.jsonl). Raises ValueError.
+    """Yield the lines of text files, plain or compressed (gz, bz2, xz), and the texts of manifests (.jsonl).
 
-    `bar` counts the bytes read, of compressed files as they lie on the disk.
+    `bar` counts the bytes read, of compressed files the compressed ones. Raises ValueError naming `flag` and file.
     """
     for path in paths:
         opener: Callable[..., Any] = OPENERS.get(Path(path).suffix, io.TextIOWrapper)
         mode = {} if opener is io.TextIOWrapper else {"mode": "rt"}
         manifest = ".jsonl" in Path(path).suffixes
-        number = place = 0
+        number = position = 0
         try:
-            with open(path, "rb") as raw, opener(raw, encoding="utf-8-sig", **mode) as file:  # the mark is no text
+            with (
+                open(path, "rb") as raw,
+                opener(raw, encoding="utf-8-sig", **mode) as file,
+            ):  # -sig drops a byte order mark
                 for line in file:
                     number += 1
-                    if bar is not None and number % LINES_A_TICK == 0 and raw.seekable():
-                        bar.update(raw.tell() - place)
-                        place = raw.tell()
+                    if bar is not None and number % LINES_PER_UPDATE == 0 and raw.seekable():
+                        bar.update(raw.tell() - position)
+                        position = raw.tell()
                     if not manifest:
                         yield line
                     elif line.strip():
@@ -80,7 +83,7 @@ def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = No
             raise ValueError(f"{flag}: {path} cannot be read after line {number}: {error}") from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{flag}: {path}:{number}: not a JSON object with a string as its 'text' ({error}); mend or remove the line"
+                f"{flag}: {path}:{number}: not a JSON object with a string as its 'text' ({error}); correct or remove the line"
             ) from error
 
 
@@ -92,15 +95,15 @@ def _text_of(line: str) -> str:
     return text
 
 
-class Excluded:
-    """Texts that must not be trained on, those of a test set: prepared as the corpus is.
+class ExcludedTexts:
+    """Texts that a model must not be trained on, such as those of a test set, prepared like the corpus.
 
-    A line is dropped that is one of them, or holds one of at least WITHIN tokens somewhere.
+    A line is excluded if it is one of them, or contains one of at least MIN_INNER_TOKENS tokens.
     """
 
     def __init__(self, paths: Sequence[str], language: str):
         self._whole = {prepare(line, language) for line in read_lines(paths, "--exclude")} - {""}
-        self._least = WITHIN[language]
+        self._least = MIN_INNER_TOKENS[language]
         self._starting: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
         for text in self._whole:
             tokens = text.split()
@@ -110,8 +113,8 @@ class Excluded:
     def __len__(self) -> int:
         return len(self._whole)
 
-    def holds(self, prepared: str) -> bool:
-        """Tell whether a prepared line must be dropped."""
+    def match(self, prepared: str) -> bool:
+        """Tell whether a prepared line is excluded."""
         if prepared in self._whole:
             return True
         if not self._starting:
@@ -122,8 +125,8 @@ class Excluded:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What a corpus holds: lines written and dropped, tokens, different words (at least so many if some were forgotten)."""
+class CorpusCounts:
+    """Size of a corpus: lines written and excluded, tokens, distinct words (a lower bound if rare ones were dropped)."""
 
     lines: int
     excluded: int
@@ -132,32 +135,33 @@ class Counted:
 
 
 class _WordCounts:
-    """Counts of words in bounded memory: the rarest are forgotten when there are too many (lossy counting).
+    """Word counts in bounded memory: the rarest words are dropped when there are too many (lossy counting).
 
-    Manku and Motwani, Approximate frequency counts over data streams, 2002. A count is too low by at most `forgotten`.
+    Manku and Motwani, Approximate frequency counts over data streams, 2002. A count is too low by at most `dropped`.
     """
 
-    def __init__(self, most: int):
-        self._most, self.forgotten = most, 0
+    def __init__(self, limit: int):
+        self._limit, self.dropped = limit, 0
         self.counts: collections.Counter = collections.Counter()
 
     def add(self, words: Sequence[str]) -> None:
         """Count words."""
         self.counts.update(words)
-        while len(self.counts) > self._most:
-            self.forgotten += 1
+        while len(self.counts) > self._limit:
+            self.dropped += 1
             self.counts = collections.Counter({w: n - 1 for w, n in self.counts.items() if n > 1})
 
 
 def write_corpus(
-    paths: Sequence[str], language: str, vocabulary: int, output: Path, excluded: Excluded | None = None
-) -> Counted:
-    """Write the prepared lines but excluded ones, all but the most frequent words replaced. Raises ValueError.
+    paths: Sequence[str], language: str, vocabulary: int, output: Path, excluded: ExcludedTexts | None = None
+) -> CorpusCounts:
+    """Write the prepared lines, except excluded ones, with UNKNOWN for all but the most frequent words.
 
-    Reads the text once and, where words are replaced, the prepared file once more; only the counts are in memory.
+    Reads the text once and, if words are replaced, the prepared file once more; only the counts are in memory.
+    Raises ValueError if nothing is left.
     """
-    counter = _WordCounts(max(MOST_COUNTED, 4 * vocabulary))
-    lines = dropped = tokens = 0
+    counter = _WordCounts(max(MAX_COUNTED, 4 * vocabulary))
+    lines = left_out = tokens = 0
     size = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
     bar = tqdm(desc="prepare", total=size or None, unit="B", unit_scale=True, delay=2)
     with bar, open(output, "w", encoding="utf-8") as file:
@@ -165,8 +169,8 @@ def write_corpus(
             prepared = prepare(line, language)
             if not prepared:
                 continue
-            if excluded is not None and excluded.holds(prepared):
-                dropped += 1
+            if excluded is not None and excluded.match(prepared):
+                left_out += 1
                 continue
             words = prepared.split()
             counter.add(words)
@@ -175,15 +179,15 @@ def write_corpus(
     if not lines:
         raise ValueError(
             f"--text: nothing is left of {', '.join(paths)} after preparation for --language={language}"
-            + (f" without the {dropped} lines of --exclude" if dropped else "")
+            + (f" without the {left_out} lines of --exclude" if left_out else "")
         )
-    if len(counter.counts) > vocabulary or counter.forgotten:
+    if len(counter.counts) > vocabulary or counter.dropped:
         _replace_rare({word for word, _ in counter.counts.most_common(vocabulary)}, output, lines)
-    return Counted(lines, dropped, tokens, len(counter.counts))
+    return CorpusCounts(lines, left_out, tokens, len(counter.counts))
 
 
 def _replace_rare(kept: set[str], corpus: Path, lines: int) -> None:
-    """Write a corpus anew, with UNKNOWN for each word that is not kept."""
+    """Rewrite a corpus with UNKNOWN for each word that is not kept."""
     with open(corpus, encoding="utf-8") as source, whole_file.open_text(corpus) as file:
         for line in tqdm(source, total=lines, desc="rare words", unit=" lines", delay=2):
             file.write(" ".join(word if word in kept else UNKNOWN for word in line.split()) + "\n")

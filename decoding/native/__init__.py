@@ -1,4 +1,4 @@
-"""The native engine: prefix beam search in C++ (search.hh), a lexicon with look-ahead, KenLM memory-mapped."""
+"""The native engine: prefix beam search in C++ (search.hh) with a lexicon, look-ahead and memory-mapped KenLM models."""
 
 import importlib
 import math
@@ -12,11 +12,11 @@ from decoding.lm import model_file
 from decoding.settings import BeamSettings
 from input_pipeline.text import Vocabulary
 
-Told = tuple[list[int], list[int], list[float], float]  # symbols, their frames, their ln p, score
+RawHypothesis = tuple[list[int], list[int], list[float], float]  # symbols, their frames, their ln p, score
 
 
 def available() -> bool:
-    """Tell whether the extension is built (`python -m decoding.native.build`) and can be loaded."""
+    """Tell whether the extension module is built (`python -m decoding.native.build`) and can be imported."""
     try:
         _extension()
     except ImportError:
@@ -29,10 +29,11 @@ def _extension() -> Any:
 
 
 class NativeEngine:
-    """The engine for a vocabulary; threads share it, and its memory-mapped model.
+    """The engine for one vocabulary; threads share it and its memory-mapped model.
 
-    A network whose vocabulary has a space writes words: those of the language model (lexicon `strict`), or any (`open`).
-    Without a space (Mandarin) every symbol is a unit of the language model. Without a language model any text may come.
+    If the vocabulary has a space, the output consists of words: of the language model (lexicon `strict`), or any
+    (`open`). Without a space (Mandarin), every symbol is a unit of the language model. Without a language model, any text
+    is possible.
     """
 
     name = "native"
@@ -46,7 +47,7 @@ class NativeEngine:
         if settings.lm and self._space > 0:
             known = model_file.read_words(settings.lm, settings.unigrams)
             hot = [word for phrase in hot_words for word in phrase.split()]
-            words = [*known, *hot]  # a hot word that the model lacks is written, as an unknown word
+            words = [*known, *hot]  # hot words are allowed even if the model lacks them, as unknown words
         options = {
             "alpha": settings.alpha,
             "beta": settings.beta,
@@ -64,39 +65,40 @@ class NativeEngine:
             )
         except (RuntimeError, OSError) as error:
             raise ValueError(
-                f"KenLM cannot load config.decode.lm={settings.lm!r}: {model_file.kenlm_words(error)}. It may be cut "
-                "off, or made on a machine of another kind; make it again (python -m decoding.lm train --help), or choose another file"
+                f"KenLM cannot load config.decode.lm={settings.lm!r}: {model_file.kenlm_message(error)}. It may be "
+                "truncated, or built for another kind of machine; train it again (python -m decoding.lm train --help), or "
+                "choose another file"
             ) from error
 
     def rescale(self, alpha: float, beta: float) -> None:
-        """Change the weights of the language model."""
+        """Set the weights of the language model."""
         self._decoder.rescale(alpha, beta)
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """Decode [U, K] arrays on `config.decode.threads` threads, outside of the interpreter's lock."""
-        found = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.cores)
+        """Decode arrays [U, K] in `config.decode.threads` threads, without holding the interpreter lock."""
+        decoded = self._decoder.decode(list(log_probs), nbest=self._settings.nbest, threads=self._settings.thread_count)
         return [
-            [self._hypothesis(told, rows[:, BLANK]) for told in candidates]
-            for rows, candidates in zip(log_probs, found, strict=True)
+            [self._hypothesis(raw, rows[:, BLANK]) for raw in candidates]
+            for rows, candidates in zip(log_probs, decoded, strict=True)
         ]
 
     def stream(self) -> "NativeStream":
-        """Begin an utterance whose frames arrive piece by piece."""
+        """Start an utterance whose frames arrive in pieces."""
         return NativeStream(self)
 
-    def _hypothesis(self, told: Told, blank: np.ndarray) -> Hypothesis:
-        """Make words of symbols; a word lies from its first symbol's surest frame to its last one's.
+    def _hypothesis(self, raw: RawHypothesis, blank: np.ndarray) -> Hypothesis:
+        """Group symbols into words, each from the most probable frame of its first symbol to that of its last one.
 
-        blank [U]: the frames' ln p of silence, which where there is no text is what is trusted.
+        blank [U]: ln p of the blank, which gives the confidence of an empty text.
         """
-        symbols, frames, log_ps, score = told
+        symbols, frames, log_ps, score = raw
         words: list[Word] = []
         begin = 0
         for i in range(len(symbols) + 1):
-            parted = i == len(symbols) or symbols[i] == self._space
-            if parted and i > begin:
+            at_end = i == len(symbols) or symbols[i] == self._space
+            if at_end and i > begin:
                 words.append(self._word(symbols, frames, log_ps, begin, i))
-            if parted:
+            if at_end:
                 begin = i + 1
             elif self._space < 0:
                 words.append(self._word(symbols, frames, log_ps, i, i + 1))
@@ -120,7 +122,7 @@ class NativeEngine:
 
 
 class NativeStream:
-    """One utterance, fed piece by piece; the engine's weights hold while it lasts."""
+    """An utterance that arrives in pieces; the engine's weights must not change meanwhile."""
 
     def __init__(self, engine: NativeEngine):
         self._engine = engine
@@ -128,9 +130,9 @@ class NativeStream:
         self._blank = [np.zeros(0, np.float32)]  # of each piece
 
     def feed(self, log_probs: np.ndarray) -> None:
-        """Take the next frames, natural logs [n, K]."""
+        """Process the next frames, natural-log probabilities [n, K]."""
         self._stream.feed(log_probs)
-        self._blank.append(log_probs[:, BLANK].copy())  # a view would keep the piece
+        self._blank.append(log_probs[:, BLANK].copy())  # a view would keep the whole piece in memory
 
     def partial(self) -> Hypothesis:
         """Return the best prefix so far; its last word may be unfinished."""
@@ -142,4 +144,4 @@ class NativeStream:
 
     def _best(self, count: int, *, ended: bool) -> list[Hypothesis]:
         blank = np.concatenate(self._blank)
-        return [self._engine._hypothesis(told, blank) for told in self._stream.best(count=count, ended=ended)]
+        return [self._engine._hypothesis(raw, blank) for raw in self._stream.best(count=count, ended=ended)]

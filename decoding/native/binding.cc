@@ -1,4 +1,4 @@
-// The Python face of the search: decoders that share a model, and streams of frames.
+// Python bindings of the search: decoders, which share a model among threads, and streams.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -25,13 +25,13 @@ namespace ds2 {
 namespace {
 
 using Matrix = py::array_t<float, py::array::c_style | py::array::forcecast>;
-// symbols, their frames, their ln p, and the score of all
-using Told = std::tuple<std::vector<int>, std::vector<int>, std::vector<float>, float>;
+// Symbols, their frames, their ln p, and the score of the hypothesis.
+using RawHypothesis = std::tuple<std::vector<int>, std::vector<int>, std::vector<float>, float>;
 
-std::vector<Told> Tell(const std::vector<Candidate>& candidates) {
-  std::vector<Told> told;
+std::vector<RawHypothesis> ToRaw(const std::vector<Candidate>& candidates) {
+  std::vector<RawHypothesis> raw;
   for (const Candidate& candidate : candidates) {
-    auto& [symbols, frames, log_ps, score] = told.emplace_back();
+    auto& [symbols, frames, log_ps, score] = raw.emplace_back();
     score = candidate.score;
     for (const PlacedSymbol& placed : candidate.symbols) {
       symbols.push_back(placed.symbol);
@@ -39,12 +39,12 @@ std::vector<Told> Tell(const std::vector<Candidate>& candidates) {
       log_ps.push_back(placed.log_p);
     }
   }
-  return told;
+  return raw;
 }
 
 using SymbolOf = std::unordered_map<std::string, int>;
 
-// The network's symbol for each UTF-8 character of a word; false where it has none.
+// Finds the network's symbol for each UTF-8 character of a word; returns false if one has none.
 bool SpellWord(const std::string& word, const SymbolOf& symbol_of, std::vector<int>& symbols) {
   symbols.clear();
   for (size_t begin = 0, end; begin < word.size(); begin = end) {
@@ -58,8 +58,8 @@ bool SpellWord(const std::string& word, const SymbolOf& symbol_of, std::vector<i
 
 class Decoder {
  public:
-  // symbols: the network's, blank left out, a character each; space: the one that parts words, -1 for none. words: those
-  // of a language model of words. hot_words: as written, with weights. All text is UTF-8.
+  // symbols: the network's, one character each, without the blank. space: the one that separates words, -1 for none.
+  // words: of a word model. hot_words: text and weight. All text is UTF-8.
   Decoder(const std::vector<std::string>& symbols, int space, const std::string& lm, const std::vector<std::string>& words,
           const std::vector<std::pair<std::string, float>>& hot_words, const py::dict& options)
       : setup_(std::make_shared<Setup>()) {
@@ -88,8 +88,8 @@ class Decoder {
     setup_->beta = beta;
   }
 
-  // Decodes utterances [frames][symbols] on so many threads, without the interpreter's lock.
-  std::vector<std::vector<Told>> Decode(const std::vector<Matrix>& utterances, int nbest, int threads) {
+  // Decodes utterances [frames][symbols] in several threads, without the interpreter lock.
+  std::vector<std::vector<RawHypothesis>> Decode(const std::vector<Matrix>& utterances, int nbest, int threads) {
     struct View {
       const float* data;
       int frames;
@@ -120,21 +120,21 @@ class Decoder {
       };
       const int helpers = std::min<int>(threads, static_cast<int>(views.size())) - 1;
       std::vector<std::thread> pool;
-      pool.reserve(std::max(helpers, 0));  // which may throw while no thread runs
+      pool.reserve(std::max(helpers, 0));  // before threads run, as it may throw
       for (int i = 0; i < helpers; ++i) {
         try {
           pool.emplace_back(work);
         } catch (const std::system_error&) {
-          break;  // the system has no more threads, and those that run share the work
+          break;  // no more threads are available; the running ones share the work
         }
       }
       work();
       for (std::thread& thread : pool) thread.join();
       if (failure) std::rethrow_exception(failure);
     }
-    std::vector<std::vector<Told>> told;
-    for (const auto& candidates : found) told.push_back(Tell(candidates));
-    return told;
+    std::vector<std::vector<RawHypothesis>> raw;
+    for (const auto& candidates : found) raw.push_back(ToRaw(candidates));
+    return raw;
   }
 
   std::shared_ptr<Setup> setup() const { return setup_; }
@@ -167,7 +167,7 @@ class Decoder {
   std::shared_ptr<Setup> setup_;
 };
 
-// One utterance whose frames arrive piece by piece.
+// An utterance whose frames arrive in pieces.
 class Stream {
  public:
   explicit Stream(const Decoder& decoder) : setup_(decoder.setup()), search_(*setup_) {}
@@ -181,7 +181,7 @@ class Stream {
     search_.Feed(data, frames);
   }
 
-  std::vector<Told> Best(int count, bool ended) { return Tell(search_.Best(count, ended)); }
+  std::vector<RawHypothesis> Best(int count, bool ended) { return ToRaw(search_.Best(count, ended)); }
 
  private:
   std::shared_ptr<Setup> setup_;

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 KENLM = HERE / "third_party" / "kenlm"
 BUILD = HERE.parents[1] / "build"
 EXTENSION = "_native" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
-MAX_ORDER = 6  # of a language model, as the original's
+MAX_ORDER = 6  # of language models, as in the original
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-w", f"-DKENLM_MAX_ORDER={MAX_ORDER}")
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer")
 COMPRESSION = {
@@ -40,7 +40,7 @@ Compiled = tuple[Path, bool]  # object file, and whether it was compiled now
 
 
 class BuildError(RuntimeError):
-    """The decoder cannot be built; the message says what is missing, or what the compiler printed."""
+    """The extension cannot be built; the message says what is missing or holds the compiler's output."""
 
 
 def find_compiler() -> list[str]:
@@ -92,7 +92,7 @@ def build(
 
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         objects = [target for target, _ in watch(pool.map(compile_one, sources()))]
-    linked = folder / "linked"  # names what the output holds
+    linked = folder / "linked"  # lists the object files of the output
     names = "\n".join(target.name for target in objects)
     if output.is_file() and linked.is_file() and linked.read_text() == names:
         return False
@@ -121,22 +121,24 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> int:
-    """Build the extension for this checkout and print where it is."""
+    """Run the command line, print the result and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optional", action="store_true", help="a missing compiler or a failed build is no error")
+    parser.add_argument(
+        "--optional", action="store_true", help="exit with 0 if there is no compiler or the build fails"
+    )
     parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan, into build/native-sanitized")
-    a = parser.parse_args()
-    folder = BUILD / ("native-sanitized" if a.sanitize else "native")
-    output = folder / EXTENSION if a.sanitize else HERE / EXTENSION
+    args = parser.parse_args()
+    folder = BUILD / ("native-sanitized" if args.sanitize else "native")
+    output = folder / EXTENSION if args.sanitize else HERE / EXTENSION
     try:
         from tqdm import tqdm
 
         watch = functools.partial(tqdm, total=len(sources()), desc="native decoder", unit=" files", delay=1)
-        done = build(folder, output, find_compiler(), sanitize=a.sanitize, watch=watch)
+        built = build(folder, output, find_compiler(), sanitize=args.sanitize, watch=watch)
     except BuildError as error:
         print(f"the native decoder was not built; decoding falls back to ctc_beam_decoder: {error}", file=sys.stderr)
-        return 0 if a.optional else 1
-    print(f"native decoder: {output}" + ("" if done else " (nothing changed)"))
+        return 0 if args.optional else 1
+    print(f"native decoder: {output}" + ("" if built else " (up to date)"))
     return 0
 
 

@@ -10,12 +10,12 @@
 
 namespace ds2 {
 
-using Context = lm::ngram::State;  // the last words, as far as the model looks back
+using Context = lm::ngram::State;  // the last words, as many as the model uses
 using WordIndex = lm::WordIndex;   // 0 is the unknown word
 
 class LanguageModel {
  public:
-  // Opens a binary (mapped, read as it is used) or an ARPA file. Throws std::exception with KenLM's words.
+  // Opens a binary (mapped, so that pages are read when used) or an ARPA file. Throws std::exception with KenLM's message.
   explicit LanguageModel(const std::string& path) {
     lm::ngram::Config config;
     config.load_method = util::LAZY;
@@ -52,7 +52,7 @@ class LanguageModel {
   }
 
  private:
-  static constexpr float kLn10 = 2.302585093f;  // KenLM counts in log10
+  static constexpr float kLn10 = 2.302585093f;  // KenLM's scores are log10
   std::unique_ptr<lm::base::Model> model_;
   WordIndex end_;
 };

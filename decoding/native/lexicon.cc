@@ -10,9 +10,9 @@ Lexicon::Lexicon(std::vector<SpelledWord> words, int symbols) : small_(symbols <
   std::stable_sort(words.begin(), words.end(),
                    [](const SpelledWord& a, const SpelledWord& b) { return a.symbols < b.symbols; });
   struct Range {
-    size_t begin, end;  // words that start as this node says
+    size_t begin, end;  // the words that start with the symbols of the node
   };
-  // Breadth first, so that the children of a node lie side by side.
+  // Breadth first, so that the children of a node are adjacent.
   std::vector<Range> ranges{{0, words.size()}};
   std::vector<size_t> depths{0};
   nodes_.emplace_back();
@@ -25,7 +25,7 @@ Lexicon::Lexicon(std::vector<SpelledWord> words, int symbols) : small_(symbols <
       nodes_[node].word = words[word].word;
       nodes_[node].look_ahead = words[word].score;
     }
-    while (word < end && words[word].symbols.size() == depth) ++word;  // spelled alike
+    while (word < end && words[word].symbols.size() == depth) ++word;  // words with the same spelling
     nodes_[node].first_child = static_cast<int>(nodes_.size());
     while (word < end) {
       const int symbol = words[word].symbols[depth];
@@ -39,14 +39,14 @@ Lexicon::Lexicon(std::vector<SpelledWord> words, int symbols) : small_(symbols <
       depths.push_back(depth + 1);
     }
   }
-  for (size_t node = nodes_.size(); node-- > 0;) {  // children come after their parent
+  for (size_t node = nodes_.size(); node-- > 0;) {  // children are behind their parent
     Node& n = nodes_[node];
     float best = n.is_word ? n.look_ahead : -std::numeric_limits<float>::infinity();
     for (int child = n.first_child; child < n.first_child + n.child_count; ++child)
       best = std::max(best, nodes_[child].look_ahead);
     n.look_ahead = best;
   }
-  nodes_[kRoot].look_ahead = 0.0f;  // nothing is anticipated between words
+  nodes_[kRoot].look_ahead = 0.0f;  // no look-ahead between words
 }
 
 int Lexicon::Child(int node, int symbol) const {

@@ -1,4 +1,4 @@
-// The words that may be written, as a tree of symbols, with look-ahead: the best word that a node can still become.
+// The allowed words as a tree of symbols, with look-ahead: the best word below each node.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace ds2 {
 
-// A word as the network writes it, and as the language model knows it.
+// A word: its symbols in the network, its index in the language model.
 struct SpelledWord {
   std::vector<int> symbols;
   lm::WordIndex word;
@@ -20,13 +20,13 @@ class Lexicon {
   static constexpr int kRoot = 0;
   static constexpr int kOutside = -1;  // of the tree: an unknown word
 
-  // `symbols`: size of the network's vocabulary. Of words that are spelled alike the first one counts.
+  // symbols: size of the network's vocabulary. Of words with the same spelling, the first is used.
   Lexicon(std::vector<SpelledWord> words, int symbols);
 
-  // The node reached from `node` by a symbol, or kOutside.
+  // Returns the child of a node for a symbol, or kOutside.
   int Child(int node, int symbol) const;
 
-  // The bits of the symbols that lead on from a node (vocabularies of up to 64 symbols).
+  // Returns a node's set of child symbols as bits (for vocabularies of up to 64 symbols).
   uint64_t Symbols(int node) const { return nodes_[node].children; }
 
   bool IsWord(int node) const { return nodes_[node].is_word; }
@@ -36,16 +36,16 @@ class Lexicon {
 
  private:
   struct Node {
-    uint64_t children = 0;    // bit s: there is a child for symbol s (vocabularies of up to 64 symbols)
-    int first_child = 0;      // children lie side by side, in the order of their symbols
+    uint64_t children = 0;    // bit s: there is a child for symbol s (for vocabularies of up to 64 symbols)
+    int first_child = 0;      // children are adjacent, in the order of their symbols
     int child_count = 0;
-    int symbol = -1;          // that leads here
+    int symbol = -1;          // of this node
     bool is_word = false;
     lm::WordIndex word = 0;
-    float look_ahead = 0.0f;  // highest ln p of the words below
+    float look_ahead = 0.0f;  // greatest ln p of the words at and below this node
   };
 
-  bool small_;  // the vocabulary fits the bits of `children`
+  bool small_;  // whether the vocabulary fits into the bits of `children`
   std::vector<Node> nodes_;
 };
 

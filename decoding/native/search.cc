@@ -13,7 +13,7 @@ inline float LogAdd(float a, float b) {
   return difference < -16.0f ? a : a + std::log1p(std::exp(difference));
 }
 
-// The largest of some values; several at a time, which the compiler makes one instruction of.
+// Returns the greatest value; compares several at a time, which the compiler turns into SIMD instructions.
 inline float Highest(const float* values, int count) {
   constexpr int kLanes = 8;
   float lanes[kLanes];
@@ -41,7 +41,7 @@ void Search::Reset() {
   transitions_.Trim();
   prefixes_.assign(1, Prefix());
   prefixes_[0].place = 0;
-  const float certain = 0.0f;  // ln 1: nothing was said yet
+  const float certain = 0.0f;  // ln 1: the empty text before the first frame
   beam_.assign(1, MakeEntry(0, certain, kImpossible, certain));
   best_ = worst_ = certain;
 }
@@ -56,24 +56,24 @@ void Search::Step(const float* log_probs) {
   newcomers_.clear();
   for (Entry& entry : beam_) Stay(entry, least);
   for (const Entry& entry : beam_) ExtendAll(entry, least);
-  const auto goes_on = [](const Entry& entry) { return std::max(entry.next_blank, entry.next_label) > kImpossible; };
-  if (newcomers_.empty() && std::none_of(beam_.begin(), beam_.end(), goes_on)) return;  // no chosen symbol may stand here
+  const auto survives = [](const Entry& entry) { return std::max(entry.next_blank, entry.next_label) > kImpossible; };
+  if (newcomers_.empty() && std::none_of(beam_.begin(), beam_.end(), survives)) return;  // no chosen symbol is allowed
   Rank();
   Replace();
 }
 
-// Choose the symbols of a frame: the most probable cutoff_top_n, up to a sum of cutoff_prob.
+// Chooses the symbols of a frame: the cutoff_top_n most probable ones, up to a sum of cutoff_prob.
 void Search::SelectSymbols(const float* log_probs) {
   const auto more = [](const Scored& a, const Scored& b) { return a.log_p > b.log_p; };
   const size_t most = setup_.cutoff_top_n;
   for (const Scored& before : chosen_) offered_[before.symbol] = kImpossible;
   chosen_.clear();
-  // Further below the frame's best one, no symbol leads anywhere (LeastScore).
+  // No prefix survives with a symbol further below the frame's best one (see LeastScore).
   float least = Highest(log_probs, setup_.symbols) - setup_.threshold;
   for (int symbol = 0; symbol < setup_.symbols; ++symbol) {
     if (log_probs[symbol] < least) continue;
     chosen_.push_back({log_probs[symbol], symbol});
-    if (chosen_.size() < 4 * most) continue;  // now and then the best of those so far raise what is asked
+    if (chosen_.size() < 4 * most) continue;  // from time to time, raise the limit to the best ones so far
     std::nth_element(chosen_.begin(), chosen_.begin() + most - 1, chosen_.end(), more);
     chosen_.resize(most);
     least = chosen_.back().log_p;
@@ -96,16 +96,16 @@ void Search::SelectSymbols(const float* log_probs) {
   }
 }
 
-// What a prefix must reach in this frame to have a chance of staying in the beam.
+// Returns the least score that a prefix must reach in this frame.
 float Search::LeastScore(float blank_log_p) const {
   float least = best_ + chosen_.front().log_p - setup_.threshold;
-  // With a language model, as in the original, the worst prefix of a full beam, going on as it is, bars what is below.
+  // With a language model and a full beam, also that of the worst prefix after a blank, as in the original.
   if (setup_.language_model && static_cast<int>(beam_.size()) >= setup_.beam_size)
     least = std::max(least, worst_ + blank_log_p - std::max(0.0f, setup_.beta));
   return least;
 }
 
-// Go on with a prefix as it is: a blank, or its last symbol held.
+// Continues a prefix unchanged: with a blank, or its last symbol repeated.
 void Search::Stay(Entry& entry, float least) {
   const float blank = offered_[0], held = entry.symbol < 0 ? kImpossible : offered_[entry.symbol];
   entry.next_blank = entry.score + blank >= least ? entry.score + blank : kImpossible;
@@ -116,11 +116,11 @@ void Search::Stay(Entry& entry, float least) {
   if (held > prefix.log_p) prefix.frame = time_, prefix.log_p = held;
 }
 
-// Put every chosen symbol behind a prefix.
+// Extends a prefix by each chosen symbol.
 void Search::ExtendAll(const Entry& entry, float least) {
-  size_t probable = 0;  // so many of the chosen ones can reach what is asked
+  size_t probable = 0;  // number of chosen symbols that can reach the least score
   while (probable < chosen_.size() && entry.score + chosen_[probable].log_p >= least) ++probable;
-  if (few_symbols_ && setup_.lexicon && setup_.strict) {  // only what the lexicon allows is looked at
+  if (few_symbols_ && setup_.lexicon && setup_.strict) {  // only symbols that the lexicon allows
     const uint64_t reachable = first_sets_[probable];
     for (uint64_t left = setup_.lexicon->Symbols(entry.node) & reachable; left; left &= left - 1) {
       const int symbol = __builtin_ctzll(left);
@@ -135,7 +135,7 @@ void Search::ExtendAll(const Entry& entry, float least) {
 }
 
 void Search::Extend(const Entry& entry, int symbol, float log_p, float least) {
-  const float from = symbol == entry.symbol ? entry.blank : entry.score;  // a symbol twice needs a blank between
+  const float from = symbol == entry.symbol ? entry.blank : entry.score;  // a repeated symbol needs a blank in between
   if (from + log_p < least) return;
   const int child = entry.children >> (symbol & 63) & 1 ? FindChild(entry.prefix, symbol) : -1;
   if (child >= 0) {
@@ -149,7 +149,7 @@ void Search::Extend(const Entry& entry, int symbol, float log_p, float least) {
   if (reached >= least) newcomers_.push_back({entry.prefix, -1, symbol, node, extension, log_p, reached});
 }
 
-// Reach a prefix that is known: in the beam, or one that left it.
+// Adds an alignment to a known prefix, which is or was in the beam.
 void Search::Arrive(int index, float log_p, float reached, float least) {
   if (reached < least) return;
   Prefix& prefix = prefixes_[index];
@@ -162,7 +162,7 @@ void Search::Arrive(int index, float log_p, float reached, float least) {
   label = LogAdd(label, reached);
 }
 
-// Find the best beam_size of the beam and of the newcomers.
+// Selects the beam_size best of the beam and the newcomers.
 void Search::Rank() {
   ranked_.clear();
   const int places = static_cast<int>(beam_.size());
@@ -181,7 +181,7 @@ void Search::Rank() {
   }
 }
 
-// Make the ranked the beam. Who stays keeps its place; newcomers take those of others.
+// Replaces the beam by the selected prefixes. Those that stay keep their index; newcomers reuse free ones.
 void Search::Replace() {
   const size_t places = beam_.size();
   best_ = kImpossible, worst_ = -kImpossible;
@@ -206,7 +206,7 @@ void Search::Replace() {
     beam_[free_.back()] = MakeEntry(prefix, kImpossible, ranked.score, ranked.score);
     free_.pop_back();
   }
-  for (; !free_.empty(); free_.pop_back()) {  // the last place of all is free, or who has it moves
+  for (; !free_.empty(); free_.pop_back()) {  // the last entry is free, or moves to the free index
     const int place = free_.back();
     if (place + 1 < static_cast<int>(beam_.size())) {
       beam_[place] = beam_.back();
@@ -216,7 +216,7 @@ void Search::Replace() {
   }
 }
 
-// Give a newcomer its place in the tree, if it has none yet.
+// Adds a newcomer to the tree unless it is in it; returns its index.
 int Search::Grow(const Newcomer& newcomer) {
   int index = newcomer.prefix;
   if (index < 0) {
@@ -256,7 +256,7 @@ int Search::FindChild(int parent, int symbol) const {
   return child;
 }
 
-// Tell whether a symbol may follow at a node of the lexicon, and which node it leads to.
+// Tells whether a symbol is allowed at a node of the lexicon, and sets the node that it leads to.
 bool Search::IsAllowed(int node, int symbol, int& next) const {
   next = Lexicon::kRoot;
   if (!setup_.lexicon) return setup_.writable.empty() || setup_.writable[symbol];
@@ -268,7 +268,7 @@ bool Search::IsAllowed(int node, int symbol, int& next) const {
   return !setup_.strict || next != Lexicon::kOutside;
 }
 
-// What language model and hot words add where a symbol is put behind a prefix.
+// Returns what language model and hot words add when a prefix is extended by a symbol.
 float Search::ScoreExtension(const Entry& before, int symbol, int next_node) {
   const bool unit = setup_.space < 0 || symbol == setup_.space;
   float score = 0.0f;
@@ -280,29 +280,29 @@ float Search::ScoreExtension(const Entry& before, int symbol, int next_node) {
   return score;
 }
 
-// ln p of the best word that can come of a node of the lexicon, an unknown one outside of it.
+// Returns ln p of the best word below a node of the lexicon; outside of it, of an unknown word.
 float Search::Ahead(int node) const {
   return node == Lexicon::kOutside ? setup_.unknown_alone + setup_.unknown_score : setup_.lexicon->LookAhead(node);
 }
 
-// The word that ends at a node of the lexicon; 0 for an unknown one.
+// Returns the word that ends at a node of the lexicon; 0, the unknown word, if there is none.
 WordIndex Search::WordAt(int node) const {
   return node != Lexicon::kOutside && setup_.lexicon->IsWord(node) ? setup_.lexicon->Word(node) : 0;
 }
 
-// What the language model adds for the word that ends at a node, less what was anticipated.
+// Returns what the language model adds for the word that ends at a node, minus the look-ahead added before.
 float Search::FinishWord(int node, int context) {
   const WordIndex word = WordAt(node);
   return setup_.alpha * (ScoreWord(context, word) - Ahead(node)) + setup_.beta;
 }
 
-// ln p of a word or character of the language model in its context; of an unknown one, less its penalty.
+// Returns ln p of a word or character in its context; of an unknown one, with its penalty.
 float Search::ScoreWord(int context, WordIndex word) {
   return transitions_.Score(context, word) + (word ? 0.0f : setup_.unknown_score);
 }
 
-// The weights of the hot words that end with this prefix and, unless it is -1, the symbol behind it: whole words, or the
-// last characters where there are no spaces.
+// Returns the weights of the hot words at the end of a prefix, extended by a symbol unless it is -1: complete words, or
+// characters if there are no spaces.
 float Search::HotWordWeight(int last, int symbol) const {
   float weight = 0.0f;
   for (const HotWord& hot : setup_.hot_words) {
@@ -316,10 +316,10 @@ float Search::HotWordWeight(int last, int symbol) const {
   return weight;
 }
 
-// A strict lexicon allows no unfinished word at the end: where all that is left has one, the best loses it.
+// A strict lexicon allows no incomplete word at the end; if all prefixes have one, it is removed from the best one.
 std::vector<Candidate> Search::Best(int count, bool ended) {
   struct Final {
-    bool whole;  // the last word may stand alone
+    bool whole;  // the last word is allowed
     float score;
     int prefix;
   };
@@ -329,7 +329,7 @@ std::vector<Candidate> Search::Best(int count, bool ended) {
     Final final{true, entry.score, entry.prefix};
     if (ended) {
       int context = prefix.context;
-      if (entry.prefix > 0 && setup_.space >= 0 && prefix.symbol != setup_.space) {  // as if a space followed
+      if (entry.prefix > 0 && setup_.space >= 0 && prefix.symbol != setup_.space) {  // complete the last word, as before a space
         if (setup_.lexicon) {
           final.whole = !setup_.strict || (prefix.node != Lexicon::kOutside && setup_.lexicon->IsWord(prefix.node));
           final.score += FinishWord(prefix.node, context);
@@ -346,23 +346,23 @@ std::vector<Candidate> Search::Best(int count, bool ended) {
     return a.whole != b.whole ? a.whole : a.score != b.score ? a.score > b.score : a.prefix < b.prefix;
   });
   std::vector<Candidate> best;
-  std::vector<int> told;  // texts without a last space, which says nothing
+  std::vector<int> texts;  // the texts so far, without a space at the end
   for (const Final& final : finals) {
     if (static_cast<int>(best.size()) == count || (!final.whole && !best.empty())) break;
     int prefix = final.prefix;
     while (!final.whole && prefix > 0 && prefixes_[prefix].symbol != setup_.space) prefix = prefixes_[prefix].parent;
     const int text = prefixes_[prefix].symbol == setup_.space && prefix > 0 ? prefixes_[prefix].parent : prefix;
-    if (ended && std::find(told.begin(), told.end(), text) != told.end()) continue;
-    told.push_back(text);
+    if (ended && std::find(texts.begin(), texts.end(), text) != texts.end()) continue;
+    texts.push_back(text);
     best.push_back({Spell(prefix), final.score});
   }
   return best;
 }
 
-// The symbols of a prefix, first to last.
+// Returns the symbols of a prefix, first to last.
 std::vector<PlacedSymbol> Search::Spell(int index) const {
   std::vector<PlacedSymbol> symbols;
-  int latest = time_;  // a symbol may have been surer later, in an alignment that does not lead here
+  int latest = time_;  // another alignment may have made an earlier symbol most probable in a later frame
   for (; index > 0; index = prefixes_[index].parent) {
     latest = std::min(latest, prefixes_[index].frame);
     symbols.push_back({prefixes_[index].symbol, latest, prefixes_[index].log_p});

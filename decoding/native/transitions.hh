@@ -1,5 +1,5 @@
-// What a language model says after a context. Hypotheses that differ only before the model's reach share a context, and
-// ask the same in frame after frame; answers are kept.
+// Scores of a language model, cached. Hypotheses whose last words agree, as far as the model uses them, share a context,
+// and need the same scores in frame after frame.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,13 @@ namespace ds2 {
 
 class Transitions {
  public:
-  static constexpr int kBegin = 0;  // the context of an utterance's start; contexts are numbered
+  static constexpr int kBegin = 0;  // number of the context at the start of an utterance
 
-  explicit Transitions(const LanguageModel* model) : model_(model) { Forget(); }
+  explicit Transitions(const LanguageModel* model) : model_(model) { Clear(); }
 
-  // Forget contexts where there are many; their numbers are void then. For the start of an utterance.
+  // Discards the contexts if there are many, which invalidates their numbers: call it only between utterances.
   void Trim() {
-    if (contexts_.size() > kManyContexts) Forget();
+    if (contexts_.size() > kManyContexts) Clear();
   }
 
   const Context& At(int context) const { return contexts_[context]; }
@@ -25,10 +25,10 @@ class Transitions {
   // ln p(word | context).
   float Score(int context, WordIndex word) { return Find(context, word).score; }
 
-  // The context after a word.
+  // Returns the context after a word.
   int Next(int context, WordIndex word) {
     Answer& answer = Find(context, word);
-    if (answer.next == kUnasked) {
+    if (answer.next == kUnknown) {
       Context after;
       model_->Score(contexts_[context], word, after);
       answer.next = Number(after);
@@ -37,60 +37,60 @@ class Transitions {
   }
 
  private:
-  static constexpr int kUnasked = -1;
+  static constexpr int kUnknown = -1;
   static constexpr size_t kManyContexts = 1 << 17;
-  static constexpr size_t kAnswers = 1 << 15;  // half a megabyte: what stays in the cache is worth asking
+  static constexpr size_t kAnswers = 1 << 15;  // half a megabyte, which fits into the CPU's cache
   static constexpr size_t kFirstSlots = 1 << 10;
 
   struct Answer {
     uint64_t key = 0;
     float score = 0.0f;
-    int next = kUnasked;
+    int next = kUnknown;
   };
 
   static size_t Mix(uint64_t key) { return (key * 0x9E3779B97F4A7C15ull) >> 32; }
 
-  // A later question takes the place of an earlier one that falls on it.
+  // On a collision, the later answer replaces the earlier one.
   Answer& Find(int context, WordIndex word) {
     const uint64_t key = (static_cast<uint64_t>(context) + 1) << 32 | word;
     Answer& answer = answers_[Mix(key) & (kAnswers - 1)];
     if (answer.key != key) {
       Context after;
-      answer = {key, model_->Score(contexts_[context], word, after), kUnasked};
+      answer = {key, model_->Score(contexts_[context], word, after), kUnknown};
     }
     return answer;
   }
 
-  void Forget() {
+  void Clear() {
     if (!model_) return;
     contexts_.clear();
-    slots_.assign(kFirstSlots, kUnasked);
+    slots_.assign(kFirstSlots, kUnknown);
     answers_.assign(kAnswers, Answer());
     Number(model_->Begin());
   }
 
-  // The number of a context: equal ones, by their words, have the same.
+  // Returns the number of a context; equal contexts have the same number.
   int Number(const Context& context) {
     if (2 * contexts_.size() >= slots_.size()) {
-      slots_.assign(2 * slots_.size(), kUnasked);
+      slots_.assign(2 * slots_.size(), kUnknown);
       for (size_t number = 0; number < contexts_.size(); ++number) *Slot(contexts_[number]) = static_cast<int>(number);
     }
     int* slot = Slot(context);
-    if (*slot == kUnasked) {
+    if (*slot == kUnknown) {
       *slot = static_cast<int>(contexts_.size());
       contexts_.push_back(context);
     }
     return *slot;
   }
 
-  // The slot that holds a context's number, or is free for it.
+  // Returns the slot with a context's number, or a free one for it.
   int* Slot(const Context& context) {
     size_t slot = Mix(lm::ngram::hash_value(context)) & (slots_.size() - 1);
-    while (slots_[slot] != kUnasked && !(contexts_[slots_[slot]] == context)) slot = (slot + 1) & (slots_.size() - 1);
+    while (slots_[slot] != kUnknown && !(contexts_[slots_[slot]] == context)) slot = (slot + 1) & (slots_.size() - 1);
     return &slots_[slot];
   }
 
-  const LanguageModel* model_;  // null: nothing may be asked
+  const LanguageModel* model_;  // null: Score and Next must not be called
   std::vector<Context> contexts_;
   std::vector<int> slots_;      // open addressing
   std::vector<Answer> answers_;

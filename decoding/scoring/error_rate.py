@@ -1,7 +1,7 @@
-"""Word and character error rates: counted, aligned, summed over a corpus, with a confidence interval.
+"""Word and character error rates: counts, alignments, sums over a corpus, and a confidence interval.
 
-Units and edge cases are those of PaddlePaddle's DeepSpeech2; edit distances are rapidfuzz's. A corpus rate is the
-sum of errors over the sum of reference lengths, never a mean of rates.
+Units and edge cases are those of PaddlePaddle's DeepSpeech2; rapidfuzz computes edit distances. The rate of a corpus is
+the sum of errors divided by the sum of reference lengths, never a mean of rates.
 """
 
 import collections
@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 from input_pipeline.text import ScoringRules
 
-DRAWN_AT_ONCE = 1 << 20  # utterances of the resamples that are in memory together
+MAX_DRAWN = 1 << 20  # utterances of the resamples in memory at a time
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Counts:
 
     @property
     def errors(self) -> int:
-        """All errors."""
+        """Return the number of all errors."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors over the reference's length. Raises ValueError for an empty reference."""
+        """Return errors divided by the length of the reference. Raises ValueError for an empty reference."""
         if self.reference == 0:
-            raise ValueError("the reference is empty: an error rate has no meaning")
+            raise ValueError("the reference is empty, so there is no error rate")
         return self.errors / self.reference
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -49,24 +49,24 @@ class Counts:
 
 
 def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> Counts:
-    """Count the fewest edits that turn a sequence into another."""
+    """Count the edits of a shortest way to turn a reference into a hypothesis."""
     kinds = collections.Counter(op.tag for op in Levenshtein.editops(reference, hypothesis))
     return Counts(kinds["replace"], kinds["delete"], kinds["insert"], len(reference))
 
 
 def word_errors(reference: str, hypothesis: str, ignore_case: bool = False, delimiter: str = " ") -> Counts:
-    """Count errors over words; empty words between delimiters do not count."""
+    """Count word errors; empty words between delimiters are ignored."""
     if ignore_case:
         reference, hypothesis = reference.lower(), hypothesis.lower()
     return count_errors(*([word for word in text.split(delimiter) if word] for text in (reference, hypothesis)))
 
 
 def char_errors(reference: str, hypothesis: str, ignore_case: bool = False, remove_space: bool = False) -> Counts:
-    """Count errors over characters; spaces count, runs of them as one, unless they are removed."""
+    """Count character errors; spaces count, consecutive ones as one, unless `remove_space` is set."""
     if ignore_case:
         reference, hypothesis = reference.lower(), hypothesis.lower()
-    joint = "" if remove_space else " "
-    return count_errors(*(joint.join(word for word in text.split(" ") if word) for text in (reference, hypothesis)))
+    separator = "" if remove_space else " "
+    return count_errors(*(separator.join(word for word in text.split(" ") if word) for text in (reference, hypothesis)))
 
 
 def wer(reference: str, hypothesis: str, ignore_case: bool = False, delimiter: str = " ") -> float:
@@ -84,7 +84,7 @@ Step = tuple[str, str | None, str | None]
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Step]:
-    """Put the tokens of two sequences side by side with the fewest edits."""
+    """Align the tokens of two sequences with the fewest edits."""
     steps: list[Step] = []
     for op in Levenshtein.opcodes(reference, hypothesis):
         old, new = reference[op.src_start : op.src_end], hypothesis[op.dest_start : op.dest_end]
@@ -101,19 +101,19 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Step]:
 def bootstrap_interval(
     counts: Sequence[Counts], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the interval of the corpus rate over resampled utterances (Bisani and Ney 2004, section 2).
+    """Return a confidence interval of the corpus rate by resampling utterances (Bisani and Ney 2004, section 2).
 
-    Resamples of empty references only have no rate and are left out. Raises ValueError where no reference has a length.
+    Resamples that have only empty references are left out. Raises ValueError if all references are empty.
     """
     errors = np.array([c.errors for c in counts], np.int64)
     lengths = np.array([c.reference for c in counts], np.int64)
     if not lengths.any():
-        raise ValueError("all references are empty: there is no error rate to give an interval of")
+        raise ValueError("all references are empty, so there is no error rate")
     rng = np.random.default_rng(seed)
-    at_once = max(1, DRAWN_AT_ONCE // len(counts))
+    batch = max(1, MAX_DRAWN // len(counts))
     rates = []
-    for start in range(0, resamples, at_once):
-        drawn = rng.integers(len(counts), size=(min(at_once, resamples - start), len(counts)))
+    for start in range(0, resamples, batch):
+        drawn = rng.integers(len(counts), size=(min(batch, resamples - start), len(counts)))
         total = lengths[drawn].sum(1)
         rates.append(errors[drawn].sum(1)[total > 0] / total[total > 0])
     low, high = np.quantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
@@ -122,7 +122,7 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class Result:
-    """Error rates of a corpus, its speakers and its utterances."""
+    """The errors of a corpus, its speakers and its utterances."""
 
     words: Counts
     characters: Counts
@@ -135,7 +135,7 @@ class Result:
     names: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the corpus figures as JSON values; substitutions, deletions and insertions are those of words."""
+        """Return the figures of the corpus as JSON values; substitutions, deletions and insertions are of words."""
         return {
             "wer": round(self.words.rate, 6),
             "wer_interval": [round(bound, 6) for bound in self.word_interval],
@@ -152,9 +152,9 @@ class Result:
 
 
 def count_utterance(reference: str, hypothesis: str, rules: ScoringRules) -> tuple[Counts, Counts]:
-    """Count the errors of one utterance in words and in characters.
+    """Count the word and character errors of an utterance.
 
-    Rules that remove spaces remove them for characters; words are what white space parts in both.
+    Rules that remove spaces do so only for characters; words are separated by white space in any case.
     """
     spaced = dataclasses.replace(rules, remove_spaces=False)
     pair = spaced.apply(reference), spaced.apply(hypothesis)
@@ -169,21 +169,21 @@ def summarise(
     speakers: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> Result:
-    """Count errors of all utterances under these rules; an empty reference adds its insertions, but has no rate.
+    """Count the errors of all utterances; insertions into empty references count, too.
 
-    Raises ValueError where all references are empty, or where the lists differ in length.
+    Raises ValueError if all references are empty, or the lists differ in length.
     """
     for what, given in (("hypotheses", hypotheses), ("speakers", speakers), ("names", names)):
         if given is not None and len(given) != len(references):
-            raise ValueError(f"there are {len(references)} references but {len(given)} {what}; they must be one each")
+            raise ValueError(f"there are {len(references)} references but {len(given)} {what}; there must be one each")
     utterances = [count_utterance(r, h, rules) for r, h in zip(references, hypotheses, strict=True)]
     empty = sum(characters.reference == 0 for _, characters in utterances)
     if empty == len(utterances):
-        raise ValueError("all references are empty: there is nothing to compare with; use a manifest with text")
+        raise ValueError("all references are empty; use a manifest with text")
     by_speaker: dict[str, tuple[Counts, Counts]] = {}
     for speaker, (words, characters) in zip(speakers, utterances, strict=True) if speakers else ():
-        before = by_speaker.get(speaker, (Counts(), Counts()))
-        by_speaker[speaker] = (before[0] + words, before[1] + characters)
+        total = by_speaker.get(speaker, (Counts(), Counts()))
+        by_speaker[speaker] = (total[0] + words, total[1] + characters)
     return Result(
         words=sum((words for words, _ in utterances), Counts()),
         characters=sum((characters for _, characters in utterances), Counts()),

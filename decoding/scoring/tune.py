@@ -1,7 +1,7 @@
-"""Weights of a language model by grid search: every point decodes the same probabilities, and the fewest errors win.
+"""Tune the weights of a language model by grid search: the fewest errors over the same network outputs win.
 
-Points are written to a CSV file as they are found, so that a search that was interrupted goes on; those of another model,
-other data or other settings (another digest) do not count.
+Each point is appended to a CSV file, from which an interrupted search resumes; points of another model, other data or
+other settings, which have another digest, are ignored.
 """
 
 import csv
@@ -28,18 +28,18 @@ from input_pipeline.text import ScoringRules, Vocabulary
 
 logger = logging.getLogger("decoding")
 
-DIGITS = 6  # of alpha and beta: what counts as the same point
-MOST_POINTS = 100_000  # beyond it a step is mistyped
+DIGITS = 6  # to which alpha and beta are rounded
+MAX_POINTS = 100_000  # more are a mistake in a step
 POINTS, SUMMARY, PICTURE = "points.csv", "tune.json", "surface.png"
 
 
 class TuningError(ValueError):
-    """A search that cannot go on; the message says what is kept and what to do."""
+    """A search that cannot continue; the message says what is kept and what to do."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Weights to try, every alpha with every beta; refine: times that the surroundings of the minimum are searched again."""
+    """Weights to try, every alpha with every beta; refine: how often the neighbourhood of the minimum is searched again."""
 
     alphas: tuple[float, ...]
     betas: tuple[float, ...]
@@ -47,25 +47,25 @@ class Grid:
 
     @classmethod
     def regular(cls, alpha: tuple[float, float, float], beta: tuple[float, float, float], refine: int = 0) -> "Grid":
-        """Make a grid of (from, to, step) each, both ends included. Raises ValueError for an empty one."""
+        """Make a grid of (from, to, step) each, both ends included. Raises ValueError for an empty or too large one."""
         if refine < 0:
-            raise ValueError(f"config.tune.refine is {refine}: use 0 for none, or the number of times")
+            raise ValueError(f"config.tune.refine is {refine}: use 0 or more")
         grid = cls(_steps("alpha", *alpha), _steps("beta", *beta), refine)
         if grid.alphas[0] < 0:
             raise ValueError(f"config.tune.alpha_from is {alpha[0]}: use 0 or more")
-        if len(grid) > MOST_POINTS:
-            raise ValueError(f"config.tune asks for {len(grid)} points, more than {MOST_POINTS}: use larger steps")
+        if len(grid) > MAX_POINTS:
+            raise ValueError(f"config.tune gives {len(grid)} points, more than {MAX_POINTS}: use larger steps")
         return grid
 
     def __len__(self) -> int:
         return len(self.alphas) * len(self.betas)
 
     def points(self) -> list[tuple[float, float]]:
-        """Return all pairs, alpha in the outer loop."""
+        """Return all pairs, ordered by alpha, then beta."""
         return [(alpha, beta) for alpha in self.alphas for beta in self.betas]
 
     def around(self, alpha: float, beta: float, times: int) -> list[tuple[float, float]]:
-        """Return the points around one of them, within the grid, at half of the last step."""
+        """Return the points around one of them, within the limits of the grid, at its step halved `times` times."""
         axes = []
         for centre, values in ((alpha, self.alphas), (beta, self.betas)):
             step = (values[1] - values[0]) / 2**times if len(values) > 1 else 0.0
@@ -74,7 +74,7 @@ class Grid:
         return [(a, b) for a in axes[0] for b in axes[1]]
 
     def edges(self, alpha: float, beta: float) -> list[str]:
-        """Name the limits that a point lies at: beyond them there may be better ones."""
+        """Return the settings at whose limit a point is: beyond it, there may be better ones."""
         return [
             f"config.tune.{name}_{side}"
             for name, value, values in (("alpha", alpha, self.alphas), ("beta", beta, self.betas))
@@ -87,21 +87,21 @@ def _steps(name: str, first: float, last: float, step: float) -> tuple[float, ..
     if not all(map(math.isfinite, (first, last, step))) or last < first or (step <= 0 and last > first):
         raise ValueError(
             f"config.tune.{name}_from={first}, {name}_to={last} and {name}_step={step} give an empty grid: the end must not "
-            "lie before the start, and the step must be above 0"
+            "be less than the start, and the step must be above 0"
         )
     count = math.floor((last - first) / step + 1e-9) + 1 if last > first else 1
-    if count > MOST_POINTS:
+    if count > MAX_POINTS:
         raise ValueError(f"config.tune.{name}_step is {step}: {count} values; use a larger step")
     return _rounded(first + step * i for i in range(count))
 
 
 def _rounded(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(round(float(value), DIGITS) + 0.0 for value in values)  # no negative zero
+    return tuple(round(float(value), DIGITS) + 0.0 for value in values)  # + 0.0: no negative zero
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was found with a pair of weights, natural logs: sums over the corpus."""
+    """The errors with a pair of weights (for natural logs), summed over the corpus."""
 
     alpha: float
     beta: float
@@ -112,12 +112,12 @@ class Point:
 
     @property
     def wer(self) -> float:
-        """Word error rate."""
+        """Return the word error rate."""
         return self.word_errors / max(self.words, 1)
 
     @property
     def cer(self) -> float:
-        """Character error rate."""
+        """Return the character error rate."""
         return self.character_errors / max(self.characters, 1)
 
     def __str__(self) -> str:
@@ -126,7 +126,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Task:
-    """What every point decodes: probabilities [U, K] of the utterances and their texts; all of it can be pickled."""
+    """What is decoded for every point: log probabilities [U, K] of utterances, and their texts. Can be pickled."""
 
     symbols: tuple[str, ...]
     settings: BeamSettings
@@ -136,27 +136,27 @@ class Task:
     rules: ScoringRules
 
     def engine(self, threads: int) -> Engine:
-        """Build the engine that decodes it."""
+        """Make an engine for the task."""
         settings = dataclasses.replace(self.settings, nbest=1, threads=threads)
         return make_engine(Vocabulary(self.symbols), settings, self.frame_s)
 
     @property
     def by_characters(self) -> bool:
-        """Whether character errors are what is minimised: where spaces part no words."""
+        """Tell whether character errors are minimised: in languages without spaces between words."""
         return self.rules.remove_spaces
 
     def measure(self, engine: Engine, alpha: float, beta: float) -> Point:
         """Decode all utterances with these weights and count the errors."""
         engine.rescale(alpha, beta)
         words = characters = Counts()
-        for reference, found in zip(self.references, engine.decode_batch(self.log_probs), strict=True):
-            more_words, more_characters = count_utterance(reference, found[0].text, self.rules)
+        for reference, hypotheses in zip(self.references, engine.decode_batch(self.log_probs), strict=True):
+            more_words, more_characters = count_utterance(reference, hypotheses[0].text, self.rules)
             words, characters = words + more_words, characters + more_characters
         return Point(alpha, beta, words.errors, words.reference, characters.errors, characters.reference)
 
 
 class PointFile:
-    """The points found so far, one a line of a CSV file with the digest of what they were made from."""
+    """The points measured so far, kept as lines of a CSV file with the digest of their inputs."""
 
     FIELDS = ("digest", *(field.name for field in dataclasses.fields(Point)), "wer", "cer")
 
@@ -164,7 +164,7 @@ class PointFile:
         self.path, self._digest = path, digest
         self.points: dict[tuple[float, float], Point] = {}
         rows = self._read()
-        with whole_file.open_text(path, newline="") as file:  # without a line that was cut off
+        with whole_file.open_text(path, newline="") as file:  # without an incomplete last line
             writer = csv.DictWriter(file, self.FIELDS)
             writer.writeheader()
             writer.writerows(rows)
@@ -185,15 +185,15 @@ class PointFile:
         return rows
 
     def add(self, point: Point) -> None:
-        """Keep a point, on the disk at once."""
+        """Add a point and append it to the file."""
         self.points[point.alpha, point.beta] = point
         rates = {"wer": round(point.wer, 6), "cer": round(point.cer, 6)}
         with open(self.path, "a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.FIELDS).writerow({"digest": self._digest, **dataclasses.asdict(point), **rates})
 
 
-def best_of(points: Iterable[Point], *, characters: bool) -> Point:
-    """Return the point with the fewest errors of words or characters, then of the other ones, then the first."""
+def best_point(points: Iterable[Point], *, characters: bool) -> Point:
+    """Return the point with the fewest word errors (or character errors); of equal ones, the fewest of the other kind."""
 
     def rank(point: Point) -> tuple[float, ...]:
         rates = (point.cer, point.wer) if characters else (point.wer, point.cer)
@@ -203,31 +203,22 @@ def best_of(points: Iterable[Point], *, characters: bool) -> Point:
 
 
 def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
-    """Measure the grid and the surroundings of its minimum; write points, summary and picture into a folder.
+    """Measure the grid and the neighbourhood of its minimum; write points, summary and picture into a folder.
 
-    Returns alpha, beta, wer, cer and more as plain values. Raises TuningError where a worker dies or the user stops it.
+    Returns alpha, beta, wer, cer and other figures. Raises TuningError if a worker process dies or the user interrupts.
     """
     if not task.references:
         raise TuningError("there is no utterance to tune on: name a manifest with text, --config.data.dev=dev.jsonl")
     file = PointFile(folder / POINTS, digest)
-    known = len(file.points)
-    if known:
-        logger.info("%d points of %s are kept", known, file.path)
+    if file.points:
+        logger.info("%d points are read from %s", len(file.points), file.path)
     start = time.monotonic()
-    measurer = _Measurer(task, file)
-    measurer.measure(grid.points(), "tune")
-    asked = set(grid.points())
-    for times in range(1, grid.refine + 1):
-        best = best_of((file.points[place] for place in asked), characters=task.by_characters)
-        around = grid.around(best.alpha, best.beta, times)
-        measurer.measure(around, f"refine {times}")
-        asked |= set(around)
-    points = [file.points[place] for place in sorted(asked)]
-    best = best_of(points, characters=task.by_characters)
+    points = _measure_grid(task, grid, file)
+    best = best_point(points, characters=task.by_characters)
     edges = grid.edges(best.alpha, best.beta)
     if edges:
-        logger.warning("the minimum lies at the edge of the grid: a wider %s may find a better one", ", ".join(edges))
-    found = {
+        logger.warning("the minimum is at the edge of the grid: another %s may find a better one", ", ".join(edges))
+    result = {
         "alpha": best.alpha,
         "beta": best.beta,
         "wer": round(best.wer, 6),
@@ -236,67 +227,80 @@ def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
         "utterances": len(task.references),
         "seconds": round(time.monotonic() - start, 1),
     }
-    summary = {**found, "digest": digest, "settings": dataclasses.asdict(task.settings)}
+    summary = {**result, "digest": digest, "settings": dataclasses.asdict(task.settings)}
     rows = [{**dataclasses.asdict(p), "wer": round(p.wer, 6), "cer": round(p.cer, 6)} for p in points]
     with whole_file.open_text(folder / SUMMARY) as output:
         output.write(json.dumps({**summary, "all": rows}, indent=1) + "\n")
     draw(points, best, folder / PICTURE, characters=task.by_characters)
-    return found
+    return result
+
+
+def _measure_grid(task: Task, grid: Grid, file: PointFile) -> list[Point]:
+    """Measure the grid and its refinements, as far as the file lacks them; return their points in order."""
+    measurer = _Measurer(task, file)
+    measurer.measure(grid.points(), "tune")
+    pairs = set(grid.points())
+    for times in range(1, grid.refine + 1):
+        best = best_point((file.points[pair] for pair in pairs), characters=task.by_characters)
+        around = grid.around(best.alpha, best.beta, times)
+        measurer.measure(around, f"refine {times}")
+        pairs |= set(around)
+    return [file.points[pair] for pair in sorted(pairs)]
 
 
 class _Measurer:
-    """Measures points on all cores: with threads of an engine that releases the interpreter lock, else with processes."""
+    """Measures points on all cores: in threads if the engine releases the interpreter lock, else in processes."""
 
     def __init__(self, task: Task, file: PointFile):
         self._task, self._file = task, file
-        self._engine: Engine | None = None  # made once: a language model takes its time to load
+        self._engine: Engine | None = None  # made once: loading a language model takes time
 
-    def measure(self, places: Sequence[tuple[float, float]], name: str) -> None:
-        """Measure those of the places that are not known; show each point and the time left."""
+    def measure(self, pairs: Sequence[tuple[float, float]], name: str) -> None:
+        """Measure pairs of weights that are not in the file yet; show each point and the remaining time."""
         file = self._file
-        missing = [place for place in dict.fromkeys(places) if place not in file.points]
-        with tqdm(total=len(places), initial=len(places) - len(missing), desc=name, unit=" points") as bar:
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in file.points]
+        with tqdm(total=len(pairs), initial=len(pairs) - len(missing), desc=name, unit=" points") as bar:
             try:
                 for point in self._points(missing):
                     file.add(point)
                     bar.write(str(point))
-                    best = best_of(file.points.values(), characters=self._task.by_characters)
+                    best = best_point(file.points.values(), characters=self._task.by_characters)
                     bar.set_postfix_str(f"best at {best.alpha:g}, {best.beta:g}", refresh=False)
                     bar.update()
             except BrokenProcessPool as error:
                 raise TuningError(
                     f"a process of the decoder died (killed, or out of memory): {bar.n} of {bar.total} points are kept in "
-                    f"{file.path}. Run the same line again to go on, with fewer processes: --config.decode.threads=1"
+                    f"{file.path}. Run the same line again to resume, with fewer processes: --config.decode.threads=1"
                 ) from error
             except KeyboardInterrupt:
                 raise TuningError(
-                    f"stopped: {bar.n} of {bar.total} points are kept in {file.path}; run the same line again to go on"
+                    f"interrupted: {bar.n} of {bar.total} points are kept in {file.path}; run the same line again to resume"
                 ) from None
 
-    def _points(self, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
-        if not places:
+    def _points(self, pairs: Sequence[tuple[float, float]]) -> Iterator[Point]:
+        if not pairs:
             return
         if self._task.settings.engine == "pyctcdecode":
-            yield from _points_of_processes(self._task, places)
+            yield from _measure_in_processes(self._task, pairs)
             return
         self._engine = self._engine or self._task.engine(self._task.settings.threads)
-        for alpha, beta in places:
+        for alpha, beta in pairs:
             yield self._task.measure(self._engine, alpha, beta)
 
 
-def _points_of_processes(task: Task, places: Sequence[tuple[float, float]]) -> Iterator[Point]:
-    """Spread the points over processes, as they come; spawned, since a fork of a process that runs JAX may hang."""
-    context = multiprocessing.get_context("spawn")
-    workers = min(task.settings.cores, len(places))
+def _measure_in_processes(task: Task, pairs: Sequence[tuple[float, float]]) -> Iterator[Point]:
+    """Measure pairs of weights in several processes and yield the points as they are completed."""
+    context = multiprocessing.get_context("spawn")  # a fork of a process that runs JAX may hang
+    workers = min(task.settings.thread_count, len(pairs))
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(task,)) as pool:
         try:
-            for future in as_completed([pool.submit(_measure_in_worker, *place) for place in places]):
+            for future in as_completed([pool.submit(_measure_in_worker, *pair) for pair in pairs]):
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_worker: list[tuple[Task, Engine]] = []  # of a worker process: what it decodes, set once
+_worker: list[tuple[Task, Engine]] = []  # in a worker process: its task and engine, set once
 
 
 def _start_worker(task: Task) -> None:
@@ -309,14 +313,16 @@ def _measure_in_worker(alpha: float, beta: float) -> Point:
 
 
 def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) -> None:
-    """Draw the error surface over alpha and beta with the minimum marked; less than a surface is not drawn."""
+    """Draw the error rates over alpha and beta with the minimum marked, if there are two values of each at least."""
     if min(len({p.alpha for p in points}), len({p.beta for p in points})) < 2:
-        logger.info("no picture: a surface needs two values of alpha and of beta")
+        logger.info("no picture is drawn: it needs two values of alpha and of beta")
         return
     try:
         import matplotlib
     except ImportError as error:
-        logger.warning("no picture: matplotlib cannot be imported (%s); pip install 'ds2-jax[train]'", error)
+        logger.warning(
+            "no picture is drawn: matplotlib cannot be imported (%s); install it: pip install 'ds2-jax[train]'", error
+        )
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -332,7 +338,7 @@ def draw(points: Sequence[Point], best: Point, path: Path, *, characters: bool) 
     )
     axes.plot(best.alpha, best.beta, "*", color="red", markersize=16, markeredgecolor="white", clip_on=False)
     axes.set_xlabel("alpha, weight of the language model (natural logarithms)")
-    axes.set_ylabel("beta, for each word or character")
+    axes.set_ylabel("beta, added per word or character")
     axes.set_title(f"{len(points)} points, least {min(rates):.2f} % at alpha {best.alpha:g}, beta {best.beta:g}")
     with whole_file.open_binary(path) as file:
         figure.savefig(file, format="png", dpi=120)

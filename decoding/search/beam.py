@@ -1,11 +1,11 @@
-"""Beam search behind one small interface: settings in, ranked hypotheses out, whatever the engine.
+"""One interface for all decoding engines: settings in, ranked hypotheses out.
 
-An engine is `greedy`, `native` (ours, C++), `pyctcdecode` or `ctc_beam_decoder`. All of them rank by
+The engines are `greedy`, `native` (C++, in this repository), `pyctcdecode` and `ctc_beam_decoder`. All rank by
 
     ln p(text | audio) + alpha * ln p_LM(text) + beta * (number of units of the language model)
 
-with natural logarithms: a published alpha of the original, whose language model counts in log10, becomes alpha / ln 10.
-A unit is a word, or a character where the language model is one of characters.
+in natural logarithms: a published alpha of the original, whose language model uses log10, must be divided by ln 10. The
+units are words, or characters for a character model.
 """
 
 import importlib
@@ -28,28 +28,28 @@ ROUNDING = 1e-3  # by which a float32 log-softmax may exceed 0
 
 
 class Engine(Protocol):
-    """Decodes batches of utterances; made once for a vocabulary and its settings."""
+    """Decodes batches of utterances, with one vocabulary and settings."""
 
     name: str
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """Decode natural-log probabilities [U, K] f32 (blank 0), one array an utterance -> its hypotheses, best first."""
+        """Decode natural-log probabilities [U, K] f32 (blank 0), an array per utterance; return hypotheses, best first."""
         ...
 
     def rescale(self, alpha: float, beta: float) -> None:
-        """Change the weights of the language model, for tuning, without loading it again."""
+        """Set the weights of the language model without loading it again, for tuning."""
         ...
 
 
 class Stream(Protocol):
-    """Decodes one utterance whose frames arrive piece by piece; the engine's weights hold while it lasts."""
+    """Decodes an utterance that arrives in pieces; the engine's weights must not change meanwhile."""
 
     def feed(self, log_probs: np.ndarray) -> None:
-        """Take the next frames, natural-log probabilities [n, K] f32."""
+        """Process the next frames, natural-log probabilities [n, K] f32."""
         ...
 
     def partial(self) -> Hypothesis:
-        """Return the best prefix so far; its last word may be unfinished, and all of it may change yet."""
+        """Return the best hypothesis so far; its last word may be incomplete, and all of it may still change."""
         ...
 
     def finish(self) -> list[Hypothesis]:
@@ -66,7 +66,7 @@ def native_available() -> bool:
 
 
 def choose_engine(settings: BeamSettings) -> str:
-    """Resolve `auto`: the native engine where it is built, else ctc_beam_decoder, and say what that one lacks."""
+    """Return the engine to use; `auto` is the native one if it is built, else ctc_beam_decoder, whose limits are logged."""
     if settings.engine != "auto":
         return settings.engine
     if native_available():
@@ -82,9 +82,9 @@ def choose_engine(settings: BeamSettings) -> str:
 
 
 def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> "CheckedEngine":
-    """Build the engine that `settings.engine` names for a vocabulary; frame_s seconds lie between two frames.
+    """Make the engine that `settings.engine` names; frame_s: seconds from one frame to the next.
 
-    Raises ValueError naming what does not fit (language model, vocabulary, hot words, a missing library) and the mend.
+    Raises ValueError for a language model or hot words that do not fit the vocabulary, and for a missing library.
     """
     name = choose_engine(settings)
     if name == "greedy":
@@ -103,8 +103,8 @@ def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) 
 def _make_native(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> Any:
     if not native_available():
         raise ValueError(
-            "config.decode.engine is 'native', which is not built: make install builds it (a C++ compiler is needed), or "
-            "choose --config.decode.engine=ctc_beam_decoder"
+            "config.decode.engine is 'native', which is not built: run make install (it needs a C++ compiler), or choose "
+            "--config.decode.engine=ctc_beam_decoder"
         )
     return importlib.import_module("decoding.native").NativeEngine(vocabulary, settings, frame_s)
 
@@ -115,14 +115,14 @@ def _check_hot_words(settings: BeamSettings, vocabulary: Vocabulary) -> None:
             vocabulary.encode(word)
         except UnknownCharacters as error:
             raise ValueError(
-                f"config.decode.hot_words: {word!r} has characters that the network does not write, "
+                f"config.decode.hot_words: {word!r} has characters that the network cannot output, "
                 f"{', '.join(map(describe_character, error.characters))}; spell it with: "
                 f"{''.join(vocabulary.symbols[:60])}"
             ) from error
 
 
 class GreedyEngine:
-    """The best symbol of each frame, behind the same interface."""
+    """Greedy decoding as an engine."""
 
     name = "greedy"
 
@@ -130,7 +130,7 @@ class GreedyEngine:
         self._vocabulary, self._frame_s = vocabulary, frame_s
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """Return one hypothesis for each [U, K]."""
+        """Return one hypothesis for each array [U, K]."""
         return [[greedy.decode_log_probs(rows, self._vocabulary, self._frame_s)] for rows in log_probs]
 
     def rescale(self, alpha: float, beta: float) -> None:
@@ -138,7 +138,7 @@ class GreedyEngine:
 
 
 class CheckedEngine:
-    """An engine whose inputs are looked at once, here: shape, finite numbers, utterances without frames."""
+    """An engine that validates its inputs first: shapes, finite numbers, utterances without frames."""
 
     def __init__(self, inner: Engine, vocabulary: Vocabulary):
         self.inner = inner
@@ -146,46 +146,48 @@ class CheckedEngine:
         self._size = vocabulary.size
 
     def decode_batch(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """Decode as `Engine.decode_batch`; an utterance without frames is empty text. Raises ValueError."""
-        arrays = [_checked(rows, f"utterance {number}", self._size) for number, rows in enumerate(log_probs)]
-        spoken = [rows for rows in arrays if len(rows)]
-        found = iter(self.inner.decode_batch(spoken) if spoken else [])
-        return [(next(found) if len(rows) else []) or [Hypothesis("", [], 0.0)] for rows in arrays]
+        """Decode as `Engine.decode_batch` does; an utterance without frames gives empty text. Raises ValueError."""
+        arrays = [_validate(rows, f"utterance {number}", self._size) for number, rows in enumerate(log_probs)]
+        nonempty = [rows for rows in arrays if len(rows)]
+        decoded = iter(self.inner.decode_batch(nonempty) if nonempty else [])
+        return [(next(decoded) if len(rows) else []) or [Hypothesis("", [], 0.0)] for rows in arrays]
 
     def rescale(self, alpha: float, beta: float) -> None:
-        """Change the weights; raises ValueError for what is not finite."""
+        """Set the weights. Raises ValueError for values that are not finite."""
         if not (math.isfinite(alpha) and math.isfinite(beta)):
             raise ValueError(f"alpha {alpha} and beta {beta} must be finite numbers")
         self.inner.rescale(float(alpha), float(beta))
 
     def stream(self) -> Stream:
-        """Begin an utterance whose frames arrive piece by piece. Raises ValueError for engines that cannot."""
-        begin = getattr(self.inner, "stream", None)
-        if begin is None:
+        """Start an utterance whose frames arrive in pieces. Raises ValueError for engines that cannot decode these."""
+        start = getattr(self.inner, "stream", None)
+        if start is None:
             raise ValueError(
-                f"config.decode.engine={self.name!r} decodes whole utterances only: choose config.decode.engine='native', "
-                "which make install builds where a C++ compiler is"
+                f"config.decode.engine={self.name!r} decodes complete utterances only: choose config.decode.engine='native', "
+                "which make install builds if there is a C++ compiler"
             )
-        return CheckedStream(begin(), self._size)
+        return CheckedStream(start(), self._size)
 
 
 class CheckedStream:
-    """A stream whose pieces are looked at as utterances are."""
+    """A stream that validates its pieces first."""
 
     def __init__(self, inner: Stream, size: int):
         self._inner, self._size = inner, size
         self.partial, self.finish = inner.partial, inner.finish
 
     def feed(self, log_probs: np.ndarray) -> None:
-        """Take the next frames as `Stream.feed`, none of them where one is wrong. Raises ValueError."""
-        self._inner.feed(_checked(log_probs, "this piece", self._size))
+        """Process the next frames as `Stream.feed` does, none of them if one is invalid. Raises ValueError."""
+        self._inner.feed(_validate(log_probs, "this piece", self._size))
 
 
-def _checked(rows: np.ndarray, what: str, size: int) -> np.ndarray:
-    """Return log probabilities [n, K] as float32 in one piece. Raises ValueError for what are none."""
+def _validate(rows: np.ndarray, what: str, size: int) -> np.ndarray:
+    """Return log probabilities [n, K] as contiguous float32. Raises ValueError for other values."""
     rows = np.ascontiguousarray(rows, np.float32)
     if rows.ndim != 2 or rows.shape[1] != size:
-        raise ValueError(f"log probabilities of {what} are {rows.shape}; the vocabulary asks for [U, {size}]")
+        raise ValueError(
+            f"log probabilities of {what} have shape {list(rows.shape)}; the vocabulary requires [U, {size}]"
+        )
     bad = ~np.isfinite(rows).all(1)
     if bad.any():
         raise ValueError(
@@ -194,6 +196,6 @@ def _checked(rows: np.ndarray, what: str, size: int) -> np.ndarray:
         )
     if len(rows) and rows.max() > ROUNDING:
         raise ValueError(
-            f"{what} has a value of {rows.max():.3g}: give natural logarithms of probabilities (log_softmax)"
+            f"log probabilities of {what} reach {rows.max():.3g}: give natural logarithms of probabilities (log_softmax)"
         )
     return rows

@@ -1,4 +1,4 @@
-"""Where a word lies that a beam search found, and how sure the network was of it: its symbols aligned to frames."""
+"""Align the symbols of a recognised word to frames, for its times and confidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Alignment:
-    """A word in its frames first <= u < end, and the sum of ln p of its symbols, each at a frame of its own."""
+    """The frames first <= u < end of a word, and the sum of ln p of its symbols, each in a frame of its own."""
 
     first: int
     end: int
@@ -16,18 +16,18 @@ class Alignment:
 
 
 def align(log_probs: np.ndarray, symbols: Sequence[int], first: int, end: int) -> Alignment:
-    """Give each symbol of a word a frame, in order, so that the sum of ln p is largest.
+    """Assign a frame to each symbol of a word, in order, such that the sum of ln p is greatest.
 
-    log_probs: [U, K] natural logs; the word is looked for in first <= u < end, in more where it has more symbols than that.
-    The word reaches as far as its outer symbols are the frames' best ones.
+    log_probs: [U, K] natural logs. The word is searched in first <= u < end, extended if it has more symbols. Its ends
+    are extended over neighbouring frames whose best symbol is its first or last one.
     """
     needed = len(symbols)
     end = min(max(end, first + needed), len(log_probs))
     first = max(0, min(first, end - needed))
     span = log_probs[first:end].astype(np.float64)
-    if len(span) < needed:  # repeats aside, such a word cannot be recognised
+    if len(span) < needed:  # fewer frames than symbols
         return Alignment(first, end, float(span[:, list(symbols)].max(0).sum()))
-    before = np.zeros(len(span))  # [u]: best sum of the symbols so far before frame u
+    before = np.zeros(len(span))  # [u]: greatest sum of the symbols so far in frames before u
     sums = []
     for symbol in symbols:
         sums.append(before + span[:, symbol])

@@ -1,4 +1,4 @@
-"""Greedy CTC decoding: the best symbol of each frame, repeats and blanks removed, with word times and confidences."""
+"""Greedy CTC decoding: the best symbol of each frame, with repeats and blanks removed; word times and confidences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from input_pipeline.text import Vocabulary
 
 @dataclass(frozen=True)
 class _Symbol:
-    """A recognised character over neighbouring frames, with its highest probability there."""
+    """A recognised character, its frames first <= u < end, and its highest probability in them."""
 
     text: str
     first: int
@@ -20,7 +20,7 @@ class _Symbol:
 
 
 def collapse(ids: np.ndarray, blank: int = BLANK) -> list[tuple[int, int, int]]:
-    """Merge repeats in ids [U] and drop blanks: symbol, first frame and one past the last frame of each run."""
+    """Merge repeats in ids [U] and drop blanks; return symbol, first frame and one past the last frame of each run."""
     ids = np.asarray(ids)
     if len(ids) == 0:
         return []
@@ -31,13 +31,13 @@ def collapse(ids: np.ndarray, blank: int = BLANK) -> list[tuple[int, int, int]]:
 
 
 def decode(ids: np.ndarray, probabilities: np.ndarray, vocabulary: Vocabulary, frame_s: float) -> Hypothesis:
-    """Collapse the best symbols ids [U] with their probabilities [U]; frame_s seconds lie between two frames.
+    """Decode the best symbols ids [U] with their probabilities [U]; frame_s: seconds from one frame to the next.
 
-    Words are parted at spaces; where the vocabulary has none (Mandarin), each character is a word.
+    Words are separated by spaces; if the vocabulary has none (Mandarin), each character is a word. Raises ValueError.
     """
     ids, probabilities = np.asarray(ids), np.asarray(probabilities, np.float64)
     if ids.ndim != 1 or ids.shape != probabilities.shape:
-        raise ValueError(f"symbols {ids.shape} and probabilities {probabilities.shape} must be one each a frame")
+        raise ValueError(f"symbols {list(ids.shape)} and probabilities {list(probabilities.shape)} must both be [U]")
     symbols = [
         _Symbol(vocabulary.decode([symbol]), first, end, probabilities[first:end].max())
         for symbol, first, end in collapse(ids)
@@ -59,10 +59,12 @@ def decode(ids: np.ndarray, probabilities: np.ndarray, vocabulary: Vocabulary, f
 
 
 def decode_log_probs(log_probs: np.ndarray, vocabulary: Vocabulary, frame_s: float) -> Hypothesis:
-    """Decode natural-log probabilities [U, K]; the first of equal symbols wins."""
+    """Decode natural-log probabilities [U, K]; of equally probable symbols, the first wins. Raises ValueError."""
     log_probs = np.asarray(log_probs)
     if log_probs.ndim != 2 or log_probs.shape[1] != vocabulary.size:
-        raise ValueError(f"log probabilities are {log_probs.shape}; the vocabulary asks for [U, {vocabulary.size}]")
+        raise ValueError(
+            f"log probabilities have shape {list(log_probs.shape)}; the vocabulary requires [U, {vocabulary.size}]"
+        )
     return decode(log_probs.argmax(-1), np.exp(log_probs.max(-1)), vocabulary, frame_s)
 
 
@@ -77,7 +79,7 @@ def _split_at_spaces(symbols: Sequence[_Symbol]) -> list[list[_Symbol]]:
 
 
 def _geometric_mean(probabilities: Sequence[float] | np.ndarray) -> float:
-    """Return 0..1, and 0 for no probabilities at all: of a clip without frames nothing is known."""
+    """Return the geometric mean, 0 for no probabilities."""
     if len(probabilities) == 0:
         return 0.0
     return float(np.exp(np.mean(np.log(np.maximum(probabilities, LEAST_PROBABILITY)))))

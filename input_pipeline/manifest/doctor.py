@@ -144,19 +144,19 @@ def run(args: argparse.Namespace) -> int:
     )
     with shard_source.prefetch(checked.audio):
         clips = examine_all(checked.audio, args.workers)
-    found = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
-    found += text_problems(transcripts, clips, vocabulary, limits)
-    found = [problem for problem in found if problem.kind not in ignored]
+    problems = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
+    problems += text_problems(transcripts, clips, vocabulary, limits)
+    problems = [problem for problem in problems if problem.kind not in ignored]
     if "duplicate" not in ignored:
-        found += duplicate_problems(checked, clips, _removed_rows(found))
-    found.sort(key=lambda problem: problem.row)  # stable: the problems of a row stay in order
+        problems += duplicate_problems(checked, clips, _removed_rows(problems))
+    problems.sort(key=lambda problem: problem.row)  # stable: the problems of a row stay in order
     if "line" in ignored:
         bad_lines = []
     print("\n".join(summary(checked, clips, transcripts)))
-    print("\n".join(problem_report(checked, found, bad_lines, args.show)))
+    print("\n".join(problem_report(checked, problems, bad_lines, args.show)))
     if args.output:
-        print(write_cleaned(checked, clips, found, len(bad_lines), args.output))
-    return 1 if found or bad_lines else 0
+        print(write_cleaned(checked, clips, problems, len(bad_lines), args.output))
+    return 1 if problems or bad_lines else 0
 
 
 def _check_arguments(args: argparse.Namespace) -> set[str]:
@@ -252,8 +252,8 @@ def duplicate_problems(checked: Manifest, clips: Sequence[Clip], removed: set[in
             yield Problem(row, "duplicate", f"{what} as line {checked.line[first]}{texts}")
 
 
-def _removed_rows(found: Iterable[Problem]) -> set[int]:
-    return {problem.row for problem in found if KINDS[problem.kind][1] == "removed"}
+def _removed_rows(problems: Iterable[Problem]) -> set[int]:
+    return {problem.row for problem in problems if KINDS[problem.kind][1] == "removed"}
 
 
 def summary(checked: Manifest, clips: Sequence[Clip], transcripts: Sequence[str]) -> Iterator[str]:
@@ -285,13 +285,15 @@ def histogram(title: str, values: np.ndarray) -> Iterator[str]:
         yield f"  {low:7.2f} -{high:7.2f} |{'#' * math.ceil(BAR_WIDTH * count / counts.max()):{BAR_WIDTH}}| {count}"
 
 
-def problem_report(checked: Manifest, found: Sequence[Problem], bad_lines: Sequence[str], show: int) -> Iterator[str]:
+def problem_report(
+    checked: Manifest, problems: Sequence[Problem], bad_lines: Sequence[str], show: int
+) -> Iterator[str]:
     """List the problems by kind, each with its file and line."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     by_kind["line"] = list(bad_lines)
-    shards = Counter(problem.message for problem in found if problem.message.startswith(NO_SHARD))
+    shards = Counter(problem.message for problem in problems if problem.message.startswith(NO_SHARD))
     by_kind["missing"] = [f"{message}: {clips} clips" for message, clips in shards.items()]
-    for problem in found:
+    for problem in problems:
         if problem.message not in shards:
             by_kind[problem.kind].append(f"{checked.where(problem.row)}: {problem.message}")
     if not any(by_kind.values()):
@@ -302,28 +304,28 @@ def problem_report(checked: Manifest, found: Sequence[Problem], bad_lines: Seque
             continue
         yield f"{title} [{kind}]: {len(lines)} ({remedy} in a cleaned manifest)"
         if kind == "characters":
-            yield from character_report(checked, [problem for problem in found if problem.kind == kind])
+            yield from character_report(checked, [problem for problem in problems if problem.kind == kind])
         shown = lines[:show] if show > 0 else lines
         yield from (f"  {line}" for line in shown)
         if len(shown) < len(lines):
             yield f"  and {len(lines) - len(shown)} more (--show=0 for all)"
 
 
-def character_report(checked: Manifest, found: Sequence[Problem]) -> Iterator[str]:
+def character_report(checked: Manifest, problems: Sequence[Problem]) -> Iterator[str]:
     """Count each unknown character and list its first lines."""
-    times = Counter(character for problem in found for character in problem.unknown)
+    times = Counter(character for problem in problems for character in problem.unknown)
     for character, count in times.most_common():
-        lines = [str(checked.line[problem.row]) for problem in found if character in problem.unknown]
+        lines = [str(checked.line[problem.row]) for problem in problems if character in problem.unknown]
         named = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
         yield f"  {character!r} (U+{ord(character):04X}) {count} times in {len(lines)} utterances: lines {named}"
 
 
 def write_cleaned(
-    checked: Manifest, clips: Sequence[Clip], found: Sequence[Problem], bad_lines: int, output: str
+    checked: Manifest, clips: Sequence[Clip], problems: Sequence[Problem], bad_lines: int, output: str
 ) -> str:
     """Write the manifest without unusable rows and with correct durations; return a sentence with the counts."""
-    removed = _removed_rows(found)
-    corrected = {problem.row for problem in found if problem.kind == "duration"} - removed
+    removed = _removed_rows(problems)
+    corrected = {problem.row for problem in problems if problem.kind == "duration"} - removed
     kept = [row for row in range(len(checked)) if row not in removed]
     if not kept:
         raise DoctorError(f"{checked.sources[0]}: no usable row is left, so {output} was not written")

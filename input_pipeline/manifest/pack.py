@@ -89,8 +89,8 @@ def _measure(utterances: Manifest, pool: ThreadPoolExecutor) -> tuple[np.ndarray
         return stat.st_size, stat.st_mtime_ns, "" if stat.st_size else "is empty"
 
     looks = pool.map(look, utterances.audio)
-    found = list(tqdm(looks, total=len(utterances), desc="check audio", unit=" clips", delay=2.0, leave=False))
-    bad = [(row, problem) for row, (_, _, problem) in enumerate(found) if problem]
+    measured = list(tqdm(looks, total=len(utterances), desc="check audio", unit=" clips", delay=2.0, leave=False))
+    bad = [(row, problem) for row, (_, _, problem) in enumerate(measured) if problem]
     if bad:
         named = "\n".join(f"  {utterances.where(row)} {problem}" for row, problem in bad[:MAX_NAMED])
         rest = f"\n  and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
@@ -98,7 +98,7 @@ def _measure(utterances: Manifest, pool: ThreadPoolExecutor) -> tuple[np.ndarray
             f"{len(bad)} of {len(utterances)} clips cannot be packed:\n{named}{rest}\n"
             "Correct the manifest: python -m input_pipeline.manifest check FILE --output=CLEANED"
         )
-    sizes, modified_ns, _ = zip(*found, strict=True)
+    sizes, modified_ns, _ = zip(*measured, strict=True)
     return np.array(sizes, np.int64), np.array(modified_ns, np.int64)
 
 

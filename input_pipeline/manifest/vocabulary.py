@@ -22,15 +22,15 @@ def suspicious(counts: collections.Counter) -> list[str]:
         if character.isalpha():
             scripts[_script(character)] += count
     most = max(scripts.values(), default=0)
-    found: dict[str, list[str]] = {"control characters": [], "letters of a rare script": [], "seen only once": []}
+    groups: dict[str, list[str]] = {"control characters": [], "letters of a rare script": [], "seen only once": []}
     for character, count in sorted(counts.items()):
         if unicodedata.category(character).startswith("C"):
-            found["control characters"].append(character)
+            groups["control characters"].append(character)
         elif character.isalpha() and scripts[_script(character)] < RARE_SCRIPT * most:
-            found["letters of a rare script"].append(character)
+            groups["letters of a rare script"].append(character)
         elif count == 1:
-            found["seen only once"].append(character)
-    return [f"{kind}: {describe_characters(characters)}" for kind, characters in found.items() if characters]
+            groups["seen only once"].append(character)
+    return [f"{kind}: {describe_characters(characters)}" for kind, characters in groups.items() if characters]
 
 
 def _script(character: str) -> str:

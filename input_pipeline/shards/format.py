@@ -65,10 +65,10 @@ def parse_reference(path: str) -> Reference | None:
     """Parse a reference to a record; return None for the path of a file."""
     if SUFFIX not in path:
         return None
-    found = _REFERENCE.fullmatch(path)
-    if found is None:
+    match = _REFERENCE.fullmatch(path)
+    if match is None:
         return None
-    return Reference(found["shard"], int(found["record"]), int(found["begin"] or 0), int(found["size"] or 0))
+    return Reference(match["shard"], int(match["record"]), int(match["begin"] or 0), int(match["size"] or 0))
 
 
 def shard_name(name: str, number: int, count: int) -> str:

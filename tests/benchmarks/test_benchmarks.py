@@ -1,4 +1,4 @@
-"""The benchmarks run on tiny sizes and print one JSON line each."""
+"""Each benchmark runs at a tiny size and prints one JSON line."""
 
 import json
 import subprocess
@@ -28,9 +28,9 @@ def test_train_step():
     result = run("benchmarks.train_step", "--cell=rnn", *(f"--{name}={size}" for name, size in sizes.items()))
     assert 0 < result["step_min_s"] <= result["step_median_s"]
     assert result["forward_s"] > 0
-    # 2 utterances of 40 frames of 10 ms; both numbers are rounded
+    # 2 utterances of 40 frames of 10 ms; both figures are rounded
     assert result["audio_s_per_s"] * result["step_median_s"] == pytest.approx(0.8, rel=ROUNDING)
-    assert result["parameters"] > 11 * 41 * 32 + 11 * 21 * 32 * 32  # the convolutions of the peer alone
+    assert result["parameters"] > 11 * 41 * 32 + 11 * 21 * 32 * 32  # of the convolutions alone
     assert result["versions"].keys() >= {"jax", "jaxlib", "flax", "optax", "numpy"}
     assert result["devices"]
     assert result["sizes"].items() >= sizes.items()
@@ -51,7 +51,7 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert 0 <= result["padding"] < 1
 
 
-def test_the_input_pipeline_of_a_manifest_that_is_not_there_is_a_message():
+def test_input_pipeline_reports_a_missing_manifest_in_one_line():
     command = [sys.executable, "-m", "benchmarks.input_pipeline", "--manifest=nowhere.jsonl"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert result.returncode == 1
@@ -62,7 +62,7 @@ def test_the_input_pipeline_of_a_manifest_that_is_not_there_is_a_message():
 
 def test_batch_plan():
     result = run("benchmarks.batch_plan", "--utterances=3000", "--batch=7", "--speed")
-    assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few are not full
+    assert result["batches"] == pytest.approx(3000 / 7, abs=9)  # a few batches are not full
     assert result["to_worker_mb"] < 2 * result["manifest_mb"]
     assert 0 <= result["plan_s"] < 5
     assert result["process_peak_mb"] > result["plan_mb"]
@@ -71,7 +71,7 @@ def test_batch_plan():
 def test_prepare_corpus(tmp_path):
     result = run("benchmarks.prepare_corpus", "--files=120", "--runs=2", f"--folder={tmp_path}")
     assert result["files"] == 120
-    # both numbers are rounded
+    # both figures are rounded
     assert result["prepare_files_per_s"] * result["prepare_s"] == pytest.approx(120, rel=0.05)
     assert 0 < result["scan_processor_us"] < 1e5
     assert not list(tmp_path.iterdir())
@@ -88,7 +88,7 @@ def test_clip_picture(tmp_path):
     picture = tmp_path / "clip.png"
     result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=tests/clips/cen1-mtos-b.flac")
     assert result["text"] == "s m i t h"
-    for path in (picture, ROOT / "docs" / "clip.png"):  # the second is the README's
+    for path in (picture, ROOT / "docs" / "clip.png"):  # the second is the picture in the README
         assert path.stat().st_size < 150_000
         assert Image.open(path).size == (1200, 500)
     assert result["bytes"] == picture.stat().st_size
@@ -122,7 +122,7 @@ def test_transcribe(clips):
     result = run("benchmarks.transcribe", f"--manifest={clips}", "--runs=1", "--batch=12")
     assert result["cores"] == 1
     assert result["audio_s_per_s"] > 1
-    assert result["wer"] < 0.2  # the released model knows these clips
+    assert result["wer"] < 0.2  # the released model was trained on these clips
 
 
 def test_first_transcript():
@@ -144,27 +144,28 @@ def test_end_to_end(clips):
     assert 0 <= result["waiting_share"] < 1
 
 
-def test_a_first_start_finds_no_compiled_program_of_earlier_runs(clips, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "of_the_user"))
+@pytest.mark.slow
+def test_start_up_does_not_use_the_compilation_cache_of_the_user(clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "user_cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     result = run("benchmarks.start_up", f"--manifest={clips}", "--runs=1")
     assert min(result["first_s"], result["again_s"]) > 0
-    assert not (tmp_path / "of_the_user").exists()
+    assert not (tmp_path / "user_cache").exists()
 
 
-def test_report_fits_growth_counts_products_and_keeps_the_words(tmp_path):
+def test_report_fits_growth_counts_products_and_keeps_handwritten_text(tmp_path):
     assert power([[1, 9.0], [2, 3.0], [4, 12.0], [8, 48.0]]) == pytest.approx(2)
-    assert step_gflop() == pytest.approx(180, rel=0.05)  # docs/design.md, Measured
-    found = json.loads((ROOT / "docs" / "performance.json").read_text())
-    write(found, tmp_path, "a command")
+    assert step_gflop() == pytest.approx(180, rel=0.05)  # docs/performance.md
+    figures = json.loads((ROOT / "docs" / "performance.json").read_text())
+    write(figures, tmp_path, "a command")
     page = tmp_path / "performance.md"
-    page.write_text(page.read_text() + "words by hand")
-    write(found, tmp_path, "a command")
-    assert page.read_text().endswith(MARKER + "\nwords by hand")
+    page.write_text(page.read_text() + "handwritten text")
+    write(figures, tmp_path, "a command")
+    assert page.read_text().endswith(MARKER + "\nhandwritten text")
     assert (tmp_path / "performance.png").stat().st_size > 1000
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc of Linux")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc/self/smaps_rollup (Linux)")
 @pytest.mark.skipif(not beam.native_available(), reason="the native decoder is not built (no compiler)")
 def test_mapped_model_is_shared_by_processes():
     result = run("benchmarks.mapped_model", "--processes=2", "--threads=1", "--utterances=3")

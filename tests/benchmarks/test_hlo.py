@@ -1,4 +1,4 @@
-"""What compiled programs compute and send: counting itself, and the training step's collectives."""
+"""Counting what compiled programs compute and send, and the collectives of the training step."""
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,14 @@ from ds2_jax.training.step import make_train_step
 from tests.runs import small_config
 
 FEATURES = 20
-MORE_ON_CPU = 1.6  # its convolutions add up their kernel's gradient bin by bin; accumulated parts are sent each
+MORE_ON_CPU = 1.6  # convolutions sum their kernel gradients bin by bin, and every accumulated part is sent
 
 
 def compiled_text(function, *arguments) -> str:
     return jax.jit(function).lower(*arguments).compile().as_text() or ""
 
 
-def test_products_in_loops_count_as_often_as_they_run():
+def test_products_in_loops_are_counted_once_per_iteration():
     def loops(x, w):
         def outer(x, _):
             return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=5)[0], None
@@ -35,18 +35,18 @@ def test_products_in_loops_count_as_often_as_they_run():
 
 
 @pytest.mark.parametrize(("stride", "pad"), [(1, 0), (2, 3)])
-def test_products_with_padding_do_not_count(stride, pad):
+def test_products_with_padding_are_not_counted(stride, pad):
     def convolve(x, k):
         return jax.lax.conv_general_dilated(x, k, (stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC"))
 
     batch, width, taps, inside, outside = 2, 9, 4, 3, 5
     program = Program(compiled_text(convolve, jnp.ones((batch, width, inside)), jnp.ones((taps, inside, outside))))
-    places = (width + 2 * pad - taps) // stride + 1
-    real = sum(0 <= place * stride - pad + tap < width for place in range(places) for tap in range(taps))
+    outputs = (width + 2 * pad - taps) // stride + 1
+    real = sum(0 <= output * stride - pad + tap < width for output in range(outputs) for tap in range(taps))
     assert program.flop() == 2 * real * batch * inside * outside
 
 
-def test_products_of_a_batch_that_tpus_write_as_a_convolution():
+def test_batched_products_in_the_form_of_a_tpu_convolution_are_counted():
     text = """HloModule m
 
 ENTRY %main (a: bf16[2,16,256], b: bf16[2,256,32]) -> bf16[2,16,32] {
@@ -58,24 +58,24 @@ ENTRY %main (a: bf16[2,16,256], b: bf16[2,256,32]) -> bf16[2,16,32] {
     assert Program(text).flop() == 2 * 2 * 16 * 256 * 32
 
 
-def test_bytes_of_several_arrays():
+def test_bytes_of_a_tuple_are_the_sum_over_its_arrays():
     assert bytes_of("(f32[11,41,1,32]{3,2,1,0:T(1,128)}, bf16[29]{0}, s32[])") == 4 * 11 * 41 * 32 + 2 * 29 + 4
 
 
 def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
-    """Compile the training step for four devices; return it and the bytes of the parameters."""
+    """Compile the training step for four devices; return the program and the bytes of the parameters."""
     config = small_config(clips)
     for name, value in model.items():
         config.model[name] = value
-    asked = settings.read_training(config)
-    network = DeepSpeech2(asked.new_model.network, 25)
-    optimizer = make_optimizer(asked.optim, make_schedule(asked.optim, 100, 10))
+    recipe = settings.read_training(config)
+    network = DeepSpeech2(recipe.new_model.network, 25)
+    optimizer = make_optimizer(recipe.optim, make_schedule(recipe.optim, 100, 10))
     variables = jax.eval_shape(lambda: init_variables(network, FEATURES, 0))
     state = jax.eval_shape(lambda v: init_state(v, optimizer, average=True), variables)
     mesh = sharding.make_mesh()
     step = make_train_step(network, optimizer, seed=0, accumulate=parts, ema=0.9)
-    everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
-    jitted = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere)
+    replicated, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
+    jitted = jax.jit(step, in_shardings=(replicated, rows), out_shardings=replicated)
     text = jitted.lower(state, abstract_batch((8 * parts, 60, 8), FEATURES)).compile().as_text()
     return Program(text or ""), sum(4 * int(np.prod(p.shape)) for p in jax.tree.leaves(variables["params"]))
 
@@ -83,12 +83,12 @@ def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
 @pytest.mark.parametrize(
     ("parts", "model"), [(1, {"cell": "gru"}), (2, {"cell": "rnn", "share_input": True, "merge": "concat"})]
 )
-def test_devices_exchange_the_gradient_and_statistics_only(clips, parts, model):
+def test_devices_exchange_only_the_gradient_and_batch_statistics(clips, parts, model):
     assert jax.device_count() == 4
     program, parameters = train_step_program(clips, parts, rnn_layers=2, **model)
     collectives = program.collectives()
     assert {collective.kind for collective in collectives} == {"all-reduce"}
-    statistics = [collective.times for collective in collectives if "_norm_" in collective.source]
-    assert statistics == [parts] * 2 * 3  # of each layer once forward and once backward
+    statistics = [collective.runs for collective in collectives if "_norm_" in collective.source]
+    assert statistics == [parts] * 2 * 3  # per layer, once forward and once backward
     sent = sum(collective.total for collective in collectives)
     assert parameters < sent < parts * MORE_ON_CPU * parameters

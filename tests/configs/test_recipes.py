@@ -1,4 +1,4 @@
-"""Every recipe is documented, loads, agrees with itself, and the commands in its docstring exist."""
+"""Every recipe is documented, loads and is consistent, and the commands in its docstring are valid."""
 
 import argparse
 import importlib
@@ -29,14 +29,14 @@ EVALUATED_ONLY = {"voxforge_eval"}
 
 
 def commands_of(docstring: str) -> list[list[str]]:
-    """Return the commands that a docstring shows; a shell loop's is taken once."""
+    """Return the commands in a docstring; the body of a shell loop is returned once."""
     lines = [line.strip() for line in re.sub(r"\\\n\s*", "", docstring).splitlines()]
     shown = [re.sub(r"^for .*?; do|; done$", "", line) for line in lines if re.match(r"for .*; do|python ", line)]
     return [[re.sub(r"\$\w+", "test", word) for word in shlex.split(line)] for line in shown if line]
 
 
 def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parse and check a command line of main.py as main.py does."""
+    """Parse and check a command line as main.py does."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     flags.DEFINE_enum("mode", "train", program.MODES, "", flag_values=values)
@@ -44,14 +44,14 @@ def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         flags.DEFINE_string(name, "", "", flag_values=values)
     if not any(argument.startswith("--config=") for argument in arguments):
         arguments = ["--config=configs/base.py", *arguments]
-    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])  # where config_flags looks for overrides
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])  # config_flags reads overrides from here
     rest = values(sys.argv)
     assert rest == ["main.py"]
     settings.check(values.config, config_flags.get_override_values(values["config"]), values.mode, values.workdir)
 
 
 def parse_prepare(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `prepare` parse its arguments, and stop where the work would begin."""
+    """Let `prepare` parse its arguments and stop before the work begins."""
 
     def begin(args: argparse.Namespace) -> None:
         raise InterruptedError(f"parsed, {args.target_dir}")
@@ -73,7 +73,7 @@ def parse_prepare(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None
         ("optim.decay", 0.0),
     ],
 )
-def test_a_wrong_value_is_named_with_its_field_and_a_mend(name, value):
+def test_an_error_names_the_field_its_value_and_a_remedy(name, value):
     config = base.get_config()
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ValueError, match=rf"config\.{name} is {value!r}: \w+"):
@@ -107,32 +107,34 @@ def test_every_recipe_reads_its_manifests_and_augmentors(name, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_commands_of_a_recipe_can_be_typed(name, monkeypatch):
+def test_the_commands_of_a_recipe_are_valid(name, monkeypatch):
     docstring = importlib.import_module(f"configs.{name}").__doc__ or ""
     monkeypatch.chdir(ROOT)
-    seen = set()
+    programs = set()
     for program_name, *arguments in commands_of(docstring):
         assert program_name == "python"
         if arguments[:1] == ["main.py"]:
             parse_main(arguments[1:], monkeypatch)
-            seen.add("main")
+            programs.add("main")
         elif arguments[:2] == ["-m", "input_pipeline.prepare"]:
             parse_prepare(arguments[2:], monkeypatch)
         elif arguments[:2] == ["-m", "input_pipeline.join"]:
             join.make_parser().parse_args(arguments[2:])
         else:
             pytest.fail(f"unknown command: {shlex.join([program_name, *arguments])}")
-    assert "main" in seen
+    assert "main" in programs
     assert f"configs/{name}.py" in docstring
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_says_what_was_measured(name):
+def test_every_recipe_states_its_result(name):
     docstring = importlib.import_module(f"configs.{name}").__doc__ or ""
-    assert re.search(r"\bnot measured\b|measured", docstring, re.IGNORECASE), "write the result, or 'not measured'"
+    assert re.search(r"\bnot measured\b|measured", docstring, re.IGNORECASE), (
+        "add the result to the docstring, or 'not measured'"
+    )
 
 
-def test_a_misspelt_flag_in_a_docstring_would_be_seen(monkeypatch, capsys):
+def test_a_misspelt_flag_in_a_docstring_is_detected(monkeypatch, capsys):
     with pytest.raises((AttributeError, flags.UnrecognizedFlagError)):
         parse_main(["--config=configs/an4.py", "--config.data.tain=x"], monkeypatch)
     with pytest.raises(flags.UnrecognizedFlagError):
@@ -146,6 +148,5 @@ def test_a_misspelt_flag_in_a_docstring_would_be_seen(monkeypatch, capsys):
 
 def test_the_defaults_of_settings_are_those_of_the_base_recipe():
     config = base.get_config()
-    asked = settings.read_training(config)
-    assert asked == TrainingSettings(DataSettings(), config=config.to_dict())
+    assert settings.read_training(config) == TrainingSettings(DataSettings(), config=config.to_dict())
     assert settings.read_decoding(config) == BeamSettings(engine="greedy")

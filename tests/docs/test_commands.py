@@ -1,4 +1,4 @@
-"""The commands that the guides show can be typed: programs, files, flags and settings exist."""
+"""The commands in the guides are valid: programs, files, flags and settings exist."""
 
 import functools
 import importlib.util
@@ -16,12 +16,12 @@ from tests.runs import ROOT
 
 GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 SUBCOMMANDS = ("input_pipeline.prepare", "input_pipeline.manifest", "decoding.lm")
-# The stand-ins in docs/launch.md for the flags of main.py and for a registry.
-STAND_INS = ("FLAGS", "[--source=FOLDER]")
+# Placeholders for the flags of main.py (docs/launch.md) and for an optional argument (docs/corpora.md).
+PLACEHOLDERS = ("FLAGS", "[--source=FOLDER]")
 
 
 def commands_of(markdown: str) -> Iterator[list[str]]:
-    """Yield the commands of shell blocks and of inline code, as words; variables that a block sets are filled in."""
+    """Yield the commands in shell blocks and inline code, as words, with the variables that a block sets substituted."""
     blocks = re.findall(r"```bash\n(.*?)```", markdown, re.DOTALL)
     text = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     for block in (*blocks, *re.findall(r"`((?:python|ds2) [^`]+)`", text)):
@@ -34,11 +34,11 @@ def commands_of(markdown: str) -> Iterator[list[str]]:
                 if len(words) == 1 and re.match(r"\w+=", words[0]):
                     name, _, variables[name] = words[0].partition("=")
                 elif words:
-                    yield [word for word in words if word not in STAND_INS]
+                    yield [word for word in words if word not in PLACEHOLDERS]
 
 
 def flags_of_main(words: list[str]) -> list[str] | None:
-    """Return what a command hands to main.py; None where it starts something else."""
+    """Return the arguments that a command passes to main.py; None if it starts something else."""
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     program, arguments = words[0], words[1:]
@@ -58,7 +58,7 @@ def flags_of_main(words: list[str]) -> list[str] | None:
 
 
 def module_of(words: list[str]) -> list[str] | None:
-    """Return the module that a command runs, with its subcommand, and the arguments; None where it runs none."""
+    """Return the module that a command runs and its arguments; None if it runs no module."""
     return words[words.index("-m") + 1 :] if "-m" in words and "python" in words[words.index("-m") - 1] else None
 
 
@@ -72,7 +72,7 @@ def help_of(module: str, *subcommand: str) -> str:
 
 
 def unknown_flags(module: str, arguments: list[str]) -> list[str]:
-    """Return the flags of a command that its help does not name."""
+    """Return the flags of a command that do not occur in its help."""
     subcommand = [arguments[0]] if module in SUBCOMMANDS and arguments and not arguments[0].startswith("-") else []
     if subcommand and subcommand[0].isupper():  # a placeholder
         return []
@@ -84,12 +84,12 @@ def unknown_flags(module: str, arguments: list[str]) -> list[str]:
 
 @pytest.fixture
 def known_recipes(monkeypatch):
-    """Run in the repository's folder, where recipes and augmentation files are found."""
+    """Run in the root of the repository, to which the paths of recipes and augmentation files are relative."""
     monkeypatch.chdir(ROOT)
 
 
 def with_paths(arguments: list[str]) -> list[str]:
-    """Write the names of recipes as paths; NAME stands for any, in CONTRIBUTING.md."""
+    """Replace names of recipes by their paths, and the placeholder NAME of CONTRIBUTING.md by a recipe or a cell."""
     arguments = [word.replace("NAME", "tiny" if word.startswith("--config=") else "gru") for word in arguments]
     return [re.sub(r"^--config=(\w+)(:\d+)?$", r"--config=configs/\1.py\2", word) for word in arguments]
 
@@ -120,14 +120,14 @@ def test_modules_accept_the_flags_of_a_guide(guide):
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_the_targets_of_make_exist(guide):
+def test_the_make_targets_in_a_guide_exist(guide):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     text = guide.read_text(encoding="utf-8")
-    named = {words[1] for words in commands_of(text) if words[:1] == ["make"]}
-    assert named | set(re.findall(r"`make ([\w-]+)[^`]*`", text)) <= targets
+    used = {words[1] for words in commands_of(text) if words[:1] == ["make"]}
+    assert used | set(re.findall(r"`make ([\w-]+)[^`]*`", text)) <= targets
 
 
-def test_mistakes_in_a_command_are_seen(known_recipes, monkeypatch):
+def test_mistakes_in_a_command_are_detected(known_recipes, monkeypatch):
     text = "```bash\nA=1 python main.py --config=tiny \\\n  --config.seed=$N  # why\nN=3\n```\n`python -m decoding.lm trian`"
     assert list(commands_of(text)) == [
         ["A=1", "python", "main.py", "--config=tiny", "--config.seed=$N"],

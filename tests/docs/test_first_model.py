@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, and is kept without outputs."""
+"""The notebook runs from top to bottom and is stored without outputs."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,21 @@ import pytest
 from tests.runs import ROOT
 
 NOTEBOOK = ROOT / "docs" / "first_model.ipynb"
-ELSEWHERE = ("data", "runs", "build", "docs")  # what the notebook writes to, and where it lies itself
-TIMEOUT_S = 900  # of a cell: two minutes of training, on a busy machine
+NOT_LINKED = ("data", "runs", "build", "docs")  # folders that the notebook writes to, and its own
+TIMEOUT_S = 900  # per cell; training takes two minutes, longer on a busy machine
 
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
-    """Make a folder with everything of the repository but data and runs."""
+    """Create a folder that links to everything in the repository except data and runs."""
     for entry in ROOT.iterdir():
-        if entry.name not in ELSEWHERE:
+        if entry.name not in NOT_LINKED:
             (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / "docs").mkdir()
     return tmp_path
 
 
-def test_the_notebook_is_kept_without_outputs():
+def test_the_notebook_is_stored_without_outputs():
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert len(cells) > 5
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
@@ -38,7 +38,7 @@ def test_the_notebook_runs(copy):
     NotebookClient(notebook, timeout=TIMEOUT_S, resources={"metadata": {"path": str(copy / "docs")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 2  # the clip, and the curves of the run
+    assert len(pictures) == 2  # the clip and the training curves
     printed = "".join(output.get("text", "") for output in outputs)
     assert "cen1-fjdn-b.flac: n e l s o n" in printed
     assert '"utterances": 12' in printed

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The README's commands and Python lines produce what the README shows."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ def blocks_of(readme: str, language: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readme", READMES)
-def test_the_first_command_prints_what_is_shown(readme):
+def test_the_first_command_prints_the_output_shown(readme):
     [line] = [line for line in blocks_of(readme, "bash")[0].splitlines() if line.startswith("python main.py")]
     [shown] = blocks_of(readme, "")
     assert run(*shlex.split(line)[1:]) == shown

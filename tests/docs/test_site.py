@@ -1,4 +1,4 @@
-"""The documentation site: it builds without warnings, and nothing on it leads nowhere or is fetched from elsewhere."""
+"""The documentation site builds without warnings, has no broken links, and loads nothing from other hosts."""
 
 import os
 import re
@@ -12,11 +12,17 @@ import pytest
 
 from tests.runs import ROOT
 
-FETCHED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}  # when a page is viewed
+FETCHED = {
+    "link": "href",
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+}  # loaded when a page is viewed
 
 
 class Page(HTMLParser):
-    """The links of a page, what it fetches, and the anchors that it has."""
+    """The links of a page, the files that it loads, and its anchors."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -47,7 +53,9 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(site) -> dict[Path, Page]:
-    return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}  # served for any path
+    return {
+        path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"
+    }  # served for any path, so its relative links are not checked
 
 
 def broken(page: Path, target: str, pages: dict[Path, Page]) -> bool:
@@ -69,7 +77,7 @@ def test_every_link_and_picture_has_a_target(site, pages):
 
 
 @pytest.mark.slow
-def test_viewing_a_page_needs_no_other_host(site, pages):
+def test_viewing_a_page_loads_nothing_from_other_hosts(site, pages):
     assert sorted({target for page in pages.values() for target in page.fetched if urlsplit(target).netloc}) == []
     styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert not re.findall(r"url\(['\"]?(?:https?:)?//", styles)
@@ -92,7 +100,7 @@ def test_every_guide_and_every_package_has_a_page(site):
 
 
 @pytest.mark.slow
-def test_a_broken_link_is_seen(site, pages):
+def test_a_broken_link_is_detected(site, pages):
     page = site / "index.html"
     assert broken(page, "nothing.html", pages)
     assert broken(page, "settings.html#nothing", pages)

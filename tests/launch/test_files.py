@@ -1,6 +1,6 @@
-"""What stands in launch/ besides Slurm's script: manifests against their schemas, the image's files, TPU commands.
+"""Files in launch/ other than the scripts for Slurm and one machine: Kubernetes manifests, the image, TPU commands.
 
-No container engine, Kubernetes or cloud is asked; the schemas are Kubernetes' own (kubernetes-validate) and JobSet's.
+No container engine, Kubernetes cluster or cloud is needed; the schemas are those of Kubernetes (kubernetes-validate) and JobSet.
 """
 
 import json
@@ -25,7 +25,7 @@ JOBSETS = sorted((LAUNCH / "kubernetes").glob("jobset*.yaml"))
 
 
 def check_jobset(manifest: dict) -> None:
-    """Raise where a JobSet is not one, or a job in it is none of Kubernetes."""
+    """Raise a ValidationError if a JobSet or a job in it does not match its schema."""
     jsonschema.validate(manifest, SCHEMA)
     for job in manifest["spec"]["replicatedJobs"]:
         whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
@@ -46,7 +46,7 @@ def value_of(arguments: list[str], flag: str) -> int:
     return int(next(argument for argument in arguments if argument.startswith(f"--{flag}=")).partition("=")[2])
 
 
-def test_jobsets_fit_their_schemas(jobset):
+def test_jobsets_match_their_schemas(jobset):
     check_jobset(jobset)
 
 
@@ -61,13 +61,13 @@ def test_jobsets_fit_their_schemas(jobset):
         lambda m: container_of(m).update(arg=[]),
     ],
 )
-def test_the_schemas_see_mistakes(jobset, spoil):
+def test_the_schemas_detect_mistakes(jobset, spoil):
     spoil(jobset)
     with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
         check_jobset(jobset)
 
 
-def test_the_numbers_of_a_jobset_agree(jobset):
+def test_the_numbers_in_a_jobset_are_consistent(jobset):
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     container = container_of(jobset)
     nodes, arguments = job["parallelism"], container["args"]
@@ -82,13 +82,13 @@ def test_the_numbers_of_a_jobset_agree(jobset):
     assert environment.get("DS2_COORDINATOR", f"{coordinator}:8476") == f"{coordinator}:8476"
 
 
-def test_a_jobset_starts_again_at_the_exit_code_that_asks_for_it_and_not_at_errors(jobset):
+def test_a_jobset_restarts_on_the_exit_code_for_retries_and_not_on_errors(jobset):
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     codes = job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]
     assert RETRY in codes
     assert not {1, 2} & set(codes)
-    again, error = jobset["spec"]["failurePolicy"]["rules"]
-    assert (again["action"], again["onJobFailureReasons"]) == ("RestartJobSet", ["PodFailurePolicy"])
+    retry, error = jobset["spec"]["failurePolicy"]["rules"]
+    assert (retry["action"], retry["onJobFailureReasons"]) == ("RestartJobSet", ["PodFailurePolicy"])
     assert error["action"] == "FailJobSet"
 
 
@@ -101,7 +101,7 @@ def test_pods_have_no_privileges(jobset):
     }
 
 
-def test_the_shared_volume_fits_its_schema():
+def test_the_shared_volume_matches_its_schema():
     for manifest in yaml.safe_load_all((LAUNCH / "kubernetes" / "volume.yaml").read_text()):
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
@@ -111,7 +111,7 @@ def flags_in(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", [*JOBSETS, LAUNCH / "skypilot.yaml", LAUNCH / "slurm.sbatch"], ids=lambda p: p.name)
-def test_launchers_name_flags_that_main_has_and_recipes_that_exist(path):
+def test_flags_and_recipes_in_launchers_exist(path):
     text = path.read_text()
     assert flags_in(text) >= {"config", "workdir", "expect_processes", "expect_devices"}
     for flag in flags_in(text):
@@ -120,7 +120,7 @@ def test_launchers_name_flags_that_main_has_and_recipes_that_exist(path):
         assert (ROOT / recipe).is_file()
 
 
-def test_the_image_copies_what_exists_and_runs_without_root():
+def test_the_image_copies_existing_files_and_does_not_run_as_root():
     lines = (LAUNCH / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     copied = [line.split()[1:-1] for line in lines if line.startswith("COPY") and "--from" not in line]
     assert all((ROOT / name).exists() for names in copied for name in names)
@@ -136,15 +136,15 @@ def test_the_image_copies_what_exists_and_runs_without_root():
 
 @pytest.fixture
 def gcloud(tmp_path, monkeypatch):
-    """Put a gcloud on the path that notes its arguments; return a function that runs tpu_pod.sh and gives them."""
-    note = tmp_path / "calls"
+    """Put a gcloud on PATH that logs its arguments; return a function that runs tpu_pod.sh and returns the calls."""
+    log = tmp_path / "calls"
     fake = tmp_path / "gcloud"
-    fake.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {note}\necho -- >> {note}\n')
+    fake.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {log}\necho -- >> {log}\n')
     fake.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
     def run(*arguments: str, **variables: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
-        note.write_text("")
+        log.write_text("")
         result = subprocess.run(
             [LAUNCH / "tpu_pod.sh", *arguments],
             env=environment | variables,
@@ -152,7 +152,7 @@ def gcloud(tmp_path, monkeypatch):
             capture_output=True,
             text=True,
         )
-        return result, [call.strip().splitlines() for call in note.read_text().split("--\n") if call.strip()]
+        return result, [call.strip().splitlines() for call in log.read_text().split("--\n") if call.strip()]
 
     return run
 
@@ -169,7 +169,7 @@ def test_tpu_commands_reach_all_machines(gcloud):
     assert "--worker=all" in calls[0]
     command = "\n".join(calls[0])
     assert "main.py --config=configs/librispeech.py:16" in command
-    assert r"it\'s" in command  # quoted for the shell over there
+    assert r"it\'s" in command  # quoted for the remote shell
     _, calls = gcloud("setup", **SLICE)
     assert any(word.startswith("pod:") for word in calls[0])
     assert "--only-dir=folder bucket /bucket" in "\n".join(calls[1])
@@ -177,7 +177,7 @@ def test_tpu_commands_reach_all_machines(gcloud):
     assert calls[0][-2:] == ["gs://bucket/folder/runs/librispeech", "runs/librispeech"]
 
 
-def test_tpu_commands_say_what_is_missing(gcloud):
+def test_tpu_commands_report_missing_variables_and_unknown_commands(gcloud):
     result, calls = gcloud("create")
     assert (result.returncode, calls) == (2, [])
     assert "ZONE is not set" in result.stderr
@@ -194,31 +194,31 @@ def test_a_tpu_without_a_size_is_refused(command, name, gcloud):
 
 
 @pytest.mark.parametrize(("name", "devices"), [("v5litepod-16", 16), ("v6e-8", 8), ("v3-32", 32), ("v4-32", 16)])
-def test_as_many_devices_are_expected_as_the_slice_has(name, devices, gcloud):
+def test_the_expected_number_of_devices_is_that_of_the_slice(name, devices, gcloud):
     _, calls = gcloud("train", "--workdir=x", **SLICE, TYPE=name)
     assert f"--setenv=DS2_EXPECT_DEVICES={devices} " in "\n".join(calls[0])
 
 
 @pytest.mark.parametrize("command", [["setup"], ["upload", "speech"], ["fetch", "runs/x"]])
 @pytest.mark.parametrize("bucket", ["bucket", "s3://bucket", "gs://"])
-def test_what_is_no_bucket_of_google_is_refused(command, bucket, gcloud, tmp_path):
+def test_a_bucket_outside_google_cloud_storage_is_refused(command, bucket, gcloud, tmp_path):
     (tmp_path / "speech").mkdir()
     result, calls = gcloud(*command, **(SLICE | {"BUCKET": bucket}))
     assert (result.returncode, calls) == (2, [])
     assert "is not a bucket of Google Cloud Storage: write gs://my-bucket/ds2" in result.stderr
 
 
-# /dev/null/x stands for /bucket/x: nothing can be made there
+# /dev/null/x is an absolute path where nothing can be created
 @pytest.mark.parametrize("folder", ["/dev/null/x", "../x", "runs/../../x", "./runs", ".", "", "runs//x", "--help"])
 @pytest.mark.parametrize("command", ["upload", "fetch"])
-def test_a_folder_that_is_not_below_this_one_is_refused(command, folder, gcloud, tmp_path):
+def test_a_folder_outside_the_current_one_is_refused(command, folder, gcloud, tmp_path):
     result, calls = gcloud(command, folder, **SLICE)
     assert (result.returncode, calls) == (2, [])
     assert f"'{folder}': write the folder's path relative to the current folder" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calls", "gcloud"]
 
 
-def test_a_folder_has_the_same_path_here_and_in_the_bucket(gcloud, tmp_path):
+def test_a_folder_has_the_same_relative_path_in_the_bucket(gcloud, tmp_path):
     (tmp_path / "data" / "it's..v2").mkdir(parents=True)
     _, calls = gcloud("upload", "data/it's..v2/", **(SLICE | {"BUCKET": "gs://bucket/"}))
     assert calls[0][-2:] == ["data/it's..v2/", "gs://bucket/data/it's..v2"]

@@ -1,4 +1,4 @@
-"""launch/local_multi.sh: real processes, their logs, their end."""
+"""launch/local_multi.sh with real processes: logs, signals, failures, division of GPUs."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from tests.runs import ROOT, small_flags
 
-# Make standard input this session's terminal, then start what is named.
+# Make standard input the controlling terminal of this session, then run the given program.
 CONTROLLING = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -22,7 +22,7 @@ SCRIPT = ROOT / "launch" / "local_multi.sh"
 
 
 def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
-    """Start the script with its logs in a folder, one device a process."""
+    """Start the script with its logs in a folder and one device per process."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment |= {"PYTHON": sys.executable, "LOGS": str(folder / "logs"), "JAX_PLATFORMS": "cpu"} | variables
     pipe = subprocess.PIPE
@@ -35,7 +35,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def test_two_processes_train_as_one_program_each_with_its_log(clips, tmp_path):
+def test_two_processes_train_as_one_program_with_one_log_each(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=2", f"--workdir={tmp_path}/run", f"--config.data.test={clips}"]
     result = run(tmp_path, "2", "--", *flags, "--expect_processes=2", "--expect_devices=2")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -47,19 +47,19 @@ def test_two_processes_train_as_one_program_each_with_its_log(clips, tmp_path):
     assert json.loads(logs[0].read_text().strip().splitlines()[-1])["utterances"] == 12
 
 
-def test_lines_are_shown_as_they_come(clips, tmp_path):
+def test_output_is_shown_immediately(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
     with start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1") as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if ", loss " in line:  # of a bar, thousands of epochs before the end
+            if ", loss " in line:  # from a progress bar, long before the end of training
                 break
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=120)
     assert process.returncode == 75
 
 
-def test_a_closed_terminal_leaves_a_checkpoint_and_no_process(clips, tmp_path):
+def test_closing_the_terminal_saves_a_checkpoint_and_ends_all_processes(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
     terminal, inner = pty.openpty()
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
@@ -73,9 +73,9 @@ def test_a_closed_terminal_leaves_a_checkpoint_and_no_process(clips, tmp_path):
     streams = {"stdin": inner, "stdout": inner, "stderr": inner}
     with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
         os.close(inner)
-        seen = b""
-        while b", loss " not in seen:
-            seen += os.read(terminal, 1 << 16)
+        output = b""
+        while b", loss " not in output:
+            output += os.read(terminal, 1 << 16)
         os.close(terminal)
         process.wait(120)
     log = (tmp_path / "logs" / "process-0.log").read_text()
@@ -84,7 +84,7 @@ def test_a_closed_terminal_leaves_a_checkpoint_and_no_process(clips, tmp_path):
     assert subprocess.run(["pgrep", "-f", "--", f"--workdir={tmp_path}/run"], capture_output=True).returncode == 1
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_same_line_goes_on(clips, tmp_path):
+def test_ctrl_c_saves_a_checkpoint_and_the_same_command_resumes(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
     with start(tmp_path, "2", "--", *flags) as process:
         deadline = time.monotonic() + 200
@@ -104,11 +104,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_line_goes_on(clips, tmp_path):
 
 @pytest.fixture
 def program(tmp_path) -> str:
-    """Write an interpreter that does not run main.py: process 1 fails, the others wait."""
+    """Write a stand-in for the Python interpreter: process 1 fails, the others sleep."""
     path = tmp_path / "interpreter"
     path.write_text(
         "#!/bin/sh\n"
-        f'[ "$1" = -c ] && exec {sys.executable} "$@"\n'  # the script's own
+        f'[ "$1" = -c ] && exec {sys.executable} "$@"\n'  # the script's own call
         '[ "$DS2_PROCESS_ID" = 1 ] && { echo failed; exit 7; }\n'
         "exec sleep 600\n"
     )
@@ -116,7 +116,7 @@ def program(tmp_path) -> str:
     return str(path)
 
 
-def test_all_end_when_one_fails_and_its_exit_code_is_passed_on(program, tmp_path):
+def test_all_processes_end_if_one_fails_and_its_exit_code_is_returned(program, tmp_path):
     started = time.monotonic()
     result = run(tmp_path, "3", "--", "--workdir=x", PYTHON=program, LEAVE_S="1")
     assert time.monotonic() - started < 20
@@ -125,7 +125,7 @@ def test_all_end_when_one_fails_and_its_exit_code_is_passed_on(program, tmp_path
     assert (tmp_path / "logs" / "process-1.log").read_text() == "failed\n"
 
 
-def test_a_killed_process_leaves_its_own_words_and_none_of_the_shells(tmp_path):
+def test_the_log_of_a_killed_process_contains_only_its_own_output(tmp_path):
     killed = tmp_path / "killed"
     killed.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\necho mine >&2\nkill -KILL $$\n')
     killed.chmod(0o755)
@@ -144,15 +144,15 @@ def test_a_killed_process_leaves_its_own_words_and_none_of_the_shells(tmp_path):
         ({"JAX_PLATFORMS": "cpu"}, ["none", "none"]),
     ],
 )
-def test_gpus_are_shared_out_evenly(variables, shares, gpus, tmp_path):
+def test_gpus_are_divided_evenly(variables, shares, gpus, tmp_path):
     result = run(tmp_path, "2", "--", "--workdir=x", **({"JAX_PLATFORMS": "cuda,cpu"} | gpus | variables))
     assert result.returncode == 0, result.stderr
-    found = [(tmp_path / "logs" / f"process-{k}.log").read_text().split() for k in (0, 1)]
+    received = [(tmp_path / "logs" / f"process-{k}.log").read_text().split() for k in (0, 1)]
     devices = "none" if shares[0] == "none" else str(sum(len(share.split(",")) for share in shares))
-    assert found == [[share, "2", devices] for share in shares]
+    assert received == [[share, "2", devices] for share in shares]
 
 
-def test_gpus_that_cannot_be_shared_out_are_told(gpus, tmp_path):
+def test_gpus_that_cannot_be_divided_evenly_are_refused(gpus, tmp_path):
     result = run(tmp_path, "3", "--", "--workdir=x", **gpus, JAX_PLATFORMS="")
     assert result.returncode == 2
     assert "3 processes cannot share 4 GPUs evenly" in result.stderr
@@ -160,7 +160,7 @@ def test_gpus_that_cannot_be_shared_out_are_told(gpus, tmp_path):
 
 @pytest.fixture
 def gpus(tmp_path) -> dict[str, str]:
-    """Put an nvidia-smi of four GPUs on the path, and an interpreter that tells what it was given."""
+    """Return variables with an nvidia-smi that lists four GPUs, and an interpreter that prints the GPUs it receives."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "nvidia-smi").write_text("#!/bin/sh\nseq 0 3\n")

@@ -1,6 +1,6 @@
-"""launch/slurm.sbatch where no Slurm is needed: what it submits and refuses, and which ends have a job queued again.
+"""launch/slurm.sbatch without Slurm: what it submits and refuses, and which exit codes requeue a job.
 
-Stand-ins for Slurm's commands note their arguments; tests/test_slurm.py has a real Slurm.
+Stand-ins for Slurm's commands log their arguments; tests/launch/test_slurm.py uses a real Slurm cluster.
 """
 
 import os
@@ -19,22 +19,22 @@ OWN = ("SLURM_", "SBATCH_", "DS2_", "NODES", "GPUS_PER_NODE", "PROCESSES_PER_NOD
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Put Slurm's commands on the path; return a function that runs the script and gives what they were called with.
+    """Put stand-ins for Slurm's commands on PATH; return a function that runs the script and returns their calls.
 
-    srun ends with the code in $SRUN; sleep, with which the script waits for its end after a requeue, does not wait.
+    srun exits with the code in $SRUN. sleep, by which the script waits to be ended after a requeue, returns at once.
     """
-    tools, note = tmp_path / "tools", tmp_path / "calls"
+    tools, log = tmp_path / "tools", tmp_path / "calls"
     tools.mkdir()
     for name, end in [("sbatch", "exit 0"), ("scontrol", "exit 0"), ("srun", "exit $SRUN"), ("sleep", "exit 0")]:
-        (tools / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" -- >> {note}\n{end}\n')
+        (tools / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" -- >> {log}\n{end}\n')
         (tools / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "LOGS": str(tmp_path / "logs"), "PYTHON": "/bin/true"}
 
     def run(*arguments: str, **variables: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
-        note.write_text("")
+        log.write_text("")
         result = subprocess.run([SCRIPT, *arguments], env=environment | variables, capture_output=True, text=True)
-        return result, [call.splitlines() for call in note.read_text().split("--\n") if call]
+        return result, [call.splitlines() for call in log.read_text().split("--\n") if call]
 
     return run
 
@@ -45,12 +45,12 @@ JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "n
 def test_variables_and_flags_become_a_job(slurm):
     result, calls = slurm(*FLAGS, NODES="4", GPUS_PER_NODE="a100:8", TIME="1:00:00")
     assert result.returncode == 0, result.stderr
-    asked = ["--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=8", "--gpus-per-node=a100:8", "--time=1:00:00"]
-    assert calls == [["sbatch", *asked, "launch/slurm.sbatch", *FLAGS]]
+    options = ["--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=8", "--gpus-per-node=a100:8", "--time=1:00:00"]
+    assert calls == [["sbatch", *options, "launch/slurm.sbatch", *FLAGS]]
 
 
 @pytest.mark.parametrize("job", [{}, JOB], ids=["by hand", "in a job"])
-def test_no_flags_are_refused(job, slurm):
+def test_missing_flags_are_refused(job, slurm):
     result, calls = slurm(**job)
     assert (result.returncode, calls) == (2, [])
     assert "error: flags of main.py are missing\nusage: " in result.stderr
@@ -63,24 +63,24 @@ def test_no_flags_are_refused(job, slurm):
         ("NODES", "0"),
         ("PROCESSES_PER_NODE", "0"),
         ("CPUS_PER_PROCESS", "0"),
-        ("NODES", "08"),  # which bash reads as octal
+        ("NODES", "08"),  # octal in bash
         ("GPUS_PER_NODE", "eight"),
         ("MAX_RESTARTS", "-1"),
     ],
 )
-def test_variables_that_are_no_such_numbers_are_named(name, value, slurm):
+def test_an_error_names_the_invalid_variable(name, value, slurm):
     result, calls = slurm(*FLAGS, **{name: value})
     assert (result.returncode, calls) == (1, [])
     assert f"error: {name}={value}: write" in result.stderr
 
 
-def test_no_gpus_and_no_restarts_may_be_asked_for(slurm):
+def test_zero_gpus_and_zero_restarts_are_accepted(slurm):
     result, [call] = slurm(*FLAGS, GPUS_PER_NODE="0", MAX_RESTARTS="0")
     assert result.returncode == 0, result.stderr
     assert not [word for word in call if word.startswith("--gpus")]
 
 
-def test_a_machine_without_slurm_is_told_where_to_go(slurm, tmp_path):
+def test_an_error_without_slurm_says_where_to_run_the_script(slurm, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("bash", "dirname"):
@@ -91,7 +91,7 @@ def test_a_machine_without_slurm_is_told_where_to_go(slurm, tmp_path):
 
 
 @pytest.mark.parametrize(("code", "starts"), [("75", 3), ("143", 3), ("137", 1), ("1", 0)])
-def test_a_stopped_job_comes_back_without_a_checkpoint_a_killed_one_once(code, starts, slurm, tmp_path):
+def test_without_a_checkpoint_a_stopped_job_is_always_requeued_and_a_killed_one_once(code, starts, slurm, tmp_path):
     requeued = 0
     for restart in range(3):
         flags = (FLAGS[0], f"--workdir={tmp_path}/run")
@@ -101,7 +101,7 @@ def test_a_stopped_job_comes_back_without_a_checkpoint_a_killed_one_once(code, s
     assert requeued == starts
 
 
-def test_a_killed_job_comes_back_again_after_a_new_checkpoint(slurm, tmp_path):
+def test_a_killed_job_is_requeued_again_after_a_new_checkpoint(slurm, tmp_path):
     for step in ("10", "20"):
         (tmp_path / "run" / "checkpoints" / step).mkdir(parents=True)
         result, calls = slurm(*FLAGS[:1], f"--workdir={tmp_path}/run", **JOB, SRUN="137")

@@ -61,7 +61,7 @@ def test_texts_are_read_from_plain_and_compressed_files_and_manifests(encoding, 
         (b"\xff\xfe", "b.txt", "b.txt cannot be read after line 0"),
         (gzip.compress(b"one\ntwo\n" * 99)[:-9], "c.gz", "c.gz cannot be read"),
         (b'{"text": "a"}\nno json', "d.jsonl", "d.jsonl:2: not a JSON object"),
-        (b'\n{"text": null}', "d.jsonl", r"d.jsonl:2: .* \(it is a NoneType\); mend or remove the line"),
+        (b'\n{"text": null}', "d.jsonl", r"d.jsonl:2: .* \(it is a NoneType\); correct or remove the line"),
         (b'["text"]', "d.jsonl", "d.jsonl:1"),
     ],
 )
@@ -75,12 +75,12 @@ def test_text_that_cannot_be_read_is_named_with_its_line(content, name, named, t
 def test_rare_words_are_replaced(tmp_path):
     (tmp_path / "t.txt").write_text("b a b\nb c a\n")
     counts = text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 2, tmp_path / "corpus")
-    assert counts == text_corpus.Counted(lines=2, excluded=0, tokens=6, words=3)
+    assert counts == text_corpus.CorpusCounts(lines=2, excluded=0, tokens=6, words=3)
     assert (tmp_path / "corpus").read_text() == f"b a b\nb {text_corpus.UNKNOWN} a\n"
 
 
 def test_rare_words_are_forgotten_when_there_are_too_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_corpus, "MOST_COUNTED", 12)
+    monkeypatch.setattr(text_corpus, "MAX_COUNTED", 12)
     lines = [f"often w{i} seldom" if i % 9 == 0 else f"often w{i} often" for i in range(90)]
     (tmp_path / "t.txt").write_text("\n".join(lines))
     counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], "none", 2, tmp_path / "corpus")
@@ -99,7 +99,7 @@ def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
         "It's no, good at all",
     ]
     (tmp_path / "t.txt").write_text("\n".join(dropped + kept))
-    excluded = text_corpus.Excluded([str(tmp_path / "test.jsonl")], "en")
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.jsonl")], "en")
     assert len(excluded) == 2
     counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
     assert (tmp_path / "corpus").read_text().splitlines() == kept
@@ -108,21 +108,21 @@ def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"nothing is left of .* without the 1 lines of --exclude"):
         text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
     with pytest.raises(ValueError, match="--exclude: nowhere"):
-        text_corpus.Excluded(["nowhere.jsonl"], "en")
+        text_corpus.ExcludedTexts(["nowhere.jsonl"], "en")
 
 
 def test_the_first_text_of_a_test_set_is_left_out_whatever_mark_its_file_starts_with(tmp_path):
     (tmp_path / "test.txt").write_text("今天的天气非常好\n", encoding="utf-8-sig")
-    assert text_corpus.Excluded([str(tmp_path / "test.txt")], "zh").holds("今 天 的 天 气 非 常 好")
-    assert text_corpus.Excluded([str(tmp_path / "test.txt")], "none").holds("今天的天气非常好")
+    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], "zh").match("今 天 的 天 气 非 常 好")
+    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], "none").match("今天的天气非常好")
 
 
 def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
     (tmp_path / "test.txt").write_text("无可奉告\n今天的天气非常好\n")
-    excluded = text_corpus.Excluded([str(tmp_path / "test.txt")], "zh")
-    assert excluded.holds(text_corpus.prepare("无可奉告。", "zh"))
-    assert not excluded.holds(text_corpus.prepare("他无可奉告", "zh"))
-    assert excluded.holds(text_corpus.prepare("你看，今天的天气非常好啊", "zh"))
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], "zh")
+    assert excluded.match(text_corpus.prepare("无可奉告。", "zh"))
+    assert not excluded.match(text_corpus.prepare("他无可奉告", "zh"))
+    assert excluded.match(text_corpus.prepare("你看，今天的天气非常好啊", "zh"))
 
 
 def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd, tmp_path):
@@ -153,7 +153,7 @@ def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd, tmp_path):
     [
         ("echo why >&2; exit 3", "sh failed: why; exit code 3"),
         ("exit 3", "sh failed: exit code 3"),
-        ("echo last >&2; kill -9 $$", "sh failed: last; it was ended by signal 9, perhaps for want of memory"),
+        ("echo last >&2; kill -9 $$", "sh failed: last; it was ended by signal 9, perhaps for lack of memory"),
     ],
 )
 def test_a_program_that_fails_or_is_killed_is_told(command, said):

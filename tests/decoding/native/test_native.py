@@ -227,8 +227,8 @@ def test_a_piece_that_is_no_log_probabilities_is_refused_and_the_stream_goes_on(
     broken[2, 1] = np.nan
     for piece, message in (
         (broken, "of this piece are not finite at frame 2 of 4"),
-        (np.exp(rows), "this piece has a value of .*: give natural logarithms"),
-        (rows[0], r"of this piece are \(4,\); the vocabulary asks for \[U, 4\]"),
+        (np.exp(rows), "this piece reach .*: give natural logarithms"),
+        (rows[0], r"of this piece have shape \[4\]; the vocabulary requires \[U, 4\]"),
     ):
         with pytest.raises(ValueError, match=message):
             stream.feed(piece)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from decoding.scoring import tune
-from decoding.scoring.tune import Grid, Point, PointFile, Task, TuningError, best_of, search
+from decoding.scoring.tune import Grid, Point, PointFile, Task, TuningError, best_point, search
 from decoding.settings import BeamSettings
 from ds2_jax.cli import settings
 from ds2_jax.cli import tune as main_tune
@@ -123,8 +123,8 @@ def test_a_minimum_at_an_edge_names_the_limit_except_for_alpha_0():
 
 def test_the_best_point_has_fewest_word_errors_then_character_errors():
     points = [Point(0.0, 0.0, 3, 10, 1, 50), Point(0.5, 0.0, 2, 10, 9, 50), Point(1.0, 0.0, 2, 10, 8, 50)]
-    assert best_of(points, characters=False).alpha == 1.0
-    assert best_of(points, characters=True).alpha == 0.0
+    assert best_point(points, characters=False).alpha == 1.0
+    assert best_point(points, characters=True).alpha == 0.0
 
 
 @pytest.mark.parametrize("engine", LIBRARIES)
@@ -238,7 +238,7 @@ def test_the_command_line_tunes_and_resumes(flags, tmp_path):
     assert names == {"log_probs.npz", "points.csv", "tune.json", "surface.png"}
     again = run_main(*arguments)
     assert "reading the network's probabilities from" in again.stderr
-    assert f"{len(points)} points of" in again.stderr
+    assert f"{len(points)} points are read from" in again.stderr
     same = ("alpha", "beta", "wer", "cer", "points")
     assert {name: json.loads(again.stdout)[name] for name in same} == {name: result[name] for name in same}
     other = run_main(*arguments, "--config.decode.beam_size=5")
