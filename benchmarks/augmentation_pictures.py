@@ -106,7 +106,7 @@ def main() -> None:
     samples, _ = audio.read(a.clip, RATE_HZ)
     noise = audio.read(a.noise, RATE_HZ)[0] if a.noise else synthetic_noise(5.0)
     room = audio.read(a.room, RATE_HZ, first_channel=True)[0] if a.room else synthetic_response()
-    draw(make_panels(samples, NoiseClip.of(noise), ImpulseResponse.of(room)), a.output)
+    draw(make_panels(samples, NoiseClip.from_samples(noise), ImpulseResponse.from_samples(room)), a.output)
     print(
         json.dumps(
             {"benchmark": "augmentation_pictures", "bytes": a.output.stat().st_size, "options": vars(a)}, default=str

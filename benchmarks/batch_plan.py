@@ -88,13 +88,13 @@ def main() -> None:
 
     def plan() -> tuple[Corpus, EpochSpecs]:
         corpus = Corpus(utterances, labels, front_end, settings, augmentation)
-        return corpus, corpus.epoch(1)
+        return corpus, corpus.plan_epoch(1)
 
     before_mb = resident_memory_mb()
     reset_peak_memory()
     (corpus, specs), plan_s, plan_clock_s = timed(plan)
     peak_mb = peak_memory_mb()
-    sent, to_worker_s, _ = timed(lambda: len(pickle.dumps((specs, corpus.loader()))))
+    sent, to_worker_s, _ = timed(lambda: len(pickle.dumps((specs, corpus.make_loader()))))
     result = {
         "benchmark": "batch_plan",
         "utterances": len(utterances),

@@ -50,7 +50,7 @@ def main() -> None:
     state = jax.device_put(state, sharding.replicated(mesh))
     step = make_train_step(meta.network, optimizer, seed=0, ema=recipe.optim.ema)
     compiled = compile_steps(step, state, corpus.shapes, meta.feature_size, mesh)
-    specs = corpus.epoch(1)[: a.batches]
+    specs = corpus.plan_epoch(1)[: a.batches]
 
     def run(batches) -> tuple[float, float]:
         """Train on batches; return the total seconds and the seconds spent waiting for data."""

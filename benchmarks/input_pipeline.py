@@ -130,7 +130,7 @@ def main() -> None:
     plan = BatchSettings(size=a.batch, buckets=a.buckets, sortagrad=False)
     load = LoadSettings(workers=a.workers, threads=a.threads)
     corpus = Corpus(clips, None, FrontEnd(settings, "corpus", identity_stats(settings)), plan, augmentation, load=load)
-    specs = corpus.epoch(0)
+    specs = corpus.plan_epoch(0)
     start, clock = cpu_s(), time.perf_counter()
     for _ in tqdm(corpus.batches(specs), total=len(specs), desc="end to end", delay=2):
         pass

@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import measure
 from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import librispeech, prepare
-from input_pipeline.corpora.assemble import Place
+from input_pipeline.corpora.assemble import Preparation
 
 CLIP = Path(__file__).parents[1] / "tests" / "clips" / "cen2-fash-b.flac"
 PER_CHAPTER = 50
@@ -58,7 +58,7 @@ def main() -> None:
         line = ["librispeech", f"--source={folder}", f"--target_dir={folder / 'out'}", "--parts=dev-clean"]
         for _ in range(a.runs):
             start, used = time.perf_counter(), time.process_time()
-            scanned = Place(folder, workers=a.workers).scan(recordings, "dev-clean")
+            scanned = Preparation(folder, workers=a.workers).scan(recordings, "dev-clean")
             scan_s.append(time.perf_counter() - start)
             processor_s.append(time.process_time() - used)
             start = time.perf_counter()

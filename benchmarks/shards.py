@@ -111,8 +111,8 @@ def waiting(path: str, step_s: float, batch: int, threads: int) -> float:
         BatchSettings(size=batch, buckets=8, shuffle="instance_shuffle"),
         load=LoadSettings(threads=max(threads, 1), prefetch=4),
     )
-    specs = corpus.epoch(1)
-    batches = corpus.batches(specs) if threads else map(corpus.loader(), specs)
+    specs = corpus.plan_epoch(1)
+    batches = corpus.batches(specs) if threads else map(corpus.make_loader(), specs)
     waited, start = 0.0, time.perf_counter()
     for _ in tqdm(specs, desc=f"wait for {path}", delay=2):
         requested = time.perf_counter()

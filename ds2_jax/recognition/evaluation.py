@@ -192,7 +192,7 @@ class Evaluator:
         `transcripts`.
         """
         variables = sharding.put(variables, sharding.replicated(self._mesh))
-        specs = corpus.epoch(0)
+        specs = corpus.plan_epoch(0)
         with (
             tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
             contextlib.closing(corpus.batches(specs)) as batches,

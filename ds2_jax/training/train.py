@@ -53,7 +53,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         meta, variables = choose_model(settings, manifests.train, files.local, checkpoints)
         mesh = sharding.make_mesh(settings.fsdp)
         corpus = make_corpus(settings, manifests.train, meta, mesh)
-        plan = corpus.epoch(1)
+        plan = corpus.plan_epoch(1)
         total_steps = _total_steps(settings.train, len(plan))
         schedule = make_schedule(settings.optim, total_steps, len(plan))
         optimizer = make_optimizer(settings.optim, schedule)
@@ -145,7 +145,7 @@ def _total_steps(settings: TrainSettings, steps_per_epoch: int) -> int:
 
 def _plan_epoch(corpus: Corpus, progress: Progress) -> Sequence[BatchSpec]:
     """Plan the epoch. Raises ValueError if the plan is shorter than the position in the checkpoint."""
-    specs = corpus.epoch(progress.epoch)
+    specs = corpus.plan_epoch(progress.epoch)
     if progress.batch >= len(specs):
         raise ValueError(
             f"epoch {progress.epoch} has {len(specs)} batches, but the checkpoint was written after {progress.batch}: another "

@@ -1,7 +1,7 @@
-"""Augmentation: change speech at random before it is learnt from, as a JSON file says (docs/augmentation.md).
+"""Augmentation: random changes to training speech, defined by a JSON file (docs/augmentation.md).
 
-`augmentation` reads the file and applies it, `augmentors` holds one class for each type, `audio_effects` and
-`feature_effects` the formulas.
+`augmentation` reads the file and applies it, `augmentors` has a class for each type, `audio_effects` and
+`feature_effects` implement the formulas.
 """
 
 from input_pipeline.augment.augmentation import Augmentation, rng_for

@@ -1,4 +1,4 @@
-"""The augmentors of the JSON file: one class a type, with its parameters and their ranges.
+"""The augmentors of the JSON file: a class for each type, with its parameters and their ranges.
 
 To add one, write a class with `parse(params)` and `apply_audio` or `apply_features`, and add it to AUGMENTORS. Only Speed
 changes the length; its rates are drawn for a whole epoch at once.
@@ -28,13 +28,13 @@ from input_pipeline.augment.params import AugmentationError, Params
 
 CROSS_FADE_S = 0.05
 LONGEST_RESPONSE_S = 30.0
-LOUDEST_DB = 100.0  # and, with a minus, the most quiet: beyond it a number is a slip
+LOUDEST_DB = 100.0  # limit of levels and gains, also as -100 dB; larger values are taken for mistakes
 LONGEST_SHIFT_MS = 10_000.0
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Louder or softer: gain ~ U(min_gain_db, max_gain_db). The features' own normalisation of the level undoes it."""
+    """Change of volume: gain ~ U(min_gain_db, max_gain_db). Features that normalise the level undo it."""
 
     min_gain_db: float
     max_gain_db: float
@@ -50,9 +50,9 @@ class Volume:
 
 @dataclass(frozen=True)
 class Speed:
-    """Faster or slower, with the pitch: rate ~ U(min_rate, max_rate), the new length int(N / rate).
+    """Change of speed and pitch: rate ~ U(min_rate, max_rate); the new length is int(N / rate).
 
-    With num_rates, which PaddleSpeech added, one of so many rates from min_rate to max_rate.
+    num_rates (from PaddleSpeech): if above 0, draw one of so many equally spaced rates from min_rate to max_rate.
     """
 
     min_rate: float
@@ -65,7 +65,7 @@ class Speed:
         return cls(*rates, params.count("num_rates", 1000, default=0))
 
     def draw_rates(self, uniform: np.ndarray) -> np.ndarray:
-        """Turn uniform draws [N] into rates [N]."""
+        """Map uniform draws [N] to rates [N]."""
         if self.num_rates:
             return np.linspace(self.min_rate, self.max_rate, self.num_rates)[(uniform * self.num_rates).astype(int)]
         return self.min_rate + (self.max_rate - self.min_rate) * uniform
@@ -73,7 +73,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Shift:
-    """Earlier or later by s ~ U(min_shift_ms, max_shift_ms): above 0, the start is dropped and the end is silent."""
+    """Shift in time by s ~ U(min_shift_ms, max_shift_ms): if positive, the start is dropped and the end is silent."""
 
     min_shift_ms: float
     max_shift_ms: float
@@ -85,21 +85,21 @@ class Shift:
         return cls(*limits, params.where)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
-        """Move samples [N] float32 in time. Raises AugmentationError where nothing would be left, as the original."""
+        """Move samples [N] float32 in time. Raises AugmentationError if no sample would be left, as the original."""
         count = int(rng.uniform(self.min_shift_ms, self.max_shift_ms) * sample_rate_hz / 1000)
         try:
             return shift(samples, count)
         except AugmentationError as error:
             clip_ms = 1000 * len(samples) // sample_rate_hz
             raise AugmentationError(
-                f"{self.where}: {error}: keep min_shift_ms and max_shift_ms within -{clip_ms} and {clip_ms}, or leave "
-                f"clips as short as this out (config.data.min_duration_s)"
+                f"{self.where}: {error}: keep min_shift_ms and max_shift_ms within -{clip_ms} and {clip_ms}, or exclude "
+                "clips as short as this (config.data.min_duration_s)"
             ) from error
 
 
 @dataclass(frozen=True)
 class BayesianNormal:
-    """The level brought to target_db as a live system does, which knows the past and a prior estimate only."""
+    """Normalisation of the level to target_db as in a live system, from past samples and a prior estimate."""
 
     target_db: float
     prior_db: float
@@ -123,7 +123,7 @@ class BayesianNormal:
 
 @dataclass(frozen=True)
 class Resample:
-    """Through a lower sample rate and back, as a telephone: what lies above half that rate is lost."""
+    """Resampling to a lower rate and back, as by a telephone: frequencies above half that rate are lost."""
 
     new_sample_rate_hz: int
 
@@ -138,7 +138,7 @@ class Resample:
 
 @dataclass(frozen=True)
 class Noise:
-    """A random piece of a random clip of a noise manifest, added at snr ~ U(min_snr_db, max_snr_db)."""
+    """Addition of a random section of a random clip from a noise manifest, at snr ~ U(min_snr_db, max_snr_db)."""
 
     min_snr_db: float
     max_snr_db: float
@@ -147,7 +147,7 @@ class Noise:
     @classmethod
     def parse(cls, params: Params) -> "Noise":
         min_snr_db, max_snr_db = params.interval("min_snr_dB", "max_snr_dB", -LOUDEST_DB, LOUDEST_DB)
-        longest_s = CACHE_BYTES / 4 / params.sample_rate_hz  # a longer one would be decoded for each utterance
+        longest_s = CACHE_BYTES / 4 / params.sample_rate_hz  # longer clips do not fit the cache
         clips = Clips("noise", NoiseClip, params.clips("noise_manifest_path", longest_s))
         if params.read_clips:
             clips.check(params.sample_rate_hz)
@@ -162,7 +162,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Impulse:
-    """The sound of a random room: convolution with a clip of a manifest of impulse responses (its first channel)."""
+    """Reverberation of a random room: convolution with a clip from a manifest of impulse responses (its first channel)."""
 
     clips: Clips[ImpulseResponse]
 
@@ -175,15 +175,15 @@ class Impulse:
         return cls(clips)
 
     def apply_audio(self, samples: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray:
-        """Put samples [N] float32 into a room."""
+        """Add the reverberation of a room to samples [N] float32."""
         return reverberate(samples, self.clips.draw(sample_rate_hz, rng))
 
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Time warped, bands of frequency and time set to the mean (Park et al. 2019), with PaddleSpeech's parameters.
+    """Time warping and masks in frequency and time (SpecAugment, Park et al. 2019), with PaddleSpeech's parameters.
 
-    Adaptive (Park et al. 2020): the number of time masks, and their width, as a share of the frames instead.
+    adaptive_number, adaptive_size (Park et al. 2020): number and width of time masks as shares of the frames, if above 0.
     """
 
     freq_masks: int
@@ -195,7 +195,7 @@ class SpecAugment:
     replace_with_zero: bool
     adaptive_number: float
     adaptive_size: float
-    most_time_masks: int
+    max_time_masks: int
 
     @classmethod
     def parse(cls, params: Params) -> "SpecAugment":
@@ -209,16 +209,16 @@ class SpecAugment:
             replace_with_zero=params.switch("replace_with_zero", True),
             adaptive_number=params.number("adaptive_number_ratio", 0.0, 1.0, default=0.0),
             adaptive_size=params.number("adaptive_size_ratio", 0.0, 1.0, default=0.0),
-            most_time_masks=params.count("max_n_time_masks", 100, default=20),
+            max_time_masks=params.count("max_n_time_masks", 100, default=20),
         )
-        params.choice("warp_mode", ("PIL",))  # PaddleSpeech's name of what W does
+        params.choice("warp_mode", ("PIL",))  # PaddleSpeech's name for this kind of warping
         return parsed
 
     def apply_features(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Warp and mask features [T, F] float32."""
         frames, masks, width = len(features), self.time_masks, self.time_width
         if self.adaptive_number:
-            masks = min(int(self.adaptive_number * frames), self.most_time_masks)
+            masks = min(int(self.adaptive_number * frames), self.max_time_masks)
         if self.adaptive_size:
             width = int(self.adaptive_size * frames)
         fill = 0.0 if self.replace_with_zero else float(features.mean())

@@ -1,4 +1,4 @@
-"""Noise clips and impulse responses, read once and kept while there is room."""
+"""Noise clips and impulse responses, read on demand and cached up to a limit of memory."""
 
 import threading
 from collections import OrderedDict
@@ -12,51 +12,50 @@ from input_pipeline import audio
 from input_pipeline.augment.params import AugmentationError
 from input_pipeline.manifest import Manifest
 
-CACHE_BYTES = 128 * 2**20  # of each manifest, in each worker process
-CHECKED = 1000  # clips of a manifest that are read before the training starts
+CACHE_BYTES = 128 * 2**20  # for each manifest, in each worker process
+CHECKED = 1000  # maximum number of clips per manifest that are read before the training starts
 
 
-class Prepared(Protocol):
-    """What is made of a clip's samples and kept instead of them."""
+class CachedClip(Protocol):
+    """A clip in the form in which it is used and cached."""
 
-    FIRST_CHANNEL: ClassVar[bool]  # of several, rather than their average
+    FIRST_CHANNEL: ClassVar[bool]  # use the first of several channels instead of their average
 
     @classmethod
-    def of(cls, samples: np.ndarray, /) -> Self:
-        """Make it of samples [M] float32."""
+    def from_samples(cls, samples: np.ndarray, /) -> Self:
+        """Build the clip from samples [M] float32."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds."""
+        """Size in memory."""
 
 
-P = TypeVar("P", bound=Prepared)
+C = TypeVar("C", bound=CachedClip)
 
 
-class ClipCache(Generic[P]):
-    """Prepared clips by (path, rate), the least recently used ones given up at a limit of bytes; shared by threads."""
+class ClipCache(Generic[C]):
+    """Thread-safe cache of clips by (path, rate), limited in bytes; the least recently used ones are dropped first."""
 
-    def __init__(self, kind: type[P], limit_bytes: int):
+    def __init__(self, kind: type[C], limit_bytes: int):
         self.kind = kind
         self.limit_bytes = limit_bytes
-        self._clips: OrderedDict[tuple[str, int], P] = OrderedDict()
+        self._clips: OrderedDict[tuple[str, int], C] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return ClipCache, (self.kind, self.limit_bytes)  # pickled empty: worker processes are not sent the audio
+        return ClipCache, (self.kind, self.limit_bytes)  # pickled without clips, which worker processes read themselves
 
-    def read(self, path: str, sample_rate_hz: int) -> P:
-        """Return a clip, prepared, at this rate. Raises AudioError, and what the preparation raises."""
+    def read(self, path: str, sample_rate_hz: int) -> C:
+        """Return a clip at this sample rate. Raises AudioError, AugmentationError."""
         key = (path, sample_rate_hz)
         with self._lock:
             if key in self._clips:
                 self._clips.move_to_end(key)
                 return self._clips[key]
-        samples, _ = audio.read(
-            path, sample_rate_hz, first_channel=self.kind.FIRST_CHANNEL
-        )  # not under the lock: other threads go on meanwhile
-        clip = self.kind.of(samples)
+        # Read without the lock, so that other threads can continue.
+        samples, _ = audio.read(path, sample_rate_hz, first_channel=self.kind.FIRST_CHANNEL)
+        clip = self.kind.from_samples(samples)
         with self._lock:
             if key not in self._clips:
                 self._clips[key] = clip
@@ -67,28 +66,28 @@ class ClipCache(Generic[P]):
 
 
 @dataclass(frozen=True)
-class Clips(Generic[P]):
-    """The clips of a manifest, to draw from."""
+class Clips(Generic[C]):
+    """The clips of a manifest, from which one is drawn at a time."""
 
-    what: str  # they are, for messages
-    kind: type[P]
+    what: str  # kind of clips, for messages
+    kind: type[C]
     manifest: Manifest
-    cache: ClipCache[P] = field(init=False, compare=False, repr=False)
+    cache: ClipCache[C] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "cache", ClipCache(self.kind, CACHE_BYTES))
 
     def check(self, sample_rate_hz: int) -> None:
-        """Read all clips, or some of many: a broken or silent one is named now, not in hour three."""
+        """Read all clips, or a selection of many, to report broken or silent ones before the training starts."""
         rows = np.unique(np.linspace(0, len(self.manifest) - 1, min(len(self.manifest), CHECKED)).astype(int))
         for row in tqdm(rows, desc=f"{self.what} clips", unit=" clips", delay=2):
             self._read(int(row), sample_rate_hz)
 
-    def draw(self, sample_rate_hz: int, rng: np.random.Generator) -> P:
-        """Return a random clip. Raises AugmentationError naming the line of one that cannot be used."""
+    def draw(self, sample_rate_hz: int, rng: np.random.Generator) -> C:
+        """Return a random clip. Raises AugmentationError naming the manifest's line of an unusable one."""
         return self._read(int(rng.integers(len(self.manifest))), sample_rate_hz)
 
-    def _read(self, row: int, sample_rate_hz: int) -> P:
+    def _read(self, row: int, sample_rate_hz: int) -> C:
         try:
             return self.cache.read(self.manifest.audio[row], sample_rate_hz)
         except (audio.AudioError, AugmentationError) as error:

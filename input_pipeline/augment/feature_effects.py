@@ -1,13 +1,13 @@
-"""What augmentation does to features [T, F]: pure functions of (features, generator, parameters)."""
+"""Effects on features [T, F], as pure functions of features, random generator and parameters."""
 
 import numpy as np
 
 
 def warp_time(features: np.ndarray, rng: np.random.Generator, width: int) -> np.ndarray:
-    """Move a random frame of features [T, F] in time and stretch what lies before and after it, linearly between frames.
+    """Move a random frame of features [T, F] in time, and stretch both sides with linear interpolation between frames.
 
-    Park et al. 2019, SpecAugment, section 2, as PaddleSpeech draws it: frame c ~ U{W..T-W-1} goes to
-    w ~ U{c-W+1..c+W}, so frames 0..c fill 0..w and c..T fill w..T. Up to 2 W frames stay as they are.
+    Park et al. 2019, SpecAugment, section 2, as drawn by PaddleSpeech: frame c ~ U{W..T-W-1} moves to
+    w ~ U{c-W+1..c+W}, so that frames 0..c fill 0..w and c..T fill w..T. At most 2 W frames are left unchanged.
     """
     frames = len(features)
     if width == 0 or frames <= 2 * width:
@@ -25,7 +25,7 @@ def warp_time(features: np.ndarray, rng: np.random.Generator, width: int) -> np.
 
 
 def mask_bands(features: np.ndarray, rng: np.random.Generator, masks: int, width: int, fill: float = 0.0) -> np.ndarray:
-    """Set random bands of features [T, F] to a value; returns a copy.
+    """Return a copy of features [T, F] with random frequency bands set to a value.
 
     Park et al. 2019, section 2: widths f ~ U{0..width}, starts f0 ~ U{0..F-f}.
     """
@@ -40,7 +40,7 @@ def mask_bands(features: np.ndarray, rng: np.random.Generator, masks: int, width
 def mask_times(
     features: np.ndarray, rng: np.random.Generator, masks: int, width: int, max_share: float, fill: float = 0.0
 ) -> np.ndarray:
-    """Set random stretches of features [T, F] to a value; returns a copy.
+    """Return a copy of features [T, F] with random time spans set to a value.
 
     Park et al. 2019, section 2: widths t ~ U{0..width}, at most the share p = max_share of the T frames, starts
     t0 ~ U{0..T-t}.

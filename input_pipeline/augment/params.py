@@ -1,4 +1,4 @@
-"""The parameters of one entry of an augmentation file, checked."""
+"""Checked access to the parameters of an entry of an augmentation file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from input_pipeline.storage.object_store import is_remote
 
 
 class AugmentationError(ValueError):
-    """An augmentation file, a noise clip or an impulse response that cannot be used."""
+    """An unusable augmentation file, noise clip or impulse response."""
 
 
 @dataclass
 class Params:
-    """The parameters of one entry of the file: hands them out checked, and refuses those nobody asked for."""
+    """The parameters of an entry: each access is checked, and `refuse_others` raises for parameters never accessed."""
 
     values: dict
     where: str
     folder: Path  # of the JSON file
     sample_rate_hz: int
-    read_clips: bool = True  # noise and impulse responses are looked at now
+    read_clips: bool = True  # read noise and impulse responses now, to check them
     known: list[str] = field(default_factory=list)
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
@@ -50,11 +50,13 @@ class Params:
         """Return two numbers in low..high, the first not above the second."""
         first, last = self.number(low_name, low, high), self.number(high_name, low, high)
         if first > last:
-            raise AugmentationError(f"{self.where}: {low_name} {first:g} is above {high_name} {last:g}; mend one")
+            raise AugmentationError(
+                f"{self.where}: {low_name} {first:g} is above {high_name} {last:g}: correct one of them"
+            )
         return first, last
 
     def clips(self, name: str, longest_s: float) -> manifest.Manifest:
-        """Return the clips of a manifest, all of which exist and last longest_s at most."""
+        """Return the manifest of clips that exist and are at most longest_s long. Raises AugmentationError."""
         path = self._file(name)
         try:
             clips = manifest.read(path, need_text=False)
@@ -62,15 +64,15 @@ class Params:
             raise AugmentationError(f"{self.where}: {name}: {error}") from error
         for row, clip in enumerate(clips.audio):
             if not audio.is_there(clip):
-                raise AugmentationError(f"{self.where}: {clips.where(row)} does not exist; mend or remove the line")
+                raise AugmentationError(f"{self.where}: {clips.where(row)} does not exist: correct or remove the line")
             if clips.duration[row] > longest_s:
-                raise AugmentationError(f"{self.where}: {clips.where(row)} is longer than {longest_s:.0f} s; cut it up")
+                raise AugmentationError(f"{self.where}: {clips.where(row)} is longer than {longest_s:.0f} s: split it")
         return clips
 
     def _file(self, name: str) -> str:
-        """Return the path of an existing file, found from the JSON file's folder or from the working directory.
+        """Return the path of an existing file, relative to the JSON file's folder or else to the working directory.
 
-        The address of an object is returned as it is.
+        The address of an object in a store is returned unchanged.
         """
         value = self._get(name, None, "the path of a file", lambda value: isinstance(value, str) and value != "")
         if is_remote(value):
@@ -79,19 +81,19 @@ class Params:
             if (folder / value).is_file():
                 return str(folder / value)
         folders = f"{self.folder} (the folder of this file) nor in {Path.cwd()} (the working directory)"
-        raise AugmentationError(f"{self.where}: {name!r} is {value!r}, which is neither in {folders}; mend the path")
+        raise AugmentationError(f"{self.where}: {name!r} is {value!r}, which is neither in {folders}: correct the path")
 
     def refuse_others(self) -> None:
-        """Raise where a parameter was given that the augmentor has not asked for."""
+        """Raise AugmentationError for a parameter that the augmentor has not accessed."""
         for name in self.values:
             if name not in self.known:
-                raise AugmentationError(f"{self.where}: unknown {name!r}; there are {', '.join(self.known)}")
+                raise AugmentationError(f"{self.where}: unknown {name!r}: use one of {', '.join(self.known)}")
 
     def _get(self, name: str, default: Any, expected: str, is_valid: Callable[[Any], bool]) -> Any:
         self.known.append(name)
         value = self.values.get(name, default)
         if value is None:
-            raise AugmentationError(f"{self.where}: {name!r} is missing; it must be {expected}")
+            raise AugmentationError(f"{self.where}: {name!r} is missing: it must be {expected}")
         if not is_valid(value):
-            raise AugmentationError(f"{self.where}: {name!r} is {value!r}; it must be {expected}")
+            raise AugmentationError(f"{self.where}: {name!r} is {value!r}: it must be {expected}")
         return value

@@ -1,4 +1,4 @@
-"""A corpus as batches: a manifest with its labels, planned and loaded for training or for evaluation."""
+"""Plan and load the batches of a manifest, for training or evaluation."""
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from input_pipeline.batches.plan import (
 from input_pipeline.manifest import Manifest
 from input_pipeline.shards import source as shard_source
 
-MAX_NAMED = 5  # bad utterances named in a message; the rest is counted
+MAX_LISTED = 5  # problems listed in a message; the others are counted
 
 
 def choose_shapes(
@@ -40,8 +40,8 @@ def choose_shapes(
     settings: BatchSettings,
     augmentation: Augmentation,
 ) -> list[Bucket]:
-    """Choose the batch shapes for utterances of `frames` [N] before augmentation, shortest first."""
-    overlap = features.window_ms / features.stride_ms  # its frames are not stretched with the clip
+    """Choose batch shapes, shortest first, for utterances of `frames` [N] and `label_lengths` [N] before augmentation."""
+    overlap = features.window_ms / features.stride_ms  # in frames; it is not stretched with the clip
     slack = max(1, math.ceil(overlap) - 1)
     stretch = augmentation.stretch_limits
     return choose_buckets(frames, label_lengths, settings, features.stride_ms / 1000, stretch, slack)
@@ -49,7 +49,7 @@ def choose_shapes(
 
 @dataclass
 class Corpus:
-    """Utterances ready to be batched; `epoch` plans, `batches` loads."""
+    """Utterances of a manifest, ready to be batched: `plan_epoch` plans, `batches` loads."""
 
     manifest: Manifest
     labels: Labels | None
@@ -62,18 +62,18 @@ class Corpus:
     buckets: list[Bucket] = field(init=False)
 
     def __post_init__(self):
-        """Choose the batch shapes; they hold for all epochs."""
+        """Choose the batch shapes, which are the same in all epochs."""
         frames = planned_frames(self.manifest, self.front_end.settings)
         lengths = self.labels.lengths if self.labels is not None else np.ones(len(self.manifest), np.int64)
         self.buckets = choose_shapes(frames, lengths, self.front_end.settings, self.settings, self.augmentation)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Rows, frames and labels of the batches of each bucket, filling rows included."""
-        return [(self.share.filled(bucket.rows), bucket.frames, bucket.labels) for bucket in self.buckets]
+        """Rows, frames and labels of the batches of each bucket, including padding rows."""
+        return [(self.share.padded(bucket.rows), bucket.frames, bucket.labels) for bucket in self.buckets]
 
-    def epoch(self, epoch: int) -> EpochSpecs:
-        """Plan one epoch; the same on every host, and in every run with this seed."""
+    def plan_epoch(self, epoch: int) -> EpochSpecs:
+        """Plan the batches of an epoch, which are the same on all hosts and in all runs with this seed."""
         utterances, copies = epoch_rows(self.manifest.source, self.manifest.weights, self.seed, epoch)
         rates = np.ones(len(utterances))
         for copy in np.unique(copies):
@@ -84,17 +84,17 @@ class Corpus:
         return EpochSpecs(plan, utterances, copies, rates, epoch, padding_share(plan, frames), self.share)
 
     def batches(self, specs: Sequence[BatchSpec]) -> Generator[dict[str, Any]]:
-        """Load these batches in order, ahead of their use; shards of a store are brought here meanwhile."""
-        with shard_source.prefetch(self.manifest.audio, self._read_by(specs)):
-            yield from iterate(specs, self.loader(), self.load)
+        """Load batches in order and ahead of use, while shards of a store are fetched in the background."""
+        with shard_source.prefetch(self.manifest.audio, self._local_utterances(specs)):
+            yield from iterate(specs, self.make_loader(), self.load)
 
-    def _read_by(self, specs: Sequence[BatchSpec]) -> Iterator[int]:
+    def _local_utterances(self, specs: Sequence[BatchSpec]) -> Iterator[int]:
         """Yield the rows of the manifest that this host reads, in order."""
         for spec in specs:
             yield from spec.utterances[self.share.rows_of(spec.rows)].tolist()
 
-    def loader(self) -> BatchLoader:
-        """Return what loads a batch: all that worker processes are sent, besides the plan."""
+    def make_loader(self) -> BatchLoader:
+        """Return the function that loads a batch; worker processes receive only this function and the plan."""
         return BatchLoader(
             self.manifest.audio,
             self.manifest.duration,
@@ -107,8 +107,8 @@ class Corpus:
 
 
 def describe_problems(manifest: Manifest, problems: Mapping[int, str]) -> str:
-    """List the first problems, a line each, and count the others."""
-    lines = [f"  {manifest.where(row)}: {problem}" for row, problem in list(problems.items())[:MAX_NAMED]]
-    if len(problems) > MAX_NAMED:
-        lines.append(f"  and {len(problems) - MAX_NAMED} more (python -m input_pipeline.manifest check lists all)")
+    """Return the first problems, one per line, and the number of the others."""
+    lines = [f"  {manifest.where(row)}: {problem}" for row, problem in list(problems.items())[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        lines.append(f"  and {len(problems) - MAX_LISTED} more (python -m input_pipeline.manifest check lists all)")
     return "\n".join(lines)

@@ -1,8 +1,7 @@
-"""From manifest rows to batches of spectrograms, through grain: in threads, or in worker processes.
+"""Load batches of spectrograms from manifest rows through grain, in threads or worker processes.
 
-The batch plan is the source; `BatchLoader` turns one planned batch into arrays and is all that runs in threads or
-workers. It never fails for a bad clip: the row becomes one with `valid` false, and `problem` says what was wrong
-with it.
+The batch plan is grain's source; `BatchLoader`, which turns one planned batch into arrays, is all that runs in threads or
+workers. A bad clip is not an error: its row has `valid` false, and `problem` describes what is wrong.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -19,7 +18,7 @@ from input_pipeline.batches.plan import Plan
 from input_pipeline.manifest import Manifest
 from input_pipeline.shards import source as shard_source
 
-PROBLEM_WIDTH = 300  # characters of a row's problem that are kept
+PROBLEM_WIDTH = 300  # maximum length of a problem, in characters
 
 
 def planned_frames(
@@ -28,27 +27,27 @@ def planned_frames(
     rates: np.ndarray | None = None,
     utterances: np.ndarray | slice = slice(None),
 ) -> np.ndarray:
-    """Frames that each utterance will have at most, by its duration: [N] int64.
+    """Return the maximum number of frames of each utterance, derived from its duration: [N] int64.
 
-    Durations are taken as rounded to the manifest's unit, so half a unit is allowed for; rates [N] are the speed
-    factors of augmentation, utterances [N] rows of the manifest (its unit is that of all rows: a selection may look
-    coarser). A clip that is longer all the same is found when it is read.
+    Durations are assumed to be rounded to the manifest's unit, so half a unit is added. rates [N]: speed factors of
+    augmentation. utterances [N]: rows of the manifest; the unit is still that of all rows, because a selection may look
+    more coarsely rounded. A clip that is longer than that is detected when it is read.
     """
     duration = manifest.duration[utterances] + manifest.duration_unit_s / 2
     return frames_of(duration / (1.0 if rates is None else rates), settings)
 
 
 def frames_of(duration: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Frames that clips of these seconds [N] will have at most, 1 at least: [N] int64."""
+    """Return the maximum number of frames (at least 1) of clips with durations [N] in seconds: [N] int64."""
     samples = np.ceil(duration * settings.sample_rate_hz) + 1
     return np.maximum(frame_count(samples.astype(np.int64), settings), 1)
 
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """How batches are loaded: by `threads` of this process, or of each of `workers` processes; prefetch: batches ahead.
+    """Settings of loading: number of worker processes (0: none), threads per process, and batches loaded in advance.
 
-    Raises ValueError naming field, value and mend.
+    Raises ValueError naming the field, its value and what is allowed.
     """
 
     workers: int = 0
@@ -56,40 +55,40 @@ class LoadSettings:
     prefetch: int = 4
 
     def __post_init__(self):
-        """Refuse what cannot load."""
-        for name, least, mend in (
+        """Refuse invalid values."""
+        for name, least, advice in (
             ("workers", 0, "use 0 for threads only, or more"),
             ("threads", 1, "use 1 or more"),
             ("prefetch", 1, "use 1 or more"),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"config.data.{name} is {getattr(self, name)!r}: {mend}")
+                raise ValueError(f"config.data.{name} is {getattr(self, name)!r}: {advice}")
 
 
 @dataclass(frozen=True)
 class RowShare:
-    """Which rows of each batch one process loads: the `process`-th of `processes` equal parts.
+    """The share of each batch that one process loads: the `process`-th of `processes` equal parts.
 
-    multiple: of devices and accumulation parts, to which the rows of a batch are filled up.
+    multiple: the number of devices times micro-batches, to a multiple of which the rows of a batch are padded.
     """
 
     multiple: int = 1
     process: int = 0
     processes: int = 1
 
-    def filled(self, rows: int) -> int:
-        """Return the rows of a batch of `rows` utterances, filling rows included."""
+    def padded(self, rows: int) -> int:
+        """Return the number of rows of a batch of `rows` utterances, including padding rows."""
         return -(-rows // self.multiple) * self.multiple
 
     def rows_of(self, rows: int) -> slice:
-        """Return this process's rows of a batch of `rows`."""
+        """Return the slice of a batch of `rows` rows that this process loads."""
         size = rows // self.processes
         return slice(self.process * size, (self.process + 1) * size)
 
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """One batch to make: which utterances, in which epoch and copy, at which speed, in which shape."""
+    """Specification of one batch: its utterances, their copies and speeds, the epoch and the shape."""
 
     utterances: np.ndarray  # [n] int64, rows of the manifest
     copies: np.ndarray  # [n] int64
@@ -102,9 +101,9 @@ class BatchSpec:
 
 @dataclass(frozen=True)
 class EpochSpecs(Sequence[BatchSpec]):
-    """The batches of an epoch: its plan joined with what its rows are.
+    """Specifications of the batches of an epoch: its plan, and the utterances of its rows.
 
-    Columns, whatever their number of batches: a batch's spec is made when it is asked for, and a slice is a view.
+    Stored as columns: a batch's specification is built on access, and a slice is a view.
     """
 
     plan: Plan
@@ -112,7 +111,7 @@ class EpochSpecs(Sequence[BatchSpec]):
     copies: np.ndarray  # [N] int64
     rates: np.ndarray  # [N] float64
     epoch: int
-    padding: float  # share of the epoch's frames that no utterance fills
+    padding: float  # share of padding in the epoch's frames
     share: RowShare
 
     def __len__(self) -> int:
@@ -131,7 +130,7 @@ class EpochSpecs(Sequence[BatchSpec]):
             self.copies[rows],
             self.rates[rows],
             self.epoch,
-            self.share.filled(bucket.rows),
+            self.share.padded(bucket.rows),
             bucket.frames,
             bucket.labels,
         )
@@ -139,21 +138,21 @@ class EpochSpecs(Sequence[BatchSpec]):
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """Read, augment, transform and pad the utterances of a batch.
+    """Function that reads, augments, transforms and pads the utterances of a batch.
 
-    Picklable, and without state that an order could change.
+    It can be pickled, and its results do not depend on the order of calls.
     """
 
     paths: Sequence[str]  # [N]
     duration: np.ndarray  # [N] float64, seconds
-    labels: Labels | None  # None where there is no text to learn from or to compare with
+    labels: Labels | None  # None without transcripts
     front_end: FrontEnd
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     share: RowShare = field(default_factory=RowShare)
 
     def __call__(self, spec: BatchSpec) -> dict[str, Any]:
-        """Make the arrays of one batch (docs/design.md, Contracts) and `problem` [B] str, '' where there is none."""
+        """Return the arrays of a batch (docs/design.md, Contracts) and `problem` [B] str, '' for rows without one."""
         batch = {
             "spectrogram": np.zeros((spec.rows, spec.frames, self.front_end.size), np.float32),
             "frames": np.zeros(spec.rows, np.int32),
@@ -164,14 +163,14 @@ class BatchLoader:
             "problem": np.full(spec.rows, "", f"<U{PROBLEM_WIDTH}"),
         }
         local = self.share.rows_of(spec.rows)
-        mine = range(spec.rows)[local]
-        mine = mine[: max(0, len(spec.utterances) - mine.start)]
-        sources = shard_source.resolve_all(self.paths[spec.utterances[row]] for row in mine)
-        for row in mine:
+        rows = range(spec.rows)[local]
+        rows = rows[: max(0, len(spec.utterances) - rows.start)]
+        sources = shard_source.resolve_all(self.paths[spec.utterances[row]] for row in rows)
+        for row in rows:
             batch["utterance"][row] = spec.utterances[row]
             try:
                 self._load_row(batch, row, spec, sources)
-            except (ValueError, OSError) as error:  # every reader's own errors are one of these
+            except (ValueError, OSError) as error:  # base classes of all readers' errors
                 batch["problem"][row] = str(error)[:PROBLEM_WIDTH]
         return {name: array[local] for name, array in batch.items()}
 
@@ -180,24 +179,26 @@ class BatchLoader:
         source = sources[self.paths[utterance]]
         if isinstance(source, Exception):
             raise source
-        features = self.spectrogram(source, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
+        features = self.compute_features(source, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
         if len(features) > spec.frames:
             raise ValueError(
-                f"{len(features)} frames where its duration of {self.duration[utterance]} s promised at most "
-                f"{spec.frames}; mend the duration (python -m input_pipeline.manifest check)"
+                f"the clip has {len(features)} frames, but its duration of {self.duration[utterance]} s allows at most "
+                f"{spec.frames}: correct the duration (python -m input_pipeline.manifest check)"
             )
         if self.labels is not None:
             symbols = self.labels[utterance]
             if len(symbols) > spec.labels:
-                raise ValueError(f"{len(symbols)} symbols in a batch of {spec.labels}: its duration is wrong")
+                raise ValueError(
+                    f"the text has {len(symbols)} symbols, but the batch has room for {spec.labels}: correct the duration"
+                )
             batch["labels"][row, : len(symbols)] = symbols
             batch["label_lengths"][row] = len(symbols)
         batch["spectrogram"][row, : len(features)] = features
         batch["frames"][row] = len(features)
         batch["valid"][row] = True
 
-    def spectrogram(self, source: audio.Source, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
-        """Make the normalised, augmented features [T, F] of an utterance from its audio."""
+    def compute_features(self, source: audio.Source, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
+        """Return the normalised, augmented features [T, F] of an utterance."""
         rate_hz = self.front_end.settings.sample_rate_hz
         samples, _ = audio.read(source, rate_hz)
         rng = rng_for(self.seed, epoch, utterance, copy)
@@ -205,20 +206,21 @@ class BatchLoader:
         return self.augmentation.apply_features(self.front_end(samples), rng)
 
 
-def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, how: LoadSettings) -> Generator[dict[str, Any]]:
-    """Load batches ahead of their use, in order. Close the generator when done."""
-    import grain  # half a second, and jax: for loading alone
+def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, settings: LoadSettings) -> Generator[dict[str, Any]]:
+    """Load batches in order, ahead of use. Close the generator when done."""
+    import grain  # takes half a second and imports jax, so only where batches are loaded
 
-    options = grain.ReadOptions(num_threads=how.threads, prefetch_buffer_size=max(how.prefetch, how.threads))
+    buffer_size = max(settings.prefetch, settings.threads)
+    options = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=buffer_size)
     dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
-    if how.workers:
-        buffers = max(1, how.prefetch // how.workers)
-        processes = grain.MultiprocessingOptions(num_workers=how.workers, per_worker_buffer_size=buffers)
+    if settings.workers:
+        buffers = max(1, settings.prefetch // settings.workers)
+        processes = grain.MultiprocessingOptions(num_workers=settings.workers, per_worker_buffer_size=buffers)
         dataset = dataset.mp_prefetch(processes)
     iterator = iter(dataset)
     try:
         for batch in iterator:
-            if how.workers:  # out of the memory shared with them, which is then given back
+            if settings.workers:  # copied out of the memory shared with them, which is then released
                 batch = {name: np.array(array) for name, array in batch.items()}
             yield batch
     finally:

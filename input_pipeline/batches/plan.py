@@ -1,10 +1,9 @@
-"""The batch plan: which utterances stand together in which batch, decided before anything is read.
+"""The batch plan: the utterances of each batch, determined before any audio is read.
 
-A plan is a pure function of lengths, settings, seed and epoch. It is the same on every host and for any number of
-hosts, devices and workers; the shapes that will be compiled are known before the first step; and resuming is
-`plan[batches_done:]`.
+A plan is a pure function of lengths, settings, seed and epoch. It is the same for any number of hosts, devices and
+workers; all shapes to compile are known before the first step; and a resumed epoch is `plan[batches_done:]`.
 
-Letters: N rows of an epoch (an utterance may come several times), T frames, L labels.
+Letters: N rows of an epoch (an utterance may occur several times), T frames, L labels.
 """
 
 from collections.abc import Sequence
@@ -15,17 +14,17 @@ from typing import NamedTuple, overload
 import numpy as np
 
 SHUFFLES = ("instance_shuffle", "batch_shuffle", "batch_shuffle_clipped", "none")
-FRAME_STEP = 8  # bucket lengths are multiples of it: fewer candidates, aligned shapes
+FRAME_STEP = 8  # bucket lengths are multiples of it, for fewer candidates and aligned shapes
 LABEL_STEP = 8
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How utterances are put into batches.
+    """Settings of the batch plan.
 
-    size: utterances in a batch, whatever their length; or 0 and seconds: audio in a batch, padding included, so that
-    short utterances stand in larger batches. shuffle: a key of SHUFFLES. sortagrad: epoch 0 goes from short to long
-    (arXiv:1512.02595, section 3.3). buckets: how many batch lengths, each compiled once.
+    size: utterances per batch, whatever their length; or 0, and seconds: audio per batch, including padding, so that short
+    utterances get larger batches. shuffle: one of SHUFFLES. sortagrad: sort epoch 0 from short to long (arXiv:1512.02595,
+    section 3.3). buckets: number of batch lengths, each compiled once.
     """
 
     size: int = 16
@@ -35,10 +34,11 @@ class BatchSettings:
     sortagrad: bool = True
 
     def __post_init__(self):
-        """Refuse what cannot be planned, naming field, value and mend."""
+        """Refuse invalid values, naming the field, its value and what is allowed."""
         if self.size < 0 or self.seconds < 0 or (self.size > 0) == (self.seconds > 0):
             raise ValueError(
-                f"config.batch.size is {self.size} and config.batch.seconds is {self.seconds}: set one of them, the other to 0"
+                f"config.batch.size is {self.size} and config.batch.seconds is {self.seconds}: set one of them above 0 and "
+                "the other to 0"
             )
         if self.buckets < 1:
             raise ValueError(f"config.batch.buckets is {self.buckets}: use 1 or more")
@@ -48,7 +48,7 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A compiled shape: frames T, labels L and rows of a batch."""
+    """A batch shape: frames T, labels L and rows."""
 
     frames: int
     labels: int
@@ -56,7 +56,7 @@ class Bucket:
 
 
 class PlannedBatch(NamedTuple):
-    """Rows of the epoch that stand together; at most `bucket.rows`, the rest is filled."""
+    """Rows of the epoch in one batch: at most `bucket.rows`; the rest is padding."""
 
     rows: np.ndarray  # [n] int64
     bucket: Bucket
@@ -64,12 +64,12 @@ class PlannedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan(Sequence[PlannedBatch]):
-    """Batches in order, as columns: batch i is order[starts[i]:ends[i]], in bucket chosen[i]."""
+    """Batches in order, as columns: batch i has rows order[starts[i]:ends[i]] and shape buckets[bucket_indices[i]]."""
 
     order: np.ndarray  # [N] int64, rows of the epoch
     starts: np.ndarray  # [batches] int64
     ends: np.ndarray  # [batches] int64
-    chosen: np.ndarray  # [batches] int64
+    bucket_indices: np.ndarray  # [batches] int64
     buckets: Sequence[Bucket]
 
     def __len__(self) -> int:
@@ -82,18 +82,21 @@ class Plan(Sequence[PlannedBatch]):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self.select(index)
-        return PlannedBatch(self.order[self.starts[index] : self.ends[index]], self.buckets[self.chosen[index]])
+        rows = self.order[self.starts[index] : self.ends[index]]
+        return PlannedBatch(rows, self.buckets[self.bucket_indices[index]])
 
     def select(self, batches: slice | np.ndarray) -> "Plan":
-        """Keep these batches, in this order."""
-        return replace(self, starts=self.starts[batches], ends=self.ends[batches], chosen=self.chosen[batches])
+        """Return a plan of these batches, in this order."""
+        starts, ends, indices = self.starts[batches], self.ends[batches], self.bucket_indices[batches]
+        return replace(self, starts=starts, ends=ends, bucket_indices=indices)
 
 
 def epoch_rows(source: np.ndarray, weights: Sequence[float], seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """List the utterances of an epoch and which copy each is: source w comes weights[w] times.
+    """Return the utterances of an epoch [N] int64, and the number of each copy [N] int64.
 
-    source [M] int32 is the manifest each utterance is from. The whole part of a weight repeats all its utterances,
-    the rest draws that share of them anew each epoch. Returns utterance [N] int64, copy [N] int64.
+    source [M] int32: the manifest of each utterance, by index into weights. The integer part of a weight repeats all
+    utterances of a manifest; its fraction draws that share of them, different in each epoch. Raises ValueError if no
+    utterance is left.
     """
     if all(weight == 1 for weight in weights):
         return np.arange(len(source)), np.zeros(len(source), np.int64)
@@ -108,7 +111,7 @@ def epoch_rows(source: np.ndarray, weights: Sequence[float], seed: int, epoch: i
         utterances.append(np.sort(drawn))
         copies.append(np.full(len(drawn), whole))
     if not sum(map(len, utterances)):
-        raise ValueError(f"the manifests' weights, {tuple(weights)}, leave no utterance for an epoch: raise one")
+        raise ValueError(f"the manifests' weights, {tuple(weights)}, leave no utterance for an epoch: increase one")
     return np.concatenate(utterances), np.concatenate(copies)
 
 
@@ -120,11 +123,10 @@ def choose_buckets(
     stretch: tuple[float, float] = (1.0, 1.0),
     slack: int = 0,
 ) -> list[Bucket]:
-    """Choose the batch lengths that leave the least padding, shortest first.
+    """Choose the batch lengths with the least padding, shortest first; every augmented utterance fits one with its labels.
 
-    frames [M] and label_lengths [M] as they are without augmentation, stretch the smallest and largest factor that
-    augmentation can lengthen an utterance by, slack the frames that rounding adds or takes: every augmented utterance
-    fits into a bucket, and its labels too.
+    frames [M], label_lengths [M]: without augmentation. stretch: the smallest and the largest factor by which augmentation
+    changes the length of an utterance. slack: frames by which rounding may change it.
     """
     shortest, longest = stretch
     most = frames + slack
@@ -136,7 +138,7 @@ def choose_buckets(
     if lengths[-1] < top:
         lengths, counts = np.append(lengths, top), np.append(counts, 0)
     buckets = []
-    for length in _least_padding(lengths, counts, settings.buckets):
+    for length in _minimise_padding(lengths, counts, settings.buckets):
         fitting = label_lengths[np.floor(frames * shortest) - slack <= length]
         labels = int(_round_up(max(int(fitting.max(initial=1)), 1), LABEL_STEP))
         rows = settings.size or max(1, int(settings.seconds / (length * frame_s)))
@@ -148,10 +150,11 @@ def _round_up(value, step: int):
     return -(-value // step) * step
 
 
-def _least_padding(lengths: np.ndarray, counts: np.ndarray, buckets: int) -> np.ndarray:
-    """Split sorted lengths [n] into at most `buckets` runs with the least sum of (run's last length x its count).
+def _minimise_padding(lengths: np.ndarray, counts: np.ndarray, buckets: int) -> np.ndarray:
+    """Split sorted lengths [n] into at most `buckets` runs; return the last length of each.
 
-    Dynamic programming over runs; n is small, since lengths are rounded. Long tails are first thinned to 400 lengths.
+    Dynamic programming finds the runs with the least sum of (last length x count). n is small, because lengths are
+    rounded; more than 400 lengths are thinned first.
     """
     if len(lengths) > 400:
         keep = np.unique(np.append(np.linspace(0, len(lengths) - 1, 400).astype(int), len(lengths) - 1))
@@ -172,12 +175,12 @@ def _least_padding(lengths: np.ndarray, counts: np.ndarray, buckets: int) -> np.
 
 
 def plan_epoch(frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSettings, seed: int, epoch: int) -> Plan:
-    """Put the rows of an epoch, with their lengths frames [N] as augmented, into batches.
+    """Assign the rows of an epoch, with augmented lengths frames [N], to batches.
 
-    `batch_shuffle` sorts by length, cuts from a random offset on into full batches and shuffles these; what is left
-    at both ends follows in batches of its own, or is left out for this epoch (`batch_shuffle_clipped`).
-    `instance_shuffle` draws a batch from all of a bucket. `none` keeps the order of length. SortaGrad's first epoch
-    is 'none' whatever the shuffle.
+    `batch_shuffle` sorts by length, cuts full batches from a random offset and shuffles them; the rows left over at both
+    ends follow in separate batches, or are skipped in this epoch (`batch_shuffle_clipped`). `instance_shuffle` draws each
+    batch from all rows of a bucket. `none` sorts by length, and so does SortaGrad in epoch 0. Raises ValueError if an
+    utterance is longer than the longest bucket.
     """
     lengths = np.array([bucket.frames for bucket in buckets])
     if np.max(frames, initial=0) > lengths[-1]:
@@ -186,19 +189,19 @@ def plan_epoch(frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSet
     if settings.shuffle == "none" or (settings.sortagrad and epoch == 0):
         order = np.argsort(frames, kind="stable")
         return _cut(order, np.searchsorted(lengths, frames[order]), buckets, [0, len(order)])
-    order = rng.permutation(len(frames))  # utterances of equal length meet others in each epoch
+    order = rng.permutation(len(frames))  # groups utterances of equal length differently in each epoch
     if settings.shuffle == "instance_shuffle":
-        member = np.searchsorted(lengths, frames)
-        order = order[np.argsort(member[order], kind="stable")]
-        member = member[order]
-        plan = _cut(order, member, buckets, np.searchsorted(member, np.arange(len(buckets) + 1)))
+        smallest = np.searchsorted(lengths, frames)
+        order = order[np.argsort(smallest[order], kind="stable")]
+        smallest = smallest[order]
+        plan = _cut(order, smallest, buckets, np.searchsorted(smallest, np.arange(len(buckets) + 1)))
         return plan.select(rng.permutation(len(plan)))
 
     order = order[np.argsort(frames[order], kind="stable")]
     first = int(rng.integers(min(buckets[0].rows, len(frames))))
     plan = _cut(order, np.searchsorted(lengths, frames[order]), buckets, [first, len(order), 0, first])
     main = plan.starts >= first
-    is_full = main & (plan.ends - plan.starts == np.array([bucket.rows for bucket in buckets])[plan.chosen])
+    is_full = main & (plan.ends - plan.starts == np.array([bucket.rows for bucket in buckets])[plan.bucket_indices])
     full = np.flatnonzero(is_full)
     shuffled = full[rng.permutation(len(full))]
     if settings.shuffle == "batch_shuffle_clipped" and len(shuffled):
@@ -206,18 +209,19 @@ def plan_epoch(frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSet
     return plan.select(np.concatenate([shuffled, np.flatnonzero(main & ~is_full), np.flatnonzero(~main)]))
 
 
-def _cut(order: np.ndarray, member: np.ndarray, buckets: Sequence[Bucket], limits: Sequence[int] | np.ndarray) -> Plan:
-    """Cut rows into consecutive batches, each in the smallest bucket that the rows which fill it fit into.
+def _cut(
+    order: np.ndarray, smallest: np.ndarray, buckets: Sequence[Bucket], limits: Sequence[int] | np.ndarray
+) -> Plan:
+    """Cut rows into consecutive batches, each in the smallest bucket that fits all its rows.
 
-    order [N] are the rows, member [N], ascending, the smallest bucket that each fits into. No batch crosses a limit:
-    limits [n] are places in the order, each with the next one the start and the end of a run; runs that end before
-    they start are none.
+    order [N]: the rows. smallest [N], ascending: index of the smallest bucket that fits each row. limits [n]: positions in
+    the order, which no batch crosses; each pair of consecutive ones is a run, skipped if it ends before it starts.
     """
-    ends = np.searchsorted(member, np.arange(len(buckets)), side="right")  # so many rows fit into each bucket
+    ends = np.searchsorted(smallest, np.arange(len(buckets)), side="right")  # number of rows that fit each bucket
     cuts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start, limit in pairwise(map(int, limits)):
         while start < limit:
-            index = int(member[start])
+            index = int(smallest[start])
             rows = buckets[index].rows
             full = (min(int(ends[index]), limit) - start) // rows
             if full:
@@ -226,16 +230,16 @@ def _cut(order: np.ndarray, member: np.ndarray, buckets: Sequence[Bucket], limit
                 start += full * rows
                 continue
             while (end := min(start + buckets[index].rows, limit)) > ends[index]:
-                index += 1  # a larger bucket may hold fewer rows: only the last batch is not full
+                index += 1  # a larger bucket may have fewer rows; only the last batch of a run is not full
             cuts.append((np.array([start]), np.array([end]), np.array([index])))
             start = end
     none = np.zeros(0, np.int64)
-    starts, stops, chosen = (np.concatenate(column) for column in zip((none, none, none), *cuts, strict=True))
-    return Plan(order, starts, stops, chosen, buckets)
+    starts, stops, indices = (np.concatenate(column) for column in zip((none, none, none), *cuts, strict=True))
+    return Plan(order, starts, stops, indices, buckets)
 
 
 def padding_share(plan: Plan, frames: np.ndarray) -> float:
-    """Return the share of all frames in the plan's batches that no utterance fills."""
-    room = int(np.array([bucket.rows * bucket.frames for bucket in plan.buckets])[plan.chosen].sum())
+    """Return the share of padding in all frames of the plan's batches."""
+    capacity = int(np.array([bucket.rows * bucket.frames for bucket in plan.buckets])[plan.bucket_indices].sum())
     total = np.append(0, np.cumsum(frames[plan.order]))
-    return 1.0 - int((total[plan.ends] - total[plan.starts]).sum()) / max(room, 1)
+    return 1.0 - int((total[plan.ends] - total[plan.starts]).sum()) / max(capacity, 1)

@@ -1,6 +1,6 @@
-"""What every corpus needs: its archives brought here, recordings joined with transcripts, headers read, manifests written.
+"""Common steps of all corpora: fetch and unpack archives, match recordings with transcripts, read headers, write manifests.
 
-A corpus module says where its archives are, how they are laid out and which text rule holds; the work is done here.
+A corpus module only describes its archives, their layout and its rule for texts.
 """
 
 import argparse
@@ -23,32 +23,32 @@ from input_pipeline.storage import download
 from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, extract
 from input_pipeline.text import ScoringRules
 
-NAMED_AT_MOST = 10  # files in one message
-CHUNK = 64  # headers that a thread reads before it comes back
-DEPTH = 2  # how far below a source its content is looked for
-WHY_NOTHING = (
-    "what was skipped is named above; if nothing was, this is not the whole corpus: fetch or copy it again, or leave the "
-    "part out where there is an option for it (--help)"
+MAX_LISTED = 10  # names in one message
+CHUNK = 64  # headers that a thread reads per task
+DEPTH = 2  # levels below a source at which its content is searched
+ADVICE_EMPTY = (
+    "check what was skipped above; if nothing was, the corpus is incomplete: fetch or copy it again, or exclude the part "
+    "if there is an option for it (--help)"
 )
-MEND_QUOTES = "mend the quotes, put each text into one line, or save the table parted by tabs"
+ADVICE_QUOTES = "correct the quotes, put each text on one line, or save the table with tabs between columns"
 ARCHIVE_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 
 Value = TypeVar("Value")
 
 
 class CorpusError(ValueError):
-    """A corpus that is not laid out as published, or lacks what makes it usable."""
+    """A corpus that is incomplete or not laid out as published, or invalid options."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published file and what it is verified by."""
+    """A published file, with its digests and size if they are known."""
 
     url: str
     md5: str | None = None
     sha256: str | None = None
     size: int | None = None
-    file: str = ""  # its name, where the address does not end in it
+    file: str = ""  # its name, if the address does not end in it
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ class Archive:
 
     @property
     def stem(self) -> str:
-        """The name without its ending: the folder it is unpacked into."""
+        """The name without its ending, used for the folder it is unpacked into."""
         return next((self.name.removesuffix(end) for end in ARCHIVE_ENDINGS if self.name.endswith(end)), self.name)
 
     @property
@@ -65,7 +65,7 @@ class Archive:
 
 
 class Recording(NamedTuple):
-    """An audio file and what a corpus says of it; noise and impulse responses have neither text nor speaker."""
+    """An audio file with its text and speaker; noise and impulse responses have neither."""
 
     audio: str | Path
     text: str = ""
@@ -73,83 +73,85 @@ class Recording(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a corpus module hands back: manifest records by split, and the line to run (or the words to read) next."""
+    """A prepared corpus: manifest records by split, and the command to run (or the step to take) next."""
 
     splits: dict[str, list[dict]]
     next_step: str
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a corpus comes from and where it goes."""
+class Preparation:
+    """One preparation of a corpus: its source, its target folder and its options."""
 
-    folder: Path  # manifests, archives and what is unpacked
-    source: Path | None = None  # archives or unpacked content that are here already
-    url: str | None = None  # another address: of the archive, or of the folder it is in
+    folder: Path  # target of manifests, archives and unpacked content
+    source: Path | None = None  # local archives or unpacked content
+    url: str | None = None  # alternative address: of the archive, or of its folder
     remove_archives: bool = False
     workers: int = field(default_factory=usable_cores)
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> "Place":
-        """Take the arguments that `add_arguments` adds."""
+    def from_args(cls, args: argparse.Namespace) -> "Preparation":
+        """Build it from the arguments that `add_arguments` adds. Raises CorpusError."""
         if args.workers < 1:
-            raise CorpusError(f"--workers={args.workers}: must be 1 or more; choose another value")
+            raise CorpusError(f"--workers={args.workers}: use 1 or more")
         source = None if args.source is None else Path(args.source)
         if source is not None and not source.is_dir():
-            raise CorpusError(f"--source={source}: there is no such folder; check the path")
+            raise CorpusError(f"--source={source}: no such folder: check the path")
         return cls(Path(args.target_dir), source, args.url, args.remove_archives, args.workers)
 
     def obtain(self, archive: Archive, marker: str) -> Path:
-        """Return the folder that holds `marker`: in the source, or unpacked (once) from an archive found or fetched."""
+        """Return the folder that contains `marker`: in the source, or unpacked once from a local or fetched archive."""
         if self.source is not None and (root := find_root(self.source, marker)) is not None:
-            print(f"{root}: unpacked already, used where it is")
+            print(f"{root}: already unpacked, used in place")
             return root
         unpacked = self.unpacked(archive)
         if unpacked.is_dir():
-            print(f"{unpacked}: unpacked already; remove the folder to unpack {archive.name} anew")
+            print(f"{unpacked}: already unpacked; remove the folder to unpack {archive.name} again")
             self._remove(self.folder / archive.name)
         else:
-            packed = self._bring(archive, marker)
+            packed = self._get_archive(archive, marker)
             self.unpack(packed, unpacked)
             if find_root(unpacked, marker) is None:
                 shutil.rmtree(unpacked)
                 if self.source is None:
-                    packed.unlink(missing_ok=True)  # another look at it would end the same
-                raise CorpusError(f"{packed} is not {archive.name} as published: no {marker} in it; check the address")
+                    packed.unlink(missing_ok=True)  # so that the next run fetches it again
+                raise CorpusError(f"{packed} is not {archive.name} as published: it has no {marker}: check the address")
             if not archive.has_digest:
                 print(f"no digest of {archive.name} is known; its structure is checked instead")
         root = find_root(unpacked, marker)
         if root is None:
-            raise CorpusError(f"{unpacked} holds no {marker}: remove the folder and run the same line again")
+            raise CorpusError(f"{unpacked} has no {marker}: remove the folder and run the same command again")
         return root
 
     def unpack(self, packed: Path, folder: Path, *, quiet: bool = False) -> None:
-        """Unpack an archive; one that was fetched goes then if that was asked for, or if it turns out damaged."""
+        """Unpack an archive; if it was fetched, then remove it if requested, or if it is damaged."""
         try:
             extract(packed, folder, quiet=quiet)
         except DamagedArchiveError as error:
             if self.source is not None:
                 raise
             packed.unlink(missing_ok=True)
-            raise ArchiveError(f"{error.fault} and was removed; run the same line again") from error
+            raise ArchiveError(f"{error.fault} and was removed: run the same command again") from error
         self._remove(packed)
 
     def _remove(self, packed: Path) -> None:
-        """Remove an archive that was fetched, if that was asked for."""
+        """Remove a fetched archive if requested."""
         if self.remove_archives and self.source is None and packed.exists():
             packed.unlink()
-            print(f"{packed}: unpacked, and removed")
+            print(f"{packed}: unpacked and removed")
 
     def unpacked(self, archive: Archive) -> Path:
         """Return the folder that an archive is unpacked into."""
         return self.folder / archive.stem
 
-    def _bring(self, archive: Archive, marker: str) -> Path:
-        """Return an archive, verified: the source's, or fetched."""
+    def _get_archive(self, archive: Archive, marker: str) -> Path:
+        """Return a verified archive, from the source or fetched."""
         if self.source is not None:
             packed = self.source / archive.name
             if not packed.is_file():
-                raise CorpusError(f"--source={self.source}: holds neither {archive.name} nor {marker}; check it")
+                raise CorpusError(
+                    f"--source={self.source}: contains neither {archive.name} nor {marker}: check the path"
+                )
             download.verify(packed, md5=archive.md5, sha256=archive.sha256, size=archive.size)
             return packed
         url = archive.url
@@ -161,30 +163,30 @@ class Place:
     def write(
         self, splits: Mapping[str, Sequence[Recording]], official: Mapping[str, int] | None = None
     ) -> dict[str, list[dict]]:
-        """Read all headers, then write one manifest a split; return their records.
+        """Read all headers, then write a manifest for each split; return their records.
 
-        `official` has the published number of utterances by split; another number is said. Raises CorpusError where
-        nothing is left of a split, and writes none then.
+        official: published number of utterances by split; a difference is reported. Raises CorpusError, without writing
+        any manifest, if a split has no usable recording.
         """
-        self._refuse_empty(splits)  # before the headers of the others are read
-        written = {name: self.scan(recordings, name) for name, recordings in splits.items()}
-        self.write_records(written, official)
-        return written
+        self._refuse_empty(splits)  # before reading the headers of the others
+        records = {name: self.scan(recordings, name) for name, recordings in splits.items()}
+        self.write_records(records, official)
+        return records
 
     def write_records(self, splits: Mapping[str, Sequence[dict]], official: Mapping[str, int] | None = None) -> None:
-        """Write the manifests of records that `scan` returned, as `write` does."""
+        """Write the manifests of records from `scan`, like `write`."""
         self._refuse_empty(splits)
         compare_counts(splits, official or {})
         for name, records in splits.items():
             manifest.write(self.folder / f"{name}.jsonl", records)
 
     def _refuse_empty(self, splits: Mapping[str, Sequence]) -> None:
-        for name, found in splits.items():
-            if not found:
-                raise CorpusError(f"nothing is left for {self.folder / name}.jsonl; {WHY_NOTHING}")
+        for name, recordings in splits.items():
+            if not recordings:
+                raise CorpusError(f"no recordings for {self.folder / name}.jsonl: {ADVICE_EMPTY}")
 
     def scan(self, recordings: Sequence[Recording], what: str) -> list[dict]:
-        """Read the headers of recordings in threads; return manifest records in order, without those unreadable."""
+        """Read the headers of recordings in threads; return manifest records in order, without unreadable recordings."""
         prefix = os.path.join(os.path.abspath(self.folder), "")
         chunks = [recordings[start : start + CHUNK] for start in range(0, len(recordings), CHUNK)]
         results: list[dict | str] = []
@@ -197,21 +199,21 @@ class Place:
             except BaseException:
                 threads.shutdown(cancel_futures=True)
                 raise
-        name_skipped("cannot be read", [result for result in results if isinstance(result, str)])
+        report_skipped("unreadable", [result for result in results if isinstance(result, str)])
         return [result for result in results if isinstance(result, dict)]
 
 
 def _read_header(recording: Recording, prefix: str) -> dict | str:
-    """Return the manifest record of one audio file, or the file and why it has none.
+    """Return the manifest record of an audio file, or a message with the reason why it has none.
 
-    Paths below `prefix`, the corpus's folder, are written relative to it, others in full.
+    Paths below `prefix`, the corpus's folder, are relative to it, others absolute.
     """
     path = os.path.abspath(recording.audio)
     try:
         path.encode()
         header = audio.info(path)
     except UnicodeEncodeError:
-        return f"{path!a} (the name is not UTF-8; rename it)"
+        return f"{path!a} (the name is not UTF-8: rename it)"
     except audio.AudioError as error:
         return str(error)
     record = {
@@ -228,23 +230,23 @@ def _read_header(recording: Recording, prefix: str) -> dict | str:
 
 
 def add_arguments(parser: argparse.ArgumentParser, corpus: str, archives: str, url: str | None = None) -> None:
-    """Add the options of all corpora, and where `url` says from where one is fetched, those of fetched ones.
+    """Add the options common to all corpora and, if a corpus can be fetched from `url`, those of fetched corpora.
 
-    `archives` names what a source may hold.
+    archives: description of the possible content of a source, for the help.
     """
     parser.add_argument("--target_dir", default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="threads (default: all cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="number of threads (default: all cores)")
     if url is None:
         parser.add_argument("--source", required=True, help=f"folder with {archives}")
         parser.set_defaults(url=None, remove_archives=False)
         return
     parser.add_argument("--source", help=f"folder with {archives}, packed or unpacked, to use instead of fetching")
-    parser.add_argument("--url", help=f"fetch from there instead: a file, or the folder it is in (default: {url})")
-    parser.add_argument("--remove_archives", action="store_true", help="remove fetched archives once unpacked")
+    parser.add_argument("--url", help=f"address to fetch from: of the file, or of its folder (default: {url})")
+    parser.add_argument("--remove_archives", action="store_true", help="remove fetched archives after unpacking")
 
 
 def find_root(folder: Path, marker: str) -> Path | None:
-    """Find the folder that holds a file or folder `marker`: this one or one up to DEPTH levels below, the nearest."""
+    """Return the nearest folder with a file or folder `marker`: this one, or one at most DEPTH levels below."""
     level = [folder]
     for _ in range(DEPTH + 1):
         for candidate in level:
@@ -261,64 +263,64 @@ def _folders(folder: Path) -> list[os.DirEntry]:
 
 
 def list_files(folder: Path, *endings: str) -> list[str]:
-    """List all files below a folder that have one of these endings (of any case), sorted; hidden ones are not seen.
+    """List all files below a folder with one of these endings (in any case), sorted, except hidden ones.
 
-    A folder that does not exist holds none. Raises CorpusError naming one that cannot be read.
+    Returns [] if the folder does not exist. Raises CorpusError naming a folder that cannot be read.
     """
-    found = []
-    seen = set()  # links are followed, but not round in circles
+    paths = []
+    visited = set()  # links are followed, but each folder is only visited once
     walk = os.walk(folder, onerror=_refuse_unreadable, followlinks=True)
     for parent, folders, files in tqdm(walk, desc=f"list {folder}", unit=" folders", delay=download.BAR_DELAY_S):
         status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        audible = (name for name in sorted(files) if name.lower().endswith(endings) and not name.startswith("."))
-        found += [os.path.join(parent, name) for name in audible]
-    return found
+        matching = (name for name in sorted(files) if name.lower().endswith(endings) and not name.startswith("."))
+        paths += [os.path.join(parent, name) for name in matching]
+    return paths
 
 
 def _refuse_unreadable(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise CorpusError(
-            f"{error.filename}: cannot be read ({error.strerror}); let it be read, or move it out of the corpus"
+            f"{error.filename}: cannot be read ({error.strerror}): make it readable, or move it out of the corpus"
         ) from error
 
 
 def file_id(path: str | Path) -> str:
-    """Return a file's name without folder and ending."""
+    """Return the name of a file without folder and ending."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:
-    """Read a UTF-8 text file of a corpus; raises CorpusError that names it."""
+    """Read a UTF-8 text file of a corpus. Raises CorpusError naming it."""
     try:
         return Path(path).read_text(encoding="utf-8-sig", errors=errors)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CorpusError(
-            f"{path}:{line}: is not UTF-8 text ({error.reason}); save it as UTF-8 (iconv -f latin1 -t utf-8, if it is "
+            f"{path}:{line}: not UTF-8 text ({error.reason}): convert it to UTF-8 (iconv -f latin1 -t utf-8, if it is "
             "Latin-1), or fetch it again"
         ) from error
     except FileNotFoundError as error:
-        raise CorpusError(f"{path} is missing; this is not the whole corpus: fetch it again") from error
+        raise CorpusError(f"{path} is missing, so the corpus is incomplete: fetch it again") from error
 
 
 def read_keyed(path: str | Path, errors: str = "strict") -> Iterator[tuple[str, str]]:
-    """Read lines of `key text`, parted by a space or a tab; the text may be empty, blank lines are nothing."""
+    """Yield (key, text) from lines of `key text`, separated by white space; the text may be empty; skip blank lines."""
     for line in read_text(path, errors).split("\n"):
         if parts := line.split(maxsplit=1):
             yield parts[0], parts[1].strip() if len(parts) > 1 else ""
 
 
 def read_rows(path: str | Path, errors: str = "strict") -> Iterator[list[str]]:
-    """Read the rows of a table, the header first; raises CorpusError that names file and line.
+    """Yield the rows of a table, header first. Raises CorpusError naming file and line.
 
-    Columns are parted by tabs, or by the one of , ; | most frequent in the header, or as Excel's line `sep=;` before it
-    says. Between tabs or bars, quotes are marks of the text; a quoted field that goes over several lines is refused,
-    since what opened it is mostly a quote that was forgotten.
+    The delimiter is a tab if the header has one, otherwise the most frequent of , ; | in it, or that of a first line such
+    as `sep=;` from Excel. With tabs or bars, quotes are part of the text. A quoted field with a line break is refused,
+    because the closing quote was probably forgotten.
     """
     content, first = read_text(path, errors), 1
     header, _, rest = content.partition("\n")
@@ -333,11 +335,11 @@ def read_rows(path: str | Path, errors: str = "strict") -> Iterator[list[str]]:
         for row in rows:
             last = rows.line_num + skipped
             if last > first:
-                raise CorpusError(f"{path}:{first}: a quote here is closed only in line {last}; {MEND_QUOTES}")
+                raise CorpusError(f"{path}:{first}: a quote is only closed in line {last}: {ADVICE_QUOTES}")
             yield row
             first = last + 1
     except csv.Error as error:
-        raise CorpusError(f"{path}:{first}: {error}; {MEND_QUOTES}") from error
+        raise CorpusError(f"{path}:{first}: {error}: {ADVICE_QUOTES}") from error
 
 
 def match(
@@ -346,52 +348,55 @@ def match(
     speaker: Callable[[str], str],
     key: Callable[[str | Path], str] = file_id,
 ) -> list[Recording]:
-    """Join transcripts (id, text) with audio files by id, in the order of the files; name what has no counterpart.
+    """Match transcripts (id, text) with audio files by id, in the order of the files; report unmatched ones.
 
-    An id that stands twice with different texts, or has two files, is left out: which is right cannot be told.
+    An id with several different texts or several files is skipped, because the right one is unknown.
     """
-    texts, contradicting = _unique(transcripts)
-    audio_files, doubled = _unique((key(path), path) for path in files)
-    name_skipped("have several transcripts that differ", contradicting)
-    name_skipped("have several audio files of one name", doubled)
-    name_skipped("have a transcript but no audio file", sorted(texts.keys() - audio_files.keys() - set(doubled)))
-    name_skipped("have an audio file but no transcript", sorted(audio_files.keys() - texts.keys() - set(contradicting)))
+    texts, contradictory = _unique(transcripts)
+    audio_files, ambiguous = _unique((key(path), path) for path in files)
+    report_skipped("several different transcripts", contradictory)
+    report_skipped("several audio files with this name", ambiguous)
+    report_skipped("transcript without audio file", sorted(texts.keys() - audio_files.keys() - set(ambiguous)))
+    report_skipped("audio file without transcript", sorted(audio_files.keys() - texts.keys() - set(contradictory)))
     both = [name for name in audio_files if name in texts]
-    name_skipped("have an empty transcript", [name for name in both if not texts[name]])
+    report_skipped("empty transcript", [name for name in both if not texts[name]])
     return [Recording(audio_files[name], texts[name], speaker(name)) for name in both if texts[name]]
 
 
 def _unique(pairs: Iterable[tuple[str, Value]]) -> tuple[dict[str, Value], list[str]]:
-    """Return what stands under each key, and the keys under which different values stand, which are left out of it."""
-    found: dict[str, Value] = {}
-    different = {key for key, value in pairs if found.setdefault(key, value) != value}
-    return {key: value for key, value in found.items() if key not in different}, sorted(different)
+    """Return the values of keys with a single value, and the other keys, sorted."""
+    first: dict[str, Value] = {}
+    different = {key for key, value in pairs if first.setdefault(key, value) != value}
+    return {key: value for key, value in first.items() if key not in different}, sorted(different)
 
 
 def text_rule(name: str, *, spaces: bool = True) -> Callable[[str], str]:
-    """Return the rule of a `--text` option: `plain` for lower-case words without punctuation, `as_is` for neither."""
+    """Return the rule for texts of a `--text` option: `plain` (lower case without punctuation) or `as_is`.
+
+    spaces: false removes spaces from plain texts.
+    """
     return ScoringRules(remove_spaces=not spaces).apply if name == "plain" else lambda text: " ".join(text.split())
 
 
-def compare_counts(found: Mapping[str, Sequence], official: Mapping[str, int]) -> None:
-    """Say where a split has another number of utterances than was published."""
-    for name, recordings in found.items():
+def compare_counts(splits: Mapping[str, Sequence], official: Mapping[str, int]) -> None:
+    """Report splits whose number of utterances differs from the published one."""
+    for name, recordings in splits.items():
         if len(recordings) != official.get(name, len(recordings)):
             print(f"  {name}: {len(recordings):,} utterances, officially {official[name]:,}")
 
 
-def choose(named: str, known: Iterable[str], option: str) -> list[str]:
-    """Read a comma-separated choice, in the order of what is known. Raises CorpusError for other names and for none."""
+def parse_choice(text: str, known: Iterable[str], option: str) -> list[str]:
+    """Return the chosen names of a comma-separated option, in the order of `known`. Raises CorpusError."""
     known = list(known)
-    names = [name.strip() for name in named.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise CorpusError(f"{option}={named}: {', '.join(unknown) or 'nothing'} is not one of {', '.join(known)}")
+        raise CorpusError(f"{option}={text}: {', '.join(unknown) or 'nothing'} is not one of {', '.join(known)}")
     return [name for name in known if name in names]
 
 
-def name_skipped(why: str, names: Sequence[str]) -> None:
-    """Say how many recordings are left out and why, and name the first of them."""
+def report_skipped(reason: str, names: Sequence[str]) -> None:
+    """Print how many recordings are skipped for a reason, and the first of them."""
     if names:
-        more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-        print(f"  skipped, as they {why}: {len(names)}: {', '.join(names[:NAMED_AT_MOST])}{more}")
+        more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+        print(f"  skipped {len(names)} ({reason}): {', '.join(names[:MAX_LISTED])}{more}")

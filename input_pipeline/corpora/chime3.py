@@ -1,14 +1,15 @@
-"""Background noise of CHiME-3 (Barker et al. 2015): bus, café, pedestrian area and street, which the original adds.
+"""Background noise of CHiME-3 (Barker et al. 2015): bus, café, pedestrian area and street, as used by the original.
 
-See the CHiME challenge's terms. The original's address is long dead: name a folder with what you have by --source,
-its archive (MD5: the original's), the four archives in it, or their content. One manifest, `background`, without texts.
+See the terms of the CHiME challenge. The original's address no longer exists: --source is a folder with a local copy of
+its archive (MD5 from the original), of the four archives in it, or of their content. Writes one manifest, `background`,
+without texts.
 """
 
 import argparse
 from pathlib import Path
 
 from input_pipeline.corpora import assemble, next_step
-from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
+from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
 from input_pipeline.storage import archive
 
 ARCHIVE = Archive(
@@ -16,7 +17,7 @@ ARCHIVE = Archive(
     md5="c3ff512618d7a67d4f85566ea1bc39ec",
     file="myairbridge-AG0Y3DNBE5IWRRTV.zip",
 )
-INNER = tuple(f"CHiME3_background_{place}" for place in ("bus", "caf", "ped", "str"))
+INNER = tuple(f"CHiME3_background_{location}" for location in ("bus", "caf", "ped", "str"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,22 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
-    """Unpack, the inner archives too, and scan; write one manifest of all noises."""
-    place = Place.of(args)
+    """Unpack the archive and those in it, and scan; write one manifest of all noises."""
+    preparation = Preparation.from_args(args)
     source = Path(args.source)
-    root = source if has_noise(source) else place.obtain(ARCHIVE, f"{INNER[0]}.zip")
-    files = [path for folder in unpack_inner(root, place.folder) for path in assemble.list_files(folder, ".wav")]
-    records = place.write({"background": [Recording(path) for path in files]})
-    return Prepared(records, next_step.add_noise(place.folder / "background.jsonl"))
+    root = source if has_noise(source) else preparation.obtain(ARCHIVE, f"{INNER[0]}.zip")
+    files = [path for folder in unpack_inner(root, preparation.folder) for path in assemble.list_files(folder, ".wav")]
+    records = preparation.write({"background": [Recording(path) for path in files]})
+    return Prepared(records, next_step.add_noise(preparation.folder / "background.jsonl"))
 
 
 def has_noise(source: Path) -> bool:
-    """Tell whether a source holds inner archives, or their content."""
+    """Return whether a source contains inner archives or their content."""
     return any((source / f"{name}.zip").is_file() for name in INNER) or assemble.find_root(source, "CHiME3") is not None
 
 
 def unpack_inner(root: Path, folder: Path) -> list[Path]:
-    """Unpack each inner archive once, into a folder of its name; without any, the content is in the root itself."""
+    """Unpack each inner archive once into a folder with its name; return these folders, or the root if there are none."""
     unpacked = []
     for name in INNER:
         target = folder / name
@@ -49,5 +50,5 @@ def unpack_inner(root: Path, folder: Path) -> list[Path]:
         if target.is_dir():
             unpacked.append(target)
     if not unpacked and not assemble.list_files(root, ".wav"):
-        raise CorpusError(f"{root}: none of {', '.join(INNER)} and no WAV file; check --source")
+        raise CorpusError(f"{root}: contains none of {', '.join(INNER)} and no WAV file: check --source")
     return unpacked or [root]

@@ -1,14 +1,14 @@
-"""Free Spoken Digit Dataset 1.0.9 (Jackson et al.): English digits, one word a clip, 8 kHz WAV, 2,500 clips of 5 speakers.
+"""Free Spoken Digit Dataset 1.0.9 (Jackson et al.): English digits, one word per clip, 8 kHz WAV, 2,500 clips, 5 speakers.
 
-CC BY-SA 4.0, https://github.com/Jakobovski/free-spoken-digit-dataset (SHA-256: tensorflow-datasets'). Officially,
-clips 0 to 4 of each digit and speaker are test; dev is clips 5 to 9. So every speaker is in every split. With
---split=speakers dev and test are a speaker each (`groups.split_off`).
+CC BY-SA 4.0, https://github.com/Jakobovski/free-spoken-digit-dataset (SHA-256 from tensorflow-datasets). Officially,
+clips 0 to 4 of each digit and speaker are test; dev consists of clips 5 to 9. Every speaker is therefore in every split.
+With --split=speakers, dev and test are one speaker each (`groups.split_by_group`).
 """
 
 import argparse
 
 from input_pipeline.corpora import assemble, groups, next_step
-from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
+from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
 
 ARCHIVE = Archive(
     "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz",
@@ -30,29 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(args: argparse.Namespace) -> Prepared:
     """Fetch, unpack and scan; write the manifests."""
-    place = Place.of(args)
-    files = assemble.list_files(place.obtain(ARCHIVE, "recordings") / "recordings", ".wav")
+    preparation = Preparation.from_args(args)
+    files = assemble.list_files(preparation.obtain(ARCHIVE, "recordings") / "recordings", ".wav")
     recordings = [read_name(path) for path in files]
     assemble.compare_counts({"all": recordings}, OFFICIAL_UTTERANCES)
     if args.split == "speakers":
-        splits = groups.split_off(recordings, SPEAKER_SHARES, groups.by_speaker)
+        splits = groups.split_by_group(recordings, SPEAKER_SHARES, groups.by_speaker)
     else:
         splits = {"train": [], "dev": [], "test": []}
         for one in recordings:
             splits[official_split(one)].append(one)
-    return Prepared(place.write(splits), next_step.train(RECIPE, place.folder))
+    return Prepared(preparation.write(splits), next_step.train(RECIPE, preparation.folder))
 
 
 def read_name(path: str) -> Recording:
-    """Read digit and speaker from the name of a file, 7_jackson_32.wav."""
+    """Return a recording with digit and speaker from a file name such as 7_jackson_32.wav."""
     digit, _, rest = assemble.file_id(path).partition("_")
     speaker, _, clip = rest.rpartition("_")
     if not (digit.isdecimal() and int(digit) < len(DIGITS) and speaker and clip.isdecimal()):
-        raise CorpusError(f"{path}: the name is not DIGIT_SPEAKER_CLIP.wav; remove the file")
+        raise CorpusError(f"{path}: the name is not DIGIT_SPEAKER_CLIP.wav: remove the file")
     return Recording(path, DIGITS[int(digit)], speaker)
 
 
 def official_split(recording: Recording) -> str:
-    """Return the split of a clip by its number, the last part of its name."""
+    """Return the split of a clip, which follows from its number in the file name."""
     clip = int(assemble.file_id(recording.audio).rpartition("_")[2])
     return "test" if clip in TEST_CLIPS else "dev" if clip in DEV_CLIPS else "train"

@@ -1,14 +1,14 @@
 """LibriSpeech (Panayotov et al. 2015): 982 hours of read English from LibriVox, 16 kHz FLAC, 2,484 speakers.
 
-CC BY 4.0, http://www.openslr.org/12. Seven parts, each an archive of its own (MD5 of OpenSLR, sizes of
-tensorflow-datasets' list). The official splits are parts, too.
+CC BY 4.0, http://www.openslr.org/12. Seven parts in separate archives (MD5 from OpenSLR, sizes from tensorflow-datasets);
+the official splits are among them.
 """
 
 import argparse
 from pathlib import Path
 
 from input_pipeline.corpora import assemble, next_step
-from input_pipeline.corpora.assemble import Archive, CorpusError, Place, Prepared, Recording
+from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
 
 URL = "http://www.openslr.org/resources/12"
 MD5_AND_BYTES = {
@@ -44,32 +44,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(args: argparse.Namespace) -> Prepared:
     """Fetch, unpack and scan the parts; write a manifest for each."""
-    place = Place.of(args)
-    parts = assemble.choose(args.parts, MD5_AND_BYTES, "--parts")
+    preparation = Preparation.from_args(args)
+    parts = assemble.parse_choice(args.parts, MD5_AND_BYTES, "--parts")
     records: dict[str, list[dict]] = {}
-    for part in parts:  # one after the other, so that those done are done when the next breaks off
-        root = place.obtain(archive(part), part)
-        records |= place.write({part: read_part(root / part)}, OFFICIAL_UTTERANCES)
-    return Prepared(records, to_run_next(place.folder, parts))
+    for part in parts:  # one after another, so that finished parts stay if a later one fails
+        root = preparation.obtain(archive(part), part)
+        records |= preparation.write({part: read_part(root / part)}, OFFICIAL_UTTERANCES)
+    return Prepared(records, describe_next_step(preparation.folder, parts))
 
 
 def archive(part: str) -> Archive:
-    """Describe the archive of a part."""
+    """Return the archive of a part."""
     md5, size = MD5_AND_BYTES[part]
     return Archive(f"{URL}/{part}.tar.gz", md5=md5, size=size)
 
 
 def read_part(folder: Path) -> list[Recording]:
-    """Read SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac and the chapters' `.trans.txt`; texts in lower case."""
+    """Read SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac and the chapters' `.trans.txt`; convert texts to lower case."""
     transcripts = [line for path in assemble.list_files(folder, "trans.txt") for line in assemble.read_keyed(path)]
     if not transcripts:
-        raise CorpusError(f"{folder}: no *.trans.txt below it; this is not a part of LibriSpeech")
+        raise CorpusError(f"{folder}: contains no *.trans.txt, so it is not a part of LibriSpeech: check the path")
     texts = ((name, " ".join(text.lower().split())) for name, text in transcripts)
     return assemble.match(texts, assemble.list_files(folder, ".flac"), lambda name: name.partition("-")[0])
 
 
-def to_run_next(folder: Path, parts: list[str]) -> str:
-    """Word the line that trains on the parts, or evaluates on them where none is for training."""
+def describe_next_step(folder: Path, parts: list[str]) -> str:
+    """Return the command that trains on the parts, or evaluates on them if none is for training."""
     by_kind = {kind: [part for part in parts if part.startswith(kind)] for kind in ("train", "dev", "test")}
     train, dev, test = by_kind.values()
     if not train:

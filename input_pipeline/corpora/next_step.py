@@ -1,16 +1,16 @@
-"""What to run after a corpus is prepared, in words that can be copied."""
+"""Commands to run after a corpus is prepared, ready to be copied."""
 
 import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-# In a checkout main.py lies beside the package; where the package is installed, the same is a command.
+# A checkout has main.py beside the package; an installed package has the command ds2 instead.
 PROGRAM = ("python", "main.py") if Path(__file__).parents[2].joinpath("main.py").is_file() else ("ds2",)
 
 
 def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: str = "dev", test: str = "test") -> str:
-    """Word the line that trains with a recipe on manifests of a folder; a split without a name is none, whatever the recipe has."""
+    """Return the command that trains with a recipe on manifests of a folder; dev or test '' disables the recipe's."""
     manifests = {"train": ",".join(f"{folder / name}.jsonl" for name in splits)}
     manifests |= {split: f"{folder / name}.jsonl" if name else "" for split, name in (("dev", dev), ("test", test))}
     options = [f"--config.data.{split}={paths}" for split, paths in manifests.items()]
@@ -18,22 +18,22 @@ def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: st
 
 
 def evaluate(test: Path, *options: str) -> str:
-    """Word the line that evaluates a model on a manifest."""
+    """Return the command that evaluates a model on a manifest."""
     return shlex.join([*PROGRAM, "--mode=eval", *options, "--config.restore=MODEL", f"--config.data.test={test}"])
 
 
 def check(path: Path) -> str:
-    """Word the line that listens to every clip of a manifest and says what is wrong."""
+    """Return the command that checks every clip of a manifest."""
     return shlex.join(["python", "-m", "input_pipeline.manifest", "check", str(path)])
 
 
 def add_noise(path: Path) -> str:
-    """Word an entry of the augmentation file that adds the noise of a manifest."""
+    """Return an entry of the augmentation file that adds noise from a manifest."""
     return _entry("noise", {"min_snr_dB": 10, "max_snr_dB": 30, "noise_manifest_path": str(path)})
 
 
 def add_rooms(path: Path) -> str:
-    """Word an entry of the augmentation file that puts speech into the rooms of a manifest."""
+    """Return an entry of the augmentation file that adds the reverberation of rooms from a manifest."""
     return _entry("impulse", {"impulse_manifest_path": str(path)})
 
 

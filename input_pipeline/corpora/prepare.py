@@ -9,21 +9,21 @@ from types import ModuleType
 from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.storage.disk_errors import advice
 
-# A corpus's module has `add_arguments(parser)` and `prepare(args)`, which writes the manifests (assemble.Prepared).
+# The module of a corpus has `add_arguments(parser)` and `prepare(args)`, which writes manifests and returns Prepared.
 CORPORA = {
     "aishell": "AISHELL-1: Mandarin, 178 hours",
     "an4": "AN4: English letters, numbers, commands, 50 minutes",
     "chime3": "background noise of CHiME-3, from a local copy",
-    "common_voice": "a local release of Common Voice: any of its languages",
-    "custom": "a folder of your own, with a table or text files beside the audio",
+    "common_voice": "Common Voice in any of its languages, from a local release",
+    "custom": "your own recordings, with a table or text files",
     "fsdd": "Free Spoken Digit Dataset: English digits at 8 kHz, 20 minutes",
     "librispeech": "LibriSpeech: English, 982 hours in seven parts",
     "ljspeech": "LJ Speech: English, one speaker, 24 hours",
-    "musan": "MUSAN: noise, music and speech to augment with, 109 hours",
+    "musan": "MUSAN: noise, music and speech for augmentation, 109 hours",
     "rirs": "RIRS_NOISES: impulse responses of rooms, and noises",
     "speechocean762": "speechocean762: English of Mandarin speakers, 6 hours",
     "synthetic": "English or Mandarin commands, spoken by espeak-ng",
-    "tfds": "a data set of TensorFlow Datasets, into shards; in an environment that has it",
+    "tfds": "a data set of TensorFlow Datasets, converted to shards (requires TensorFlow)",
     "thchs30": "THCHS-30: Mandarin, 35 hours",
     "voxforge": "VoxForge: English by dialect, 130 hours",
 }
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules: dict[str, ModuleType] = {}
     for name, summary in CORPORA.items():
         command = commands.add_parser(name, help=summary)
-        if name in argv:  # importing all of them for the help of one would need what all of them need
+        if name in argv:  # importing all modules would require the packages of all of them
             modules[name] = importlib.import_module(f"input_pipeline.corpora.{name}")
             command.description = modules[name].__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog} {args.corpus}: {error}{advice(error, '--target_dir')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{parser.prog} {args.corpus}: interrupted; run the same line again", file=sys.stderr)
+        print(f"{parser.prog} {args.corpus}: interrupted; run the same command again", file=sys.stderr)
         return 130
     print(describe(prepared.splits))
     print(f"\nNext:\n  {prepared.next_step}")
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(splits: Mapping[str, Sequence[Mapping]]) -> str:
-    """Lay out utterances, hours, speakers and distinct characters of each split as a table."""
+    """Return a table with utterances, hours, speakers and distinct characters of each split."""
     width = max(12, *map(len, splits))
     lines = [f"{'split':<{width}} {'utterances':>10} {'hours':>8} {'speakers':>9} {'characters':>11}"]
     for name, records in splits.items():

@@ -1,15 +1,15 @@
 """RIRS_NOISES (Ko et al. 2017): 325 measured and 60,000 simulated room impulse responses, and noises; 16 kHz WAV.
 
-Apache License 2.0, http://www.openslr.org/28 (MD5: OpenSLR's). Manifests without texts: `real` (measured; many have
-several channels, of which the first is used), `smallroom`, `mediumroom`, `largeroom` (simulated),
-`pointsource_noise` (MUSAN's free sounds) and `isotropic_noise` (recorded in the measured rooms).
+Apache License 2.0, http://www.openslr.org/28 (MD5 from OpenSLR). Manifests without texts: `real` (measured; many have
+several channels, of which the first is used), `smallroom`, `mediumroom`, `largeroom` (simulated), `pointsource_noise`
+(MUSAN's free sounds) and `isotropic_noise` (recorded in the measured rooms).
 """
 
 import argparse
 from pathlib import Path
 
 from input_pipeline.corpora import assemble, next_step
-from input_pipeline.corpora.assemble import Archive, Place, Prepared, Recording
+from input_pipeline.corpora.assemble import Archive, Preparation, Prepared, Recording
 
 ARCHIVE = Archive("http://www.openslr.org/resources/28/rirs_noises.zip", md5="e6f48e257286e05de56413b4779d8ffb")
 LISTS = {
@@ -27,17 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
-    """Fetch, unpack and scan; write a manifest a kind."""
-    place = Place.of(args)
-    root = place.obtain(ARCHIVE, "RIRS_NOISES/simulated_rirs")
+    """Fetch, unpack and scan; write a manifest for each kind."""
+    preparation = Preparation.from_args(args)
+    root = preparation.obtain(ARCHIVE, "RIRS_NOISES/simulated_rirs")
     splits = {kind: read_list(root, root / "RIRS_NOISES" / path) for kind, path in LISTS.items()}
     for room in SIMULATED:
         files = assemble.list_files(root / "RIRS_NOISES" / "simulated_rirs" / room, ".wav")
         splits[room] = [Recording(path) for path in files]
-    return Prepared(place.write(splits, OFFICIAL_FILES), next_step.add_rooms(place.folder / "real.jsonl"))
+    return Prepared(preparation.write(splits, OFFICIAL_FILES), next_step.add_rooms(preparation.folder / "real.jsonl"))
 
 
 def read_list(root: Path, path: Path) -> list[Recording]:
-    """Read `--rir-id 1 --room-id A RIRS_NOISES/....wav`: the last column is the file, from the archive's root."""
+    """Read lines such as `--rir-id 1 --room-id A RIRS_NOISES/....wav`; the last column is a path in the archive."""
     lines = [line.split() for line in assemble.read_text(path).split("\n")]
     return [Recording(root / columns[-1]) for columns in lines if columns]

@@ -1,7 +1,7 @@
-"""A small corpus of voice commands spoken by espeak-ng, English or Mandarin: real enough to try everything out on.
+"""A small corpus of English or Mandarin voice commands, spoken by espeak-ng, for trying out the whole program.
 
-espeak-ng comes as the wheel `espeakng-loader`, a development extra. Everything follows from the seed: two runs write
-the same bytes, whatever the number of workers.
+espeak-ng is installed with the wheel `espeakng-loader`, a development dependency. The seed determines everything: two runs
+write the same bytes, for any number of workers.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from input_pipeline.manifest import write as write_manifest
 SAMPLE_RATE_HZ = 16_000
 RECIPES = {"en": "configs/tiny.py", "zh": "configs/tiny_mandarin.py"}
 HELD_OUT = {"dev": 60, "test": 100, "test_voices": 60}  # utterances
-CHUNK = 100  # utterances that one process speaks
+CHUNK = 100  # utterances per process
 
-# Accents of espeak-ng; `en` is its British one. `+name` behind an accent is a timbre.
+# Accents of espeak-ng; `en` is British English. `+name` after an accent selects a timbre.
 ACCENTS = {"en": ("en-us", "en", "en-gb-scotland", "en-gb-x-rp"), "zh": ("cmn",)}
 TIMBRES = ("m1", "m2", "m3", "m4", "m6", "m7", "f1", "f2", "f3", "f4", "Alex", "steph", "belinda", "shelby")
 UNHEARD_ACCENTS = {"en": ("en-us", "en", "en-gb-scotland", "en-us-nyc"), "zh": ("cmn",)}
 UNHEARD_TIMBRES = ("m5", "m8", "f5", "Annie", "Michael", "linda")
-WORDS_PER_MINUTE = {"en": (145, 195), "zh": (185, 240)}  # espeak-ng's measure of rate
-PITCH = (35, 65)  # of 0..99, 50 is the timbre's own
+WORDS_PER_MINUTE = {"en": (145, 195), "zh": (185, 240)}  # espeak-ng's unit of speaking rate
+PITCH = (35, 65)  # within 0..99; 50 is the timbre's default
 
-# Sentences: a template is chosen, then a value for each of its slots, which may hold slots themselves.
+# A sentence is a template with values for its slots, which may contain slots themselves.
 GRAMMAR = {
     "en": {
         "sentence": (
@@ -89,37 +89,35 @@ GRAMMAR = {
 
 
 class SyntheticCorpusError(ValueError):
-    """The synthetic corpus cannot be made as asked, or not on this machine."""
+    """The synthetic corpus cannot be made with these options or on this machine."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is spoken, how, and into which file (relative to the corpus)."""
+    """An utterance to speak: text, voice, and its file (relative to the corpus)."""
 
     audio_filepath: str
     text: str
     voice: str
     words_per_minute: int
     pitch: int
-    seed: int  # of the level, the pauses and the noise of this recording
+    seed: int  # for level, pauses and noise of this recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
     parser.add_argument("--target_dir", help="folder to write (default: data/synthetic_<language>)")
-    parser.add_argument("--language", choices=sorted(GRAMMAR), default="en", help="what is spoken (default: en)")
-    parser.add_argument("--utterances", type=int, default=1000, help="training utterances (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: 0)")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: all cores)")
+    parser.add_argument("--language", choices=sorted(GRAMMAR), default="en", help="spoken language (default: en)")
+    parser.add_argument("--utterances", type=int, default=1000, help="number of training utterances (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="different seeds give different corpora (default: 0)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="number of processes (default: all cores)")
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
-    """Make the corpus, and write the manifests."""
+    """Speak the corpus, and write the manifests."""
     folder = Path(args.target_dir or f"data/synthetic_{args.language}")
     if args.utterances < 1 or args.workers < 1:
-        raise SyntheticCorpusError(
-            f"--utterances={args.utterances} --workers={args.workers}: both must be 1 or more; choose other values"
-        )
+        raise SyntheticCorpusError(f"--utterances={args.utterances} --workers={args.workers}: use 1 or more for both")
     _import_loader()
     splits = plan(args.language, args.utterances, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +125,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
 
 
 def plan(language: str, train_utterances: int, seed: int) -> dict[str, list[Utterance]]:
-    """Decide every utterance of every split; held-out sentences are in one split only, and never in train.
+    """Plan all utterances of all splits; a held-out sentence is in one split only, and never in train.
 
     The held-out splits do not depend on the size of train.
     """
@@ -138,7 +136,7 @@ def plan(language: str, train_utterances: int, seed: int) -> dict[str, list[Utte
 
 
 def _plan_split(name: str, language: str, count: int, seed: int, taken: set[str], *, distinct: bool) -> list[Utterance]:
-    """Draw `count` utterances whose sentences are not in `taken`; a distinct split adds its own to it."""
+    """Draw `count` utterances whose sentences are not in `taken`; a distinct split adds its sentences to it."""
     rng = random.Random(f"{seed} {language} {name}")
     unheard = name == "test_voices"
     accents = (UNHEARD_ACCENTS if unheard else ACCENTS)[language]
@@ -159,7 +157,7 @@ def _plan_split(name: str, language: str, count: int, seed: int, taken: set[str]
 
 
 def draw_sentence(language: str, rng: random.Random) -> str:
-    """Draw one sentence of a language's grammar."""
+    """Draw a sentence from a language's grammar."""
     grammar = GRAMMAR[language]
     text = "{sentence}"
     while "{" in text:
@@ -170,10 +168,10 @@ def draw_sentence(language: str, rng: random.Random) -> str:
 
 
 def write_corpus(splits: dict[str, list[Utterance]], folder: Path, workers: int) -> dict[str, list[dict]]:
-    """Speak all splits into a folder with FLAC files and one manifest each; return the manifests' records.
+    """Speak all splits into FLAC files in a folder, and write a manifest for each; return the manifests' records.
 
-    espeak-ng carries hidden state from one utterance to the next. So the work is cut the same way whatever the number
-    of workers, and each piece gets a process of its own.
+    espeak-ng carries hidden state from one utterance to the next. The work is therefore divided into the same chunks for
+    any number of workers, and each chunk gets a new process.
     """
     chunks = [split[start : start + CHUNK] for split in splits.values() for start in range(0, len(split), CHUNK)]
     for name in splits:
@@ -182,32 +180,32 @@ def write_corpus(splits: dict[str, list[Utterance]], folder: Path, workers: int)
     total = sum(len(chunk) for chunk in chunks)
     with ThreadPoolExecutor(workers) as threads, tqdm(total=total, desc="speak", unit=" utterances") as bar:
         try:
-            for spoken in threads.map(_speak_in_own_process, chunks, itertools.repeat(folder)):
+            for spoken in threads.map(_speak_in_new_process, chunks, itertools.repeat(folder)):
                 records += spoken
                 bar.update(len(spoken))
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
-    rest = iter(records)
-    manifests = {name: list(itertools.islice(rest, len(split))) for name, split in splits.items()}
+    remaining = iter(records)
+    manifests = {name: list(itertools.islice(remaining, len(split))) for name, split in splits.items()}
     for name, lines in manifests.items():
         write_manifest(folder / f"{name}.jsonl", lines)
     return manifests
 
 
-def _speak_in_own_process(chunk: Sequence[Utterance], folder: Path) -> list[dict]:
+def _speak_in_new_process(chunk: Sequence[Utterance], folder: Path) -> list[dict]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(speak, chunk, folder).result()
         except BrokenProcessPool as error:
             raise SyntheticCorpusError(
-                f"espeak-ng died while speaking {chunk[0].audio_filepath} to {chunk[-1].audio_filepath}; "
-                "run the same line again, with --workers=1 if memory is short"
+                f"espeak-ng crashed while speaking {chunk[0].audio_filepath} to {chunk[-1].audio_filepath}: "
+                "run the same command again, with --workers=1 if memory is short"
             ) from error
 
 
 def speak(utterances: Iterable[Utterance], folder: Path) -> list[dict]:
-    """Speak utterances into 16-bit FLAC files under a folder, in a process that has not spoken yet; return records."""
+    """Speak utterances into 16-bit FLAC files in a folder; return records. To be called in a new process."""
     espeak = Espeak()
     records = []
     for utterance in utterances:
@@ -227,9 +225,9 @@ def speak(utterances: Iterable[Utterance], folder: Path) -> list[dict]:
 
 
 def record(samples: np.ndarray, seed: int) -> np.ndarray:
-    """Place speech [N] f32 into a recording: pauses around it, a level, and the noise of a quiet room.
+    """Turn speech [N] f32 into a recording with pauses, a random level and the noise of a quiet room.
 
-    The noise matters: digital silence has a logarithm that no microphone ever gives.
+    The noise is needed because no microphone records digital silence, whose logarithm is an outlier.
     """
     rng = np.random.default_rng(seed)
     before, after = rng.integers(SAMPLE_RATE_HZ // 20, SAMPLE_RATE_HZ // 4, size=2)
@@ -244,13 +242,13 @@ def _import_loader() -> ModuleType:
         import espeakng_loader
     except ImportError as error:
         raise SyntheticCorpusError(
-            "the synthetic corpus is spoken by espeak-ng, which is not installed: pip install espeakng-loader"
+            "the synthetic corpus needs espeak-ng, which is not installed: pip install espeakng-loader"
         ) from error
     return espeakng_loader
 
 
 class Espeak:
-    """The espeak-ng library, which holds one state for the whole process: make one of these, in a fresh process."""
+    """The espeak-ng library, whose state is global: create only one instance, in a new process."""
 
     # Values of speak_lib.h
     AUDIO_OUTPUT_SYNCHRONOUS, CHARS_UTF8, POS_CHARACTER = 2, 1, 1
@@ -265,34 +263,34 @@ class Espeak:
         )
         if self.sample_rate_hz <= 0:
             raise SyntheticCorpusError(
-                f"espeak-ng does not start with its data in {self._data}; "
-                "reinstall it: pip install --force-reinstall espeakng-loader"
+                f"espeak-ng does not start with its data in {self._data}: reinstall it with "
+                "pip install --force-reinstall espeakng-loader"
             )
-        # Breathy voices are drawn from a generator that would start from the clock.
+        # Breathy voices use a random generator that is otherwise seeded from the clock.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-        self._heard: list[np.ndarray] = []
-        self._callback = self._make_callback()  # kept: the library holds no reference that Python knows
+        self._received: list[np.ndarray] = []
+        self._callback = self._make_callback()  # kept alive, because the library calls it
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _make_callback(self) -> Callable:
         @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        def keep(samples, count, _events):
+        def receive(samples, count, _events):
             if samples and count > 0:
-                self._heard.append(np.ctypeslib.as_array(samples, (count,)).copy())
+                self._received.append(np.ctypeslib.as_array(samples, (count,)).copy())
             return 0
 
-        return keep
+        return receive
 
     def say(self, text: str, voice: str, words_per_minute: int, pitch: int) -> np.ndarray:
-        """Speak a text and return its samples [N] f32 in -1..1, at `sample_rate_hz`."""
-        self._heard.clear()
+        """Speak a text; return its samples [N] f32 in -1..1, at `sample_rate_hz`."""
+        self._received.clear()
         timbre = voice.partition("+")[2]
-        # A timbre that does not exist would be spoken in the default one, without a word.
+        # espeak-ng silently uses the default instead of an unknown timbre.
         known = not timbre or (self._data / "voices" / "!v" / timbre).is_file()
         if not known or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise SyntheticCorpusError(
-                f"espeak-ng has no voice {voice!r} in {self._data}; "
-                "install the tested version: pip install 'espeakng-loader==0.2.4'"
+                f"espeak-ng has no voice {voice!r} in {self._data}: install the tested version with "
+                "pip install 'espeakng-loader==0.2.4'"
             )
         self._library.espeak_SetParameter(self.RATE, words_per_minute, 0)
         self._library.espeak_SetParameter(self.PITCH, pitch, 0)
@@ -300,6 +298,6 @@ class Espeak:
         failed = self._library.espeak_Synth(
             encoded, ctypes.c_size_t(len(encoded) + 1), 0, self.POS_CHARACTER, 0, self.CHARS_UTF8, None, None
         )
-        if failed or not self._heard:
+        if failed or not self._received:
             raise SyntheticCorpusError(f"espeak-ng cannot speak {text!r} with voice {voice!r} (error {failed})")
-        return np.concatenate(self._heard).astype(np.float32) / 32768
+        return np.concatenate(self._received).astype(np.float32) / 32768

@@ -18,9 +18,9 @@ from pathlib import Path
 from decoding.settings import BeamSettings
 from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import librispeech, synthetic
-from input_pipeline.corpora.assemble import Place
+from input_pipeline.corpora.assemble import Preparation
 from input_pipeline.manifest import doctor, join
-print(usable_cores(), BeamSettings().thread_count, Place(Path()).workers, join.make_parser().get_default("workers"))
+print(usable_cores(), BeamSettings().thread_count, Preparation(Path()).workers, join.make_parser().get_default("workers"))
 for module in (doctor, librispeech, synthetic):
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)

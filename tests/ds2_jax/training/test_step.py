@@ -72,7 +72,7 @@ def compiled(devices=1, rows=B, accumulate=1, dropout=0.2):
     model, mesh = make_model(dropout), Mesh(np.array(jax.devices()[:devices]), ("data",))
     step = make_train_step(model, OPTIMIZER, seed=1, accumulate=accumulate, ema=EMA)
     state = jax.device_put(start(), sharding.replicated(mesh))
-    (function,) = compile_steps(step, state, [(RowShare(devices * accumulate).filled(rows), T, L)], F, mesh).values()
+    (function,) = compile_steps(step, state, [(RowShare(devices * accumulate).padded(rows), T, L)], F, mesh).values()
     return mesh, function
 
 

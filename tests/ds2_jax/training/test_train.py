@@ -22,7 +22,7 @@ from input_pipeline import manifest
 from input_pipeline.augment.clip_cache import Clips
 from input_pipeline.corpora import prepare
 from input_pipeline.manifest import stats
-from tests import corpus_site
+from tests import corpus_archives
 from tests.runs import run_main, small_config, small_flags, start_main
 
 
@@ -266,11 +266,11 @@ def test_too_many_bad_utterances_stop_the_run(clips, tmp_path):
 
 def test_corpora_of_8_and_16_khz_train_together(clips, tmp_path, caplog):
     recordings = {
-        f"recordings/{digit}_{speaker}_{number}.wav": corpus_site.clip(number, "WAV", 8_000)
+        f"recordings/{digit}_{speaker}_{number}.wav": corpus_archives.clip(number, "WAV", 8_000)
         for digit, speaker in enumerate(("george", "jackson"))
         for number in (0, 5, 10, 11)
     }
-    source = corpus_site.write_tree(tmp_path / "source", recordings)
+    source = corpus_archives.write_tree(tmp_path / "source", recordings)
     assert prepare.main(["fsdd", f"--source={source}", f"--target_dir={tmp_path / 'fsdd'}"]) == 0
     config = small_config(f"{tmp_path / 'fsdd' / 'train.jsonl'},{clips}")
     config.batch.buckets = 1

@@ -1,4 +1,4 @@
-"""What augmentation does to samples, against the original's figures and the formulas written out."""
+"""Effects on samples, against figures of the original and direct implementations of the formulas."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from input_pipeline.augment.audio_effects import ImpulseResponse, NoiseClip
 from tests.signals import ANCHOR_TOLERANCE, RATE_HZ, hiss, response, tone
 
 
-def test_speed_gives_the_figures_of_the_original():
+def test_speed_reproduces_the_original():
     expected = [0.0, 0.032652, 0.045037, 0.059020, 0.087165, 0.102133, 0.093955, 0.090749]
     np.testing.assert_allclose(audio_effects.change_speed(tone(10), 1.25), expected, atol=ANCHOR_TOLERANCE)
 
@@ -23,15 +23,15 @@ def test_speed_is_linear_interpolation_over_the_whole_clip(n, rate):
     np.testing.assert_allclose(changed, expected, atol=ANCHOR_TOLERANCE)
 
 
-def test_speed_length_is_the_length_that_comes_out():
+def test_speed_length_equals_the_resulting_length():
     n = np.array([1, 2, 7, 160, 16001])
     rate = np.array([1.3, 0.7, 1.0, 0.9, 1.1])
-    made = [len(audio_effects.change_speed(hiss(count), one)) for count, one in zip(n, rate, strict=True)]
-    assert audio_effects.speed_length(n, rate).tolist() == made
+    lengths = [len(audio_effects.change_speed(hiss(count), one)) for count, one in zip(n, rate, strict=True)]
+    assert audio_effects.speed_length(n, rate).tolist() == lengths
     assert int(audio_effects.speed_length(16000, 0.9)) == int(16000 / 0.9)
 
 
-def test_speed_one_changes_nothing_and_absurd_rates_are_refused():
+def test_speed_one_changes_nothing_and_extreme_rates_are_refused():
     samples = tone(100)
     assert audio_effects.change_speed(samples, 1.0) is samples
     with pytest.raises(AugmentationError, match=r"0\.5 to 2"):
@@ -50,14 +50,14 @@ def test_volume_is_a_gain_in_decibels():
         (0, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
     ],
 )
-def test_shift_gives_the_figures_of_the_original(count, expected):
+def test_shift_reproduces_the_original(count, expected):
     samples = np.arange(1, 11, dtype=np.float32) / 10
     np.testing.assert_allclose(audio_effects.shift(samples, count), expected, atol=ANCHOR_TOLERANCE)
     with pytest.raises(AugmentationError, match="leaves nothing of 10"):
         audio_effects.shift(samples, 10)
 
 
-def test_online_normalisation_gives_the_figures_of_the_original():
+def test_online_normalisation_reproduces_the_original():
     samples = np.array([0.1, 0.2, -0.1, 0.05], np.float32)
     expected = [0.1, 0.197122, -0.098575, 0.049468]
     np.testing.assert_allclose(audio_effects.normalise_online(samples, -20, -20, 100), expected, atol=ANCHOR_TOLERANCE)
@@ -73,7 +73,7 @@ def test_online_normalisation_waits_for_its_first_estimate(delay):
     np.testing.assert_allclose(waited[start:], at_once[start:], rtol=1e-6)
 
 
-def test_resampling_takes_away_what_the_lower_rate_cannot_hold():
+def test_resampling_removes_frequencies_above_half_the_lower_rate():
     high = np.sin(2 * np.pi * 6000 * np.arange(16000) / RATE_HZ).astype(np.float32)
     low = tone(16000)
     changed = audio_effects.limit_band(high + low, RATE_HZ, 8000)
@@ -90,37 +90,37 @@ def test_resampling_keeps_every_length():
 
 
 @pytest.mark.parametrize("noise_length", [3000, 8000, 50000])
-@pytest.mark.parametrize("place", [0.0, 0.37, 0.999])
-def test_noise_has_the_asked_ratio_to_the_speech(noise_length, place):
+@pytest.mark.parametrize("position", [0.0, 0.37, 0.999])
+def test_noise_has_the_given_ratio_to_the_speech(noise_length, position):
     speech = tone(8000)
-    added = audio_effects.add_noise(speech, NoiseClip.of(hiss(noise_length)), 15.0, place) - speech
+    added = audio_effects.add_noise(speech, NoiseClip.from_samples(hiss(noise_length)), 15.0, position) - speech
     ratio_db = audio.rms_db(speech) - audio.rms_db(added)
-    assert ratio_db == pytest.approx(15.0, abs=0.5)  # the level is the whole clip's, not the piece's
+    assert ratio_db == pytest.approx(15.0, abs=0.5)  # the level is that of the whole clip, not of the section
     assert audio.rms_db(tone(8000)) == pytest.approx(-22.967089, abs=1e-5)
 
 
-def test_noise_is_cut_from_where_it_is_asked():
+def test_noise_starts_at_the_given_position():
     speech, noise = tone(100), hiss(300)
     gain = 10 ** ((audio.rms_db(speech) - audio.rms_db(noise) - 3.0) / 20)
-    for place, start in ((0.0, 0), (0.5, 100), (0.9999, 200)):
-        added = audio_effects.add_noise(speech, NoiseClip.of(noise), 3.0, place) - speech
+    for position, start in ((0.0, 0), (0.5, 100), (0.9999, 200)):
+        added = audio_effects.add_noise(speech, NoiseClip.from_samples(noise), 3.0, position) - speech
         np.testing.assert_allclose(added, gain * noise[start : start + 100], atol=ANCHOR_TOLERANCE)
 
 
 def test_repeated_noise_has_no_click_at_the_joint():
-    slow = np.cos(np.linspace(0.0, 9.0, 4000, dtype=np.float32))  # ends far from where it starts
+    slow = np.cos(np.linspace(0.0, 9.0, 4000, dtype=np.float32))  # its end and start differ
     loop = np.tile(audio_effects.loop_noise(slow, 800), 3)
     assert np.abs(slow[0] - slow[-1]) > 1.0
     assert np.abs(np.diff(loop)).max() < 0.01
     assert len(audio_effects.loop_noise(slow[:1], 800)) == 1
-    added = audio_effects.add_noise(tone(20000), NoiseClip.of(slow), 0.0, 0.77) - tone(20000)
+    added = audio_effects.add_noise(tone(20000), NoiseClip.from_samples(slow), 0.0, 0.77) - tone(20000)
     assert np.abs(np.diff(added)).max() < 0.01
 
 
 def test_silent_noise_is_an_error_and_silent_speech_stays_silent():
     with pytest.raises(AugmentationError, match="silent"):
-        NoiseClip.of(np.zeros(500, np.float32))
-    assert not audio_effects.add_noise(np.zeros(100, np.float32), NoiseClip.of(hiss(500)), 10.0, 0.5).any()
+        NoiseClip.from_samples(np.zeros(500, np.float32))
+    assert not audio_effects.add_noise(np.zeros(100, np.float32), NoiseClip.from_samples(hiss(500)), 10.0, 0.5).any()
 
 
 @pytest.mark.parametrize(
@@ -128,31 +128,31 @@ def test_silent_noise_is_an_error_and_silent_speech_stays_silent():
     [(40000, 300), (40000, 9000), (500, 9000), (1, 1), (16384, 8192), (8193, 8192), (8190, 9000)],
 )
 @pytest.mark.parametrize("delayed", [False, True])
-def test_a_room_is_convolution_cut_to_the_speech_at_its_level(n, m, delayed):
+def test_reverberation_is_a_convolution_of_the_speechs_length_and_level(n, m, delayed):
     delay = m // 10 if delayed else 0
     speech, room = hiss(n), response(m, delay)
-    wet = audio_effects.reverberate(speech, ImpulseResponse.of(room))
+    wet = audio_effects.reverberate(speech, ImpulseResponse.from_samples(room))
     expected = np.convolve(speech.astype(np.float64), room)[delay:][:n]
     expected *= 10 ** ((audio.rms_db(speech) - audio.rms_db(expected)) / 20)
     assert wet.dtype == np.float32
     np.testing.assert_allclose(wet, expected, atol=2e-6)
 
 
-def test_the_direct_sound_stays_where_it_was():
+def test_the_direct_sound_keeps_its_position():
     click = np.zeros(4000, np.float32)
     click[1234] = 0.5
     for delay in (0, 16, 700):
-        assert audio_effects.reverberate(click, ImpulseResponse.of(response(1500, delay))).argmax() == 1234
+        assert audio_effects.reverberate(click, ImpulseResponse.from_samples(response(1500, delay))).argmax() == 1234
 
 
-def test_silent_speech_and_silent_responses_have_no_room():
-    room = ImpulseResponse.of(hiss(100))
+def test_silent_speech_stays_silent_and_silent_responses_are_refused():
+    room = ImpulseResponse.from_samples(hiss(100))
     assert not audio_effects.reverberate(np.zeros(50, np.float32), room).any()
     with pytest.raises(AugmentationError, match="silent"):
-        ImpulseResponse.of(np.zeros(100, np.float32))
+        ImpulseResponse.from_samples(np.zeros(100, np.float32))
 
 
-def test_nothing_stays_nothing():
+def test_empty_samples_stay_empty():
     nothing = np.zeros(0, np.float32)
     for changed in (
         audio_effects.change_speed(nothing, 1.1),
@@ -160,14 +160,14 @@ def test_nothing_stays_nothing():
         audio_effects.shift(nothing, 5),
         audio_effects.normalise_online(nothing, -20, -20, 100, 3),
         audio_effects.limit_band(nothing, RATE_HZ, 8000),
-        audio_effects.add_noise(nothing, NoiseClip.of(hiss(9)), 10.0, 0.5),
-        audio_effects.reverberate(nothing, ImpulseResponse.of(hiss(9))),
+        audio_effects.add_noise(nothing, NoiseClip.from_samples(hiss(9)), 10.0, 0.5),
+        audio_effects.reverberate(nothing, ImpulseResponse.from_samples(hiss(9))),
     ):
         assert (changed.shape, changed.dtype) == ((0,), np.float32)
 
 
-def test_no_effect_writes_to_its_input():
-    samples, noise, room = tone(3000), NoiseClip.of(hiss(999)), ImpulseResponse.of(response(500, 9))
+def test_effects_do_not_modify_their_input():
+    samples, noise, room = tone(3000), NoiseClip.from_samples(hiss(999)), ImpulseResponse.from_samples(response(500, 9))
     for effect in (
         lambda x: audio_effects.change_speed(x, 1.1),
         lambda x: audio_effects.change_volume(x, 3.0),

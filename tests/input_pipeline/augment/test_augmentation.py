@@ -1,4 +1,4 @@
-"""The JSON file of augmentors: what is applied, when, with which draws, and its errors."""
+"""The JSON file of augmentors: order, probabilities and draws, and error messages."""
 
 import json
 import os
@@ -22,7 +22,7 @@ KNOWN = ", ".join(AUGMENTORS)
 MASK_PARAMS = {"n_freq_masks": 2, "F": 4, "n_time_masks": 1, "T": 9, "p": 0.1}
 MASKS: dict[str, Any] = {"type": "specaugment", "params": MASK_PARAMS, "prob": 1.0}
 DEFAULT_FILE = ROOT / "configs" / "augmentation.json"
-# conf/augmentation.config.example of the original; with each prob 1, all are applied
+# conf/augmentation.config.example of the original
 ORIGINAL_EXAMPLE = [
     {
         "type": "noise",
@@ -66,7 +66,7 @@ def one(kind: str, **params: Any) -> dict:
     return {"type": kind, "params": params, "prob": 1.0}
 
 
-def test_speed_rates_do_not_depend_on_anything_but_seed_epoch_and_copy(tmp_path):
+def test_speed_rates_depend_only_on_seed_epoch_and_copy(tmp_path):
     loaded = Augmentation.load(write_config(tmp_path, SPEED), RATE_HZ)
     rates = loaded.speed_rates(1000, seed=3, epoch=5)
     assert np.array_equal(rates, pickle.loads(pickle.dumps(loaded)).speed_rates(1000, seed=3, epoch=5))
@@ -76,7 +76,7 @@ def test_speed_rates_do_not_depend_on_anything_but_seed_epoch_and_copy(tmp_path)
         assert not np.isclose(rates, loaded.speed_rates(1000, **other)).mean() > 0.05
 
 
-def test_speed_is_skipped_as_often_as_prob_says_and_several_multiply(tmp_path):
+def test_speed_is_applied_with_its_probability_and_several_multiply(tmp_path):
     half = {**SPEED, "prob": 0.5}
     rates = Augmentation.load(write_config(tmp_path, half), RATE_HZ).speed_rates(4000, 0, 0)
     assert (rates == 1.0).mean() == pytest.approx(0.5, abs=0.04)
@@ -103,7 +103,7 @@ def test_draws_of_an_utterance_repeat_and_differ_between_epochs_and_copies(tmp_p
     assert not any(np.array_equal(run(1, 2, 3), run(*key)) for key in [(1, 2, 4), (1, 3, 3), (1, 2, 3, 1)])
 
 
-def test_noise_is_found_beside_the_json_file_then_in_the_working_directory(tmp_path, monkeypatch):
+def test_noise_is_looked_up_beside_the_json_file_then_in_the_working_directory(tmp_path, monkeypatch):
     for folder, level in (("config", 0.1), ("elsewhere", 0.2)):
         (tmp_path / folder).mkdir()
         write_noise(tmp_path / folder, {"a.wav": hiss(4000, level=level)})
@@ -120,7 +120,7 @@ def apply(loaded: Augmentation, samples: np.ndarray, row: int = 0, rate: float =
 
 @pytest.fixture
 def originals_folder(tmp_path, monkeypatch) -> Path:
-    """A working directory with the manifests that the original's example names."""
+    """Return a working directory with the manifests of the original's example."""
     (tmp_path / "datasets").mkdir()
     clips = {"long.wav": hiss(90000, 3), "short.wav": hiss(700, 4)}
     write_noise(tmp_path / "datasets", clips, "manifest.noise")
@@ -132,7 +132,7 @@ def originals_folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("always", [False, True])
-def test_the_example_of_the_original_works_as_it_is(originals_folder, always):
+def test_the_example_of_the_original_works_unchanged(originals_folder, always):
     entries = [entry | {"prob": 1.0} for entry in ORIGINAL_EXAMPLE] if always else ORIGINAL_EXAMPLE
     loaded = Augmentation.load(write_config(originals_folder, *entries), RATE_HZ)
     assert [line.split(":")[0] for line in loaded.describe().splitlines()] == [entry["type"] for entry in entries]
@@ -169,14 +169,14 @@ def test_shift_and_startup_delay_are_milliseconds_and_seconds(tmp_path):
 def test_a_shift_beyond_the_clip_is_an_error_of_that_clip(tmp_path):
     shift = {"type": "shift", "params": {"min_shift_ms": 300, "max_shift_ms": 300}, "prob": 1.0}
     loaded = Augmentation.load(write_config(tmp_path, shift), RATE_HZ)
-    named = (
+    message = (
         r"augmentation.json: entry 1 \(shift\): a shift of 4800 samples leaves nothing of 4000: .* within -250 and 250"
     )
-    with pytest.raises(AugmentationError, match=named):
+    with pytest.raises(AugmentationError, match=message):
         apply(loaded, tone(4000))
 
 
-def test_resample_goes_through_the_named_rate(tmp_path):
+def test_resample_limits_the_band_to_half_the_given_rate(tmp_path):
     entry = {"type": "resample", "params": {"new_sample_rate": 8000}, "prob": 1.0}
     changed = apply(Augmentation.load(write_config(tmp_path, entry), RATE_HZ), hiss(16001))
     power = np.square(np.abs(np.fft.rfft(changed)))
@@ -192,7 +192,7 @@ def test_speed_draws_from_a_number_of_rates(tmp_path):
     assert counts.min() > 900
 
 
-def test_specaugment_has_the_name_and_parameters_of_paddlespeech_too(tmp_path):
+def test_specaugment_also_has_paddlespeechs_name_and_parameters(tmp_path):
     params = {"W": 0, "warp_mode": "PIL", "F": 10, "n_freq_masks": 2, "T": 50, "n_time_masks": 2, "p": 1.0}
     params |= {"adaptive_number_ratio": 0, "adaptive_size_ratio": 0, "max_n_time_masks": 20, "replace_with_zero": True}
     features, results = np.ones((300, 64), np.float32), []
@@ -216,7 +216,7 @@ def test_every_shipped_file_loads(tmp_path, monkeypatch):
         assert len(apply(Augmentation.load(file, RATE_HZ), tone(9000))) == 9000
 
 
-def test_of_a_room_with_several_microphones_the_first_is_heard(tmp_path):
+def test_the_first_channel_of_an_impulse_response_is_used(tmp_path):
     both = np.stack([response(900, 5), np.roll(response(900, 5), 7)], axis=1)
     write_noise(tmp_path, {"both.wav": both, "first.wav": both[:, 0]}, "rooms.jsonl")
     wet = []
@@ -236,7 +236,7 @@ def test_a_response_longer_than_the_clip_is_cut_to_it(tmp_path):
     assert not np.array_equal(wet, tone(2000))
 
 
-def test_silent_and_broken_clips_are_named_with_their_line_at_the_start(tmp_path):
+def test_silent_and_broken_clips_are_reported_with_their_line_on_loading(tmp_path):
     write_noise(tmp_path, {"good.wav": hiss(400), "dead.wav": np.zeros(400, np.float32)}, "rooms.jsonl")
     with pytest.raises(AugmentationError, match=r"impulse response .*rooms\.jsonl:2 \(dead\.wav\).*silent"):
         Augmentation.load(write_config(tmp_path, one("impulse", impulse_manifest_path="rooms.jsonl")), RATE_HZ)
@@ -248,7 +248,7 @@ def test_silent_and_broken_clips_are_named_with_their_line_at_the_start(tmp_path
         Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)
 
 
-def test_a_clip_that_breaks_later_is_named_when_it_is_drawn(tmp_path):
+def test_a_clip_that_breaks_later_is_reported_when_it_is_drawn(tmp_path):
     write_noise(tmp_path, {"a.wav": hiss(4000)})
     loaded = pickle.loads(pickle.dumps(Augmentation.load(write_config(tmp_path, noise_entry()), RATE_HZ)))
     (tmp_path / "a.wav").unlink()
@@ -256,7 +256,7 @@ def test_a_clip_that_breaks_later_is_named_when_it_is_drawn(tmp_path):
         apply(loaded, tone(100))
 
 
-def test_cache_gives_up_the_clip_used_longest_ago(tmp_path):
+def test_the_cache_drops_the_least_recently_used_clip(tmp_path):
     write_noise(tmp_path, {name: hiss(1000) for name in ("a.wav", "b.wav", "c.wav")})
     cache = ClipCache(NoiseClip, limit_bytes=2 * 4000)
     first = {name: cache.read(str(tmp_path / name), RATE_HZ) for name in ("a.wav", "b.wav")}
@@ -288,45 +288,45 @@ def test_the_shipped_file_loads_and_masks():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({**SPEED, "type": "pitch"}, rf"entry 2: unknown type 'pitch'; there are {KNOWN}"),
-        ({**SPEED, "prob": 1.5}, r"entry 2 \(speed\): 'prob' is 1\.5; it must be a number from 0 to 1"),
-        ({**SPEED, "probability": 1}, r"unknown 'probability'; there are type, params, prob"),
-        ({**SPEED, "params": {"min_speed_rate": 0.9}}, r"'max_speed_rate' is missing; .* from 0\.5 to 2"),
-        ({**SPEED, "params": {"min_speed_rate": 0.1, "max_speed_rate": 1}}, r"'min_speed_rate' is 0\.1; .* 0\.5 to 2"),
+        ({**SPEED, "type": "pitch"}, rf"entry 2: unknown type 'pitch': use one of {KNOWN}"),
+        ({**SPEED, "prob": 1.5}, r"entry 2 \(speed\): 'prob' is 1\.5: it must be a number from 0 to 1"),
+        ({**SPEED, "probability": 1}, r"unknown 'probability': use one of type, params, prob"),
+        ({**SPEED, "params": {"min_speed_rate": 0.9}}, r"'max_speed_rate' is missing: .* from 0\.5 to 2"),
+        ({**SPEED, "params": {"min_speed_rate": 0.1, "max_speed_rate": 1}}, r"'min_speed_rate' is 0\.1: .* 0\.5 to 2"),
         ({**SPEED, "params": {"min_speed_rate": 1.1, "max_speed_rate": 1}}, r"min_speed_rate 1\.1 is above"),
-        ({**MASKS, "params": {**MASK_PARAMS, "N": 5}}, r"unknown 'N'; there are n_freq_masks, F, n_time_m"),
-        ({**MASKS, "params": {**MASK_PARAMS, "W": -1}}, r"'W' is -1; it must be a whole number from 0 to 1000"),
-        ({**MASKS, "params": {**MASK_PARAMS, "warp_mode": "x"}}, r"'warp_mode' is 'x'; it must be one of PIL"),
+        ({**MASKS, "params": {**MASK_PARAMS, "N": 5}}, r"unknown 'N': use one of n_freq_masks, F, n_time_m"),
+        ({**MASKS, "params": {**MASK_PARAMS, "W": -1}}, r"'W' is -1: it must be a whole number from 0 to 1000"),
+        ({**MASKS, "params": {**MASK_PARAMS, "warp_mode": "x"}}, r"'warp_mode' is 'x': it must be one of PIL"),
         ({**MASKS, "params": {**MASK_PARAMS, "replace_with_zero": 1}}, r"it must be true or false"),
-        (one("volume", min_gain_dBFS=0, max_gain_dBFS=101), r"'max_gain_dBFS' is 101; it must be .* from -100 to 100"),
-        (one("shift", min_shift_ms=-5, max_shift_ms=10001), r"'max_shift_ms' is 10001; .* from -10000 to 10000"),
-        (one("resample", new_sample_rate=8), r"'new_sample_rate' is 8; it must be a number from 1000 to 1e\+06"),
-        (one("bayesian_normal", target_db=-20, prior_db=-20, prior_samples=0), r"'prior_samples' is 0; .* from 1 to"),
+        (one("volume", min_gain_dBFS=0, max_gain_dBFS=101), r"'max_gain_dBFS' is 101: it must be .* from -100 to 100"),
+        (one("shift", min_shift_ms=-5, max_shift_ms=10001), r"'max_shift_ms' is 10001: .* from -10000 to 10000"),
+        (one("resample", new_sample_rate=8), r"'new_sample_rate' is 8: it must be a number from 1000 to 1e\+06"),
+        (one("bayesian_normal", target_db=-20, prior_db=-20, prior_samples=0), r"'prior_samples' is 0: .* from 1 to"),
         (one("bayesian_normal", target_db=-20, prior_db=-20), r"'prior_samples' is missing"),
-        (one("impulse", impulse_manifest_path=3), r"'impulse_manifest_path' is 3; it must be the path of a file"),
-        ({**MASKS, "params": {**MASK_PARAMS, "F": 2.5}}, r"'F' is 2\.5; it must be a whole number"),
+        (one("impulse", impulse_manifest_path=3), r"'impulse_manifest_path' is 3: it must be the path of a file"),
+        ({**MASKS, "params": {**MASK_PARAMS, "F": 2.5}}, r"'F' is 2\.5: it must be a whole number"),
         ({**MASKS, "params": [1]}, r"'params' is \[1\]"),
-        ({"params": {}}, r"is not \{\"type\""),
+        ({"params": {}}, r"entry 2 is .*: write \{\"type\""),
         (noise_entry("gone.jsonl"), r"'noise_manifest_path' is 'gone\.jsonl', which is neither in"),
         (noise_entry(low=30.0), r"min_snr_dB 30 is above max_snr_dB 20"),
     ],
 )
-def test_errors_name_file_entry_parameter_and_range(tmp_path, entry, message):
+def test_errors_state_file_entry_parameter_and_range(tmp_path, entry, message):
     path = write_config(tmp_path, SPEED, entry)
     with pytest.raises(AugmentationError, match=message) as error:
         Augmentation.load(path, RATE_HZ)
     assert str(path) in str(error.value)
 
 
-def test_files_that_are_no_augmentation_are_refused(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     (tmp_path / "broken.json").write_text("[{")
     (tmp_path / "object.json").write_text('{"type": "speed"}')
-    for name, message in (("gone.json", "No such file"), ("broken.json", "JSON"), ("object.json", "must be a list")):
+    for name, message in (("gone.json", "No such file"), ("broken.json", "JSON"), ("object.json", "is not a list")):
         with pytest.raises(AugmentationError, match=message):
             Augmentation.load(tmp_path / name, RATE_HZ)
 
 
-def test_missing_and_overlong_noise_clips_are_named_at_the_start(tmp_path):
+def test_missing_and_overlong_noise_clips_are_reported_on_loading(tmp_path):
     write_noise(tmp_path, {"a.wav": hiss(100)})
     path = write_config(tmp_path, noise_entry())
     manifest_path = tmp_path / "noise.jsonl"

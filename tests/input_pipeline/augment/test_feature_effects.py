@@ -20,7 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "replace_with_zero": True,
     "adaptive_number": 0.0,
     "adaptive_size": 0.0,
-    "most_time_masks": 20,
+    "max_time_masks": 20,
 }
 
 
@@ -39,10 +39,10 @@ def test_masks_stay_within_their_widths_and_reach_them():
         assert np.abs(np.diff(bands.astype(int))).sum() <= 2  # one stretch
     assert band_sizes == set(range(5))
     assert time_sizes == set(range(21))  # a tenth of the frames, below T = 50
-    assert features.min() >= 1.0  # the input is not written to
+    assert features.min() >= 1.0  # the input is not modified
 
 
-def test_masks_begin_anywhere():
+def test_masks_start_anywhere():
     first = {int((mask_times(noise(10), rng_for(0, 1, u), 1, 2, 1.0) == 0).all(axis=1).argmax()) for u in range(300)}
     assert first >= set(range(9))
     last = [(mask_times(noise(10), rng_for(0, 1, u), 1, 2, 1.0)[-1] == 0).all() for u in range(300)]
@@ -50,7 +50,7 @@ def test_masks_begin_anywhere():
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (0, 4), (2, 1)])
-def test_masks_fit_spectrograms_smaller_than_themselves(shape):
+def test_masks_larger_than_the_spectrogram_are_limited_to_it(shape):
     features, rng = np.ones(shape, np.float32), rng_for(0, 0, 0)
     assert mask_bands(features, rng, 3, 100).shape == shape
     assert mask_times(features, rng, 3, 100, 1.0).shape == shape
@@ -61,15 +61,15 @@ def test_the_warp_moves_one_frame_and_stretches_both_sides():
     moved_most = 0.0
     for utterance in range(100):
         warped = warp_time(ramp, rng_for(0, 0, utterance), 15)[:, 0]
-        assert (np.diff(warped) > -1e-3).all()  # time never turns round
+        assert (np.diff(warped) > -1e-3).all()  # time never runs backwards
         moved_most = max(moved_most, np.abs(warped - ramp[:, 0]).max())
         slopes = np.unique(np.round(np.diff(warped)[1:-1], 3))
         assert len(slopes) <= 5  # two straight lines, and the joint
     assert 10 < moved_most <= 15.5
 
 
-def test_the_warp_goes_where_it_was_drawn():
-    """Frames 0..c fill 0..w and c..T fill w..T, with the centres of frames at half numbers."""
+def test_the_warp_moves_the_drawn_frame_to_the_drawn_position():
+    """Frames 0..c fill 0..w and c..T fill w..T; frame centres are at half-integers."""
     features = noise()
     rng = rng_for(0, 0, 7)
     centre = int(rng.integers(20, FRAMES - 20))
@@ -79,11 +79,11 @@ def test_the_warp_goes_where_it_was_drawn():
         column = features[:, bin_index]
         for frame in (0, 3, moved - 1, moved, FRAMES - 1):
             if frame < moved:
-                place = min(max((frame + 0.5) * centre / moved - 0.5, 0), centre - 1)
+                position = min(max((frame + 0.5) * centre / moved - 0.5, 0), centre - 1)
             else:
-                place = centre + (frame - moved + 0.5) * (FRAMES - centre) / (FRAMES - moved) - 0.5
-                place = min(max(place, centre), FRAMES - 1)
-            expected = np.interp(place, np.arange(FRAMES), column)
+                position = centre + (frame - moved + 0.5) * (FRAMES - centre) / (FRAMES - moved) - 0.5
+                position = min(max(position, centre), FRAMES - 1)
+            expected = np.interp(position, np.arange(FRAMES), column)
             assert warped[frame, bin_index] == pytest.approx(expected, abs=1e-5)
 
 
@@ -105,7 +105,7 @@ def test_the_fill_is_zero_or_the_mean_of_the_utterance():
 
 
 def test_adaptive_masks_grow_with_the_utterance():
-    adaptive = SpecAugment(**DEFAULTS | {"adaptive_number": 0.05, "adaptive_size": 0.04, "most_time_masks": 6})
+    adaptive = SpecAugment(**DEFAULTS | {"adaptive_number": 0.05, "adaptive_size": 0.04, "max_time_masks": 6})
     share = {}
     for frames in (19, 50, 1000):
         masked = [

@@ -1,4 +1,4 @@
-"""Batches of real clips: their contract, the same from threads and processes, and patient with bad clips."""
+"""Batches of real clips: their contract, the same results from threads and processes, and tolerance of bad clips."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ CONTRACT = {
 
 @pytest.fixture(scope="module")
 def augmentation(tmp_path_factory, clips) -> Augmentation:
-    """Speed, masks, and the clips themselves as noise and as rooms."""
+    """Return an augmentation of speed and masks, with the clips as noise and as impulse responses."""
     path = tmp_path_factory.mktemp("augment") / "a.json"
     speed = {"type": "speed", "params": {"min_speed_rate": 0.9, "max_speed_rate": 1.1}, "prob": 0.8}
     masks = {
@@ -65,7 +65,7 @@ def make_corpus(path, augmentation=None, size=5, share=None, **load) -> Corpus:
 
 
 def load(corpus: Corpus, epoch=1, first=0) -> list[dict]:
-    return list(corpus.batches(corpus.epoch(epoch)[first:]))
+    return list(corpus.batches(corpus.plan_epoch(epoch)[first:]))
 
 
 def assert_equal(a: list[dict], b: list[dict]) -> None:
@@ -77,21 +77,21 @@ def assert_equal(a: list[dict], b: list[dict]) -> None:
 
 def test_batches_keep_their_contract(clips):
     corpus = make_corpus(clips, share=RowShare(multiple=4))
-    for spec, batch in zip(corpus.epoch(1), load(corpus), strict=True):
+    for spec, batch in zip(corpus.plan_epoch(1), load(corpus), strict=True):
         assert batch.keys() == {*CONTRACT, "problem"}
-        assert batch["spectrogram"].shape == (8, spec.frames, 20)  # 5 rows, filled up to a multiple of 4
+        assert batch["spectrogram"].shape == (8, spec.frames, 20)  # 5 rows, padded to a multiple of 4
         assert batch["labels"].shape == (8, spec.labels)
         for name, dtype in CONTRACT.items():
             assert batch[name].dtype == dtype
             assert len(batch[name]) == 8
-        filling = batch["utterance"] < 0
-        assert filling.sum() == 8 - len(spec.utterances)
-        assert not batch["valid"][filling].any()
-        assert batch["valid"][~filling].all()
+        padding = batch["utterance"] < 0
+        assert padding.sum() == 8 - len(spec.utterances)
+        assert not batch["valid"][padding].any()
+        assert batch["valid"][~padding].all()
         assert (batch["problem"] == "").all()
         for name in ("spectrogram", "frames", "labels", "label_lengths"):
-            assert not batch[name][filling].any()
-        for row in np.flatnonzero(~filling):
+            assert not batch[name][padding].any()
+        for row in np.flatnonzero(~padding):
             assert (batch["spectrogram"][row, batch["frames"][row] :] == 0).all()
             assert corpus.labels is not None
             text = corpus.labels[batch["utterance"][row]]
@@ -106,7 +106,7 @@ def test_threads_and_processes_give_the_same_batches(clips, augmentation):
     assert_equal(one, load(make_corpus(clips, augmentation, workers=2)))
 
 
-def test_epochs_are_augmented_anew_and_resuming_repeats_the_rest(clips, augmentation):
+def test_epochs_are_augmented_differently_and_resuming_repeats_the_rest(clips, augmentation):
     corpus = make_corpus(clips, augmentation)
     whole = load(corpus)
     for step in range(1, len(whole)):
@@ -132,22 +132,22 @@ def test_bad_clips_become_rows_that_do_not_count(clips, tmp_path):
     (tmp_path / "empty.wav").write_bytes(b"")
     rows[1]["audio_filepath"] = str(tmp_path / "nowhere.wav")
     rows[2]["audio_filepath"] = str(tmp_path / "empty.wav")
-    rows[3]["duration"] = 0.5  # it lies
+    rows[3]["duration"] = 0.5  # too short
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     batches = load(make_corpus(path, size=2))
-    seen = [
+    loaded = [
         (int(u), bool(v), str(p))
         for b in batches
         for u, v, p in zip(b["utterance"], b["valid"], b["problem"], strict=True)
     ]
-    assert {u for u, valid, _ in seen if valid} == {0, 4}  # their neighbours do no harm
-    said = {u: problem for u, valid, problem in seen if not valid and u >= 0}
-    assert said.keys() == {1, 2, 3}
-    assert "nowhere.wav does not exist" in said[1]
-    assert "empty" in said[2]
-    assert "mend the duration" in said[3]
-    for batch in batches:  # nothing of them is learnt from
+    assert {u for u, valid, _ in loaded if valid} == {0, 4}  # not affected by bad rows in the same batch
+    problems = {u: problem for u, valid, problem in loaded if not valid and u >= 0}
+    assert problems.keys() == {1, 2, 3}
+    assert "nowhere.wav does not exist" in problems[1]
+    assert "empty" in problems[2]
+    assert "correct the duration" in problems[3]
+    for batch in batches:  # bad rows have no data
         assert not batch["spectrogram"][~batch["valid"]].any()
         assert not batch["label_lengths"][~batch["valid"]].any()
 
@@ -167,7 +167,7 @@ def test_needed_frames_count_symbols_and_repeats(monkeypatch):
 
 
 @pytest.mark.parametrize(("characters", "bytes_each"), [(100, 1), (300, 2)])
-def test_transcripts_are_symbols_in_little_room(clips, characters, bytes_each):
+def test_transcripts_are_stored_in_the_smallest_integer_type(clips, characters, bytes_each):
     vocabulary = Vocabulary(tuple(map(chr, range(ord(" "), ord(" ") + characters))))
     utterances = manifest.read(clips)
     labels, problems = encode_transcripts(utterances, vocabulary, "none")
@@ -176,7 +176,7 @@ def test_transcripts_are_symbols_in_little_room(clips, characters, bytes_each):
     assert [vocabulary.decode(labels[row]) for row in range(len(utterances))] == utterances.text
 
 
-def test_transcripts_that_cannot_be_encoded_are_empty_and_named(clips):
+def test_transcripts_that_cannot_be_encoded_are_empty_and_reported(clips):
     utterances = manifest.read(clips)
     text = Strings(["ab", "", "a\u00e9b", "ba", *utterances.text[4:]])
     labels, problems = encode_transcripts(replace(utterances, text=text), Vocabulary(("a", "b")), "en")
@@ -187,7 +187,7 @@ def test_transcripts_that_cannot_be_encoded_are_empty_and_named(clips):
 
 
 def backend_state() -> np.ndarray:
-    """Whether this process has imported jax, and whether it has started a backend."""
+    """Return whether this process has imported jax, and whether it has started a backend."""
     if "jax" not in sys.modules:
         return np.array([False, False])
     from jax._src import xla_bridge
@@ -196,8 +196,8 @@ def backend_state() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class LoadAndTell:
-    """Load a batch as a worker does and tell the state of its process afterwards."""
+class LoadAndReport:
+    """Function that loads a batch as a worker does, and returns the state of its process afterwards."""
 
     loader: BatchLoader
 
@@ -206,8 +206,8 @@ class LoadAndTell:
 
 
 @dataclass(frozen=True)
-class StartBackendAndTell:
-    """Start a backend, to show that it would be seen."""
+class StartBackendAndReport:
+    """Function that starts a backend, to show that it would be detected."""
 
     def __call__(self, spec: BatchSpec) -> dict[str, np.ndarray]:
         return {"devices": np.array([jax.device_count()]), "state": backend_state()}
@@ -224,10 +224,10 @@ def first_from_a_worker(specs: Sequence[BatchSpec], function: Callable) -> dict[
 
 def test_worker_processes_start_no_jax_backend(clips, augmentation):
     corpus = make_corpus(clips, augmentation)
-    told = first_from_a_worker(corpus.epoch(1), LoadAndTell(corpus.loader()))
-    assert told["valid"].any()
-    assert not told["state"][1]
+    report = first_from_a_worker(corpus.plan_epoch(1), LoadAndReport(corpus.make_loader()))
+    assert report["valid"].any()
+    assert not report["state"][1]
 
 
-def test_a_backend_in_a_worker_process_would_be_seen(clips):
-    assert first_from_a_worker(make_corpus(clips).epoch(1), StartBackendAndTell())["state"].all()
+def test_a_backend_in_a_worker_process_would_be_detected(clips):
+    assert first_from_a_worker(make_corpus(clips).plan_epoch(1), StartBackendAndReport())["state"].all()

@@ -1,4 +1,4 @@
-"""The batch plan: each utterance once, everything fits, little padding, and the same again from the same seed."""
+"""The batch plan: each utterance once, in a shape that fits, with little padding, reproducible from its seed."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import (
     SHUFFLES,
     BatchSettings,
-    _least_padding,
+    _minimise_padding,
     choose_buckets,
     epoch_rows,
     padding_share,
@@ -42,24 +42,24 @@ def plan_of(lengths, epoch=1, seed=3, **settings):
 
 @pytest.mark.parametrize("shuffle", [name for name in SHUFFLES if name != "batch_shuffle_clipped"])
 @pytest.mark.parametrize("batch", [{"size": 8}, {"size": 0, "seconds": 30.0}])
-def test_each_row_stands_in_the_plan_once(lengths, shuffle, batch):
+def test_each_row_is_in_the_plan_once(lengths, shuffle, batch):
     plan = plan_of(lengths, shuffle=shuffle, **batch)
     assert sorted(itertools.chain(*(b.rows for b in plan))) == list(range(203))
 
 
 @pytest.mark.parametrize("batch", [{"size": 8}, {"size": 0, "seconds": 30.0}, {"size": 0, "seconds": 60.0}])
-def test_clipping_leaves_out_the_two_ends_only(lengths, batch):
+def test_clipping_skips_only_rows_at_both_ends(lengths, batch):
     largest = choose_buckets(lengths[0], lengths[1], BatchSettings(**batch, buckets=5), FRAME_S)[0].rows
     for epoch in range(1, 6):
         plan = plan_of(lengths, epoch, shuffle="batch_shuffle_clipped", **batch)
         assert all(len(b.rows) == b.bucket.rows for b in plan)
         rows = np.concatenate([b.rows for b in plan])
         assert len(set(rows)) == len(rows) >= 203 - 2 * (largest - 1)
-        kept, left_out = lengths[0][rows], np.delete(lengths[0], rows)
-        assert ((left_out <= kept.min()) | (left_out >= kept.max())).all()
+        kept, skipped = lengths[0][rows], np.delete(lengths[0], rows)
+        assert ((skipped <= kept.min()) | (skipped >= kept.max())).all()
 
 
-def test_an_epoch_too_small_for_a_full_batch_is_not_clipped_away():
+def test_an_epoch_too_small_for_a_full_batch_is_not_clipped():
     frames = np.array([50, 60, 70])
     plan = plan_of((frames, frames // 12), shuffle="batch_shuffle_clipped")
     assert sorted(itertools.chain(*(b.rows for b in plan))) == [0, 1, 2]
@@ -81,13 +81,13 @@ def flat(plan) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("shuffle", [name for name in SHUFFLES if name != "none"])
-def test_the_seed_and_the_epoch_decide_the_order(lengths, shuffle):
+def test_the_order_depends_on_seed_and_epoch(lengths, shuffle):
     assert flat(plan_of(lengths, shuffle=shuffle)) == flat(plan_of(lengths, shuffle=shuffle))
     assert flat(plan_of(lengths, shuffle=shuffle)) != flat(plan_of(lengths, shuffle=shuffle, epoch=2))
     assert flat(plan_of(lengths, shuffle=shuffle)) != flat(plan_of(lengths, shuffle=shuffle, seed=4))
 
 
-def test_sortagrad_goes_from_short_to_long_in_the_first_epoch_only(lengths):
+def test_sortagrad_sorts_only_the_first_epoch_by_length(lengths):
     longest = [lengths[0][b.rows].max() for b in plan_of(lengths, epoch=0)]
     assert longest == sorted(longest)
     assert flat(plan_of(lengths, epoch=0)) != flat(plan_of(lengths, epoch=0, sortagrad=False))
@@ -96,7 +96,7 @@ def test_sortagrad_goes_from_short_to_long_in_the_first_epoch_only(lengths):
 
 
 @pytest.mark.parametrize("buckets", [1, 2, 4, 9, 12])
-def test_bucket_lengths_leave_the_least_padding(buckets):
+def test_bucket_lengths_minimise_padding(buckets):
     rng = np.random.default_rng(buckets)
     lengths = np.sort(rng.choice(np.arange(1, 60), 9, replace=False))
     counts = rng.integers(1, 20, 9)
@@ -105,7 +105,7 @@ def test_bucket_lengths_leave_the_least_padding(buckets):
         return sum(c * min(e for e in ends if e >= n) for n, c in zip(lengths, counts, strict=True))
 
     inner = itertools.combinations(lengths[:-1], min(buckets, 9) - 1)
-    assert cost(_least_padding(lengths, counts, buckets)) == min(cost((*ends, lengths[-1])) for ends in inner)
+    assert cost(_minimise_padding(lengths, counts, buckets)) == min(cost((*ends, lengths[-1])) for ends in inner)
 
 
 def test_stretched_utterances_and_their_labels_fit(lengths):
@@ -146,31 +146,31 @@ def corpus_of(tmp_path, durations, label_lengths=None, weights=(1,), speed=None,
 @pytest.mark.parametrize("window_ms", [10.0, 20.0, 40.0])  # frames overlap by 0, 1 and 3 strides
 @pytest.mark.parametrize("speed", [0.5, 0.85, 1.0, 1.15, 2.0])
 def test_clips_and_labels_fit_at_any_speed_and_window(tmp_path, window_ms, speed):
-    for longest in np.arange(0.3, 0.38, 0.002):  # whether rounding to the longest bucket's length leaves room or not
+    for longest in np.arange(0.3, 0.38, 0.002):  # with and without spare frames in the longest bucket
         durations = np.arange(0.2, longest, 0.007).round(3)
         label_lengths = np.random.default_rng(0).integers(1, 40, len(durations))
         corpus = corpus_of(tmp_path, [durations], label_lengths, speed=speed, window_ms=window_ms, buckets=12)
-        for spec in corpus.epoch(1):  # raises where a clip is longer than the longest bucket
+        for spec in corpus.plan_epoch(1):  # raises if a clip is longer than the longest bucket
             assert label_lengths[spec.utterances].max() <= spec.labels
 
 
 def test_labels_of_a_clip_that_just_fits_a_bucket_fit_too(tmp_path):
-    # 16 and 15 frames: the bucket of 16 must have room for the 14 labels of the first
+    # 16 and 15 frames: the bucket of 16 must fit the 14 labels of the first
     corpus = corpus_of(tmp_path, [[0.175, 0.165, 1.0]], [14, 1, 3], buckets=3)
-    room = {int(spec.utterances[0]): spec.labels for spec in corpus.epoch(1)}
-    assert room[0] >= 14
+    labels = {int(spec.utterances[0]): spec.labels for spec in corpus.plan_epoch(1)}
+    assert labels[0] >= 14
 
 
-def test_a_drawn_share_of_a_manifest_is_planned_with_the_unit_of_all_of_it(tmp_path):
-    # Of the second manifest one clip is drawn: 1.5 s alone looks rounded to 0.1 s, which would lengthen every clip by
-    # 5 frames, and the 679 of the longest would not fit the bucket of 680
+def test_a_share_of_a_manifest_is_planned_with_the_duration_unit_of_the_whole(tmp_path):
+    # One clip of the second manifest is drawn: 1.5 s alone looks rounded to 0.1 s, which would add 5 frames to every
+    # clip, so that the longest, of 679 frames, would not fit the bucket of 680.
     corpus = corpus_of(tmp_path, [[2.03, 6.803], [1.5, 2.53]], weights=(1, 0.5), buckets=2)
     assert corpus.buckets[-1].frames == 680
-    drawn = [int(u) for epoch in range(1, 9) for spec in corpus.epoch(epoch) for u in spec.utterances if u >= 2]
+    drawn = [int(u) for epoch in range(1, 9) for spec in corpus.plan_epoch(epoch) for u in spec.utterances if u >= 2]
     assert set(drawn) == {2, 3}
 
 
-def test_weights_repeat_and_draw_utterances():
+def test_weights_repeat_and_sample_utterances():
     source = np.repeat([0, 1, 2], [10, 6, 8])
     utterance, copy = epoch_rows(source, (1.0, 2.0, 0.5), seed=0, epoch=1)
     counts = np.bincount(utterance, minlength=24)
@@ -184,7 +184,7 @@ def test_weights_repeat_and_draw_utterances():
     assert set(other[other >= 16]) != set(utterance[utterance >= 16])
 
 
-def test_weights_that_leave_nothing_are_named():
+def test_weights_that_leave_no_utterance_are_refused():
     with pytest.raises(ValueError, match=r"weights.*0\.3"):
         epoch_rows(np.zeros(1, np.int32), (0.3,), seed=0, epoch=1)
 
@@ -197,7 +197,7 @@ def test_an_utterance_beyond_the_longest_bucket_is_refused(lengths):
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "message"),
     [
         ({"size": 8, "seconds": 9.0}, r"batch\.size is 8 .*batch\.seconds is 9"),
         ({"size": 0, "seconds": 0.0}, r"batch\.size is 0"),
@@ -206,13 +206,13 @@ def test_an_utterance_beyond_the_longest_bucket_is_refused(lengths):
         ({"shuffle": "riffle"}, r"batch\.shuffle is 'riffle'.*batch_shuffle_clipped"),
     ],
 )
-def test_settings_that_cannot_be_planned_are_named(settings, named):
-    with pytest.raises(ValueError, match=named):
+def test_errors_for_invalid_settings_state_field_and_value(settings, message):
+    with pytest.raises(ValueError, match=message):
         BatchSettings(**settings)
 
 
-def test_planned_padding_on_an4_is_under_a_tenth_with_the_recipes_augmentation(speech):
-    # Planned: durations rounded to 0.1 s are taken as 5 frames longer, which count as filled here but are padding, too
+def test_planned_padding_on_an4_is_below_a_tenth_with_the_recipes_augmentation(speech):
+    # The 5 frames added for durations rounded to 0.1 s are padding too, but are not counted here.
     an4 = manifest.read(speech / "an4" / "train.jsonl")
     frames = np.ceil((an4.duration + an4.duration_unit_s / 2) * 100).astype(int)
     settings = BatchSettings(size=16, buckets=12, shuffle="batch_shuffle_clipped")
@@ -223,7 +223,7 @@ def test_planned_padding_on_an4_is_under_a_tenth_with_the_recipes_augmentation(s
 
 
 def cut_one_by_one(order, frames, buckets) -> list[tuple[list[int], int]]:
-    """Cut as the plan does, slowly: each batch in the smallest bucket that the rows which fill it fit into."""
+    """Cut batches one at a time, each in the smallest bucket that fits all its rows: a slow reference."""
     batches, start = [], 0
     while start < len(order):
         for bucket in buckets:
@@ -237,7 +237,7 @@ def cut_one_by_one(order, frames, buckets) -> list[tuple[list[int], int]]:
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize("batch", [{"size": 8}, {"size": 1}, {"size": 0, "seconds": 30.0}, {"size": 300}])
-def test_batches_are_those_that_are_cut_one_by_one(lengths, shuffle, batch):
+def test_batches_equal_those_of_the_slow_reference(lengths, shuffle, batch):
     frames, settings = lengths[0], BatchSettings(**batch, buckets=5, shuffle=shuffle)
     buckets = choose_buckets(frames, lengths[1], settings, FRAME_S)
     rng = np.random.default_rng([3, 1])
@@ -245,8 +245,8 @@ def test_batches_are_those_that_are_cut_one_by_one(lengths, shuffle, batch):
     if shuffle == "none":
         expected = cut_one_by_one(np.argsort(frames, kind="stable"), frames, buckets)
     elif shuffle == "instance_shuffle":
-        member = np.searchsorted([bucket.frames for bucket in buckets], frames)
-        whole = [cut_one_by_one(order[member[order] == index], frames, buckets) for index in range(len(buckets))]
+        smallest = np.searchsorted([bucket.frames for bucket in buckets], frames)
+        whole = [cut_one_by_one(order[smallest[order] == index], frames, buckets) for index in range(len(buckets))]
         batches = list(itertools.chain(*whole))
         expected = [batches[i] for i in rng.permutation(len(batches))]
     else:
@@ -262,12 +262,12 @@ def test_batches_are_those_that_are_cut_one_by_one(lengths, shuffle, batch):
     plan = plan_epoch(frames, buckets, settings, 3, 1)
     assert [(b.rows.tolist(), b.bucket.frames) for b in plan] == expected
     assert [(b.rows.tolist(), b.bucket.frames) for b in plan[2:]] == expected[2:]
-    room = sum(b.bucket.rows * b.bucket.frames for b in plan)
-    assert padding_share(plan, frames) == pytest.approx(1 - sum(frames[b.rows].sum() for b in plan) / room)
+    capacity = sum(b.bucket.rows * b.bucket.frames for b in plan)
+    assert padding_share(plan, frames) == pytest.approx(1 - sum(frames[b.rows].sum() for b in plan) / capacity)
 
 
 @pytest.mark.parametrize("batch", [{"size": 64}, {"size": 1}, {"size": 0, "seconds": 600.0}])
-def test_a_million_utterances_are_planned_in_seconds_and_little_memory(batch):
+def test_a_million_utterances_are_planned_in_seconds_with_little_memory(batch):
     frames = np.random.default_rng(0).integers(100, 2700, 1_000_000)
     settings = BatchSettings(**batch, buckets=10)
     tracemalloc.start()

@@ -1,11 +1,11 @@
-"""A folder of one's own: tables, text files beside the audio, LibriSpeech-like transcripts; and what can go wrong."""
+"""A folder of one's own recordings: tables, text files, LibriSpeech-like transcripts; and errors."""
 
 import os
 
 import pytest
 
 from input_pipeline.corpora import prepare
-from tests.corpus_site import clip, read_manifest, texts, write_tree
+from tests.corpus_archives import clip, read_manifest, texts, write_tree
 
 
 def run(source, target, *options: str) -> int:
@@ -32,7 +32,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("table", TABLES, ids=str)
-def test_tables_are_read_whatever_parts_their_columns(tmp_path, table):
+def test_tables_are_read_with_any_delimiter(tmp_path, table):
     name, content = TABLES[table]
     source = write_tree(tmp_path / "s", {**many(3), name: content})
     assert run(source, tmp_path / "x") == 0
@@ -40,32 +40,32 @@ def test_tables_are_read_whatever_parts_their_columns(tmp_path, table):
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"train.jsonl", "dev.jsonl", "test.jsonl"}
 
 
-def test_quotes_between_tabs_or_bars_are_text(tmp_path):
-    for target, (name, mark) in enumerate([("a.tsv", "\t"), ("a.csv", "|")]):
-        table = f'path{mark}text\nclips/00.wav{mark}"Well," she said\n'
+def test_quotes_are_part_of_the_text_with_tabs_or_bars(tmp_path):
+    for target, (name, delimiter) in enumerate([("a.tsv", "\t"), ("a.csv", "|")]):
+        table = f'path{delimiter}text\nclips/00.wav{delimiter}"Well," she said\n'
         source = write_tree(tmp_path / f"s{target}", {**many(1), name: table})
         assert run(source, tmp_path / str(target), "--dev_share=0", "--test_share=0") == 0
         assert texts(tmp_path / str(target) / "train.jsonl") == ['"Well," she said']
 
 
-def test_columns_can_be_named_and_text_made_plain(tmp_path):
+def test_columns_can_be_given_and_text_made_plain(tmp_path):
     source = write_tree(tmp_path / "s", {**many(3), "a.csv": "id,words,path\n00,Well!,a\n01,No?,b\n02,It's,c\n"})
     options = ["--path_column=ID", "--text_column=words", "--text=plain", "--dev_share=0", "--test_share=0"]
     assert run(source, tmp_path / "x", *options) == 0
     assert texts(tmp_path / "x" / "train.jsonl") == ["well", "no", "it's"]
 
 
-def test_a_table_without_known_columns_names_what_it_has_and_what_is_known(tmp_path, capsys):
+def test_the_error_for_unknown_columns_lists_existing_and_known_ones(tmp_path, capsys):
     source = write_tree(tmp_path / "s", {**many(1), "a.csv": "id,words\n00,x\n"})
     assert run(source, tmp_path / "x") == 1
     error = capsys.readouterr().err
-    assert "a.csv: its columns id, words lack" in error
+    assert "a.csv: its columns id, words do not include" in error
     assert "--text_column, or text, transcript" in error
     assert run(source, tmp_path / "x", "--path_column=file") == 1
-    assert "no column 'file'; there are id, words" in capsys.readouterr().err
+    assert "no column 'file': use one of id, words" in capsys.readouterr().err
 
 
-def test_tables_named_after_splits_and_a_split_column_are_obeyed(tmp_path):
+def test_splits_come_from_table_names_or_a_split_column(tmp_path):
     rows = "path,text\nclips/0{}.wav,{}\n"
     source = write_tree(tmp_path / "s", {
         **many(3), "train.csv": rows.format(0, "a"), "validation.csv": rows.format(1, "b"),
@@ -79,7 +79,7 @@ def test_tables_named_after_splits_and_a_split_column_are_obeyed(tmp_path):
     assert [texts(tmp_path / "y" / f"{split}.jsonl") for split in ("train", "dev", "test")] == [["c"], ["b"], ["a"]]
 
 
-def test_a_given_test_split_is_left_and_dev_is_taken_from_train(tmp_path):
+def test_a_given_test_split_is_kept_and_dev_is_taken_from_train(tmp_path):
     rows = "".join(f"clips/{number:02d}.wav,text {number}\n" for number in range(9))
     source = write_tree(tmp_path / "s", {**many(10), "train.csv": "path,text\n" + rows})
     write_tree(source, {"test.csv": "path,text\nclips/09.wav,held out\n"})
@@ -89,22 +89,22 @@ def test_a_given_test_split_is_left_and_dev_is_taken_from_train(tmp_path):
     assert len(texts(tmp_path / "x" / "train.jsonl")) == 7
 
 
-def test_a_folder_of_test_material_alone_leads_to_an_evaluation(tmp_path, capsys):
+def test_a_folder_with_only_a_test_split_leads_to_an_evaluation(tmp_path, capsys):
     source = write_tree(tmp_path / "s", {**many(1), "test.csv": "path,text\nclips/00.wav,held out\n"})
     assert run(source, tmp_path / "x") == 0
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["test.jsonl"]
     assert f"--mode=eval --config.restore=MODEL --config.data.test={tmp_path}/x/test.jsonl" in capsys.readouterr().out
 
 
-def test_a_table_about_something_else_does_no_harm(tmp_path):
+def test_unrelated_tables_are_ignored(tmp_path):
     files: dict[str, bytes | str] = {**many(3), **{f"clips/{n:02d}.txt": f"t {n}" for n in range(3)}}
     files["ages.csv"] = b"who,age\nren\xe9,30\n"
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x") == 0
     assert all_texts(tmp_path / "x") == ["t 0", "t 1", "t 2"]
 
 
-def test_names_match_however_their_accents_are_stored(tmp_path):
-    composed, decomposed = "caf\u00e9", "cafe\u0301"  # the second as macOS stores it
+def test_names_match_in_composed_and_decomposed_form(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # macOS stores the second
     for number, (written, stored) in enumerate([(composed, decomposed), (decomposed, composed)]):
         rows = f"path,text\n{written}/1.wav,one\n{written}2.wav,two\n"
         files: dict[str, bytes | str] = {
@@ -116,22 +116,22 @@ def test_names_match_however_their_accents_are_stored(tmp_path):
         assert all_texts(tmp_path / str(number)) == ["one", "two"]
 
 
-def test_audio_that_cannot_be_read_has_no_share_in_the_splits(tmp_path):
+def test_unreadable_audio_does_not_count_when_dividing(tmp_path):
     files: dict[str, bytes | str] = {**many(4), **{f"bad/{number}.m4a": "no audio" for number in range(200)}}
     files |= {f"{os.path.splitext(path)[0]}.txt": "text" for path in files}
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x") == 0
     assert [len(texts(tmp_path / "x" / f"{split}.jsonl")) for split in ("train", "dev", "test")] == [2, 1, 1]
 
 
-def test_several_tables_ask_for_one(tmp_path, capsys):
+def test_several_tables_require_a_choice(tmp_path, capsys):
     rows = "path,text\nclips/00.wav,a\n"
     source = write_tree(tmp_path / "s", {**many(1), "a.csv": rows, "b.tsv": rows.replace(",", "\t")})
     assert run(source, tmp_path / "x") == 1
-    assert "several tables (a.csv, b.tsv); name one: --table" in capsys.readouterr().err
+    assert "several tables (a.csv, b.tsv): choose one with --table" in capsys.readouterr().err
     assert run(source, tmp_path / "x", "--table=b.tsv", "--dev_share=0", "--test_share=0") == 0
 
 
-def test_absolute_paths_reach_audio_outside_of_the_folder(tmp_path):
+def test_absolute_paths_may_refer_to_audio_outside_the_folder(tmp_path):
     elsewhere = write_tree(tmp_path / "elsewhere", many(1))
     source = write_tree(tmp_path / "s", {"a.csv": f"path,text\n{elsewhere}/clips/00.wav,far away\n"})
     assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
@@ -140,13 +140,13 @@ def test_absolute_paths_reach_audio_outside_of_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "ogg"])
-def test_a_text_file_beside_each_recording(tmp_path, ending):
+def test_each_recording_may_have_a_text_file(tmp_path, ending):
     files = {**many(3, ending), **{f"clips/{n:02d}.txt": f"\ufeffTurn  on\nlamp {n}\n" for n in range(3)}}
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x") == 0
     assert all_texts(tmp_path / "x") == ["Turn on lamp 0", "Turn on lamp 1", "Turn on lamp 2"]
 
 
-def test_librispeech_like_transcripts_name_their_speakers(tmp_path):
+def test_librispeech_like_transcripts_define_speakers(tmp_path):
     files: dict[str, bytes | str] = {}
     for number in range(6):
         files[f"{number}/7/{number}-7-0001.flac"] = clip(number)
@@ -165,7 +165,7 @@ def speaker_folders(speakers: int, each: int) -> dict[str, bytes | str]:
     return files
 
 
-def test_no_speaker_is_in_two_splits_and_a_second_run_splits_the_same(tmp_path, capsys):
+def test_no_speaker_is_in_two_splits_and_a_second_run_gives_the_same_splits(tmp_path, capsys):
     source = write_tree(tmp_path / "s", speaker_folders(10, 3))
     splits = []
     for target in (tmp_path / "x", tmp_path / "y"):
@@ -174,10 +174,10 @@ def test_no_speaker_is_in_two_splits_and_a_second_run_splits_the_same(tmp_path, 
     assert splits[0] == splits[1]
     assert sorted(map(len, splits[0].values())) == [1, 1, 8]
     assert len(set.union(*splits[0].values())) == 10
-    assert "dividing 10 speakers: none is in two of train, dev, test" in capsys.readouterr().out
+    assert "dividing 10 speakers: each is in only one of train, dev, test" in capsys.readouterr().out
 
 
-def test_the_split_does_not_depend_on_where_the_folder_lies(tmp_path, monkeypatch):
+def test_the_split_does_not_depend_on_the_folders_path(tmp_path, monkeypatch):
     write_tree(tmp_path / "a", {**many(10), "t.csv": "path,text\n" + "".join(f"{n:02d},{n}\n" for n in range(10))})
     assert run(tmp_path / "a", tmp_path / "x") == 0
     (tmp_path / "a").rename(tmp_path / "b")
@@ -187,78 +187,83 @@ def test_the_split_does_not_depend_on_where_the_folder_lies(tmp_path, monkeypatc
         assert texts(tmp_path / "x" / f"{split}.jsonl") == texts(tmp_path / "y" / f"{split}.jsonl")
 
 
-def test_too_few_speakers_are_said_and_files_divided(tmp_path, capsys):
+def test_too_few_speakers_are_reported_and_files_divided(tmp_path, capsys):
     source = write_tree(tmp_path / "s", speaker_folders(2, 5))
     assert run(source, tmp_path / "x", "--speaker_folders") == 0
     assert "dividing by file: 2 speakers are too few" in capsys.readouterr().out
     assert len(texts(tmp_path / "x" / "train.jsonl")) == 8
 
 
-def test_what_has_no_counterpart_or_stands_twice_is_named(tmp_path, capsys):
+def test_unmatched_and_ambiguous_recordings_are_reported(tmp_path, capsys):
     table = "path,text\nclips/00.wav,kept\nclips/00.wav,kept\nclips/01.wav,one\nclips/01.wav,other\nclips/77.wav,lost\n"
     source = write_tree(tmp_path / "s", {**many(4), "clips/02.flac": clip(2), "a.csv": f"{table}clips/02.wav,two\n"})
     assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
     out = capsys.readouterr().out
-    assert "have several transcripts that differ: 1: clips/01" in out
-    assert "have a transcript but no audio file: 1: clips/77" in out
-    assert "have an audio file but no transcript: 1: clips/03" in out
-    assert "have several audio files of one name: 1: clips/02" in out
+    assert "skipped 1 (several different transcripts): clips/01" in out
+    assert "skipped 1 (transcript without audio file): clips/77" in out
+    assert "skipped 1 (audio file without transcript): clips/03" in out
+    assert "skipped 1 (several audio files with this name): clips/02" in out
     assert texts(tmp_path / "x" / "train.jsonl") == ["kept"]
 
 
-def test_a_text_that_a_comma_cuts_is_named_and_not_taken(tmp_path, capsys):
+def test_a_text_with_an_unquoted_comma_is_reported_and_skipped(tmp_path, capsys):
     table = 'path,text\nclips/00.wav,hello, you there\nclips/01.wav,"hello, you there"\n'
     source = write_tree(tmp_path / "s", {**many(2), "a.csv": table})
     assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
     out = capsys.readouterr().out
-    assert "have more fields than the header (put quotes around texts with commas): 1: clips/00.wav (a.csv)" in out
-    assert "--config.data.dev= --config.data.test=" in out  # not those of the recipe
+    expected = "skipped 1 (more fields than the header; put quotes around texts with commas): clips/00.wav (a.csv)"
+    assert expected in out
+    assert "--config.data.dev= --config.data.test=" in out  # disables those of the recipe
     assert all_texts(tmp_path / "x") == ["hello, you there"]
 
 
-def test_audio_that_libsndfile_does_not_read_is_named(tmp_path, capsys):
+def test_audio_in_an_unknown_format_is_reported(tmp_path, capsys):
     files = {**many(1), "clips/00.txt": "fine", "clips/01.m4a": b"\0\0\0\x20ftypM4A ", "clips/01.txt": "lost"}
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
     out = capsys.readouterr().out
-    assert "cannot be read: 1: " in out
+    assert "skipped 1 (unreadable): " in out
     assert "01.m4a is not in an audio format that libsndfile can read" in out
 
 
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ({"a.txt": "text"}, [], "holds no audio"),
-        (many(1), [], "holds 1 audio files, but no table (CSV, TSV) with a column for the path (audio_filepath, path"),
-        ({**many(1), "a.csv": ""}, [], "its columns (none) lack"),
-        ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv:2: is not UTF-8 text"),
+        ({"a.txt": "text"}, [], "contains no audio"),
+        (
+            many(1),
+            [],
+            "contains 1 audio files, but no table (CSV, TSV) with a column for the path (audio_filepath, path",
+        ),
+        ({**many(1), "a.csv": ""}, [], "its columns (none) do not include"),
+        ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv:2: not UTF-8 text"),
         (
             {**many(2), "train.csv": "path,text\nclips/00.wav,a\n", "test.csv": "path,text\n00,a\n01,b\n"},
             [],
-            "1 lines name audio of another split, too: clips/00.wav (test and train); leave each in one split",
+            "1 lines assign audio to a second split: clips/00.wav (test and train): keep each file in one split",
         ),
         (
             {**many(3), "a.csv": 'path,text\n00,"open\n01,no\n02,"maybe\n'},
             [],
-            "a.csv:2: ',' expected after '\"'; mend the quotes",
+            "a.csv:2: ',' expected after '\"': correct the quotes",
         ),
         (
             {**many(3), "a.csv": 'sep=,\npath,text\n00,yes\n01,"open\n02,"",maybe"\n'},
             [],
-            "a.csv:4: a quote here is closed only in line 5; mend the quotes",
+            "a.csv:4: a quote is only closed in line 5: correct the quotes",
         ),
         ({**many(1), "a.csv": "path,text,split\n00,a,eval\n"}, [], "splits eval in"),
         (
             {**many(1), "clips/00.txt": "text"},
             [],
-            "1 recordings are too few to divide; set --dev_share=0 --test_share=0",
+            "1 recordings are too few to divide: set --dev_share=0 --test_share=0",
         ),
-        ({**many(1), "a.csv": 'path,text\n00,"open\n'}, [], "a.csv:2: unexpected end of data; mend the quotes"),
+        ({**many(1), "a.csv": 'path,text\n00,"open\n'}, [], "a.csv:2: unexpected end of data: correct the quotes"),
         ({**many(1), "a.csv": "path,text\n77,a\n"}, [], "no audio file has a transcript"),
-        (many(1), ["--table=b.csv"], "--table=b.csv: there is no such file"),
-        (many(1), ["--dev_share=1.5"], "--dev_share=1.5 --test_share=0.1: from 0, together below 1"),
+        (many(1), ["--table=b.csv"], "--table=b.csv: no such file"),
+        (many(1), ["--dev_share=1.5"], "--dev_share=1.5 --test_share=0.1: use shares of at least 0, below 1 in total"),
     ],
 )
-def test_misuse_is_refused_in_one_line_and_writes_nothing(tmp_path, capsys, files, options, message):
+def test_misuse_is_refused_in_one_line_and_writes_no_files(tmp_path, capsys, files, options, message):
     source = write_tree(tmp_path / "s", files)
     assert run(source, tmp_path / "x", *options) == 1
     error = capsys.readouterr().err
@@ -267,16 +272,16 @@ def test_misuse_is_refused_in_one_line_and_writes_nothing(tmp_path, capsys, file
     assert not (tmp_path / "x").exists()
 
 
-def test_a_manifest_of_an_earlier_run_is_pointed_out(tmp_path, capsys):
+def test_a_manifest_from_an_earlier_run_is_reported(tmp_path, capsys):
     source = write_tree(tmp_path / "s", speaker_folders(4, 1))
     assert run(source, tmp_path / "x") == 0
     assert run(source, tmp_path / "x", "--test_share=0") == 0
     out = capsys.readouterr().out
-    assert f"{tmp_path / 'x' / 'test.jsonl'} is there from an earlier run; remove it" in out
+    assert f"{tmp_path / 'x' / 'test.jsonl'} is from an earlier run; remove it" in out
     assert out.endswith(f"--config.data.dev={tmp_path / 'x' / 'dev.jsonl'} --config.data.test=\n")
 
 
-def test_the_folder_itself_may_hold_the_manifests(tmp_path, capsys):
+def test_manifests_may_be_written_to_the_folder_itself(tmp_path, capsys):
     source = write_tree(tmp_path / "mine", speaker_folders(4, 1))
     for _ in range(2):
         assert run(source, source) == 0
@@ -290,7 +295,7 @@ def test_chinese_texts_lead_to_the_language_setting(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(" --config.text.language=zh\n")
 
 
-def test_links_in_circles_end(tmp_path):
+def test_circular_links_are_followed_once(tmp_path):
     source = write_tree(tmp_path / "s", {**many(3), **{f"clips/{n:02d}.txt": f"t {n}" for n in range(3)}})
     (source / "clips" / "round").symlink_to(source)
     assert run(source, tmp_path / "x") == 0

@@ -1,4 +1,4 @@
-"""MUSAN, RIRS_NOISES and the background noise of CHiME-3: manifests that the augmentation file takes."""
+"""MUSAN, RIRS_NOISES and the background noise of CHiME-3: manifests for the augmentation file."""
 
 import io
 import json
@@ -10,11 +10,11 @@ import soundfile
 from input_pipeline import manifest
 from input_pipeline.augment import Augmentation
 from input_pipeline.corpora import chime3, musan, prepare, rirs
-from tests import corpus_site
+from tests import corpus_archives
 
 
 def augment(path, tmp_path) -> np.ndarray:
-    """Add the noise of a manifest to silence-free speech by way of the augmentation file."""
+    """Add noise from a manifest to a signal through an augmentation file; return the added noise."""
     params = {"min_snr_dB": 10, "max_snr_dB": 10, "noise_manifest_path": str(path)}
     (tmp_path / "augment.json").write_text(json.dumps([{"type": "noise", "params": params, "prob": 1.0}]))
     samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
@@ -22,23 +22,25 @@ def augment(path, tmp_path) -> np.ndarray:
     return augmentation.apply_audio(samples, 16_000, rate=1.0, rng=np.random.default_rng(1)) - samples
 
 
-def test_musan_gives_a_manifest_a_kind_that_noise_is_added_from(tmp_path, monkeypatch, capsys):
+def test_musan_gives_a_manifest_for_each_kind_usable_as_noise(tmp_path, monkeypatch, capsys):
     names = (
         "noise/free-sound/noise-free-sound-0000",
         "music/fma/music-fma-0000",
         "speech/librivox/speech-librivox-0000",
     )
-    files: dict[str, bytes | str] = {f"musan/{name}.wav": corpus_site.clip(i, "WAV") for i, name in enumerate(names)}
-    packed = corpus_site.tar(files | {"musan/README": "MUSAN", "musan/noise/free-sound/ANNOTATIONS": "x"})
-    corpus_site.publish(monkeypatch, musan, packed)
-    site = corpus_site.write_tree(tmp_path / "site", {"musan.tar.gz": packed})
+    files: dict[str, bytes | str] = {
+        f"musan/{name}.wav": corpus_archives.clip(i, "WAV") for i, name in enumerate(names)
+    }
+    packed = corpus_archives.tar(files | {"musan/README": "MUSAN", "musan/noise/free-sound/ANNOTATIONS": "x"})
+    corpus_archives.publish(monkeypatch, musan, packed)
+    site = corpus_archives.write_tree(tmp_path / "site", {"musan.tar.gz": packed})
     target = tmp_path / "musan"
-    with corpus_site.serve(site) as address:
+    with corpus_archives.serve(site) as address:
         assert prepare.main(["musan", f"--target_dir={target}", f"--url={address}"]) == 0
-    assert corpus_site.read_manifest(target / "noise.jsonl") == [
+    assert corpus_archives.read_manifest(target / "noise.jsonl") == [
         {
             "audio_filepath": "musan/musan/noise/free-sound/noise-free-sound-0000.wav",
-            "duration": corpus_site.duration(0),
+            "duration": corpus_archives.duration(0),
             "text": "",
             "sample_rate": 16_000,
         }
@@ -51,21 +53,22 @@ def test_musan_gives_a_manifest_a_kind_that_noise_is_added_from(tmp_path, monkey
 
 
 def test_kinds_of_musan_can_be_chosen(tmp_path):
-    tree = corpus_site.write_tree(
+    tree = corpus_archives.write_tree(
         tmp_path / "musan",
-        {f"{kind}/a/{kind}.wav": corpus_site.clip(1, "WAV") for kind in ("noise", "music", "speech")},
+        {f"{kind}/a/{kind}.wav": corpus_archives.clip(1, "WAV") for kind in ("noise", "music", "speech")},
     )
     assert prepare.main(["musan", f"--source={tree}", f"--target_dir={tmp_path / 'x'}", "--kinds=music"]) == 0
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["music.jsonl"]
 
 
-def test_a_kind_that_is_missing_is_told_before_the_others_are_read(tmp_path, capsys):
-    tree = corpus_site.write_tree(
-        tmp_path / "musan", {"noise/a/noise.wav": corpus_site.clip(1, "WAV"), "speech/README": ""}
+def test_a_missing_kind_is_reported_before_the_others_are_read(tmp_path, capsys):
+    tree = corpus_archives.write_tree(
+        tmp_path / "musan", {"noise/a/noise.wav": corpus_archives.clip(1, "WAV"), "speech/README": ""}
     )
     assert prepare.main(["musan", f"--source={tree}", f"--target_dir={tmp_path / 'x'}", "--kinds=noise,speech"]) == 1
-    told = capsys.readouterr()
-    assert "x/speech.jsonl; what was skipped is named above; if nothing was, this is not the whole corpus" in told.err
+    error = capsys.readouterr().err
+    assert "no recordings for" in error
+    assert "x/speech.jsonl: check what was skipped above; if nothing was, the corpus is incomplete" in error
     assert not (tmp_path / "x").exists()
 
 
@@ -79,26 +82,26 @@ def test_rirs_are_listed_by_kind(tmp_path, monkeypatch, capsys):
     real, point = "RIRS_NOISES/real_rirs_isotropic_noises", "RIRS_NOISES/pointsource_noises"
     files: dict[str, bytes | str] = {
         f"{real}/air_type1_air_binaural_booth_0_1.wav": stereo(),
-        f"{real}/RVB2014_type1_noise_largeroom1_1.wav": corpus_site.clip(1, "WAV"),
+        f"{real}/RVB2014_type1_noise_largeroom1_1.wav": corpus_archives.clip(1, "WAV"),
         f"{real}/rir_list": f"--rir-id 00001 --room-id air_booth {real}/air_type1_air_binaural_booth_0_1.wav\n",
         f"{real}/noise_list": f"--noise-id 1 --noise-type isotropic --room-linkage largeroom1 "
         f"{real}/RVB2014_type1_noise_largeroom1_1.wav\n",
-        f"{point}/noise-free-sound-0000.wav": corpus_site.clip(2, "WAV"),
+        f"{point}/noise-free-sound-0000.wav": corpus_archives.clip(2, "WAV"),
         f"{point}/noise_list": f"--noise-id 1 --noise-type point-source --bg-fg-type foreground "
         f"{point}/noise-free-sound-0000.wav\n",
     }
     for room in rirs.SIMULATED:
-        files[f"RIRS_NOISES/simulated_rirs/{room}/Room001/Room001-00001.wav"] = corpus_site.clip(3, "WAV")
+        files[f"RIRS_NOISES/simulated_rirs/{room}/Room001/Room001-00001.wav"] = corpus_archives.clip(3, "WAV")
         files[f"RIRS_NOISES/simulated_rirs/{room}/rir_list"] = "--rir-id 1\n"
-    packed = corpus_site.zipped(files)
-    corpus_site.publish(monkeypatch, rirs, packed)
-    site = corpus_site.write_tree(tmp_path / "site", {"rirs_noises.zip": packed})
+    packed = corpus_archives.zipped(files)
+    corpus_archives.publish(monkeypatch, rirs, packed)
+    site = corpus_archives.write_tree(tmp_path / "site", {"rirs_noises.zip": packed})
     target = tmp_path / "rirs"
-    with corpus_site.serve(site) as address:
+    with corpus_archives.serve(site) as address:
         assert prepare.main(["rirs", f"--target_dir={target}", f"--url={address}/rirs_noises.zip"]) == 0
     kinds = {path.stem for path in target.glob("*.jsonl")}
     assert kinds == {"real", "isotropic_noise", "pointsource_noise", "smallroom", "mediumroom", "largeroom"}
-    (record,) = corpus_site.read_manifest(target / "real.jsonl")
+    (record,) = corpus_archives.read_manifest(target / "real.jsonl")
     assert record["channels"] == 2
     assert record["text"] == ""
     assert len(manifest.read(target / "smallroom.jsonl", need_text=False)) == 1
@@ -107,29 +110,33 @@ def test_rirs_are_listed_by_kind(tmp_path, monkeypatch, capsys):
 
 
 INNER: dict[str, bytes | str] = {
-    f"{name}.zip": corpus_site.zipped(
-        {f"CHiME3/data/audio/16kHz/backgrounds/BGD_150203_010_{name[-3:].upper()}.CH1.wav": corpus_site.clip(i, "WAV")}
+    f"{name}.zip": corpus_archives.zipped(
+        {
+            f"CHiME3/data/audio/16kHz/backgrounds/BGD_150203_010_{name[-3:].upper()}.CH1.wav": corpus_archives.clip(
+                i, "WAV"
+            )
+        }
     )
     for i, name in enumerate(chime3.INNER)
 }
 
 
-@pytest.mark.parametrize("given", ["outer archive", "inner archives", "unpacked"])
-def test_background_noise_is_read_from_any_state_of_the_archive(tmp_path, monkeypatch, given):
-    outer = corpus_site.zipped(INNER)
-    corpus_site.publish(monkeypatch, chime3, outer)
-    unpacked = {f"CHiME3/data/audio/16kHz/backgrounds/{i}.wav": corpus_site.clip(i, "WAV") for i in range(4)}
-    states: dict[str, corpus_site.Files] = {
+@pytest.mark.parametrize("state", ["outer archive", "inner archives", "unpacked"])
+def test_background_noise_is_read_from_any_state_of_the_archive(tmp_path, monkeypatch, state):
+    outer = corpus_archives.zipped(INNER)
+    corpus_archives.publish(monkeypatch, chime3, outer)
+    unpacked = {f"CHiME3/data/audio/16kHz/backgrounds/{i}.wav": corpus_archives.clip(i, "WAV") for i in range(4)}
+    states: dict[str, corpus_archives.Files] = {
         "outer archive": {chime3.ARCHIVE.name: outer},
         "inner archives": INNER,
         "unpacked": unpacked,
     }
-    source = corpus_site.write_tree(tmp_path / "source", states[given])
+    source = corpus_archives.write_tree(tmp_path / "source", states[state])
     before = sorted(source.rglob("*"))
     target = tmp_path / "chime3"
-    for _ in range(2):  # the second time, all is unpacked
+    for _ in range(2):  # the second time, everything is unpacked
         assert prepare.main(["chime3", f"--source={source}", f"--target_dir={target}"]) == 0
-        records = corpus_site.read_manifest(target / "background.jsonl")
+        records = corpus_archives.read_manifest(target / "background.jsonl")
         assert [record["text"] for record in records] == [""] * 4
     assert sorted(source.rglob("*")) == before
     assert np.abs(augment(target / "background.jsonl", tmp_path)).max() > 0
@@ -138,4 +145,5 @@ def test_background_noise_is_read_from_any_state_of_the_archive(tmp_path, monkey
 def test_a_source_without_background_noise_is_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert prepare.main(["chime3", f"--source={tmp_path / 'empty'}", f"--target_dir={tmp_path / 'x'}"]) == 1
-    assert "holds neither myairbridge-AG0Y3DNBE5IWRRTV.zip nor CHiME3_background_bus.zip" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "contains neither myairbridge-AG0Y3DNBE5IWRRTV.zip nor CHiME3_background_bus.zip" in error

@@ -1,4 +1,4 @@
-"""The synthetic corpus: what is planned for it, and that it is really spoken."""
+"""The synthetic corpus: its plan, and its speech."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ HELD_OUT = ("dev", "test", "test_voices")
 
 
 def words(utterances) -> Counter:
-    """Count words, which in Mandarin are characters."""
+    """Count words, or characters in Mandarin."""
     return Counter(word for u in utterances for word in (u.text.split() if u.text.isascii() else u.text))
 
 
@@ -34,7 +34,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory) -> tuple[Path, dict[str, list[dict]]]:
-    """Write a small corpus of both languages' voices, in two processes at a time."""
+    """Write a small corpus with both languages, in two processes."""
     folder = tmp_path_factory.mktemp("spoken")
     splits = few_of_each("en", 4)
     splits["test"] = few_of_each("zh", 4)["test"]
@@ -62,7 +62,7 @@ def test_every_word_occurs_often_in_train(language):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_test_hears_the_voices_of_train_and_test_voices_none_of_them(language):
+def test_test_has_the_voices_of_train_and_test_voices_has_none_of_them(language):
     voices = {name: {u.voice for u in split} for name, split in synthetic.plan(language, 1000, seed=0).items()}
     assert voices["test"] <= voices["train"]
     assert voices["dev"] <= voices["train"]
@@ -71,12 +71,12 @@ def test_test_hears_the_voices_of_train_and_test_voices_none_of_them(language):
     assert not timbres["test_voices"] & timbres["train"]
 
 
-def test_text_is_lower_case_with_spaces_in_english_only():
+def test_text_is_lower_case_and_only_english_has_spaces():
     assert all(set(u.text) <= set("abcdefghijklmnopqrstuvwxyz ") for u in synthetic.plan("en", 500, 1)["train"])
     assert all("\u4e00" <= c <= "\u9fff" for u in synthetic.plan("zh", 500, 1)["train"] for c in u.text)
 
 
-def test_the_plan_follows_from_the_seed_and_held_out_splits_from_it_alone():
+def test_the_plan_depends_on_seed_and_size_and_held_out_splits_only_on_the_seed():
     plan = synthetic.plan("en", 50, seed=5)
     assert plan == synthetic.plan("en", 50, seed=5)
     assert plan["train"] != synthetic.plan("en", 50, seed=6)["train"]
@@ -85,8 +85,8 @@ def test_the_plan_follows_from_the_seed_and_held_out_splits_from_it_alone():
     assert all(longer[name] == plan[name] for name in HELD_OUT)
 
 
-def test_two_runs_write_the_same_bytes_whatever_the_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "CHUNK", 6)  # several pieces a split, so that the order of workers could matter
+def test_two_runs_write_the_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "CHUNK", 6)  # several chunks per split, so that the order of workers could matter
     splits = {"train": synthetic.plan("en", 16, seed=2)["train"], "dev": few_of_each("zh", 3)["dev"]}
     for run, workers in (("one", 1), ("two", 2)):
         synthetic.write_corpus(splits, tmp_path / run, workers)
@@ -94,7 +94,7 @@ def test_two_runs_write_the_same_bytes_whatever_the_workers(tmp_path, monkeypatc
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_audio_is_as_the_manifest_says(spoken):
+def test_audio_matches_the_manifest(spoken):
     folder, manifests = spoken
     for name, records in manifests.items():
         lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -120,7 +120,7 @@ def test_audio_is_loud_unclipped_and_syllabic(spoken):
         assert spectrum[hz < 4000].sum() > 0.8 * spectrum.sum(), "speech is strongest below 4 kHz"
 
 
-def test_voices_rate_and_pitch_change_what_is_heard(tmp_path):
+def test_voice_rate_and_pitch_change_the_audio(tmp_path):
     base = synthetic.Utterance("", "call anna now please", "en-us+m1", 170, 50, 0)
     changed = [
         base,
@@ -134,13 +134,13 @@ def test_voices_rate_and_pitch_change_what_is_heard(tmp_path):
     assert records[2]["duration"] > records[0]["duration"] * 1.05
 
 
-def test_an_unknown_timbre_is_refused_by_name(tmp_path):
+def test_the_error_for_an_unknown_timbre_names_it(tmp_path):
     bad = synthetic.Utterance("audio/train/0.flac", "go", "en-us+nobody", 170, 50, 0)
     with pytest.raises(synthetic.SyntheticCorpusError, match=r"no voice 'en-us\+nobody'"):
         synthetic.write_corpus({"train": [bad]}, tmp_path, workers=1)
 
 
-def test_the_command_writes_all_splits_and_says_what_to_run_next(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_all_splits_and_prints_the_next_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "HELD_OUT", {"dev": 3, "test": 4, "test_voices": 5})
     arguments = ["synthetic", f"--target_dir={tmp_path / 'zh'}", "--language=zh", "--utterances=6", "--workers=2"]
     assert prepare.main(arguments) == 0
@@ -150,7 +150,7 @@ def test_the_command_writes_all_splits_and_says_what_to_run_next(tmp_path, monke
     assert f"--config=configs/tiny_mandarin.py --workdir=runs/zh --config.data.train={tmp_path}/zh/train.jsonl" in out
 
 
-def test_without_espeak_the_command_names_the_line_that_installs_it(tmp_path):
+def test_the_error_without_espeak_says_how_to_install_it(tmp_path):
     hide = "import sys; sys.modules['espeakng_loader'] = None; from input_pipeline.corpora import prepare; "
     code = hide + f"sys.exit(prepare.main(['synthetic', '--target_dir={tmp_path}/x']))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -160,6 +160,6 @@ def test_without_espeak_the_command_names_the_line_that_installs_it(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_no_utterances_is_refused(tmp_path, capsys):
+def test_zero_utterances_are_refused(tmp_path, capsys):
     assert prepare.main(["synthetic", f"--target_dir={tmp_path}", "--utterances=0"]) == 1
     assert "--utterances=0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: a data set with audio becomes shards, in an environment with TensorFlow, and trains without."""
+"""TensorFlow Datasets: an audio data set is converted to shards in an environment with TensorFlow."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from input_pipeline.corpora.prepare import main
 from input_pipeline.corpora.tfds import INSTALL, encode
 from tests.runs import ROOT
 
-# Builds the data set `spoken` from a manifest: audio as samples, and the same as files that are decoded when read.
+# Builds the data set `spoken` from a manifest: audio as samples, and as files that are decoded lazily.
 BUILDER = """
 import json, sys
 from pathlib import Path
@@ -56,7 +56,7 @@ Spoken(data_dir=folder).download_and_prepare()
 
 @pytest.fixture(scope="session")
 def tensorflow_python() -> Path:
-    """Return the Python of an environment with TensorFlow, made once in build/ (2 GB, a few minutes)."""
+    """Return the Python of an environment with TensorFlow, created once in build/ (2 GB, a few minutes)."""
     folder = ROOT / "build" / "tfds-env"
     python, made = folder / "bin" / "python", folder / "made"
     if not made.exists():
@@ -86,7 +86,7 @@ def prepare(python: Path, data_dir: Path, *flags: str) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["speech", "file"])
-def test_a_data_set_becomes_shards_with_all_it_says(tensorflow_python, data_dir, clips, tmp_path, key):
+def test_a_data_set_becomes_shards_with_all_its_features(tensorflow_python, data_dir, clips, tmp_path, key):
     flags = ["--split=train,test", f"--output={tmp_path}", "--shards=2", "--text_key=text", f"--audio_key={key}"]
     ran = prepare(tensorflow_python, data_dir, *flags)
     assert ran.returncode == 0, ran.stderr
@@ -112,35 +112,35 @@ def test_a_data_set_becomes_shards_with_all_it_says(tensorflow_python, data_dir,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--split=dev"], "--split=dev: spoken has train, test"),
         (["--split=train", "--name=spokn"], "--name=spokn: TensorFlow Datasets cannot prepare it"),
-        (["--split=train", "--audio_key=text"], "features with audio, which are: file, speech"),
+        (["--split=train", "--audio_key=text"], "choose one of the features with audio, file, speech"),
         (["--split=train", "--shards=10"], "train has 9 utterances"),
         (["--split=train", "--audio_key=speech", "--output=/proc/x"], "/proc/x"),
     ],
 )
-def test_what_cannot_be_meant_is_named(tensorflow_python, data_dir, tmp_path, flags, said):
+def test_invalid_options_are_reported(tensorflow_python, data_dir, tmp_path, flags, message):
     ran = prepare(tensorflow_python, data_dir, f"--output={tmp_path / 'out'}", *flags)
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
-    assert said in ran.stderr.strip().splitlines()[-1]  # TensorFlow has had its say before
+    assert message in ran.stderr.strip().splitlines()[-1]  # after TensorFlow's messages
 
 
-def test_without_tensorflow_it_is_said_what_to_install(tmp_path, capsys, monkeypatch):
+def test_the_error_without_tensorflow_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert main(["tfds", "--name=librispeech", "--split=train_clean100", f"--output={tmp_path / 'out'}"]) == 1
-    said = capsys.readouterr().err
-    assert f"tfds-env/bin/pip install {INSTALL}" in said
-    assert "training does not need it" in said
+    error = capsys.readouterr().err
+    assert f"tfds-env/bin/pip install {INSTALL}" in error
+    assert "Training does not need it" in error
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("bits", [16, 24])
 @pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_samples_become_flac_without_loss(tmp_path, bits, kind, channels):
+def test_samples_are_encoded_as_flac_without_loss(tmp_path, bits, kind, channels):
     top = 1 << (min(bits, 8 * np.dtype(kind).itemsize) - 1)
     samples = np.random.default_rng(0).integers(-top, top, (500, channels)).astype(kind)
     content, seconds = encode(samples[:, 0] if channels == 1 else samples, 8000, bits, "x")
@@ -151,10 +151,10 @@ def test_samples_become_flac_without_loss(tmp_path, bits, kind, channels):
     assert seconds == 500 / 8000
 
 
-def test_samples_that_do_not_fit_and_rates_that_are_unknown_are_named(tone):
-    with pytest.raises(CorpusError, match=r"x: has samples beyond 16 bits; give --bits=24"):
+def test_samples_that_do_not_fit_and_unknown_rates_are_reported(tone):
+    with pytest.raises(CorpusError, match=r"x: samples exceed 16 bits: set --bits=24"):
         encode(np.array([40_000]), 8000, 16, "x")
-    with pytest.raises(CorpusError, match="give it with --sample_rate"):
+    with pytest.raises(CorpusError, match="set --sample_rate"):
         encode(np.array([4]), 0, 16, "x")
     with pytest.raises(CorpusError, match=r"x: .*not in an audio format"):
         encode(b"nothing", 0, 16, "x")

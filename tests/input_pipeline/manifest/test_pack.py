@@ -48,7 +48,7 @@ def corpus_of(path: str | Path, share: RowShare | None = None, **load) -> Corpus
 def assert_same_batches(one: Corpus, other: Corpus, epochs=(0, 1)) -> None:
     """Compare all batches of some epochs, bit by bit."""
     for epoch in epochs:
-        pairs = zip(one.batches(one.epoch(epoch)), other.batches(other.epoch(epoch)), strict=True)
+        pairs = zip(one.batches(one.plan_epoch(epoch)), other.batches(other.plan_epoch(epoch)), strict=True)
         valid = 0
         for a, b in pairs:
             assert a.keys() == b.keys()
@@ -367,7 +367,7 @@ def test_what_is_damaged_costs_its_rows_only(store, clips, tmp_path, where):
     path = folder / "manifest.jsonl" if where == "here" else "s3://speech/partly_damaged/manifest.jsonl"
     corpus = corpus_of(path)
     said: dict[int, str] = {}
-    for batch in corpus.batches(corpus.epoch(0)):
+    for batch in corpus.batches(corpus.plan_epoch(0)):
         said |= {int(u): str(p) for u, p in zip(batch["utterance"], batch["problem"], strict=True) if p}
         assert (batch["valid"] == ((batch["problem"] == "") & (batch["utterance"] >= 0))).all()
     of = [[row for row in range(12) if shard.shard in packed.audio[row]] for shard in (damaged, cut, gone)]

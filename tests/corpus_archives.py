@@ -39,7 +39,7 @@ def duration(number: int, kind: str = "FLAC", rate: int = 16_000) -> float:
 
 
 def write_tree(folder: Path, files: Files) -> Path:
-    """Write files below a folder."""
+    """Write files below a folder; return the folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_tree(folder: Path, files: Files) -> Path:
 
 
 def tar(files: Files, bz2: bool = False) -> bytes:
-    """Pack files as a tar archive, with gzip or bzip2."""
+    """Pack files into a tar archive compressed with gzip or bzip2."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:bz2" if bz2 else "w:gz") as archive:
         for name, content in files.items():
@@ -60,7 +60,7 @@ def tar(files: Files, bz2: bool = False) -> bytes:
 
 
 def zipped(files: Files) -> bytes:
-    """Pack files as a zip archive."""
+    """Pack files into a zip archive."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in files.items():
