@@ -138,6 +138,7 @@ def test_decoders(clips):
     assert all(row["utterances_per_s"] > 1 and row["wer"] < 0.2 for row in result["rows"])
 
 
+@pytest.mark.slow
 def test_end_to_end(clips):
     result = run("benchmarks.end_to_end", f"--manifest={clips}", "--batches=1", "--rounds=1", "--rnn_size=4")
     assert result["share_of_step_speed"] > 0
