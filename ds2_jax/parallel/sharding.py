@@ -76,9 +76,9 @@ def make_gather(mesh: Mesh) -> Callable[[T], T]:
 
 
 def share_of_rows(mesh: Mesh, micro_batches: int = 1) -> tuple[int, int, int]:
-    """Return what the rows of a batch are rounded up to, the number of this process, and how many processes there are.
+    """Return the multiple to which the rows of a batch are padded, the rank of this process and the number of processes.
 
-    micro_batches: into which a batch is divided, to be computed one after the other.
+    micro_batches: number of parts in which a batch is computed sequentially.
     """
     return mesh.size * micro_batches, jax.process_index(), jax.process_count()
 

@@ -30,7 +30,7 @@ class DevEvaluation:
 
     @property
     def exists(self) -> bool:
-        """Return whether there is a manifest to evaluate."""
+        """Whether there is a manifest to evaluate."""
         return self._manifest is not None
 
     def measure(self, state: TrainState, on_batch: Callable[[], None]) -> float | None:

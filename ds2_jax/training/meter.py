@@ -86,7 +86,7 @@ class Meter:
     def add(self, batch: dict[str, np.ndarray], problems: np.ndarray, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of the step just started, and read those of the step LAG steps ago."""
         processes.report_progress(f"step {self._progress.step}")
-        self._warn_of_problems(batch["utterance"], problems)
+        self._warn_about_problems(batch["utterance"], problems)
         padded = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
         self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], padded))
         if len(self._pending) > LAG:
@@ -108,7 +108,7 @@ class Meter:
         while self._pending:
             self._read(*self._pending.popleft())
 
-    def _warn_of_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
+    def _warn_about_problems(self, utterances: np.ndarray, problems: np.ndarray) -> None:
         for row in np.flatnonzero(problems != ""):
             utterance = int(utterances[row])
             if utterance not in self._bad:

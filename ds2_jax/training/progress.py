@@ -1,4 +1,4 @@
-"""Where a training stands: counted, judged and changed here alone, saved with each checkpoint."""
+"""The progress of a training, saved with each checkpoint and changed only by the methods here."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -10,33 +10,33 @@ from ds2_jax.training.settings import TrainSettings
 
 @dataclass
 class Progress:
-    """Everything besides arrays that is needed to resume a training exactly. Only its own methods change it."""
+    """State of a training except its arrays; with them, a resumed training continues exactly. Only its methods change it."""
 
-    step: int = 0  # batches seen
+    step: int = 0  # batches processed
     epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
+    batch: int = 0  # batches of this epoch already processed
     best_error_rate: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
     data_digest: str = ""  # of the training manifest
-    plan_digest: str = ""  # of the settings that decide batches and their order
-    dev_digest: str = ""  # of the manifest that the best error rate belongs to
-    optimizer: str = ""  # what decides which arrays the optimiser's state has
+    plan_digest: str = ""  # of the settings that determine batches and their order
+    dev_digest: str = ""  # of the manifest on which the best error rate was measured
+    optimizer: str = ""  # settings that determine which arrays the optimiser state has
     trained_s: float = 0.0  # wall time of training, over all starts
     interval: dict[str, float] = field(default_factory=dict)  # sums since the last line of metrics.jsonl
     bad_utterances: list[int] = field(default_factory=list)
     finished: bool = False
-    evaluation_due: bool = False  # dev has not been measured with these parameters: a stop came first
+    evaluation_due: bool = False  # a stop prevented the evaluation of these parameters on dev
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
-        """Read what a checkpoint contains; fields of other versions are ignored."""
+        """Build progress from a checkpoint's values; unknown ones, of other versions, are ignored."""
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
 
     def resumed(self, fresh: "Progress") -> "Progress":
-        """Return where to continue with the data and settings of `fresh`, a new training.
+        """Return this progress, adapted to the data and settings of `fresh`, the initial progress of a new training.
 
-        Other data or another plan restarts the epoch; another dev set restarts the search for the best checkpoint.
+        Changed data or a changed plan restarts the epoch; a changed dev set restarts the search for the best checkpoint.
         """
         same_data = self.data_digest == fresh.data_digest
         same_plan = same_data and self.plan_digest == fresh.plan_digest
@@ -55,12 +55,12 @@ class Progress:
         )
 
     def count_step(self) -> None:
-        """Count a batch that was trained on."""
+        """Count a training step."""
         self.step += 1
         self.batch += 1
 
     def update(self, limits: TrainSettings, epoch_batches: int, *, has_dev: bool) -> None:
-        """Move to the next epoch after the last of `epoch_batches`, and decide what follows the step just taken."""
+        """Update epoch, `finished` and `evaluation_due` after a step; epoch_batches: number of batches in the epoch."""
         epoch_ended = self.batch == epoch_batches
         if epoch_ended:
             self.epoch, self.batch = self.epoch + 1, 0
@@ -69,13 +69,13 @@ class Progress:
         self.evaluation_due = has_dev and (self.finished or due)
 
     def update_finished(self, limits: TrainSettings) -> None:
-        """Decide whether the training has reached its last epoch, its last step or the end of its patience."""
+        """Set `finished` if the training has reached its limit of epochs, steps or patience."""
         out_of_patience = limits.patience and self.evaluations_since_best >= limits.patience
         out_of_steps = limits.max_steps and self.step >= limits.max_steps
         self.finished = bool(self.epoch >= limits.epochs or out_of_steps or out_of_patience)
 
     def record_evaluation(self, error_rate: float, limits: TrainSettings) -> bool:
-        """Keep count of the best error rate on dev; return whether this is the best so far."""
+        """Record an error rate on dev; return whether it is the best so far."""
         is_best = self.best_error_rate is None or error_rate < self.best_error_rate
         if is_best:
             self.best_error_rate, self.best_step, self.evaluations_since_best = error_rate, self.step, 0
@@ -86,9 +86,9 @@ class Progress:
         return is_best
 
     def add_bad_utterances(self, rows: Iterable[int]) -> None:
-        """Add rows of the training manifest that cannot be used."""
+        """Add unusable rows of the training manifest."""
         self.bad_utterances = sorted({*self.bad_utterances, *rows})
 
     def record_time(self, trained_s: float, interval: Mapping[str, float]) -> None:
-        """Keep the time trained, and the sums since the last line of metrics, for the next start."""
+        """Store the training time and the sums since the last line of metrics.jsonl, for the next start."""
         self.trained_s, self.interval = trained_s, dict(interval)

@@ -18,7 +18,7 @@ logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it warns of missing creden
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """Run Google's store, and let all clients in this process find it."""
+    """Run an emulator of Google Cloud Storage, and point all clients in this process to it."""
     with google_store() as address:
         yield address
 

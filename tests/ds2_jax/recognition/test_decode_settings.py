@@ -114,7 +114,7 @@ def test_evaluation_uses_the_language_model_of_the_bundle_unless_it_is_disabled(
 
 
 @needs_pyctcdecode
-def test_both_libraries_evaluate_to_the_same(bundle, clips):
+def test_both_libraries_give_the_same_evaluation(bundle, clips):
     both = [
         evaluate(bundle, clips, f"--config.decode.engine={name}")[0] for name in ("pyctcdecode", "ctc_beam_decoder")
     ]

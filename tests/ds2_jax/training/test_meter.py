@@ -1,4 +1,4 @@
-"""What the training loop reports of steps with non-finite values."""
+"""Reports of the training loop about steps with non-finite values."""
 
 import re
 
@@ -8,7 +8,7 @@ from ds2_jax.cli.train import run_train as train
 from tests.runs import small_config
 
 
-def test_non_finite_steps_are_skipped_and_named_until_there_are_too_many(clips, tmp_path, caplog):
+def test_non_finite_steps_are_skipped_and_reported_until_there_are_too_many(clips, tmp_path, caplog):
     config = small_config(clips)
     config.optim.learning_rate = 1e38
     config.train.nonfinite = "skip"

@@ -1,4 +1,4 @@
-"""Counting steps, epochs and evaluations; and that nothing else changes what is saved with a checkpoint."""
+"""Progress: steps, epochs and evaluations; no other module changes it."""
 
 import ast
 import dataclasses
@@ -13,7 +13,7 @@ LIMITS = TrainSettings(epochs=2)
 
 
 def train(progress: Progress, limits: TrainSettings, batches: int, *, has_dev: bool = True) -> list[int]:
-    """Count steps to the end; return those after which dev is due."""
+    """Count steps to the end; return those after which an evaluation is due."""
     due = []
     while not progress.finished:
         progress.count_step()
@@ -29,18 +29,18 @@ def train(progress: Progress, limits: TrainSettings, batches: int, *, has_dev: b
     [
         (LIMITS, (6, 2, 0), [3, 6]),
         (dataclasses.replace(LIMITS, eval_every=2), (6, 2, 0), [2, 4, 6]),
-        (dataclasses.replace(LIMITS, eval_every=4), (6, 2, 0), [4, 6]),  # the last step is always measured
+        (dataclasses.replace(LIMITS, eval_every=4), (6, 2, 0), [4, 6]),  # always after the last step
         (dataclasses.replace(LIMITS, max_steps=4), (4, 1, 1), [3, 4]),
         (dataclasses.replace(LIMITS, epochs=9, patience=2), (9, 3, 0), [3, 6, 9]),
     ],
 )
-def test_a_training_ends_and_is_measured_as_its_limits_say(limits, end, due):
+def test_the_limits_determine_the_end_and_the_evaluations(limits, end, due):
     progress = Progress()
     assert train(progress, limits, batches=3) == due
     assert (progress.step, progress.epoch, progress.batch) == end
 
 
-def test_without_a_dev_set_nothing_is_due():
+def test_without_a_dev_set_no_evaluation_is_due():
     assert train(Progress(), LIMITS, batches=3, has_dev=False) == []
 
 
@@ -71,7 +71,7 @@ def test_the_first_of_equal_error_rates_is_the_best():
         (Progress(data_digest="d", plan_digest="p"), {"evaluation_due": False}),
     ],
 )
-def test_what_changed_restarts_only_what_depends_on_it(fresh, changed):
+def test_changes_only_reset_the_values_that_depend_on_them(fresh, changed):
     saved = Progress(
         step=7,
         epoch=1,
@@ -88,11 +88,11 @@ def test_what_changed_restarts_only_what_depends_on_it(fresh, changed):
     assert saved.resumed(fresh) == dataclasses.replace(saved, **changed)
 
 
-def test_nothing_else_changes_a_progress():
-    found = []
+def test_no_other_module_assigns_to_progress():
+    assignments = []
     for path in sorted((ROOT / "ds2_jax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any("progress." in ast.unparse(target) for target in targets if target is not None):
-                found.append(f"{path.name}:{node.lineno}")  # type: ignore[attr-defined]
-    assert found == []
+                assignments.append(f"{path.name}:{node.lineno}")  # type: ignore[attr-defined]
+    assert assignments == []

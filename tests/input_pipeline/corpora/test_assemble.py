@@ -229,7 +229,7 @@ print("left:", list(target.iterdir()))
 """
 
 
-@pytest.mark.skipif(not OWN_MOUNTS, reason="needs a mount of its own (unshare)")
+@pytest.mark.skipif(not OWN_MOUNTS, reason="needs unshare with private mounts")
 def test_errors_about_a_full_disk_name_the_file(tmp_path):
     mount = 'mount -t tmpfs -o size=100k none "$0" && exec "$@"'
     command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", FULL_RUN, str(tmp_path)]
@@ -239,7 +239,7 @@ def test_errors_about_a_full_disk_name_the_file(tmp_path):
     assert run.stdout.splitlines() == [*expected, "left: []"]
 
 
-@pytest.mark.skipif(not OWN_MOUNTS, reason="needs a mount of its own (unshare)")
+@pytest.mark.skipif(not OWN_MOUNTS, reason="needs unshare with private mounts")
 @pytest.mark.parametrize(
     ("size_kb", "message"),
     [

@@ -1,4 +1,4 @@
-"""A folder of one's own recordings: tables, text files, LibriSpeech-like transcripts; and errors."""
+"""A folder of user recordings: tables, text files, LibriSpeech-like transcripts; and errors."""
 
 import os
 
