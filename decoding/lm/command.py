@@ -223,7 +223,7 @@ def main() -> int:
         print(f"error: {_describe(error, args.output)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; run the same line again", file=sys.stderr)
+        print("interrupted; run the same command again", file=sys.stderr)
         return 130
     if result:
         print(json.dumps(result))

@@ -41,6 +41,6 @@ def fetch(folder: Path | None = None) -> Path:
         return extract(archive, source, root=source.name)
     except DamagedArchiveError as error:
         archive.unlink(missing_ok=True)
-        raise SourceError(f"{error.fault} and was removed; run the same line again") from error
+        raise SourceError(f"{error.fault} and was removed; run the same command again") from error
     except ArchiveError as error:
         raise SourceError(str(error)) from error

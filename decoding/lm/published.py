@@ -121,7 +121,7 @@ def _fetch_without_digest(url: str, target: Path, model: PublishedModel) -> None
             difference = str(error).split(";")[0]
     if difference:
         raise DownloadError(
-            f"{fetched} is not the published file ({difference}): remove it and run the same line again"
+            f"{fetched} is not the published file ({difference}): remove it and run the same command again"
         )
     os.replace(fetched, target)
 

@@ -270,11 +270,11 @@ class _Measurer:
             except BrokenProcessPool as error:
                 raise TuningError(
                     f"a process of the decoder died (killed, or out of memory): {bar.n} of {bar.total} points are kept in "
-                    f"{file.path}. Run the same line again to resume, with fewer processes: --config.decode.threads=1"
+                    f"{file.path}. Run the same command again to resume, with fewer processes: --config.decode.threads=1"
                 ) from error
             except KeyboardInterrupt:
                 raise TuningError(
-                    f"interrupted: {bar.n} of {bar.total} points are kept in {file.path}; run the same line again to resume"
+                    f"interrupted: {bar.n} of {bar.total} points are kept in {file.path}; run the same command again to resume"
                 ) from None
 
     def _points(self, pairs: Sequence[tuple[float, float]]) -> Iterator[Point]:

@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; run the same line again", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; run the same command again", file=sys.stderr)
         return 130
     minutes = sum(record["duration"] for record in records) / 60
     print(f"{args.output}: {len(records)} utterances from {len(clips)} clips, {minutes:.1f} minutes")

@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}{advice(error, '--output')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; run the same line again to resume", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     seconds = time.perf_counter() - start
     if done.existing == done.shards:

@@ -123,7 +123,7 @@ def _fetch(url: str, target: Path, published: _Published, quiet: bool) -> None:
     if difference is not None:
         part.unlink()
         raise DownloadError(
-            f"{url}: the downloaded file is wrong ({difference}) and was removed; run the same line again, and if that does "
+            f"{url}: the downloaded file is wrong ({difference}) and was removed; run the same command again, and if that does "
             "not help, the file on the server has changed"
         )
     if not (published.has_digest or quiet):
@@ -204,7 +204,7 @@ def _receive(
         of = "" if full is None else f" of {full:,}"
         why = "" if broken is None else f" ({broken})"
         raise DownloadError(
-            f"{url}: the connection broke after {have:,}{of} bytes{why}; run the same line again to resume from {part}"
+            f"{url}: the connection broke after {have:,}{of} bytes{why}; run the same command again to resume from {part}"
         )
 
 

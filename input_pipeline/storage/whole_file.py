@@ -51,7 +51,7 @@ def _replacing(target: Path, suffix: str = "") -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(path)):
             raise
-        # A full disk's error names no file, the others name one that the user has never heard of.
+        # The error of a full disk names no file; others name the temporary file, which means nothing to the user.
         raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         with contextlib.suppress(OSError):  # the first error is the one to report

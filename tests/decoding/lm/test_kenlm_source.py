@@ -28,7 +28,7 @@ def write_archive(folder: Path) -> bytes:
 def test_an_archive_that_ends_early_leaves_no_half_source(tmp_path):
     whole = write_archive(tmp_path)
     (tmp_path / ARCHIVE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SourceError, match=r"is damaged .* and was removed; run the same line again"):
+    with pytest.raises(SourceError, match=r"is damaged .* and was removed; run the same command again"):
         fetch(tmp_path)
     assert not any(tmp_path.iterdir())
     (tmp_path / ARCHIVE).write_bytes(whole)

@@ -59,7 +59,7 @@ def test_a_size_in_gb_may_be_of_either_kind():
 def test_a_download_that_broke_off_goes_on_and_is_verified(model, server, tmp_path, capsys):
     target = tmp_path / "new" / "lm.klm"
     server.breaks_at = HALF
-    with pytest.raises(DownloadError, match=r"broke after .* run the same line again"):
+    with pytest.raises(DownloadError, match=r"broke after .* run the same command again"):
         published.download("small", str(target), server.url("small.klm"))
     assert not target.exists()
     server.breaks_at = None

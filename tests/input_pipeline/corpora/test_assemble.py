@@ -244,7 +244,7 @@ def test_errors_about_a_full_disk_name_the_file(tmp_path):
     ("size_kb", "message"),
     [
         (200, "disk/fsdd has 200,704 free; free some space, or choose another folder"),  # smaller than the archive
-        (560, "v1.0.9: the disk is full; free some space and run the same line again"),
+        (560, "v1.0.9: the disk is full; free some space and run the same command again"),
     ],
 )
 def test_a_disk_that_fills_while_unpacking_leaves_no_files(tmp_path, size_kb, message):

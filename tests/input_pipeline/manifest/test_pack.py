@@ -169,7 +169,7 @@ def long_manifest(clips, tmp_path_factory) -> Path:
     return path
 
 
-def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long_manifest, tmp_path):
+def test_a_killed_run_leaves_nothing_half_written_and_the_same_command_continues(long_manifest, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = [sys.executable, "-m", "input_pipeline.pack", str(long_manifest), "--shards=60"]
     with subprocess.Popen([*command, f"--output={out}"], cwd=ROOT) as process:
@@ -194,7 +194,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_the_same_line_goes_on(long
     )
     wait_until(lambda: any((tmp_path / "int").glob(".*.packed")))
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.communicate(timeout=300)[1].strip().endswith("interrupted; run the same line again to resume")
+    assert interrupted.communicate(timeout=300)[1].strip().endswith("interrupted; run the same command again to resume")
     assert interrupted.returncode == 130
 
 

@@ -68,7 +68,7 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends_are_harmless(tmp_path
         (record(name=3), "'audio_filepath' is 3"),
     ],
 )
-def test_a_wrong_line_is_named_with_file_and_mend(tmp_path, line, message):
+def test_a_wrong_line_is_named_with_file_and_remedy(tmp_path, line, message):
     path = write_lines(tmp_path / "m.jsonl", record(), line)
     with pytest.raises(ManifestError) as error:
         manifest.read(path)

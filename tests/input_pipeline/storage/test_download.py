@@ -102,7 +102,7 @@ def test_a_file_with_a_wrong_digest_is_replaced(server, tmp_path, capsys):
 def test_a_broken_download_says_so_and_is_resumed_where_it_broke(server, tmp_path):
     target, part = tmp_path / "corpus.tar.gz", tmp_path / "corpus.tar.gz.part"
     server.breaks_after = 300_000
-    with pytest.raises(DownloadError, match=r"broke after 300,000 of 1,024,000 bytes.*run the same line again"):
+    with pytest.raises(DownloadError, match=r"broke after 300,000 of 1,024,000 bytes.*run the same command again"):
         fetch(server.url, target, md5=MD5)
     assert part.read_bytes() == CONTENT[:300_000]
     assert not target.exists()

@@ -108,7 +108,7 @@ def test_vocabulary_files_of_the_original_and_of_editors_are_read(tmp_path, cont
         (None, "No such file"),
     ],
 )
-def test_bad_vocabulary_files_are_named_with_line_and_mend(tmp_path, content, message):
+def test_bad_vocabulary_files_are_named_with_line_and_remedy(tmp_path, content, message):
     path = tmp_path / "vocab.txt"
     if content is not None:
         path.write_bytes(content)
