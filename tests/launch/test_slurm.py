@@ -107,7 +107,7 @@ def test_variables_apply_with_sbatch_and_an_unexpected_number_of_devices_is_refu
     ended = cluster.wait(second, "COMPLETED", "FAILED")
     assert (ended["JobState"], ended["NumNodes"], ended["Restarts"], ended["ExitCode"]) == ("FAILED", "2", "0", "1:0")
     assert ended["Partition"] == "high"
-    assert "5 devices were expected and 2 found" in (tmp_path / "logs" / second / "process-0.log").read_text()
+    assert "5 devices were expected, but JAX found 2" in (tmp_path / "logs" / second / "process-0.log").read_text()
 
 
 def test_a_job_with_fewer_nodes_than_requested_does_not_start(cluster, tmp_path):
