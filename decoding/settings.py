@@ -1,13 +1,19 @@
 """Settings of decoding: the values of `config.decode`, validated."""
 
 import math
-from dataclasses import dataclass
+import numbers
+from dataclasses import dataclass, fields
 
 from input_pipeline.cores import usable_cores
 
 ENGINES = ("auto", "greedy", "native", "pyctcdecode", "ctc_beam_decoder")
 LEXICONS = ("strict", "open")
 MAX_COUNT = 1_000_000  # of prefixes or symbols: more is a mistake, and may overflow the engines' integers
+
+NUMBERS: dict[object, tuple[type, str]] = {
+    int: (numbers.Integral, "give a whole number"),
+    float: (numbers.Real, "give a number"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class BeamSettings:
 
     def __post_init__(self):
         """Raise ValueError for invalid values."""
+        for field in fields(self):
+            if field.type in NUMBERS:
+                kind, advice = NUMBERS[field.type]
+                value = getattr(self, field.name)
+                self._require(field.name, isinstance(value, kind) and not isinstance(value, bool), advice)
         self._require("engine", self.engine in ENGINES, f"choose one of {', '.join(ENGINES)}")
         self._require("lexicon", self.lexicon in LEXICONS, f"choose one of {', '.join(LEXICONS)}")
         for name in ("alpha", "beta", "unknown_score"):

@@ -93,7 +93,7 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
     """Average the channels of samples [N, channels] and resample them -> [N] float32. Raises AudioError."""
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise AudioError(f"{name} has values that are not finite; convert it to 16-bit samples again")
+        raise AudioError(f"{name} has samples that are not finite numbers; convert it to 16-bit samples again")
     if sample_rate_hz != own_rate_hz:
         mono = soxr.resample(mono, own_rate_hz, sample_rate_hz, quality="HQ")
         if len(mono) == 0:

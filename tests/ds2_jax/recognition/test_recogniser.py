@@ -134,7 +134,7 @@ def test_padding_and_other_clips_do_not_change_the_output(small):
             r"ndarray is not an audio source: pass .* \(samples, sample_rate_hz\)",
         ),
         ((np.zeros(0, np.float32), RATE_HZ), ds2_jax.AudioError, "the array has no samples"),
-        ((np.full(16000, np.nan), RATE_HZ), ds2_jax.AudioError, "the array has values that are not finite"),
+        ((np.full(16000, np.nan), RATE_HZ), ds2_jax.AudioError, "the array has samples that are not finite"),
         ((np.ones(16000), 0), ds2_jax.AudioError, "the sample rate is 0: give samples a second"),
         ((np.ones(16000), "16000"), ds2_jax.AudioError, "the sample rate is '16000'"),
         ((np.ones((2, 2, 2)), RATE_HZ), ds2_jax.AudioError, r"shape \(2, 2, 2\)"),
