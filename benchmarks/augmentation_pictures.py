@@ -13,8 +13,8 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image
 
+from benchmarks import pictures
 from input_pipeline import audio
 from input_pipeline.audio.features import FeatureSettings, extract
 from input_pipeline.augment import rng_for
@@ -29,7 +29,6 @@ from input_pipeline.augment.audio_effects import (
     shift,
 )
 from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
-from input_pipeline.storage import whole_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -90,9 +89,7 @@ def draw(panels: dict[str, np.ndarray], output: Path) -> None:
         axis.set(title=title, xlim=(0, longest_s))
     figure.supxlabel("seconds")
     figure.supylabel("kHz")
-    with whole_file.temporary_path(output) as path:
-        figure.savefig(path, dpi=DPI)
-        Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    pictures.save(figure, output, dpi=DPI, colours=COLOURS)
 
 
 def main() -> None:

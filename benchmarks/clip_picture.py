@@ -1,6 +1,8 @@
-"""Draw how a clip is recognised: spectrogram, CTC peaks, words with their times. This is the picture in the README.
+"""Draw how a clip is recognised: spectrogram, CTC peaks, words with their times.
 
-python -m benchmarks.clip_picture --output docs/clip.png
+    python -m benchmarks.clip_picture --output docs/clip.png
+
+The defaults draw the picture in the README.
 """
 
 import argparse
@@ -10,14 +12,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image
 
 import ds2_jax
+from benchmarks import pictures
 from decoding.hypothesis import BLANK, Hypothesis
 from decoding.search import greedy
 from input_pipeline import audio
 from input_pipeline.audio.features import FeatureSettings, extract
-from input_pipeline.storage import whole_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -87,7 +88,7 @@ def draw_words(axis: Axes, hypothesis: Hypothesis) -> None:
 
 
 def draw(samples: np.ndarray, recognition: Recognition, output: Path) -> None:
-    """Draw three panels on one time axis and save them as a small PNG, opaque so that it is legible on dark pages."""
+    """Draw three panels on one time axis and save them."""
     pyplot.rc("font", size=12)
     pyplot.rc("figure.constrained_layout", w_pad=0.12, h_pad=0.08)
     figure, (above, middle, below) = pyplot.subplots(
@@ -100,9 +101,7 @@ def draw(samples: np.ndarray, recognition: Recognition, output: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     below.set(xlim=(0, len(samples) / SETTINGS.sample_rate_hz), xlabel="seconds")
     figure.align_ylabels()
-    with whole_file.temporary_path(output) as path:
-        figure.savefig(path, dpi=DPI)
-        Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    pictures.save(figure, output, dpi=DPI, colours=COLOURS)
 
 
 def main() -> None:

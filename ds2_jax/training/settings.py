@@ -28,8 +28,8 @@ class DataSettings:
 
     def __post_init__(self):
         """Refuse an invalid share."""
-        if not 0 <= self.max_bad_share <= 1:
-            raise ValueError(f"config.data.max_bad_share is {self.max_bad_share!r}: use a share from 0 to 1")
+        valid = 0 <= self.max_bad_share <= 1
+        _require("data.max_bad_share", self.max_bad_share, valid, "use a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,29 @@ class OptimSettings:
 
     def __post_init__(self):
         """Refuse invalid values."""
-        self._require("name", self.name in OPTIMIZERS, f"choose one of {', '.join(OPTIMIZERS)}")
-        self._require("learning_rate", self.learning_rate > 0, "use a rate above 0; 5e-4 is usual")
-        self._require("schedule", self.schedule in SCHEDULES, f"choose one of {', '.join(SCHEDULES)}")
+        _require("optim.name", self.name, self.name in OPTIMIZERS, f"choose one of {', '.join(OPTIMIZERS)}")
+        _require("optim.learning_rate", self.learning_rate, self.learning_rate > 0, "use a rate above 0; 5e-4 is usual")
+        _require("optim.schedule", self.schedule, self.schedule in SCHEDULES, f"choose one of {', '.join(SCHEDULES)}")
         for name in ("warmup_steps", "clip_norm", "weight_decay"):
-            self._require(name, getattr(self, name) >= 0, "use 0 for none, or more")
-        self._require("final_share", 0 <= self.final_share <= 1, "use a share from 0 to 1")
-        self._require("decay", 0 < self.decay <= 1, "use a factor above 0 and at most 1")
+            _require(f"optim.{name}", getattr(self, name), getattr(self, name) >= 0, "use 0 for none, or more")
+        _require("optim.final_share", self.final_share, 0 <= self.final_share <= 1, "use a share from 0 to 1")
+        _require("optim.decay", self.decay, 0 < self.decay <= 1, "use a factor above 0 and at most 1")
         for name in ("beta1", "beta2"):
-            self._require(name, 0 <= getattr(self, name) < 1, "use a decay of at least 0 and below 1")
-        self._require("accumulate", self.accumulate >= 1, "use 1 for no accumulation")
-        self._require("ema", 0 <= self.ema < 1, "use 0 for none, or a decay such as 0.999")
+            _require(
+                f"optim.{name}",
+                getattr(self, name),
+                0 <= getattr(self, name) < 1,
+                "use a decay of at least 0 and below 1",
+            )
+        _require("optim.accumulate", self.accumulate, self.accumulate >= 1, "use 1 for no accumulation")
+        _require("optim.ema", self.ema, 0 <= self.ema < 1, "use 0 for none, or a decay such as 0.999")
         unused = self.name == "adam" and self.weight_decay > 0
-        self._require("weight_decay", not unused, "set config.optim.name=adamw, which uses it, or set it to 0")
-
-    def _require(self, name: str, valid: bool, advice: str) -> None:
-        if not valid:
-            raise ValueError(f"config.optim.{name} is {getattr(self, name)!r}: {advice}")
+        _require(
+            "optim.weight_decay",
+            self.weight_decay,
+            not unused,
+            "set config.optim.name=adamw, which uses it, or set it to 0",
+        )
 
 
 @dataclass(frozen=True)
@@ -117,16 +123,12 @@ class TrainSettings:
 
     def __post_init__(self):
         """Refuse invalid values."""
-        self._require("nonfinite", self.nonfinite in ("skip", "stop"), "choose skip or stop")
+        _require("train.nonfinite", self.nonfinite, self.nonfinite in ("skip", "stop"), "choose skip or stop")
         for name in ("epochs", "keep", "log_every"):
-            self._require(name, getattr(self, name) >= 1, "use 1 or more")
+            _require(f"train.{name}", getattr(self, name), getattr(self, name) >= 1, "use 1 or more")
         for name in ("patience", "max_steps", "eval_every", "checkpoint_every_s", "max_nonfinite", "profile_step"):
-            self._require(name, getattr(self, name) >= 0, "use 0 or more")
-        self._require("stall_s", self.stall_s >= 0, "use 0 for no limit, or a number of seconds")
-
-    def _require(self, name: str, valid: bool, advice: str) -> None:
-        if not valid:
-            raise ValueError(f"config.train.{name} is {getattr(self, name)!r}: {advice}")
+            _require(f"train.{name}", getattr(self, name), getattr(self, name) >= 0, "use 0 or more")
+        _require("train.stall_s", self.stall_s, self.stall_s >= 0, "use 0 for no limit, or a number of seconds")
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,11 @@ class TrainingSettings:
 
     def __post_init__(self):
         """Refuse an invalid seed or number of devices."""
-        for name, value, least, advice in (
-            ("seed", self.seed, 0, "use 0 or more"),
-            ("mesh.fsdp", self.fsdp, 1, "use 1 for no splitting, or a divisor of the number of devices"),
-        ):
-            if value < least:
-                raise ValueError(f"config.{name} is {value!r}: {advice}")
+        _require("seed", self.seed, self.seed >= 0, "use 0 or more")
+        advice = "use 1 for no splitting, or a divisor of the number of devices"
+        _require("mesh.fsdp", self.fsdp, self.fsdp >= 1, advice)
+
+
+def _require(name: str, value: object, valid: bool, advice: str) -> None:
+    if not valid:
+        raise ValueError(f"config.{name} is {value!r}: {advice}")
