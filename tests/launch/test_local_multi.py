@@ -1,5 +1,6 @@
 """launch/local_multi.sh with real processes: logs, signals, failures, division of GPUs."""
 
+import contextlib
 import json
 import os
 import pty
@@ -8,17 +9,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.runs import ROOT, small_flags
 
-# Make standard input the controlling terminal of this session, then run the given program.
+# Make standard input the controlling terminal of this session, then run the given program. SIGHUP gets its default action
+# back, because `nohup make test` makes all processes ignore it.
 CONTROLLING = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 )
 SCRIPT = ROOT / "launch" / "local_multi.sh"
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """Wait for a process; end it first if the test fails, because it may train for hours."""
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
 
 
 def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
@@ -30,14 +45,14 @@ def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    with start(folder, *arguments, **variables) as process:
+    with ending(start(folder, *arguments, **variables)) as process:
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_two_processes_train_stop_at_ctrl_c_and_resume_with_one_log_each(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
-    with start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1") as process:
+    with ending(start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1")) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if ", loss " in line:  # from a progress bar, long before the end of training
@@ -68,7 +83,8 @@ def test_closing_the_terminal_saves_a_checkpoint_and_ends_all_processes(clips, t
     }
     command = [sys.executable, "-c", CONTROLLING, str(SCRIPT), "2", "--", *flags]
     streams = {"stdin": inner, "stdout": inner, "stderr": inner}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+    popen = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload]
+    with ending(popen) as process:
         os.close(inner)
         output = b""
         while b", loss " not in output:
