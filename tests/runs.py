@@ -49,16 +49,27 @@ def small_flags(manifest: str | Path) -> list[str]:
     return flags
 
 
-def start_main(*arguments: str, devices: int = 1) -> subprocess.Popen:
+class Program(subprocess.Popen):
+    """A program that is waited for at exit, and ended first if the test fails, because it may run for hours."""
+
+    def __exit__(self, kind, value, traceback):
+        if kind is not None and self.poll() is None:
+            self.terminate()
+            try:
+                self.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return super().__exit__(kind, value, traceback)
+
+
+def start_main(*arguments: str, devices: int = 1) -> Program:
     """Start main.py as users do, with this many simulated devices."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, str(ROOT / "main.py"), *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return Program(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_main(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess:

@@ -1,6 +1,5 @@
 """launch/local_multi.sh with real processes: logs, signals, failures, division of GPUs."""
 
-import contextlib
 import json
 import os
 import pty
@@ -9,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT, small_flags
+from tests.runs import ROOT, Program, small_flags
 
 # Make standard input the controlling terminal of this session, then run the given program. SIGHUP gets its default action
 # back, because `nohup make test` makes all processes ignore it.
@@ -25,34 +23,23 @@ CONTROLLING = (
 SCRIPT = ROOT / "launch" / "local_multi.sh"
 
 
-@contextlib.contextmanager
-def ending(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
-    """Wait for a process; end it first if the test fails, because it may train for hours."""
-    with process:
-        try:
-            yield process
-        except BaseException:
-            process.terminate()
-            raise
-
-
-def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, **variables: str) -> Program:
     """Start the script with its logs in a folder and one device per process."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment |= {"PYTHON": sys.executable, "LOGS": str(folder / "logs"), "JAX_PLATFORMS": "cpu"} | variables
     pipe = subprocess.PIPE
-    return subprocess.Popen([SCRIPT, *arguments], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return Program([SCRIPT, *arguments], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    with ending(start(folder, *arguments, **variables)) as process:
+    with start(folder, *arguments, **variables) as process:
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_two_processes_train_stop_at_ctrl_c_and_resume_with_one_log_each(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
-    with ending(start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1")) as process:
+    with start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if ", loss " in line:  # from a progress bar, long before the end of training
@@ -83,8 +70,7 @@ def test_closing_the_terminal_saves_a_checkpoint_and_ends_all_processes(clips, t
     }
     command = [sys.executable, "-c", CONTROLLING, str(SCRIPT), "2", "--", *flags]
     streams = {"stdin": inner, "stdout": inner, "stderr": inner}
-    popen = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload]
-    with ending(popen) as process:
+    with Program(command, cwd=ROOT, env=environment, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
         os.close(inner)
         output = b""
         while b", loss " not in output:

@@ -123,6 +123,7 @@ def test_ctrl_c_with_nothing_to_save_ends_with_one_line(tmp_path):
             time.sleep(0.05)
             with contextlib.suppress(OSError):  # until the program opens it
                 end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(1)  # until it waits for data: a signal between opening and reading would not end the reading
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=100)
         os.close(end)

@@ -27,7 +27,7 @@ from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import object_store
 from input_pipeline.storage.lock import exclusive
 from input_pipeline.text import Vocabulary
-from tests.runs import ROOT, run_main, small_flags, wait_until
+from tests.runs import ROOT, Program, run_main, small_flags, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +172,7 @@ def long_manifest(clips, tmp_path_factory) -> Path:
 def test_a_killed_run_leaves_nothing_half_written_and_the_same_command_continues(long_manifest, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = [sys.executable, "-m", "input_pipeline.pack", str(long_manifest), "--shards=60"]
-    with subprocess.Popen([*command, f"--output={out}"], cwd=ROOT) as process:
+    with Program([*command, f"--output={out}"], cwd=ROOT) as process:
         wait_until(lambda: out.exists() and len(list(out.glob(".*.packed"))) > 3)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

@@ -14,7 +14,7 @@ import pytest
 
 from input_pipeline.storage.download import DownloadError, fetch
 from input_pipeline.storage.lock import exclusive
-from tests.runs import ROOT, wait_until, wait_until_printed
+from tests.runs import ROOT, Program, wait_until, wait_until_printed
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: more than one read
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -129,7 +129,7 @@ def test_the_lock_of_a_process_that_was_killed_keeps_nobody_waiting(server, tmp_
     hold = "import sys, time; from input_pipeline.storage.lock import exclusive; from pathlib import Path\n"
     hold += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     target = tmp_path / "corpus.tar.gz"
-    with subprocess.Popen([sys.executable, "-c", hold, target], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+    with Program([sys.executable, "-c", hold, target], cwd=ROOT, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         holder.kill()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from input_pipeline.storage import whole_file
-from tests.runs import OWN_MOUNTS, ROOT
+from tests.runs import OWN_MOUNTS, ROOT, Program
 
 MEBIBYTE = 1 << 20
 WAYS = ("open_binary", "open_text", "temporary_path")
@@ -135,7 +135,7 @@ def test_a_killed_writer_leaves_the_old_file_and_hinders_nobody(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
     command = [sys.executable, "-c", WRITER, str(target)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with Program(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
         process.send_signal(signal.SIGKILL)
