@@ -195,7 +195,7 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
         (["--order=9"], "--order is 9"),
         (["--prune=5 0"], "--prune is '5 0'"),
         (["--prune=a"], "--prune is 'a'"),
-        (["--order=2", "--prune=0 1 1"], "each order up to 2"),
+        (["--order=2", "--prune=0 1 1"], "up to 2 counts, one per order"),
         (["--vocabulary=0"], "--vocabulary is 0"),
         (["--memory=lots"], "--memory is 'lots'"),
         (["--memory=1M"], "error: lmplz failed: Vocab hash size estimate 25165824 exceeds total memory 1048576;"),
