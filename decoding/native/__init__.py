@@ -1,6 +1,7 @@
 """The native engine: prefix beam search in C++ (search.hh) with a lexicon, look-ahead and memory-mapped KenLM models."""
 
 import importlib
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -137,6 +138,17 @@ class NativeStream:
     def partial(self) -> Hypothesis:
         """Return the best prefix so far; its last word may be unfinished."""
         return self._best(1, ended=False)[0]
+
+    def settle(self, margin: float, age: int) -> None:
+        """Drop prefixes that are `margin` (ln) below the best one and differ from it in symbols older than `age` frames."""
+        self._stream.settle(margin=margin, age=age)
+
+    def settled(self) -> int:
+        """Return the number of words of `partial` that no further frame will change."""
+        symbols, space = self._stream.settled(), self._engine._space
+        if space < 0:
+            return len(symbols)
+        return sum(a != space and b == space for a, b in itertools.pairwise(symbols))
 
     def finish(self) -> list[Hypothesis]:
         """Return the hypotheses of the whole utterance, best first."""

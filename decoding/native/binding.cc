@@ -183,6 +183,15 @@ class Stream {
 
   std::vector<RawHypothesis> Best(int count, bool ended) { return ToRaw(search_.Best(count, ended)); }
 
+  void Settle(float margin, int age) { search_.Settle(margin, age); }
+
+  // Symbols of the prefix that no further frame changes.
+  std::vector<int> Settled() const {
+    std::vector<int> symbols;
+    for (const PlacedSymbol& placed : search_.Settled()) symbols.push_back(placed.symbol);
+    return symbols;
+  }
+
  private:
   std::shared_ptr<Setup> setup_;
   Search search_;
@@ -202,5 +211,7 @@ PYBIND11_MODULE(_native, module) {
   py::class_<Stream>(module, "Stream")
       .def(py::init<const Decoder&>())
       .def("feed", &Stream::Feed)
+      .def("settle", &Stream::Settle, py::arg("margin"), py::arg("age"))
+      .def("settled", &Stream::Settled)
       .def("best", &Stream::Best, py::arg("count"), py::arg("ended"));
 }

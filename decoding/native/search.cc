@@ -359,6 +359,38 @@ std::vector<Candidate> Search::Best(int count, bool ended) {
   return best;
 }
 
+void Search::Settle(float margin, int age) {
+  const auto worse = [](const Entry& a, const Entry& b) { return a.score < b.score; };
+  int old = std::max_element(beam_.begin(), beam_.end(), worse)->prefix;
+  while (old > 0 && prefixes_[old].frame > time_ - age) old = prefixes_[old].parent;
+  worst_ = best_;
+  for (size_t place = 0; place < beam_.size();) {
+    int at = beam_[place].prefix;
+    while (at > old) at = prefixes_[at].parent;  // a parent precedes its children in the arena
+    if (at == old || beam_[place].score >= best_ - margin) {
+      worst_ = std::min(worst_, beam_[place++].score);
+      continue;
+    }
+    prefixes_[beam_[place].prefix].place = -1;
+    if (place + 1 < beam_.size()) {
+      beam_[place] = beam_.back();
+      prefixes_[beam_[place].prefix].place = static_cast<int>(place);
+    }
+    beam_.pop_back();
+  }
+}
+
+// A parent precedes its children in the arena.
+std::vector<PlacedSymbol> Search::Settled() const {
+  int shared = beam_[0].prefix;
+  for (const Entry& entry : beam_)
+    for (int other = entry.prefix; other != shared;) {
+      int& later = other > shared ? other : shared;
+      later = prefixes_[later].parent;
+    }
+  return Spell(shared);
+}
+
 // Returns the symbols of a prefix, first to last.
 std::vector<PlacedSymbol> Search::Spell(int index) const {
   std::vector<PlacedSymbol> symbols;

@@ -65,6 +65,12 @@ class Search {
   // Returns the best prefixes, best first. ended: complete the last word, and score </s> if the settings require it.
   std::vector<Candidate> Best(int count, bool ended);
 
+  // Drops prefixes that are `margin` below the best one and differ from it in symbols older than `age` frames.
+  void Settle(float margin, int age);
+
+  // Returns the longest prefix that all prefixes of the beam share: no further frame changes it.
+  std::vector<PlacedSymbol> Settled() const;
+
  private:
   static constexpr float kImpossible = -1e30f;  // ln 0, finite so that differences are never NaN
 

@@ -52,6 +52,14 @@ class Stream(Protocol):
         """Return the best hypothesis so far; its last word may be incomplete, and all of it may still change."""
         ...
 
+    def settle(self, margin: float, age: int) -> None:
+        """Drop hypotheses that are `margin` (ln) below the best one and differ from it in symbols older than `age` frames."""
+        ...
+
+    def settled(self) -> int:
+        """Return the number of words of `partial` that no further frame will change."""
+        ...
+
     def finish(self) -> list[Hypothesis]:
         """Return the hypotheses of the whole utterance, best first, as `Engine.decode_batch` does."""
         ...
@@ -136,6 +144,10 @@ class GreedyEngine:
     def rescale(self, alpha: float, beta: float) -> None:
         """Do nothing: there is no language model."""
 
+    def stream(self) -> greedy.GreedyStream:
+        """Start an utterance whose frames arrive in pieces."""
+        return greedy.GreedyStream(self._vocabulary, self._frame_s)
+
 
 class CheckedEngine:
     """An engine that validates its inputs first: shapes, finite numbers, utterances without frames."""
@@ -164,7 +176,7 @@ class CheckedEngine:
         if start is None:
             raise ValueError(
                 f"config.decode.engine={self.name!r} decodes complete utterances only: choose config.decode.engine='native', "
-                "which make install builds if there is a C++ compiler"
+                "which make install builds if there is a C++ compiler, or 'greedy'"
             )
         return CheckedStream(start(), self._size)
 
@@ -174,7 +186,8 @@ class CheckedStream:
 
     def __init__(self, inner: Stream, size: int):
         self._inner, self._size = inner, size
-        self.partial, self.finish = inner.partial, inner.finish
+        self.partial, self.settle, self.settled = inner.partial, inner.settle, inner.settled
+        self.finish = inner.finish
 
     def feed(self, log_probs: np.ndarray) -> None:
         """Process the next frames as `Stream.feed` does, none of them if one is invalid. Raises ValueError."""

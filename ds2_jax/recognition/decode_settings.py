@@ -14,7 +14,7 @@ from typing import Any
 
 from decoding.lm import model_file
 from decoding.search import beam
-from decoding.search.beam import Engine
+from decoding.search.beam import CheckedEngine
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle
 from ds2_jax.artifacts.load import resolve_model
@@ -43,7 +43,7 @@ def complete(given: Mapping[str, Any], model: str) -> BeamSettings:
     return BeamSettings(**chosen)
 
 
-def make_engine(settings: BeamSettings, meta: ModelMeta) -> Engine:
+def make_engine(settings: BeamSettings, meta: ModelMeta) -> CheckedEngine:
     """Build the engine that decodes a model's output. Raises ValueError if the settings do not fit the model."""
     engine = beam.make_engine(meta.vocabulary, settings, meta.output_frame_s)
     if engine.name != "greedy":

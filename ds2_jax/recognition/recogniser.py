@@ -17,6 +17,9 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.step import make_forward
+from ds2_jax.recognition.stream import Stream
+from ds2_jax.recognition.stream_settings import StreamSettings
+from ds2_jax.recognition.stream_step import StreamStep
 from input_pipeline import audio
 from input_pipeline.audio.features import frame_count
 from input_pipeline.cores import usable_cores
@@ -28,6 +31,7 @@ BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and cli
 LONGEST_S = SINGLE_S[-1]
 COMPILATION_CACHE = "~/.cache/ds2_jax"
 READ_AHEAD = 32  # clips
+DEFAULT_STREAM = StreamSettings()
 
 Audio = str | os.PathLike | bytes | BinaryIO | tuple[np.ndarray, int]
 
@@ -92,6 +96,7 @@ class Recogniser:
         self._forward = jax.jit(make_forward(meta.network), in_shardings=(everywhere, rows, rows), out_shardings=rows)
         self._devices = mesh.size
         self._singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
+        self._stream_steps: dict[StreamSettings, StreamStep] = {}
         self._batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]
 
     @property
@@ -157,6 +162,21 @@ class Recogniser:
         """
         clip = self._read(0, source)
         return self._compute([clip], self._smallest(self._singles, clip))[0]
+
+    def stream(self, sample_rate_hz: int = 0, settings: StreamSettings = DEFAULT_STREAM) -> Stream:
+        """Start a stream of audio with this sample rate (0: the model's).
+
+        Raises ValueError for a model or a decoder that cannot be used for streams.
+        """
+        return Stream(
+            self.meta, self.engine, self.stream_step(settings), settings, sample_rate_hz or self.sample_rate_hz
+        )
+
+    def stream_step(self, settings: StreamSettings = DEFAULT_STREAM) -> StreamStep:
+        """Return the network's step for streams with these settings, compiled once for each number of streams."""
+        if settings not in self._stream_steps:
+            self._stream_steps[settings] = StreamStep(self.meta, self.variables, settings)
+        return self._stream_steps[settings]
 
     def decode(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
         """Decode natural-log probabilities [U, K] of each clip; return the hypotheses of each, best first."""

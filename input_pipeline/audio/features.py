@@ -21,6 +21,8 @@ KINDS = ("linear", "mfcc", "fbank")
 NORMALISATIONS = ("corpus", "utterance", "none")
 FLOOR = 1e-14  # added to a power before its logarithm
 MAX_GAIN_DB = 300.0
+MAX_RUNNING_GAIN_DB = 30.0
+LEVEL_ATTACK_S = 0.1
 STD_FLOOR = 1e-3  # of an utterance's feature: without it, one that hardly changes would be amplified
 
 # Frames transformed at a time. The kernel would map new pages for buffers over 128 KiB each time, which takes longer than
@@ -37,9 +39,17 @@ class FeatureError(ValueError):
     """Samples or statistics that cannot be used; the caller adds the name of the file."""
 
 
+class SilenceError(FeatureError):
+    """Digital silence, whose level cannot be normalised."""
+
+
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Settings of feature extraction. max_freq_hz: 0 for half the sample rate. Raises ValueError naming field and value."""
+    """Settings of feature extraction.
+
+    max_freq_hz: 0 for half the sample rate. level_s: 0 to normalise the level of the whole clip, else that of the audio up
+    to each frame (`running_gains`). Raises ValueError naming field and value.
+    """
 
     kind: str = "linear"
     sample_rate_hz: int = 16000
@@ -48,6 +58,7 @@ class FeatureSettings:
     max_freq_hz: float = 0.0
     target_db: float = -20.0
     normalise_db: bool = True
+    level_s: float = 0.0
     mel_bins: int = 64
     cepstra: int = 13
 
@@ -64,6 +75,9 @@ class FeatureSettings:
         half = self.sample_rate_hz / 2
         _check(0 <= self.max_freq_hz <= half, "max_freq_hz", self.max_freq_hz, f"use 0 to {half:g}, half the rate")
         _check(math.isfinite(self.target_db), "target_db", self.target_db, "use a value such as -20")
+        _check(0 <= self.level_s < math.inf, "level_s", self.level_s, "use 0 for the whole clip, or seconds such as 10")
+        if self.kind == "mfcc":
+            _check(self.level_s == 0, "level_s", self.level_s, "use 0 with mfcc, or the kind fbank")
         _check(self.mel_bins >= 1, "mel_bins", self.mel_bins, "use 1 or more")
         _check(1 <= self.cepstra <= MFCC_FILTERS, "cepstra", self.cepstra, f"use 1 to {MFCC_FILTERS}")
         if self.kind == "fbank":
@@ -124,11 +138,11 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
             f"{len(samples)} samples are less than a window of {settings.window_samples} ({settings.window_ms:g} ms); "
             "remove the clip"
         )
-    if settings.normalise_db:
+    if settings.normalise_db and not settings.level_s:
         samples = normalise_db(samples, settings.target_db)
     if settings.kind == "mfcc":
         return _mfcc(samples, settings)
-    return _spectra(samples, settings)
+    return spectra(samples, settings, running_gains(samples, settings)[0] if running_level(settings) else None)
 
 
 def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:
@@ -141,8 +155,30 @@ def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:
         raise FeatureError("samples are not finite numbers; convert the file to 16-bit samples again")
     gain_db = target_db - 10 * math.log10(power) if power > 0 else math.inf
     if gain_db > MAX_GAIN_DB:
-        raise FeatureError("the level of digital silence cannot be normalised; remove the clip")
+        raise SilenceError("the level of digital silence cannot be normalised; remove the clip")
     return samples * np.float32(10 ** (gain_db / 20))
+
+
+def running_level(settings: FeatureSettings) -> bool:
+    """Return whether the level is normalised by the audio up to each frame."""
+    return settings.normalise_db and settings.level_s > 0
+
+
+def running_gains(samples: np.ndarray, settings: FeatureSettings, level: float = 0.0) -> tuple[np.ndarray, float]:
+    """Return the power gain of each frame [T] f32, and the level after the last frame, to go on with.
+
+    The level follows the mean power of each window within LEVEL_ATTACK_S where it rises, and within `level_s` where it
+    falls; it starts at, and stays above, the one at which the gain is MAX_RUNNING_GAIN_DB.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(samples, settings.window_samples)[:: settings.stride_samples]
+    target = 10 ** (settings.target_db / 10)
+    least = target / 10 ** (MAX_RUNNING_GAIN_DB / 10)
+    rise, fall = (min(1.0, settings.stride_ms / 1000 / seconds) for seconds in (LEVEL_ATTACK_S, settings.level_s))
+    levels, level = np.empty(len(windows)), max(level, least)
+    for frame, power in enumerate((np.einsum("tw,tw->t", windows, windows) / settings.window_samples).tolist()):
+        level = max(level + (rise if power > level else fall) * (power - level), least)
+        levels[frame] = level
+    return (target / levels).astype(np.float32), level
 
 
 def _linear_bins(settings: FeatureSettings) -> int:
@@ -216,13 +252,13 @@ def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([rows[start : start + size] @ matrix for start in range(0, len(rows), size)])
 
 
-def _spectra(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Return the log power density [T, F], of its bins (linear) or after mel filters (fbank)."""
+def spectra(samples: np.ndarray, settings: FeatureSettings, gains: np.ndarray | None) -> np.ndarray:
+    """Return the log power density [T, F] of samples [N], times gains [T], of its bins (linear) or after mel filters (fbank)."""
     fft = _fbank_fft(settings) if settings.kind == "fbank" else settings.window_samples
     densities = _densities(settings, fft)
     features = np.empty((frame_count(len(samples), settings), feature_size(settings)), np.float32)
     for block, power in _power_blocks(samples, _window(settings), settings.stride_samples, fft):
-        power *= densities
+        power *= densities if gains is None else densities * gains[block, None]
         if settings.kind == "fbank":
             power = _product(power, _mel_filters(settings, fft))
         features[block] = np.log(power[:, : features.shape[1]] + np.float32(FLOOR))

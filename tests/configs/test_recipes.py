@@ -26,6 +26,7 @@ from tests.signals import RATE_HZ
 
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
 EVALUATED_ONLY = {"voxforge_eval"}
+SERVER = ("host", "port", "wyoming_port", "demo_port", "token", "tls_cert", "tls_key", "origin", "file")
 
 
 def commands_of(docstring: str) -> list[list[str]]:
@@ -40,13 +41,15 @@ def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     flags.DEFINE_enum("mode", "train", program.MODES, "", flag_values=values)
-    for name in ("workdir", "audio", "output", *program.CLUSTER):
+    for name in ("workdir", "audio", "output", *SERVER, *program.CLUSTER):
         flags.DEFINE_string(name, "", "", flag_values=values)
     if not any(argument.startswith("--config=") for argument in arguments):
         arguments = ["--config=configs/base.py", *arguments]
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments])  # config_flags reads overrides from here
     rest = values(sys.argv)
     assert rest == ["main.py"]
+    if values.mode == "client":  # needs no config
+        return
     settings.check(values.config, config_flags.get_override_values(values["config"]), values.mode, values.workdir)
 
 

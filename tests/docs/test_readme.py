@@ -43,4 +43,4 @@ def test_the_python_lines_run(readme):
 def test_both_languages_show_the_same_commands():
     english, chinese = ([re.sub(r"\s+#.*", "", block) for block in blocks_of(name, "bash")] for name in READMES)
     assert english == chinese
-    assert len(english) == 2
+    assert len(english) == 3

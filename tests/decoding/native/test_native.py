@@ -208,6 +208,29 @@ def test_a_stream_equals_the_whole_and_tells_its_best_prefix(words_lm):
     assert len(told[0]) < len(told[-1])
 
 
+@pytest.mark.parametrize("with_lm", [True, False])
+def test_settled_words_are_in_all_later_results(words_lm, with_lm):
+    rng = np.random.default_rng(0)
+    engine = native(LETTERS, lm=words_lm if with_lm else "", beam_size=8, nbest=8)
+    most = 0
+    for seed in range(20):
+        rows = random_log_probs(60, LETTERS.size, seed, peak=4.0)
+        stream = engine.stream()
+        settled: list[str] = []
+        start = 0
+        while start < len(rows):
+            size = int(rng.integers(1, 6))
+            stream.feed(rows[start : start + size])
+            start += size
+            words = [word.text for word in stream.partial().words]
+            assert words[: len(settled)] == settled
+            settled = words[: stream.settled()]
+        for hypothesis in stream.finish():
+            assert hypothesis.text.split()[: len(settled)] == settled
+        most = max(most, len(settled))
+    assert most >= 2
+
+
 def test_a_stream_of_silence_or_of_nothing_equals_the_whole():
     silence = np.log(np.tile([0.97, 0.01, 0.01, 0.01], (4, 1))).astype(np.float32)
     engine = native(LETTERS)

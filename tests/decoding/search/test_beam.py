@@ -281,10 +281,11 @@ def test_arrays_that_are_no_log_probabilities_are_refused(name):
         engine.decode_batch([rows[:, 1:]])
 
 
-@pytest.mark.parametrize("name", ["greedy", "ctc_beam_decoder"])
-def test_an_engine_that_has_no_streams_says_which_one_has(name):
-    with pytest.raises(ValueError, match=rf"engine='{name}' decodes complete utterances only: choose .*'native'"):
-        make_engine(LETTERS, BeamSettings(engine=name), FRAME_S).stream()
+def test_an_engine_that_has_no_streams_says_which_ones_have():
+    with pytest.raises(
+        ValueError, match=r"'ctc_beam_decoder' decodes complete utterances only: choose .*'native'.*'greedy'"
+    ):
+        make_engine(LETTERS, BeamSettings(engine="ctc_beam_decoder"), FRAME_S).stream()
 
 
 def test_spelled_letters_are_words(tmp_path, caplog):

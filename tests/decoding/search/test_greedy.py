@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decoding.search.greedy import collapse, decode, decode_log_probs
+from decoding.search.greedy import GreedyStream, collapse, decode, decode_log_probs
 from input_pipeline.text import Vocabulary
 
 LETTERS = Vocabulary(("'", " ", "a", "b", "c", "d"))
@@ -135,3 +135,27 @@ def test_arrays_that_do_not_fit_are_refused():
         decode_log_probs(np.zeros((4, 6)), LETTERS, FRAME_S)
     with pytest.raises(ValueError, match="1 to 6"):
         decode(np.array([7]), np.ones(1), LETTERS, FRAME_S)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_a_stream_equals_the_whole_and_its_settled_words_stay(piece):
+    vocabulary = Vocabulary((" ", "a", "b"))
+    for seed in range(10):
+        logits = 3 * np.random.default_rng(seed).standard_normal((50, vocabulary.size))
+        rows = (logits - np.log(np.exp(logits).sum(1, keepdims=True))).astype(np.float32)
+        stream = GreedyStream(vocabulary, 0.03)
+        settled: list[str] = []
+        for start in range(0, len(rows), piece):
+            stream.feed(rows[start : start + piece])
+            words = [word.text for word in stream.partial().words]
+            assert words[: len(settled)] == settled
+            settled = words[: stream.settled()]
+        assert stream.finish() == [decode_log_probs(rows, vocabulary, 0.03)]
+        assert len(settled) >= len(stream.partial().words) - 1
+
+
+def test_without_spaces_all_characters_of_a_stream_are_settled():
+    vocabulary = Vocabulary(("你", "好"))
+    stream = GreedyStream(vocabulary, 0.03)
+    stream.feed(np.log(np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], np.float32)))
+    assert (stream.partial().text, stream.settled()) == ("你好", 2)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.network.conv import _plain_backward, _product_backward, conv2d, out_size
+from ds2_jax.network.conv import _plain_backward, _product_backward, conv2d, conv2d_valid, out_size
 
 B, C, OUT = 2, 3, 4
 EXACT = 1e-9  # the same sums in a different order, in float64
@@ -102,3 +102,18 @@ def test_out_size_of_no_frames_is_zero(stride):
     """Padding rows have no frames, and rounding must not give them one."""
     assert out_size(0, stride) == 0
     assert out_size(jnp.array([0]), stride)[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(11, 21, 1, 4), (7, 11, 3, 2), (1, 3, 2, 2)])
+@pytest.mark.parametrize("strides", [(3, 2), (1, 2), (2, 1)])
+def test_without_padding_in_time_outputs_are_those_of_complete_windows(shape, strides):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 40, 24, shape[2])), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    half = shape[0] // 2
+    shift = -half % strides[0]  # so that the first complete window is one of the padded convolution's
+    padded = conv2d(jnp.pad(x, ((0, 0), (shift, 0), (0, 0), (0, 0))), kernel, strides)
+    actual = conv2d_valid(x, kernel, strides)
+    first = (half + shift) // strides[0]
+    assert actual.shape[1] == (40 - shape[0]) // strides[0] + 1
+    np.testing.assert_allclose(actual, padded[:, first : first + actual.shape[1]], atol=1e-3)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.network.rnn import CELLS, Recurrent, scan_cell
+from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution, scan_cell
 
 B, T, X, H = 2, 7, 5, 3
 LENGTHS = np.array([7, 4])
@@ -234,3 +234,20 @@ def test_bfloat16_runs_close_to_float32_with_float32_gradients(cell):
     assert outputs.dtype == jnp.bfloat16
     np.testing.assert_allclose(outputs.astype(jnp.float32), apply(variables, x, mask)[0], atol=0.1)  # 8 bits, 7 frames
     assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+def test_the_row_convolution_is_that_of_the_paper():
+    """r[t, i] = sum of W[i, j] h[t + j - 1, i] for j = 1 .. tau + 1 (arXiv:1512.02595, section 3.7)."""
+    rng = np.random.default_rng(0)
+    x, tau = rng.standard_normal((9, 2, 3)).astype(np.float32), 4
+    layer = RowConvolution(tau)
+    variables = layer.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(layer.apply(variables, x), x)
+    kernel = rng.standard_normal((tau + 1, 3)).astype(np.float32)
+    expected = np.zeros_like(x)
+    for t in range(9):
+        for j in range(tau + 1):
+            if t + j < 9:
+                expected[t] += kernel[j] * x[t + j]
+    actual = np.asarray(layer.apply({"params": {"kernel": kernel}}, x))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)

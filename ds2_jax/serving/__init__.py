@@ -1,0 +1,1 @@
+"""A server for live speech: sessions, protocols, the page."""

@@ -1,0 +1,1 @@
+"""The protocols of the server, one module each, and what they share."""

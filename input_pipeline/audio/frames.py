@@ -1,0 +1,101 @@
+"""Features of audio that arrives in pieces: a resampler, and frames as `features.extract` computes those of a whole clip."""
+
+import numpy as np
+import soxr
+
+from input_pipeline.audio.features import (
+    FeatureError,
+    FeatureSettings,
+    feature_size,
+    running_gains,
+    running_level,
+    spectra,
+)
+from input_pipeline.audio.reader import AudioError
+
+
+class Resampler:
+    """Turn pieces of audio of any rate, type and number of channels into mono float32 pieces of the model's rate.
+
+    Integers are taken as full scale. Raises AudioError for a rate that cannot be resampled.
+    """
+
+    def __init__(self, own_rate_hz: int, sample_rate_hz: int):
+        if (
+            isinstance(own_rate_hz, bool)
+            or not isinstance(own_rate_hz, int | np.integer)
+            or not 1 <= own_rate_hz <= 1e6
+        ):
+            raise AudioError(f"the sample rate is {own_rate_hz!r}: give samples a second, such as 16000")
+        self._own_rate_hz, self._rate_hz = int(own_rate_hz), sample_rate_hz
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        same = self._own_rate_hz == self._rate_hz
+        self._stream = None if same else soxr.ResampleStream(self._own_rate_hz, self._rate_hz, 1, "float32", "HQ")
+
+    def feed(self, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
+        """Return the samples [M] f32 that have become available by samples [N] or [N, channels]; all of them if it is the last.
+
+        Raises AudioError for samples of another shape or type, and for values that are not finite.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi" or 0 in samples.shape[1:]:
+            raise AudioError(
+                f"the piece of audio has shape {samples.shape} and type {samples.dtype}: give samples [N] or [N, channels], "
+                "float in [-1, 1] or int16"
+            )
+        scale = 1.0 if samples.dtype.kind == "f" else -1.0 / np.iinfo(samples.dtype).min
+        mono = np.multiply(samples if samples.ndim == 1 else samples.mean(axis=1), scale, dtype=np.float32)
+        if not np.isfinite(mono).all():
+            raise AudioError("the piece of audio has samples that are not finite numbers: send 16-bit samples")
+        return mono if self._stream is None else self._stream.resample_chunk(mono, last=last)
+
+
+class FrameStream:
+    """The frames of an utterance that arrives in pieces, before their normalisation by statistics.
+
+    If the level of whole clips is normalised, frames are computed at the level at which they come; `gain` is the power gain
+    that all frames need by the samples so far. Raises FeatureError for features that look at neighbouring frames (mfcc).
+    """
+
+    def __init__(self, settings: FeatureSettings):
+        if settings.kind == "mfcc":
+            raise FeatureError("mfcc needs the frames that follow: streams need a model with the kind linear or fbank")
+        self._settings = settings
+        self._samples = np.zeros(0, np.float32)  # from the next frame on
+        self._level = 0.0
+        self._energy, self._count = 0.0, 0
+
+    @property
+    def ready(self) -> int:
+        """Complete frames that have not been taken."""
+        beyond = len(self._samples) - self._settings.window_samples
+        return beyond // self._settings.stride_samples + 1 if beyond >= 0 else 0
+
+    @property
+    def gain(self) -> float:
+        """Power gain to the target level, by all samples so far; 1 if the level is not normalised or each frame has its own."""
+        if not self._settings.normalise_db or self._settings.level_s or not self._energy:
+            return 1.0
+        return 10 ** (self._settings.target_db / 10) * self._count / self._energy
+
+    def feed(self, samples: np.ndarray) -> None:
+        """Add samples [N] f32."""
+        self._samples = np.concatenate([self._samples, samples])
+        self._energy += float(np.einsum("n,n->", samples, samples, dtype=np.float64))
+        self._count += len(samples)
+
+    def take(self, count: int) -> np.ndarray:
+        """Return the next `count` frames [count, F] f32, at most those that are ready."""
+        count = min(count, self.ready)
+        stride = self._settings.stride_samples
+        if not count:
+            return np.zeros((0, feature_size(self._settings)), np.float32)
+        samples = self._samples[: self._settings.window_samples + (count - 1) * stride]
+        gains = None
+        if running_level(self._settings):
+            gains, self._level = running_gains(samples, self._settings, self._level)
+        self._samples = self._samples[count * stride :]
+        return spectra(samples, self._settings, gains)
