@@ -51,13 +51,12 @@ NOTHING = Hypothesis("", [], 0.0)
 
 
 class _Utterance:
-    """Audio between two commits: frames on their way into the network, and its state."""
+    """Audio that the network sees as one: frames on their way into it, and its state."""
 
-    def __init__(self, meta: ModelMeta, state: StreamState, start_s: float):
-        self.frames = FrameStream(meta.features)
-        self.state = state
+    def __init__(self, meta: ModelMeta, step: StreamStep, start_s: float):
+        self.frames = FrameStream(meta.features, kept=step.chunking.delay * meta.model.time_stride)
+        self.state: StreamState = step.initial
         self.start_s = start_s
-        self.taken = 0  # frames
         self.steps = 0
         self.total = ENDLESS  # frames
 
@@ -102,7 +101,7 @@ class Stream:
     @property
     def processed_s(self) -> float:
         """Seconds of audio that the network has seen."""
-        features, taken = self._meta.features, self._utterance.taken
+        features, taken = self._meta.features, self._utterance.frames.taken
         samples = (taken - 1) * features.stride_samples + features.window_samples if taken else 0
         return self._utterance.start_s + samples / features.sample_rate_hz
 
@@ -173,7 +172,6 @@ class Stream:
         if self._waiting or not (utterance.is_ending or utterance.frames.ready >= count):
             return None
         frames = utterance.frames.take(count)
-        utterance.taken += len(frames)
         self._waiting = True
         return Chunk(frames, utterance.steps, utterance.total, utterance.frames.gain, utterance.state)
 
@@ -212,7 +210,7 @@ class Stream:
                 return
             samples = self._inbox.popleft()
             if samples is None:
-                self._utterance.total = self._utterance.taken + self._utterance.frames.ready
+                self._utterance.total = self._utterance.frames.taken + self._utterance.frames.ready
                 continue
             self._used += len(samples)
             self._utterance.frames.feed(samples)
@@ -225,9 +223,18 @@ class Stream:
         return 0 if total == 0 else self._meta.model.output_frames(total)
 
     def _begin_utterance(self) -> None:
-        start_s = self._used / self._meta.features.sample_rate_hz
-        self._utterance = _Utterance(self._meta, self._step.initial, start_s)
+        self._utterance = _Utterance(self._meta, self._step, self._used / self._meta.features.sample_rate_hz)
         self._decoded = 0  # output frames of the utterance
+        self._begin_segment()
+
+    def _divide_utterance(self) -> None:
+        """Let the audio that has not been decoded begin an utterance of its own."""
+        before, frames = self._utterance, self._decoded * self._meta.model.time_stride
+        self._utterance = _Utterance(self._meta, self._step, self.decoded_s)
+        self._utterance.frames = before.frames.divide(frames)
+        if before.is_ending:
+            self._utterance.total = self._utterance.frames.ready
+        self._decoded = 0
         self._begin_segment()
 
     def _begin_segment(self) -> None:
@@ -266,9 +273,12 @@ class Stream:
         self._silent = len(log_probs) - 1 - spoken[-1] if len(spoken) else self._silent + len(log_probs)
         at_end = self._utterance.is_ending and self._decoded >= self._last_frame()
         reason = None if at_end else self._find_endpoint()
-        if reason:
+        if reason == "length":  # perhaps in a word
             self._end_segment(reason)
             self._begin_segment()
+        elif reason:
+            self._end_segment(reason)
+            self._divide_utterance()
 
     def _find_endpoint(self) -> str | None:
         """Return why the segment ends here; None if it goes on."""

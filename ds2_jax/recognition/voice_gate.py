@@ -21,6 +21,10 @@ BEFORE_S = 0.1  # frames that pass before a window with voice, and after it: sym
 AFTER_S = 0.5
 IMPOSSIBLE = -100.0  # ln p of all symbols but the blank in silence
 KEPT = 4096  # windows
+# The detector takes most of a stream's time after the network. Windows as soft as these are silence without it, and so many
+# windows after one of which it was sure are voice.
+SILENT_POWER = 10**-6.5
+SURE_WINDOWS = 7
 
 
 class VoiceGate:
@@ -50,13 +54,20 @@ class VoiceGate:
             return
         gains, self._level = running_gains(samples[:complete], LEVEL, self._level)
         windows = samples[:complete].reshape(-1, WINDOW) * np.sqrt(gains)[:, None]
-        for window in np.clip(windows, -1, 1):
+        powers = np.square(samples[:complete]).reshape(-1, WINDOW).mean(1)
+        for window, power in zip(np.clip(windows, -1, 1), powers, strict=True):
+            self._judge(window, power)
+            self._windows += 1
+
+    def _judge(self, window: np.ndarray, power: float) -> None:
+        if self._sure and self._windows - self._sure[-1] <= SURE_WINDOWS:
+            self._voiced.append(self._windows)
+        elif power >= SILENT_POWER:
             probability = self._detector.process_samples(window.tolist())
             if probability >= self._least:
                 self._voiced.append(self._windows)
             if probability >= self._least_sure:
                 self._sure.append(self._windows)
-            self._windows += 1
 
     def is_sure(self, start_s: float, end_s: float) -> bool:
         """Return whether the detector was sure of a voice between these times of the stream, or shortly after."""

@@ -7,6 +7,7 @@ import signal
 import ssl
 
 from aiohttp import WSCloseCode, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream_settings import StreamSettings
@@ -40,7 +41,7 @@ async def _serve(service: Service, files: Files, model: str, address: Address, l
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     app = make_app(service, files, model, address, limits)
-    runner = web.AppRunner(app, logger=logger, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, logger=_http_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
@@ -72,6 +73,17 @@ async def _wait_for_sessions(service: Service, limit_s: float) -> None:
     deadline = asyncio.get_running_loop().time() + limit_s
     while service.active and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
+
+
+def _http_logger() -> logging.Logger:
+    """Return a logger for exceptions in handlers, but not for requests that are not HTTP, which anyone can send."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+    http = logging.getLogger("ds2_jax.http")
+    http.filters = [is_ours]
+    return http
 
 
 def _tls(address: Address) -> ssl.SSLContext | None:

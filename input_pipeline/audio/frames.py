@@ -4,6 +4,7 @@ import numpy as np
 import soxr
 
 from input_pipeline.audio.features import (
+    MAX_RUNNING_GAIN_DB,
     FeatureError,
     FeatureSettings,
     feature_size,
@@ -57,29 +58,36 @@ class FrameStream:
     """The frames of an utterance that arrives in pieces, before their normalisation by statistics.
 
     If the level of whole clips is normalised, frames are computed at the level at which they come; `gain` is the power gain
-    that all frames need by the samples so far. Raises FeatureError for features that look at neighbouring frames (mfcc).
+    that all frames need by the samples so far. kept: frames whose samples are kept after they were taken. Raises FeatureError
+    for features that look at neighbouring frames (mfcc).
     """
 
-    def __init__(self, settings: FeatureSettings):
+    def __init__(self, settings: FeatureSettings, kept: int = 0):
         if settings.kind == "mfcc":
             raise FeatureError("mfcc needs the frames that follow: streams need a model with the kind linear or fbank")
-        self._settings = settings
-        self._samples = np.zeros(0, np.float32)  # from the next frame on
+        self._settings, self._kept = settings, kept
+        self._samples = np.zeros(0, np.float32)
+        self._first = 0  # frame at which the samples begin
+        self.taken = 0  # frames
         self._level = 0.0
         self._energy, self._count = 0.0, 0
 
     @property
     def ready(self) -> int:
         """Complete frames that have not been taken."""
-        beyond = len(self._samples) - self._settings.window_samples
+        beyond = len(self._samples) - self._position(self.taken) - self._settings.window_samples
         return beyond // self._settings.stride_samples + 1 if beyond >= 0 else 0
 
     @property
     def gain(self) -> float:
-        """Power gain to the target level, by all samples so far; 1 if the level is not normalised or each frame has its own."""
+        """Power gain to the target level, by all samples so far, at most MAX_RUNNING_GAIN_DB, as silence may come first.
+
+        1 if the level is not normalised, or each frame has its own.
+        """
         if not self._settings.normalise_db or self._settings.level_s or not self._energy:
             return 1.0
-        return 10 ** (self._settings.target_db / 10) * self._count / self._energy
+        gain = 10 ** (self._settings.target_db / 10) * self._count / self._energy
+        return min(gain, 10 ** (MAX_RUNNING_GAIN_DB / 10))
 
     def feed(self, samples: np.ndarray) -> None:
         """Add samples [N] f32."""
@@ -90,12 +98,24 @@ class FrameStream:
     def take(self, count: int) -> np.ndarray:
         """Return the next `count` frames [count, F] f32, at most those that are ready."""
         count = min(count, self.ready)
-        stride = self._settings.stride_samples
         if not count:
             return np.zeros((0, feature_size(self._settings)), np.float32)
-        samples = self._samples[: self._settings.window_samples + (count - 1) * stride]
+        samples = self._samples[self._position(self.taken) :]
+        samples = samples[: self._settings.window_samples + (count - 1) * self._settings.stride_samples]
         gains = None
         if running_level(self._settings):
             gains, self._level = running_gains(samples, self._settings, self._level)
-        self._samples = self._samples[count * stride :]
+        self.taken += count
+        first = max(self.taken - self._kept, self._first)
+        self._samples, self._first = self._samples[self._position(first) :], first
         return spectra(samples, self._settings, gains)
+
+    def divide(self, frame: int) -> "FrameStream":
+        """Return a stream that begins with a frame, one of the last `kept`, and knows the level of the audio so far."""
+        rest = FrameStream(self._settings, self._kept)
+        rest._samples = self._samples[self._position(frame) :]
+        rest._level, rest._energy, rest._count = self._level, self._energy, self._count
+        return rest
+
+    def _position(self, frame: int) -> int:
+        return (frame - self._first) * self._settings.stride_samples

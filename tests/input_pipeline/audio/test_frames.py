@@ -37,6 +37,20 @@ def test_frames_in_pieces_are_those_of_the_whole_clip(kind, level, sizes, count)
     np.testing.assert_allclose(np.concatenate(frames), extract(samples, settings), atol=1e-4)
 
 
+def test_samples_of_the_last_frames_are_kept():
+    settings = FeatureSettings(kind="fbank", mel_bins=20, normalise_db=False)
+    samples = RNG.standard_normal(8000).astype(np.float32)
+    stream = FrameStream(settings, kept=10)
+    for piece in cut(samples, [700]):
+        stream.feed(piece)
+        stream.take(3)
+    assert stream.taken > 20
+    first = stream.taken - 10
+    rest = stream.divide(first)
+    np.testing.assert_allclose(rest.take(rest.ready), extract(samples, settings)[first:], atol=1e-4)
+    assert len(stream._samples) < 8000 - 160 * (stream.taken - 12)
+
+
 def test_the_gain_is_that_of_the_whole_clip_after_its_last_sample():
     settings = FeatureSettings(kind="fbank", mel_bins=20)
     samples = (0.01 * RNG.standard_normal(3000)).astype(np.float32)
