@@ -180,12 +180,14 @@ class Session:
 class Service:
     """All sessions of a server, and the thread that computes them.
 
-    recogniser: the model. limit: sessions at the same time, at most 64.
+    recogniser: the model. limit: sessions at the same time, at most 64. Raises ValueError for a model or a decoder that
+    cannot be used for streams.
     """
 
     def __init__(self, recogniser: Recogniser, settings: StreamSettings, limit: int):
         self.recogniser, self.settings, self.limit = recogniser, settings, min(limit, SIZES[-1])
         self.metrics = Metrics()
+        recogniser.stream(settings=settings)  # refuses what cannot be streamed
         self.step = recogniser.stream_step(settings)
         self._sessions: list[Session] = []
         self._lock = threading.Lock()

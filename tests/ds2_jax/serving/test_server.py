@@ -1,0 +1,182 @@
+"""The server as a process: refusals at the start, access, monitoring, limits, stopping."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import aiohttp
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax.serving.metrics import Metrics
+from tests.runs import ROOT, Program, free_port, run_main
+from tests.servers import MODEL, server, wait_until_healthy
+
+CLIP = ROOT / "tests" / "clips" / "cen1-mtos-b.flac"
+TOKEN = "a token"
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """Host and port of a server with a token and two sessions, for pages of one other host."""
+    with server("--config.serve.sessions=2", f"--token={TOKEN}", "--origin=https://pages.test") as address:
+        yield address
+
+
+def get(address: tuple[str, int], path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    """Return status, text and headers of a response."""
+    host, port = address
+    request = urllib.request.Request(f"http://{host}:{port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode(), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), dict(error.headers)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port=99999"], "--port=99999: use 1 to 65535"),
+        (["--tls_cert=a.pem"], "--tls_cert and --tls_key belong together"),
+        (["--tls_cert=a.pem", "--tls_key=b.pem"], "--tls_cert=a.pem and --tls_key=b.pem cannot be used"),
+        (["--token=x", "--host=0.0.0.0", "--wyoming_port=1"], "--token cannot protect --wyoming_port"),
+        (["--config.serve.sessions=99"], "config.serve.sessions is 99: use 1 to 64"),
+        (["--config.stream.chunk_ms=-3"], "config.stream.chunk_ms is -3.0"),
+        (["--config.decode.engine=ctc_beam_decoder"], "decodes complete utterances only"),
+        (["--config.restore=nowhere"], "the model 'nowhere' does not exist"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_at_the_start(flags, message):
+    result = run_main("--mode=serve", f"--config.restore={MODEL}", "--config.serve.sessions=1", *flags)
+    assert result.returncode == 1
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_in_use_is_named(guarded):
+    result = run_main("--mode=serve", f"--config.restore={MODEL}", "--config.serve.sessions=1", f"--port={guarded[1]}")
+    assert result.returncode == 1
+    assert (
+        result.stderr.splitlines()[-1]
+        == (f"error: 127.0.0.1:{guarded[1]} cannot be used (address already in use): choose another --port or --host")
+        or "choose another --port or --host" in result.stderr.splitlines()[-1]
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/stream", "/v1/models", "/v1/realtime", "/nowhere"])
+def test_every_route_but_healthz_asks_for_the_token(guarded, path):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "ds2_token=wrong"}):
+        assert get(guarded, path, **headers)[0] == 401
+    assert get(guarded, f"{path}?token=wrong")[0] == 401
+    assert get(guarded, "/healthz")[0] == 200
+
+
+def test_the_token_is_taken_from_header_address_and_cookie(guarded):
+    assert get(guarded, "/v1/models", Authorization=f"Bearer {TOKEN}")[0] == 200
+    status, page, headers = get(guarded, "/?token=a%20token")
+    assert (status, "<title>" in page) == (200, True)
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert get(guarded, "/metrics", Cookie=cookie.partition(";")[0])[0] == 200
+
+
+def test_pages_of_other_hosts_are_refused_but_for_the_one_that_is_allowed(guarded):
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    status, text, _ = get(guarded, "/v1/models", Origin="https://evil.test", **token)
+    assert (status, "pages of https://evil.test may not use this server" in text) == (403, True)
+    assert get(guarded, "/v1/models", Origin=f"http://{guarded[0]}:{guarded[1]}", **token)[0] == 200
+    status, _, headers = get(guarded, "/v1/models", Origin="https://pages.test", **token)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (200, "https://pages.test")
+
+
+def test_a_session_too_many_is_refused_with_its_reason_and_counted(guarded):
+    host, port = guarded
+    url = f"ws://{host}:{port}/stream?token=a%20token"
+
+    async def open_three() -> tuple[int, str]:
+        async with aiohttp.ClientSession() as http, http.ws_connect(url) as first, http.ws_connect(url) as second:
+            for socket in (first, second):
+                assert (await socket.receive_json())["type"] == "ready"
+            async with http.ws_connect(url) as third:
+                message = await third.receive()
+                return message.data, str(message.extra)
+
+    code, reason = asyncio.run(open_three())
+    assert (code, reason) == (1013, "all 2 sessions are in use: try again later")
+    text = get(guarded, "/metrics", Authorization=f"Bearer {TOKEN}")[1]
+    assert "\nds2_refused_total 1\n" in text
+
+
+def test_figures_are_in_the_format_of_prometheus():
+    metrics = Metrics(sessions=3)
+    for delay in (0.1, 0.2, 0.3):
+        metrics.partial.observe(delay)
+    metrics.partial.observe(None)
+    lines = metrics.format(active=2).splitlines()
+    assert "ds2_sessions 2" in lines
+    assert "ds2_sessions_total 3" in lines
+    assert 'ds2_partial_delay_seconds{quantile="0.5"} 0.200000' in lines
+    assert "ds2_partial_delay_seconds_sum 0.600000" in lines
+    assert "ds2_partial_delay_seconds_count 3" in lines
+    assert "ds2_final_delay_seconds_count 0" in lines
+    assert all(line.startswith("# ") or len(line.split()) == 2 for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_open_sessions_may_finish_after_a_signal(number, tmp_path):
+    """The client goes on speaking after the signal, and gets its final result."""
+    port, samples = free_port(), soundfile.read(CLIP, dtype="int16")[0]
+    command = [sys.executable, str(ROOT / "main.py"), "--mode=serve", f"--config.restore={MODEL}"]
+    command += [f"--port={port}", "--config.serve.sessions=1"]
+    with Program(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_until_healthy(port, process)
+
+        async def speak() -> list[str]:
+            texts = []
+            async with aiohttp.ClientSession() as http, http.ws_connect(f"ws://127.0.0.1:{port}/stream") as socket:
+                for number_, piece in enumerate(np.array_split(samples, 20)):
+                    if number_ == 10:
+                        process.send_signal(number)
+                    await socket.send_bytes(piece.astype("<i2").tobytes())
+                    await asyncio.sleep(0.05)
+                await socket.send_str('{"end": true}')
+                async for message in socket:
+                    event = json.loads(message.data)
+                    texts += [event["text"]] if event["type"] == "final" else []
+            return texts
+
+        texts = asyncio.run(speak())
+        start = time.monotonic()
+        out, _ = process.communicate(timeout=30)
+    assert " ".join(texts).strip() == "s m i t h"
+    assert process.returncode == 0
+    assert time.monotonic() - start < 10
+    assert "Traceback" not in out
+    assert "session: page, 2.1 s of audio at 16000 Hz" in out
+    assert "s m i t h" not in out  # the log has no content
+
+
+def test_open_sessions_that_do_not_finish_are_closed(tmp_path):
+    port = free_port()
+    command = [sys.executable, str(ROOT / "main.py"), "--mode=serve", f"--config.restore={MODEL}"]
+    command += [f"--port={port}", "--config.serve.sessions=1", "--config.serve.stop_s=1"]
+    with Program(command, cwd=ROOT) as process:
+        wait_until_healthy(port, process)
+
+        async def wait() -> int | None:
+            async with aiohttp.ClientSession() as http, http.ws_connect(f"ws://127.0.0.1:{port}/stream") as socket:
+                await socket.receive()
+                process.send_signal(signal.SIGTERM)
+                message = await socket.receive(timeout=10)
+                return message.data
+
+        assert asyncio.run(wait()) == aiohttp.WSCloseCode.GOING_AWAY
+        assert process.wait(20) == 0
