@@ -61,13 +61,12 @@ def test_what_cannot_be_served_is_refused_at_the_start(flags, message):
 
 
 def test_a_port_in_use_is_named(guarded):
-    result = run_main("--mode=serve", f"--config.restore={MODEL}", "--config.serve.sessions=1", f"--port={guarded[1]}")
+    flags = [f"--config.restore={MODEL}", "--config.serve.sessions=1", f"--port={guarded[1]}"]
+    result = run_main("--mode=serve", *flags)
     assert result.returncode == 1
-    assert (
-        result.stderr.splitlines()[-1]
-        == (f"error: 127.0.0.1:{guarded[1]} cannot be used (address already in use): choose another --port or --host")
-        or "choose another --port or --host" in result.stderr.splitlines()[-1]
-    )
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: 127.0.0.1:{guarded[1]} cannot be used (")
+    assert last.endswith("choose another --port or --host")
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/stream", "/v1/models", "/v1/realtime", "/nowhere"])
