@@ -87,6 +87,7 @@ class Stream:
         self._gate = make_gate(settings, meta.features.sample_rate_hz)
         self._inbox: collections.deque[np.ndarray | None] = collections.deque()  # audio, and None for a commit
         self._received = self._used = 0  # samples at the model's rate
+        self._processed_s = 0.0
         self._finals: list[Segment] = []
         self._partial: Partial | None = None
         self._waiting = False  # for the output of a chunk
@@ -101,9 +102,7 @@ class Stream:
     @property
     def processed_s(self) -> float:
         """Seconds of audio that the network has seen."""
-        features, taken = self._meta.features, self._utterance.frames.taken
-        samples = (taken - 1) * features.stride_samples + features.window_samples if taken else 0
-        return self._utterance.start_s + samples / features.sample_rate_hz
+        return self._processed_s
 
     @property
     def is_done(self) -> bool:
@@ -172,6 +171,9 @@ class Stream:
         if self._waiting or not (utterance.is_ending or utterance.frames.ready >= count):
             return None
         frames = utterance.frames.take(count)
+        features, taken = self._meta.features, utterance.frames.taken
+        samples = (taken - 1) * features.stride_samples + features.window_samples if taken else 0
+        self._processed_s = max(self._processed_s, utterance.start_s + samples / features.sample_rate_hz)
         self._waiting = True
         return Chunk(frames, utterance.steps, utterance.total, utterance.frames.gain, utterance.state)
 

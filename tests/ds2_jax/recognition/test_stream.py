@@ -122,6 +122,7 @@ def test_endpoints_cut_at_pauses_and_finals_are_those_of_the_offline_decoder(mod
     assert abs(finals[1].words[0].start_s - finals[0].words[0].start_s - duration_s - 3) < 0.2
     offline = model.decode([np.concatenate(piece) for piece in pieces[:2]])
     assert [nbest[0].text for nbest in offline] == [segment.text for segment in finals]
+    assert len(speech) / 16000 - 0.5 < stream.processed_s <= len(speech) / 16000
     assert stream.finish()[-1].text == ""
 
 
