@@ -16,6 +16,7 @@ import numpy as np
 import ds2_jax
 from decoding.scoring.error_rate import count_utterance
 from ds2_jax.recognition.recogniser import Recogniser
+from ds2_jax.recognition.stream import join_texts
 from ds2_jax.recognition.stream_settings import EndpointSettings, StreamSettings
 from input_pipeline import audio, manifest
 from input_pipeline.text import ScoringRules
@@ -57,7 +58,7 @@ def recognise(model: Recogniser, samples: np.ndarray, settings: StreamSettings, 
         if words != shown:
             revisions.add(shown, words)
             shown = words
-    return " ".join(text for text in [*texts, *(segment.text for segment in stream.finish())] if text)
+    return join_texts([*texts, *(segment.text for segment in stream.finish())])
 
 
 def measure(model: Recogniser, clips: Sequence[tuple[str, np.ndarray]], settings: StreamSettings) -> str:

@@ -56,13 +56,13 @@ def peak_memory_mb() -> float:
     return _memory_mb("VmHWM:")
 
 
-def resident_memory_mb() -> float:
-    """Return the resident memory in MB; on systems without /proc, its peak."""
-    return _memory_mb("VmRSS:")
+def resident_memory_mb(pid: int | None = None) -> float:
+    """Return the resident memory of this process, or of another one, in MB; on systems without /proc, this one's peak."""
+    return _memory_mb("VmRSS:", pid)
 
 
-def _memory_mb(field: str) -> float:
-    status = Path("/proc/self/status")
+def _memory_mb(field: str, pid: int | None = None) -> float:
+    status = Path(f"/proc/{pid or 'self'}/status")
     if status.exists():
         return int(status.read_text().split(field)[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS

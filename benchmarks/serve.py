@@ -6,13 +6,12 @@
 
 The server runs on one core, the clients on another one. Each client sends clips of --manifest with pauses between them, in
 pieces of 20 ms, and commits now and then. Delay of a partial result: from sending the last sample that its frames need, to
-the message. Delay of a final one: from the commit to its text; of one that an endpoint ends: as of a partial one.
+the message. Delay of a final one with text: from the commit; of one that an endpoint ends: as of a partial one.
 """
 
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -21,26 +20,18 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 
+from benchmarks.measure import resident_memory_mb
+from ds2_jax.serving.client import Connection, Delays, Server, ServerError, at_speaking_pace
 from input_pipeline import audio, manifest
 
 ROOT = Path(__file__).parents[1]
-RATE_HZ, PIECE_S, PAUSE_S, COMMIT_EVERY = 16000, 0.02, 1.0, 3  # clips from commit to commit
+RATE_HZ, PAUSE_S, COMMIT_EVERY = 16000, 1.0, 3  # clips from commit to commit
 QUANTILES = (0.5, 0.95, 0.98)
-
-
-@dataclass
-class Delays:
-    """Delays [s] that the clients saw."""
-
-    partial: list[float] = field(default_factory=list)
-    final: list[float] = field(default_factory=list)
-    refused: int = 0
 
 
 @contextlib.contextmanager
@@ -74,46 +65,27 @@ async def _introduction(port: int) -> dict:
         return await socket.receive_json()
 
 
-async def speak(port: int, audio_: np.ndarray, commits: list[int], delays: Delays) -> None:
-    """Send audio at speaking pace, commit after these numbers of samples, and note the delays of the answers."""
-    size = int(PIECE_S * RATE_HZ)
-    sent: list[float] = []  # clock of each piece
-    committed: list[float] = []
-    async with aiohttp.ClientSession() as http:
-        try:
-            socket = await http.ws_connect(f"ws://127.0.0.1:{port}/stream?rate={RATE_HZ}")
-        except aiohttp.ClientError:
-            delays.refused += 1
-            return
-        async with socket:
+async def speak(port: int, samples: np.ndarray, commits: list[int], delays: Delays) -> bool:
+    """Send samples at speaking pace, commit after these numbers of them, and note the delays; return False if refused."""
+    due, sent = list(commits), 0
+    try:
+        async with Connection(Server(port=port), RATE_HZ) as stream, asyncio.TaskGroup() as tasks:
 
             async def listen() -> None:
-                async for message in socket:
-                    now, event = time.perf_counter(), json.loads(message.data)
-                    if event["type"] == "end":
-                        return
-                    if event["type"] not in ("partial", "final"):
-                        continue
-                    if event.get("reason") == "commit":
-                        if committed:
-                            delays.final.append(now - committed.pop(0))
-                        continue
-                    piece = min(int(np.ceil(event["processed_s"] / PIECE_S)) - 1, len(sent) - 1)
-                    (delays.partial if event["type"] == "partial" else delays.final).append(now - sent[max(piece, 0)])
+                async for result in stream.results():
+                    delays.add(result)
 
-            listening = asyncio.create_task(listen())
-            start, due = time.perf_counter(), list(commits)
-            for number in range(len(audio_) // size):
-                await asyncio.sleep(max(0, start + (number + 1) * PIECE_S - time.perf_counter()))
-                sent.append(time.perf_counter())
-                await socket.send_bytes(audio_[number * size : (number + 1) * size].tobytes())
-                if due and (number + 1) * size >= due[0]:
+            tasks.create_task(listen())
+            async for piece in at_speaking_pace(samples, RATE_HZ):
+                await stream.send(piece)
+                sent += len(piece)
+                if due and sent >= due[0]:
                     due.pop(0)
-                    committed.append(time.perf_counter())
-                    await socket.send_str('{"commit": true}')
-            committed.append(time.perf_counter())
-            await socket.send_str('{"end": true}')
-            await asyncio.wait_for(listening, 60)
+                    await stream.commit()
+            await stream.end()
+    except ServerError:
+        return False
+    return True
 
 
 def make_speech(clips: list[np.ndarray], seconds: float, seed: int) -> tuple[np.ndarray, list[int]]:
@@ -133,27 +105,22 @@ def make_speech(clips: list[np.ndarray], seconds: float, seed: int) -> tuple[np.
     return (samples * 32767).astype("<i2"), [c for c in commits if c < len(samples) - RATE_HZ]
 
 
-async def load(port: int, speeches: list[tuple[np.ndarray, list[int]]]) -> Delays:
-    """Let all clients speak; they start within a second."""
+async def load(port: int, speeches: list[tuple[np.ndarray, list[int]]]) -> tuple[Delays, int]:
+    """Let all clients speak, who start within a second; return the delays, and the number of clients refused."""
     delays = Delays()
 
-    async def later(number: int, speech: np.ndarray, commits: list[int]) -> None:
+    async def later(number: int, samples: np.ndarray, commits: list[int]) -> bool:
         await asyncio.sleep(number / len(speeches))
-        await speak(port, speech, commits, delays)
+        return await speak(port, samples, commits, delays)
 
-    await asyncio.gather(*(later(number, *speech) for number, speech in enumerate(speeches)))
-    return delays
+    served = await asyncio.gather(*(later(number, *speech) for number, speech in enumerate(speeches)))
+    return delays, served.count(False)
 
 
 def cpu_s(pid: int) -> float:
     """Return the processor time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def make_random_bundle(recipe: str, folder: str) -> str:
@@ -211,11 +178,11 @@ def main() -> None:
             for count in counts:
                 speeches = [make_speech(clips, arguments.seconds, seed) for seed in range(count)]
                 before, clock = cpu_s(process.pid), time.perf_counter()
-                delays = asyncio.run(load(port, speeches))
+                delays, refused = asyncio.run(load(port, speeches))
                 share = (cpu_s(process.pid) - before) / (time.perf_counter() - clock) / count
                 print(
                     f"| {count} | {_describe(delays.partial)} | {_describe(delays.final)} | {share:.1%} | "
-                    f"{resident_mb(process.pid):.0f} | {delays.refused} |",
+                    f"{resident_memory_mb(process.pid):.0f} | {refused} |",
                     flush=True,
                 )
 

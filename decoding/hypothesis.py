@@ -1,6 +1,8 @@
 """The result of decoding: words with times and confidences."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 BLANK = 0
 LEAST_PROBABILITY = 1e-30  # smaller ones count as this, so that logarithms are finite
@@ -24,3 +26,16 @@ class Hypothesis:
     words: list[Word]
     confidence: float  # as of a word, over all symbols including spaces; over the blank frames if there is no text
     score: float = 0.0  # by which the hypotheses of an utterance are ranked, natural log; greedy: of the best path
+
+
+def as_json(result: Any) -> dict[str, Any]:
+    """Return a hypothesis, or another dataclass with words, as JSON values, numbers rounded to four decimals."""
+    return _round(dataclasses.asdict(result))
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _round(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_round(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value

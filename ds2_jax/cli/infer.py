@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from decoding.hypothesis import as_json
 from decoding.scoring.error_rate import count_utterance
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli import settings
@@ -144,17 +145,8 @@ def _make_record(request: Request, result: Transcript | str) -> dict:
         record["reference"] = request.reference
     if isinstance(result, str):
         return {**record, "error": result}
-    best, *others = [_round(dataclasses.asdict(hypothesis)) for hypothesis in result.nbest]
+    best, *others = map(as_json, result.nbest)
     return {**record, **best, "nbest": [best, *others]} if others else {**record, **best}
-
-
-def _round(value):
-    """Round the numbers in a record to four decimals."""
-    if isinstance(value, dict):
-        return {name: _round(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_round(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value
 
 
 def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:

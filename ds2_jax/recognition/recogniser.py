@@ -96,7 +96,7 @@ class Recogniser:
         self._forward = jax.jit(make_forward(meta.network), in_shardings=(everywhere, rows, rows), out_shardings=rows)
         self._devices = mesh.size
         self._singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
-        self._stream_steps: dict[StreamSettings, StreamStep] = {}
+        self._stream_steps: dict[tuple[float, float], StreamStep] = {}
         self._batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]
 
     @property
@@ -173,10 +173,11 @@ class Recogniser:
         )
 
     def stream_step(self, settings: StreamSettings = DEFAULT_STREAM) -> StreamStep:
-        """Return the network's step for streams with these settings, compiled once for each number of streams."""
-        if settings not in self._stream_steps:
-            self._stream_steps[settings] = StreamStep(self.meta, self.variables, settings)
-        return self._stream_steps[settings]
+        """Return the network's step for streams of these sizes, compiled once for each number of streams."""
+        sizes = settings.chunk_ms, settings.right_ms
+        if sizes not in self._stream_steps:
+            self._stream_steps[sizes] = StreamStep(self.meta, self.variables, *sizes)
+        return self._stream_steps[sizes]
 
     def decode(self, log_probs: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
         """Decode natural-log probabilities [U, K] of each clip; return the hypotheses of each, best first."""

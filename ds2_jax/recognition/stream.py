@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,10 @@ from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.network.stream import ENDLESS
 from ds2_jax.recognition.stream_settings import StreamSettings
 from ds2_jax.recognition.stream_step import Chunk, Output, StreamState, StreamStep
-from ds2_jax.recognition.voice_gate import make_gate
+from ds2_jax.recognition.voice_gate import AFTER_S, make_gate
 from input_pipeline.audio.frames import FrameStream, Resampler
+
+NOTHING = Hypothesis("", [], 0.0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class Segment:
     nbest: list[Hypothesis] = dataclasses.field(repr=False)
 
 
-NOTHING = Hypothesis("", [], 0.0)
+def join_texts(texts: Iterable[str]) -> str:
+    """Return the texts of segments as one; those without text count for nothing."""
+    return " ".join(filter(None, texts))
 
 
 class _Utterance:
@@ -245,6 +250,8 @@ class Stream:
         self._silent = 0  # output frames since the last symbol
         self._decoder = self._engine.stream()
         self._partial = None
+        if self._gate:
+            self._gate.forget(self._segment_s - AFTER_S)
 
     def _is_speech(self) -> bool:
         """Return whether the current segment may have text."""

@@ -11,7 +11,6 @@ import numpy as np
 
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.network.stream import ENDLESS, Chunking, NetworkState, StreamingDeepSpeech2, initial_state
-from ds2_jax.recognition.stream_settings import StreamSettings
 from input_pipeline.audio.features import FLOOR
 
 CHUNK_MS = {False: 120.0, True: 400.0}  # default of a unidirectional and of a bidirectional network
@@ -65,11 +64,13 @@ class _Inputs(NamedTuple):
 class StreamStep:
     """The compiled steps of a model. Raises ValueError for a model that cannot be streamed.
 
+    chunk_ms, right_ms: as in StreamSettings.
+
     Attributes: chunking (sizes), initial (state of a new utterance), lookahead_ms (audio that follows an output frame and
     on which it depends, beside the rest of its chunk), chunk_ms.
     """
 
-    def __init__(self, meta: ModelMeta, variables: dict, settings: StreamSettings):
+    def __init__(self, meta: ModelMeta, variables: dict, chunk_ms: float, right_ms: float):
         if meta.normalisation == "utterance":
             raise ValueError(
                 "config.features.normalisation of this model is 'utterance', which needs the whole clip: stream a model that was "
@@ -82,8 +83,8 @@ class StreamStep:
             )
         two_ways = meta.model.bidirectional
         frame_ms = meta.output_frame_s * 1000
-        chunk = max(1, round((settings.chunk_ms or CHUNK_MS[two_ways]) / frame_ms))
-        self.chunking = Chunking(meta.model, chunk, round(settings.right_ms / frame_ms) if two_ways else 0)
+        chunk = max(1, round((chunk_ms or CHUNK_MS[two_ways]) / frame_ms))
+        self.chunking = Chunking(meta.model, chunk, round(right_ms / frame_ms) if two_ways else 0)
         self.chunk_ms = chunk * frame_ms
         self.lookahead_ms = self.chunking.lookahead_frames * meta.features.stride_ms
         self._variables = variables

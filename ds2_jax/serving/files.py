@@ -16,6 +16,7 @@ import soundfile
 from decoding.hypothesis import Word
 from decoding.search.beam import CheckedEngine
 from ds2_jax.recognition.recogniser import LONGEST_S, Recogniser
+from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service
 from input_pipeline import audio
 from input_pipeline.audio.features import SilenceError
@@ -81,10 +82,10 @@ class Files:
         words: list[Word] = []
         texts = []
         async for event in self.stream(content, engine):
-            if event.final is not None and event.final.text:
+            if event.final is not None:
                 texts.append(event.final.text)
                 words += event.final.words
-        return FileResult(" ".join(texts), words, duration_s)
+        return FileResult(join_texts(texts), words, duration_s)
 
     async def stream(self, content: bytes, engine: CheckedEngine | None = None) -> AsyncGenerator[Event, None]:
         """Yield the events of a file that is recognised as a stream, at full speed. Raises as `transcribe`."""

@@ -17,6 +17,7 @@ MODEL: web.AppKey[str] = web.AppKey("model", str)
 SOCKETS: web.AppKey[weakref.WeakSet] = web.AppKey("sockets", weakref.WeakSet)
 UPLOADS: web.AppKey["Uploads"] = web.AppKey("uploads")
 MESSAGE_BYTES = 1 << 20  # limit of a WebSocket message
+TRANSPORT = "transport"  # key of a WebSocket
 REASON_BYTES = 120  # of a close frame, which holds 123
 
 
@@ -43,6 +44,7 @@ async def open_socket(
 ) -> web.WebSocketResponse:
     """Accept a WebSocket, which is closed when the server stops, or the client vanishes. message_bytes: limit of a message."""
     socket = web.WebSocketResponse(max_msg_size=message_bytes, protocols=protocols)
+    socket[TRANSPORT] = request.transport
     if request.transport is not None:  # pings would wait behind the audio of a client that sends fast
         tcp.detect_vanished(request.transport.get_extra_info("socket"))
     await socket.prepare(request)
@@ -51,11 +53,12 @@ async def open_socket(
 
 
 async def send_text(socket: web.WebSocketResponse, text: str) -> None:
-    """Send a message. Raises ConnectionError if the client does not read."""
+    """Send a message. Raises ConnectionError, and ends the connection, if the client does not read."""
     try:
         async with asyncio.timeout(tcp.WRITE_S):
             await socket.send_str(text)
     except TimeoutError as error:
+        socket[TRANSPORT].abort()
         raise ConnectionAbortedError("the client does not read") from error
 
 

@@ -64,8 +64,8 @@ async def _serve(service: Service, files: Files, model: str, address: Address, l
         await site.stop()  # no new connections
         print("stopping: open sessions may finish", flush=True)
         await _wait_for_sessions(service, limits.stop_s)
-        sockets: list[web.WebSocketResponse] = list(app[SOCKETS])  # type: ignore[index]
-        for socket in sockets:
+        sockets = app[SOCKETS]
+        for socket in list(sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops")
 
 

@@ -10,6 +10,7 @@ import logging
 
 import numpy as np
 
+from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Overloaded, Service
 from ds2_jax.serving.tcp import READ_S, Connection, listen
 from input_pipeline.audio import AudioError
@@ -55,7 +56,6 @@ async def _recognise(service: Service, connection: Connection) -> str:
             length -= len(piece)
             await session.send(np.frombuffer(piece[: len(piece) // SAMPLE_BYTES * SAMPLE_BYTES], "<i4"))
         session.finish()
-        texts = [event.final.text async for event in session.events() if event.final is not None]
-        return " ".join(text for text in texts if text)
+        return join_texts([event.final.text async for event in session.events() if event.final is not None])
     finally:
         service.close(session)

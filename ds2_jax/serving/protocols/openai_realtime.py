@@ -32,7 +32,7 @@ async def handle(request: web.Request) -> web.StreamResponse:
         return error_response(400, f"intent is {intent[:40]!r}: this server transcribes, use intent=transcription")
     socket = await open_socket(request, ("realtime",), MESSAGE_BYTES)
     connection = _Connection(request, socket)
-    with contextlib.suppress(ConnectionResetError):  # the client has vanished
+    with contextlib.suppress(ConnectionError):  # the client has vanished
         try:
             connection.open()
             await connection.serve()
@@ -162,7 +162,7 @@ class _Connection:
         return self._session
 
     async def _send_results(self, session: Session) -> None:
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionError):
             while True:
                 event = await session.next_event()
                 for message in self._items.messages(event):

@@ -1,13 +1,14 @@
 """The WebSocket of the page and of the terminal's client."""
 
 import asyncio
-import dataclasses
+import contextlib
 import json
 from typing import Any
 
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from decoding.hypothesis import as_json
 from ds2_jax.serving.http import SERVICE, open_socket, refuse_socket, send_text
 from ds2_jax.serving.protocols.messages import parse_object
 from ds2_jax.serving.sessions import Event, Overloaded, Session
@@ -27,14 +28,14 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
         kind = {"int16": "<i2", "float32": "<f4"}[request.query.get("format", "int16")]
         session = service.open(rate_hz, "page")
     except (ValueError, KeyError) as error:
-        await socket.send_json({"type": "error", "message": f"rate or format cannot be used: {error}"})
+        await _send(socket, type="error", message=f"{error}: use a rate such as 16000, and the format int16 or float32")
         await socket.close(code=WSCloseCode.UNSUPPORTED_DATA)
         return socket
     except Overloaded as error:
         return await refuse_socket(socket, str(error))
     step = service.step
-    await socket.send_json({"type": "ready", "chunk_ms": step.chunk_ms, "lookahead_ms": step.lookahead_ms})
-    sending = asyncio.create_task(_send_events(request, socket, session))
+    await _send(socket, type="ready", chunk_ms=step.chunk_ms, lookahead_ms=step.lookahead_ms)
+    sending = asyncio.create_task(_send_events(socket, session))
     try:
         async for message in socket:
             if message.type == WSMsgType.BINARY:
@@ -43,8 +44,7 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
             elif message.type == WSMsgType.TEXT:
                 command = parse_object(message.data)
                 if command.get("progress"):
-                    processed_s = round(session.stream.processed_s, 4)
-                    await socket.send_json({"type": "progress", "processed_s": processed_s})
+                    await _send(socket, type="progress", processed_s=round(session.stream.processed_s, 4))
                 if command.get("commit"):
                     session.commit()
                 if command.get("end"):
@@ -52,9 +52,7 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                     await sending
                     break
     except ValueError as error:
-        await socket.send_json(
-            {"type": "error", "message": f'{error}; send audio, {{"commit": true}} or {{"end": true}}'}
-        )
+        await _send(socket, type="error", message=f'{error}; send audio, {{"commit": true}} or {{"end": true}}')
     finally:
         sending.cancel()
         service.close(session)
@@ -62,17 +60,17 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-async def _send_events(request: web.Request, socket: web.WebSocketResponse, session: Session) -> None:
-    while True:
-        event = await session.next_event()
-        try:
-            await send_text(socket, json.dumps(_describe(event)))
-        except ConnectionError:
-            if request.transport is not None:
-                request.transport.abort()
-            return
-        if event.is_end:
-            return
+async def _send(socket: web.WebSocketResponse, **message: Any) -> None:
+    await send_text(socket, json.dumps(message))
+
+
+async def _send_events(socket: web.WebSocketResponse, session: Session) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            event = await session.next_event()
+            await _send(socket, **_describe(event))
+            if event.is_end:
+                return
 
 
 def _describe(event: Event) -> dict[str, Any]:
@@ -80,18 +78,10 @@ def _describe(event: Event) -> dict[str, Any]:
     if event.error:
         return {"type": "error", "message": event.error}
     if event.partial is not None:
-        kind, values = "partial", dataclasses.asdict(event.partial)
+        kind, values = "partial", as_json(event.partial)
     elif event.final is not None:
-        kind, values = "final", dataclasses.asdict(event.final)
+        kind, values = "final", as_json(event.final)
         del values["nbest"]
     else:
         kind, values = "end", {}
-    return {"type": kind, **_round(values), "processed_s": round(event.processed_s, 4)}
-
-
-def _round(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _round(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_round(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value
+    return {"type": kind, **values, "processed_s": round(event.processed_s, 4)}

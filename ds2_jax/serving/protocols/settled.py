@@ -1,6 +1,6 @@
 """Text that is sent while it is recognised: only what will not change."""
 
-from ds2_jax.recognition.stream import Partial, Segment
+from ds2_jax.recognition.stream import Partial, Segment, join_texts
 
 
 class SettledText:
@@ -15,11 +15,11 @@ class SettledText:
         end = 0
         for word in partial.words[: partial.settled]:
             end = partial.text.index(word.text, end) + len(word.text)
-        return self._grow(_join(self.text, partial.text[:end]))
+        return self._grow(join_texts([self.text, partial.text[:end]]))
 
     def add_final(self, segment: Segment) -> str:
         """Return the rest of the text of a segment."""
-        self.text = _join(self.text, segment.text)
+        self.text = join_texts([self.text, segment.text])
         return self._grow(self.text)
 
     def _grow(self, text: str) -> str:
@@ -27,7 +27,3 @@ class SettledText:
             return ""
         piece, self._sent = text[len(self._sent) :], text
         return piece
-
-
-def _join(before: str, text: str) -> str:
-    return f"{before} {text}" if before and text else before or text

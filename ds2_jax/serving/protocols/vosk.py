@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from decoding.hypothesis import Hypothesis, Word
 from decoding.search.beam import CheckedEngine
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.stream import Segment
+from ds2_jax.recognition.stream import Segment, join_texts
 from ds2_jax.serving.http import REASON_BYTES, SERVICE, open_socket, refuse_socket, send_text
 from ds2_jax.serving.protocols.messages import parse_object, whole_number
 from ds2_jax.serving.sessions import HIGHEST_HZ, LOWEST_HZ, Overloaded, Service, Session
@@ -84,7 +84,7 @@ def format_final(segments: Sequence[Segment], options: Options) -> str:
     words = [word for segment in segments for word in segment.words]
     if options.words and words:
         result["result"] = [{"conf": round(word.confidence, 6), **_describe(word)} for word in words]
-    return _dump(result | {"text": _join(segment.text for segment in segments)})
+    return _dump(result | {"text": join_texts(segment.text for segment in segments)})
 
 
 def _alternatives(segments: Sequence[Segment], options: Options) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def _alternatives(segments: Sequence[Segment], options: Options) -> list[dict[st
         words = [word for segment, hypothesis in ranked for word in _shift(hypothesis, segment.start_s)]
         if options.words and words:
             entry["result"] = [_describe(word) for word in words]
-        alternatives.append(entry | {"text": _join(hypothesis.text for _, hypothesis in ranked)})
+        alternatives.append(entry | {"text": join_texts(hypothesis.text for _, hypothesis in ranked)})
     return alternatives
 
 
@@ -112,10 +112,6 @@ def _shift(hypothesis: Hypothesis, start_s: float) -> list[Word]:
 
 def _describe(word: Word) -> dict[str, Any]:
     return {"end": round(word.end_s, 6), "start": round(word.start_s, 6), "word": word.text}
-
-
-def _join(texts: Iterable[str]) -> str:
-    return " ".join(text for text in texts if text)
 
 
 def _dump(value: dict[str, Any]) -> str:

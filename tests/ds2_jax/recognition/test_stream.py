@@ -190,6 +190,11 @@ def test_streams_in_one_batch_do_not_influence_each_other(model, samples):
         assert [s.text for s in stream.finals()] == [s.text for s in alone.finish()]
 
 
+def test_rules_for_endpoints_need_no_other_program(model):
+    assert model.stream_step(PLAIN) is model.stream_step(StreamSettings(voice_gate="off"))
+    assert model.stream_step(PLAIN) is not model.stream_step(StreamSettings(chunk_ms=200))
+
+
 def test_other_rates_and_types_are_understood(model, samples):
     text = model.transcribe((samples, 16000)).text
     stream = model.stream(48000, PLAIN)

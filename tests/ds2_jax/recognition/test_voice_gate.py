@@ -85,6 +85,34 @@ def test_frames_near_voice_pass_and_others_are_blank(model):
         assert gated[row, 1:].max() < -50
 
 
+def test_minutes_of_audio_may_be_ahead_of_the_decoder():
+    """Everything is judged before the first frame is decoded; what has been decoded is forgotten."""
+    gate = voice_gate.VoiceGate(GATED.voice, GATED.sure_voice, 16000)
+    speech = soundfile.read(CLIP, dtype="float32")[0]
+    copies = int(200 / (len(speech) / 16000))
+    gate.feed(np.tile(speech, copies))
+    spoken_s = np.arange(copies) * len(speech) / 16000 + 0.5 * len(speech) / 16000
+    log_probs = np.log(np.full((copies, 3), 1 / 3, np.float32))
+    np.testing.assert_array_equal(gate.apply(log_probs, spoken_s), log_probs)
+    assert gate.is_sure(0.0, 3.0)
+    gate.forget(100.0)
+    assert not gate.is_sure(0.0, 99.0)
+    np.testing.assert_array_equal(gate.apply(log_probs, spoken_s)[spoken_s > 101], log_probs[spoken_s > 101])
+
+
+def test_a_recording_at_once_has_the_text_of_its_pieces(model):
+    speech = soundfile.read(CLIP, dtype="float32")[0]
+    recording = np.tile(np.concatenate([speech, np.zeros(32000, np.float32)]), 3)
+    stream = model.stream(16000, GATED)
+    stream.feed(recording)
+    at_once = [segment.text for segment in stream.finish() if segment.text]
+    pieces = model.stream(16000, GATED)
+    for piece in np.array_split(recording, 100):
+        pieces.feed(piece)
+    assert at_once == [segment.text for segment in pieces.finish() if segment.text]
+    assert len(at_once) == 3
+
+
 def test_the_gate_is_off_if_its_package_is_missing_and_required_by_on(monkeypatch):
     monkeypatch.setattr(voice_gate.importlib.util, "find_spec", lambda name: None)
     assert voice_gate.make_gate(StreamSettings(voice_gate="auto"), 16000) is None

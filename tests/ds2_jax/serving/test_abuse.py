@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.measure import resident_memory_mb
 from tests.runs import ROOT, Program, free_port
 from tests.servers import MODEL, wait_until_healthy
 
@@ -204,10 +205,6 @@ async def run(load: Load, clients: int, seconds: float) -> None:
         )
 
 
-def resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
-
-
 def attack(minutes: float, clients: int, log: Path) -> tuple[Load, list[float]]:
     """Attack a server; return what happened, and its memory in MB over time."""
     load = Load(
@@ -228,7 +225,7 @@ def attack(minutes: float, clients: int, log: Path) -> tuple[Load, list[float]]:
         async def watch() -> None:
             attacking = asyncio.create_task(run(load, clients, minutes * 60))
             while not attacking.done():
-                memory.append(resident_mb(process.pid))
+                memory.append(resident_memory_mb(process.pid))
                 await asyncio.sleep(1)
             await attacking
 

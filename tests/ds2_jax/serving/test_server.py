@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from ds2_jax.serving.metrics import Metrics
-from tests.runs import ROOT, Program, free_port, run_main
+from tests.runs import ROOT, Program, free_port, run_main, wait_until
 from tests.servers import MODEL, server, wait_until_healthy
 
 CLIP = ROOT / "tests" / "clips" / "cen1-mtos-b.flac"
@@ -179,3 +179,26 @@ def test_open_sessions_that_do_not_finish_are_closed(tmp_path):
 
         assert asyncio.run(wait()) == aiohttp.WSCloseCode.GOING_AWAY
         assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_is_cut_off():
+    """It asks for messages without reading them, until no buffer takes more."""
+    with server("--config.serve.sessions=1") as (host, port):
+
+        async def ask() -> None:
+            _, writer = await asyncio.open_connection(host, port, limit=1024)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(
+                f"GET /stream HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+            )
+            text = b'{"progress": true}'
+            message = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+            while True:
+                writer.write(message * 1000)
+                await asyncio.wait_for(writer.drain(), 60)
+
+        with pytest.raises(ConnectionError):
+            asyncio.run(ask())
+        wait_until(lambda: "\nds2_sessions 0\n" in get((host, port), "/metrics")[1], 10)
