@@ -65,7 +65,7 @@ docs: $(VENV)/installed-docs
 	@echo "written: build/site/index.html; its search needs a server: $(BIN)/python -m http.server --directory build/site"
 
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow: install-dev $(VENV)/installed-docs
 	$(BIN)/python -m pytest -m slow
