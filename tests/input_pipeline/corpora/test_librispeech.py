@@ -24,6 +24,8 @@ PARTS = {
     "train-clean-100": part("train-clean-100", ("19", "103")),
     "dev-clean": part("dev-clean", ("84",)),
     "test-clean": part("test-clean", ("61",)),
+    "train-clean-5": part("train-clean-5", ("1088",)),
+    "dev-clean-2": part("dev-clean-2", ("1272",)),
 }
 
 
@@ -41,7 +43,9 @@ def test_parts_are_downloaded_verified_unpacked_and_scanned(site, tmp_path, caps
     target = tmp_path / "librispeech"
     with corpus_archives.serve(site) as address:
         assert prepare.main(["librispeech", f"--target_dir={target}", f"--url={address}"]) == 0
-    assert {path.name for path in target.glob("*.jsonl")} == {f"{name}.jsonl" for name in PARTS}
+    assert {path.name for path in target.glob("*.jsonl")} == {
+        f"{name}.jsonl" for name in PARTS if name not in librispeech.MINI
+    }
     first = corpus_archives.read_manifest(target / "dev-clean.jsonl")[0]
     assert first == {
         "audio_filepath": "dev-clean/LibriSpeech/dev-clean/84/1001/84-1001-0000.flac",
@@ -94,6 +98,18 @@ def test_only_test_parts_lead_to_an_evaluation(site, tmp_path, capsys):
     assert (
         f"--mode=eval --config.restore=MODEL --config.data.test={tmp_path}/x/test-clean.jsonl"
         in capsys.readouterr().out
+    )
+
+
+def test_mini_librispeech_is_fetched_on_request(site, tmp_path, capsys):
+    assert librispeech.archive("train-clean-5").url == "http://www.openslr.org/resources/31/train-clean-5.tar.gz"
+    assert librispeech.archive("dev-clean").url == "http://www.openslr.org/resources/12/dev-clean.tar.gz"
+    line = ["librispeech", f"--source={site}", f"--target_dir={tmp_path}/x"]
+    assert prepare.main([*line, "--parts=train-clean-5,dev-clean-2"]) == 0
+    assert {path.stem for path in (tmp_path / "x").glob("*.jsonl")} == set(librispeech.MINI)
+    assert (
+        f"--config=configs/speechocean762.py --workdir=runs/x --config.data.train={tmp_path}/x/train-clean-5.jsonl"
+        in (capsys.readouterr().out)
     )
 
 
