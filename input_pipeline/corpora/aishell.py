@@ -1,6 +1,6 @@
 """AISHELL-1 (Bu et al. 2017): 178 hours of read Mandarin, 16 kHz WAV, 400 speakers, with the official splits.
 
-Apache License 2.0, http://www.openslr.org/33 (MD5 from the original). The archive contains an archive for each speaker.
+Apache License 2.0, https://www.openslr.org/33 (MD5 from the original). The archive contains an archive for each speaker.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
 from input_pipeline.storage import archive, download
 
-ARCHIVE = Archive("http://www.openslr.org/resources/33/data_aishell.tgz", md5="2f494334227864a8a8fec932999db9d8")
+ARCHIVE = Archive("https://www.openslr.org/resources/33/data_aishell.tgz", md5="2f494334227864a8a8fec932999db9d8")
 TRANSCRIPTS = "transcript/aishell_transcript_v0.8.txt"
 OFFICIAL_UTTERANCES = {"train": 120_098, "dev": 14_326, "test": 7_176}
 RECIPE = "configs/aishell.py"

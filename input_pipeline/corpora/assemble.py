@@ -8,7 +8,6 @@ import contextlib
 import csv
 import io
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import download
-from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, extract
+from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, contains, extract
 from input_pipeline.text import ScoringRules
 
 MAX_LISTED = 10  # names in one message
@@ -110,29 +109,39 @@ class Preparation:
             self._remove(self.folder / archive.name)
         else:
             packed = self._get_archive(archive, marker)
-            self.unpack(packed, unpacked)
-            if find_root(unpacked, marker) is None:
-                shutil.rmtree(unpacked)
-                if self.source is None:
-                    packed.unlink(missing_ok=True)  # so that the next run fetches it again
-                raise CorpusError(f"{packed} is not {archive.name} as published: it has no {marker}: check the address")
             if not archive.has_digest:
                 print(f"no digest of {archive.name} is known; its structure is checked instead")
+                self._check_structure(packed, archive, marker)
+            self.unpack(packed, unpacked)
         root = find_root(unpacked, marker)
         if root is None:
             raise CorpusError(f"{unpacked} has no {marker}: remove the folder and run the same command again")
         return root
 
+    def _check_structure(self, packed: Path, archive: Archive, marker: str) -> None:
+        with self._damaged_removed(packed):
+            if contains(packed, marker):
+                return
+        if self.source is None:
+            packed.unlink(missing_ok=True)  # so that the next run fetches it again
+        raise CorpusError(f"{packed} is not {archive.name} as published: it has no {marker}: check the address")
+
     def unpack(self, packed: Path, folder: Path, *, quiet: bool = False) -> None:
         """Unpack an archive; if it was fetched, then remove it if requested, or if it is damaged."""
-        try:
+        with self._damaged_removed(packed):
             extract(packed, folder, quiet=quiet)
+        self._remove(packed)
+
+    @contextlib.contextmanager
+    def _damaged_removed(self, packed: Path) -> Iterator[None]:
+        """Remove a fetched archive that turns out to be damaged, so that the next run fetches it again."""
+        try:
+            yield
         except DamagedArchiveError as error:
             if self.source is not None:
                 raise
             packed.unlink(missing_ok=True)
             raise ArchiveError(f"{error.fault} and was removed: run the same command again") from error
-        self._remove(packed)
 
     def _remove(self, packed: Path) -> None:
         """Remove a fetched archive if requested."""

@@ -1,7 +1,7 @@
 """LibriSpeech (Panayotov et al. 2015): 982 hours of read English from LibriVox, 16 kHz FLAC, 2,484 speakers.
 
-CC BY 4.0, http://www.openslr.org/12. Seven parts in separate archives (MD5 from OpenSLR, sizes from tensorflow-datasets);
-the official splits are among them. Mini LibriSpeech, http://www.openslr.org/31, has two more, taken from train-clean-100
+CC BY 4.0, https://www.openslr.org/12. Seven parts in separate archives (MD5 from OpenSLR, sizes from tensorflow-datasets);
+the official splits are among them. Mini LibriSpeech, https://www.openslr.org/31, has two more, taken from train-clean-100
 and dev-clean (MD5 from PaddleSpeech).
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
 
-URL, MINI_URL = "http://www.openslr.org/resources/12", "http://www.openslr.org/resources/31"
+URL, MINI_URL = "https://www.openslr.org/resources/12", "https://www.openslr.org/resources/31"
 MINI = ("train-clean-5", "dev-clean-2")
 MD5_AND_BYTES: dict[str, tuple[str, int | None]] = {
     "train-clean-100": ("2a93770f6d5c6c964bc36631d331a522", 6_387_309_499),

@@ -1,6 +1,6 @@
 """MUSAN (Snyder, Chen and Povey 2015): 109 hours of noise, music and speech for augmentation, 16 kHz WAV, 2,016 files.
 
-CC BY 4.0 or public domain, depending on the file, http://www.openslr.org/17 (MD5 from WeSpeaker's and other speaker
+CC BY 4.0 or public domain, depending on the file, https://www.openslr.org/17 (MD5 from WeSpeaker's and other speaker
 recognition recipes). Writes a manifest without texts for each kind; `speech` serves as babble noise.
 """
 
@@ -9,7 +9,7 @@ import argparse
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Preparation, Prepared, Recording
 
-ARCHIVE = Archive("http://www.openslr.org/resources/17/musan.tar.gz", md5="0c472d4fc0c5141eca47ad1ffeb2a7df")
+ARCHIVE = Archive("https://www.openslr.org/resources/17/musan.tar.gz", md5="0c472d4fc0c5141eca47ad1ffeb2a7df")
 OFFICIAL_FILES = {"noise": 930, "music": 660, "speech": 426}
 
 

@@ -1,6 +1,6 @@
 """RIRS_NOISES (Ko et al. 2017): 325 measured and 60,000 simulated room impulse responses, and noises; 16 kHz WAV.
 
-Apache License 2.0, http://www.openslr.org/28 (MD5 from OpenSLR). Manifests without texts: `real` (measured; many have
+Apache License 2.0, https://www.openslr.org/28 (MD5 from OpenSLR). Manifests without texts: `real` (measured; many have
 several channels, of which the first is used), `smallroom`, `mediumroom`, `largeroom` (simulated), `pointsource_noise`
 (MUSAN's free sounds) and `isotropic_noise` (recorded in the measured rooms).
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Preparation, Prepared, Recording
 
-ARCHIVE = Archive("http://www.openslr.org/resources/28/rirs_noises.zip", md5="e6f48e257286e05de56413b4779d8ffb")
+ARCHIVE = Archive("https://www.openslr.org/resources/28/rirs_noises.zip", md5="e6f48e257286e05de56413b4779d8ffb")
 LISTS = {
     "real": "real_rirs_isotropic_noises/rir_list",
     "isotropic_noise": "real_rirs_isotropic_noises/noise_list",

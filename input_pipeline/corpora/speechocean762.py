@@ -1,6 +1,6 @@
 """speechocean762 (Zhang et al. 2021): 6 hours of English read by 250 native speakers of Mandarin, half of them children.
 
-CC BY 4.0, http://www.openslr.org/101. Texts are the prompts, so mispronounced words are written as intended. Test is the
+CC BY 4.0, https://www.openslr.org/101. Texts are the prompts, so mispronounced words are written as intended. Test is the
 official test set; dev is a tenth of train, by speaker (`groups.split_by_group`).
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from input_pipeline.corpora import assemble, groups, next_step
 from input_pipeline.corpora.assemble import Archive, Preparation, Prepared, Recording
 
-ARCHIVE = Archive("http://www.openslr.org/resources/101/speechocean762.tar.gz")
+ARCHIVE = Archive("https://www.openslr.org/resources/101/speechocean762.tar.gz")
 OFFICIAL_UTTERANCES = {"train": 2_500, "test": 2_500}
 DEV_SHARE = 0.1
 RECIPE = "configs/speechocean762.py"

@@ -1,6 +1,6 @@
 """THCHS-30 (Wang and Zhang 2015): 35 hours of read Mandarin news, 16 kHz WAV, with the official splits.
 
-Apache License 2.0, http://www.openslr.org/18 (MD5 from PaddleSpeech's recipe). 60 speakers; the 10 speakers of test are in
+Apache License 2.0, https://www.openslr.org/18 (MD5 from PaddleSpeech's recipe). 60 speakers; the 10 speakers of test are in
 no other split.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, Preparation, Prepared, Recording
 
-ARCHIVE = Archive("http://www.openslr.org/resources/18/data_thchs30.tgz", md5="2d2252bde5c8429929e1841d4cb95e90")
+ARCHIVE = Archive("https://www.openslr.org/resources/18/data_thchs30.tgz", md5="2d2252bde5c8429929e1841d4cb95e90")
 OFFICIAL_UTTERANCES = {"train": 10_000, "dev": 893, "test": 2_495}
 RECIPE = "configs/aishell.py"
 

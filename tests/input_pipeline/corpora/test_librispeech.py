@@ -102,8 +102,8 @@ def test_only_test_parts_lead_to_an_evaluation(site, tmp_path, capsys):
 
 
 def test_mini_librispeech_is_fetched_on_request(site, tmp_path, capsys):
-    assert librispeech.archive("train-clean-5").url == "http://www.openslr.org/resources/31/train-clean-5.tar.gz"
-    assert librispeech.archive("dev-clean").url == "http://www.openslr.org/resources/12/dev-clean.tar.gz"
+    assert librispeech.archive("train-clean-5").url == "https://www.openslr.org/resources/31/train-clean-5.tar.gz"
+    assert librispeech.archive("dev-clean").url == "https://www.openslr.org/resources/12/dev-clean.tar.gz"
     line = ["librispeech", f"--source={site}", f"--target_dir={tmp_path}/x"]
     assert prepare.main([*line, "--parts=train-clean-5,dev-clean-2"]) == 0
     assert {path.stem for path in (tmp_path / "x").glob("*.jsonl")} == set(librispeech.MINI)

@@ -47,7 +47,7 @@ def test_an_archive_with_other_content_is_refused_and_leaves_no_folder(tmp_path,
     assert prepare.main(["speechocean762", f"--target_dir={tmp_path / 'x'}", f"--source={site}"]) == 1
     error = capsys.readouterr().err
     assert "is not speechocean762.tar.gz as published: it has no train/wav.scp: check the address" in error
-    assert not list((tmp_path / "x").iterdir())
+    assert not (tmp_path / "x").exists()
 
 
 LJ = """LJ001-0001|Printing, 1 "sense"|Printing, in the only "sense"
