@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from decoding.hypothesis import as_json
+from decoding.hypothesis import Hypothesis, Word, as_json
 from decoding.scoring.error_rate import count_utterance
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli import settings
@@ -82,7 +82,7 @@ def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcri
         for index, result in model.transcribe_each(paths):
             results[own[index]] = str(result) if isinstance(result, Exception) else result
             bar.update()
-    for share in processes.gather(results):
+    for share in processes.gather(results, classes=(Transcript, Hypothesis, Word)):
         results |= share
     return [results[row] for row in range(len(requests))]
 

@@ -9,11 +9,10 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -21,7 +20,7 @@ import jax
 import numpy as np
 from jax._src import distributed as runtime  # JAX has no public access to the client
 
-from ds2_jax.parallel import discovery, watch
+from ds2_jax.parallel import coordinator, discovery, watch, wire
 from ds2_jax.parallel.discovery import ProcessInfo
 from ds2_jax.parallel.watch import Watch
 
@@ -117,8 +116,10 @@ def _connect(info: ProcessInfo) -> None:
     seconds = discovery.read_integer(os.environ, "DS2_START_S") or START_S
     rank_or_unknown, size = ("?" if value is None else value for value in (info.process, info.processes))
     line_prefix = f"[{rank_or_unknown}/{size}]"
+    bind_address = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
     if info.process == 0 and info.coordinator:
-        _require_free_port(info.coordinator)
+        coordinator.require_free_port(info.coordinator)
+        bind_address = bind_address or coordinator.choose_bind_address(info.coordinator)
     if info.process != 0:  # one progress bar is enough; tqdm reads this when it is imported
         os.environ.setdefault("TQDM_DISABLE", "1")
     print(
@@ -126,7 +127,14 @@ def _connect(info: ProcessInfo) -> None:
         file=sys.stderr,
         flush=True,
     )
-    unresolved = _describe_unresolved(info)
+    if info.process == 0 and bind_address is None:
+        print(
+            f"{line_prefix} the coordination service listens on all network interfaces, because {_address(info)} is not an "
+            "address of this machine: whoever reaches it can disturb the run (docs/distributed.md)",
+            file=sys.stderr,
+            flush=True,
+        )
+    unresolved = coordinator.describe_unresolved(info.coordinator or "")
     if unresolved:  # in a starting cluster, the name may become available
         print(f"{line_prefix} {unresolved}: retrying for {seconds} s (DS2_START_S)", file=sys.stderr, flush=True)
 
@@ -142,6 +150,7 @@ def _connect(info: ProcessInfo) -> None:
     explicit = info.coordinator is not None
     jax.distributed.initialize(
         coordinator_address=info.coordinator,
+        coordinator_bind_address=bind_address,
         num_processes=info.processes,
         process_id=info.process,
         local_device_ids=info.devices,
@@ -161,19 +170,9 @@ def _address(info: ProcessInfo) -> str:
     return info.coordinator or f"the address that {info.source} provides"
 
 
-def _describe_unresolved(info: ProcessInfo) -> str:
-    """Return a message if the coordinator's host name cannot be resolved, else ''."""
-    host, _, _ = (info.coordinator or "").rpartition(":")
-    try:
-        socket.getaddrinfo(host.strip("[]") or None, 0)
-    except OSError as error:
-        return f"the host {host} of --coordinator={info.coordinator} cannot be resolved ({error.strerror})"
-    return ""
-
-
 def _describe_failed_start(info: ProcessInfo, seconds: int) -> str:
     """Return a message for processes that did not all connect."""
-    unresolved = _describe_unresolved(info)
+    unresolved = coordinator.describe_unresolved(info.coordinator or "")
     if unresolved:
         return unresolved
     return (
@@ -181,20 +180,6 @@ def _describe_failed_start(info: ProcessInfo, seconds: int) -> str:
         "process whose log lacks the line 'connecting to the others' did not start; if all have it, compare the numbers "
         "and addresses in these lines"
     )
-
-
-def _require_free_port(coordinator: str) -> None:
-    """Raise OSError if another program listens on the port, which would crash JAX."""
-    port = int(coordinator.rpartition(":")[2])
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    with contextlib.closing(socket.socket(family)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise OSError(
-                f"port {port} of --coordinator={coordinator} is in use ({error.strerror}): choose another port"
-            ) from error
 
 
 def require_same_start(settings: Mapping[str, Any]) -> None:
@@ -288,27 +273,28 @@ def code_version() -> dict[str, str]:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """Return the value that `make` returns in process 0, in all processes."""
+    """Return the value that `make` returns in process 0, in all processes. It has to be one that `wire` can encode."""
     if count() == 1:
         return make()
     client, name = _client(), _next_name()
     if rank() == 0:
         value = make()
-        client.key_value_set_bytes(name, pickle.dumps(value))
+        client.key_value_set_bytes(name, wire.encode(value))
         return value
-    return pickle.loads(client.blocking_key_value_get_bytes(name, WAIT_MS))
+    return wire.decode(client.blocking_key_value_get_bytes(name, WAIT_MS))
 
 
-def gather(value: T, *, everywhere: bool = True) -> list[T]:
+def gather(value: T, *, classes: Sequence[type] = (), everywhere: bool = True) -> list[T]:
     """Return the values of all processes, of any size, by rank. Every process must call it at the same point.
 
+    classes: the dataclasses among the values (ds2_jax/parallel/wire.py).
     everywhere: if false, only process 0 keeps the values, and the others return [].
     """
     if count() == 1:
         return [value]
     from jax.experimental import multihost_utils
 
-    data = np.frombuffer(pickle.dumps((rank(), value)), np.uint8)
+    data = np.frombuffer(wire.encode((rank(), value), classes), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([len(data)])).ravel()
     keeps = everywhere or rank() == 0
     parts: list[list[bytes]] = [[] for _ in sizes] if keeps else []
@@ -324,7 +310,7 @@ def gather(value: T, *, everywhere: bool = True) -> list[T]:
                 part.append(row.tobytes())
     if not keeps:
         return []
-    pairs = [pickle.loads(b"".join(part)[:size]) for part, size in zip(parts, sizes, strict=True)]
+    pairs = [wire.decode(b"".join(part)[:size], classes) for part, size in zip(parts, sizes, strict=True)]
     return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
 
 

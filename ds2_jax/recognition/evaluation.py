@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from decoding.hypothesis import Hypothesis
+from decoding.hypothesis import Hypothesis, Word
 from decoding.scoring.error_rate import Result, summarise
 from decoding.search import greedy
 from decoding.search.beam import Engine
@@ -160,7 +160,7 @@ class Evaluator:
                 decoding = host.submit(self._decode, output, rows)
             if decoding is not None:
                 transcripts.nbest |= decoding.result()
-        for nbest, problems in processes.gather((transcripts.nbest, transcripts.problems)):
+        for nbest, problems in processes.gather((transcripts.nbest, transcripts.problems), classes=(Hypothesis, Word)):
             transcripts.nbest |= nbest
             transcripts.problems |= problems
         return transcripts

@@ -78,7 +78,8 @@ def choose_model(
             vocabulary = Vocabulary.load(settings.new_model.vocabulary)
             meta, variables = extend_vocabulary(meta, variables, vocabulary, settings.seed)
         return meta, variables
-    meta = processes.broadcast(lambda: describe_model(settings, manifest, workdir))
+    described = processes.broadcast(lambda: describe_model(settings, manifest, workdir).to_json())
+    meta = ModelMeta.from_json(described, "process 0")
     return meta, _new_variables(meta, settings.seed)
 
 
