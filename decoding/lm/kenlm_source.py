@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from input_pipeline.storage import download
 from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, extract
 
 VERSION = "0.3.0"
+SHA256 = "c4628bb9fb63c8a6f9240035b8b037385cfc404cb72e933cf48878291edac1e8"  # of the archive, from the package index
 ROOT = Path(__file__).resolve().parents[2]  # of a checkout
 BUILD = ROOT / "build" if (ROOT / "Makefile").is_file() else Path.home() / ".cache" / "ds2_jax"
 
@@ -38,9 +40,10 @@ def fetch(folder: Path | None = None) -> Path:
             )
     shutil.rmtree(source, ignore_errors=True)  # without its headers, it is not what this function leaves
     try:
+        download.verify(archive, sha256=SHA256)
         return extract(archive, source, root=source.name)
     except DamagedArchiveError as error:
         archive.unlink(missing_ok=True)
         raise SourceError(f"{error.fault} and was removed; run the same command again") from error
-    except ArchiveError as error:
+    except (ArchiveError, download.DownloadError) as error:
         raise SourceError(str(error)) from error
