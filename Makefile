@@ -37,8 +37,8 @@ $(VENV)/built-native: $(VENV)/installed-$(ACCELERATOR) $(shell find decoding/nat
 	$(BIN)/python -m decoding.native.build --optional
 	touch $@
 
-$(VENV)/installed-dev: $(BIN)/python requirements/dev.txt
-	$(PIP) -r requirements/dev.txt
+$(VENV)/installed-dev: $(BIN)/python requirements/dev.txt requirements/parquet.txt
+	$(PIP) -r requirements/dev.txt -r requirements/parquet.txt
 	touch $@
 
 $(VENV)/installed-docs: $(BIN)/python requirements/docs.txt

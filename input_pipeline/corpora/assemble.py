@@ -23,6 +23,7 @@ from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, co
 from input_pipeline.text import ScoringRules
 
 MAX_LISTED = 10  # names in one message
+TOLERANCE_S = 0.05  # by which a segment may end after its file: lists are rounded
 CHUNK = 64  # headers that a thread reads per task
 DEPTH = 2  # levels below a source at which its content is searched
 ADVICE_EMPTY = (
@@ -64,11 +65,14 @@ class Archive:
 
 
 class Recording(NamedTuple):
-    """An audio file with its text and speaker; noise and impulse responses have neither."""
+    """An audio file, or a part of one, with its text and speaker; noise and impulse responses have neither."""
 
     audio: str | Path
     text: str = ""
     speaker: str = ""
+    offset: float = 0.0  # s, where it starts
+    duration: float | None = None  # s; None: to the end of the file
+    channel: int | None = None  # from 0, of a file with several
 
 
 class Prepared(NamedTuple):
@@ -225,11 +229,21 @@ def _read_header(recording: Recording, prefix: str) -> dict | str:
         return f"{path!a} (the name is not UTF-8: rename it)"
     except audio.AudioError as error:
         return str(error)
+    left = header.duration_s - recording.offset
+    duration = left if recording.duration is None else recording.duration
+    if recording.offset < 0 or duration <= 0 or duration > left + TOLERANCE_S:
+        return f"{path} (lasts {header.duration_s:.2f} s: {duration:.2f} s from {recording.offset:.2f} s are not in it)"
+    if recording.channel is not None and not 0 <= recording.channel < header.channels:
+        return f"{path} (has {header.channels} channels, not number {recording.channel})"
     record = {
         "audio_filepath": path.removeprefix(prefix).replace(os.sep, "/"),
-        "duration": max(round(header.duration_s, 3), 0.001),
+        "duration": max(round(min(duration, left), 3), 0.001),
         "text": recording.text,
     }
+    if recording.offset:
+        record["offset"] = round(recording.offset, 3)
+    if recording.channel is not None and header.channels > 1:
+        record["channel"] = recording.channel
     if recording.speaker:
         record["speaker"] = recording.speaker
     record["sample_rate"] = header.sample_rate_hz

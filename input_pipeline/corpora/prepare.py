@@ -17,15 +17,20 @@ CORPORA = {
     "common_voice": "Common Voice in any of its languages, from a local release",
     "custom": "your own recordings, with a table or text files",
     "fsdd": "Free Spoken Digit Dataset: English digits at 8 kHz, 20 minutes",
+    "huggingface": "Parquet files of Hugging Face data sets",
+    "kaldi": "data folders of Kaldi",
+    "lhotse": "cuts or supervisions of Lhotse",
     "librispeech": "LibriSpeech: English, 982 hours in seven parts",
     "ljspeech": "LJ Speech: English, one speaker, 24 hours",
     "musan": "MUSAN: noise, music and speech for augmentation, 109 hours",
+    "nemo": "manifests of NeMo",
     "rirs": "RIRS_NOISES: impulse responses of rooms, and noises",
     "speechocean762": "speechocean762: English of Mandarin speakers, 6 hours",
     "synthetic": "English or Mandarin commands, spoken by espeak-ng",
     "tfds": "a data set of TensorFlow Datasets, converted to shards (requires TensorFlow)",
     "thchs30": "THCHS-30: Mandarin, 35 hours",
     "voxforge": "VoxForge: English by dialect, 130 hours",
+    "wenet": "data lists and shards of WeNet",
 }
 
 

@@ -1,0 +1,65 @@
+"""What corpora in the formats of other toolkits have in common: recordings that are listed, with segments and channels."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from input_pipeline.corpora import assemble, custom
+from input_pipeline.corpora.assemble import CorpusError, Preparation, Prepared, Recording
+
+SPLIT_NAMES = custom.SPLIT_NAMES
+
+
+def add_arguments(parser: argparse.ArgumentParser, corpus: str, source: str) -> None:
+    """Add the options common to these formats. source: description of the source, for the help."""
+    assemble.add_arguments(parser, corpus, source)
+    text = "plain: lower case without punctuation; as_is: unchanged (default: as_is)"
+    parser.add_argument("--text", choices=("plain", "as_is"), default="as_is", help=text)
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Add the option --root."""
+    text = "folder that relative paths of audio start from, if not the current one or that of the list"
+    parser.add_argument("--root", metavar="FOLDER", help=text)
+
+
+def find_audio(path: str, *folders: str | Path | None) -> Path:
+    """Return a path of audio, which may be relative to one of these folders; the first one if it is nowhere."""
+    candidates = [Path(folder or "", path) for folder in folders] or [Path(path)]
+    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+
+
+def split_name(name: str, kind: str) -> str:
+    """Return the split that the name of a list states: `cuts_dev.jsonl.gz`, of the kind `cuts`, is dev; '' is train."""
+    rest = name.partition(".")[0].replace(kind, "").strip("_-.")
+    return SPLIT_NAMES.get(rest.lower(), rest) or "train"
+
+
+def find_lists(source: Path, *patterns: str) -> list[Path]:
+    """Return the files with these patterns in a folder, or the source itself if it is one. Raises CorpusError."""
+    found = [source] if source.is_file() else sorted({path for pattern in patterns for path in source.glob(pattern)})
+    if not found:
+        raise CorpusError(f"--source={source}: contains no {' or '.join(patterns)}: check the path")
+    return found
+
+
+def write(args: argparse.Namespace, splits: Mapping[str, Sequence[Recording]]) -> Prepared:
+    """Apply the rule of --text, leave out empty texts, read the headers, and write a manifest for each split."""
+    rule = assemble.text_rule(args.text)
+    with_texts = {
+        split: [one._replace(text=rule(one.text)) for one in recordings] for split, recordings in splits.items()
+    }
+    for split, recordings in with_texts.items():
+        empty = [f"{one.audio} at {one.offset:g} s" for one in recordings if not one.text]
+        assemble.report_skipped(f"no text, {split}", empty)
+    usable = {split: [one for one in recordings if one.text] for split, recordings in with_texts.items()}
+    preparation = Preparation(Path(args.target_dir), workers=args.workers)
+    records = preparation.write(usable)
+    return Prepared(records, custom.describe_next_step(preparation.folder, records))
+
+
+def numbered(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Yield lines that are not blank with their place, FILE:LINE."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path}:{number}", line
