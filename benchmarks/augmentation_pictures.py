@@ -102,7 +102,7 @@ def main() -> None:
     a = parser.parse_args()
     samples, _ = audio.read(a.clip, RATE_HZ)
     noise = audio.read(a.noise, RATE_HZ)[0] if a.noise else synthetic_noise(5.0)
-    room = audio.read(a.room, RATE_HZ, first_channel=True)[0] if a.room else synthetic_response()
+    room = audio.read(audio.Segment(a.room, channel=0), RATE_HZ)[0] if a.room else synthetic_response()
     draw(make_panels(samples, NoiseClip.from_samples(noise), ImpulseResponse.from_samples(room)), a.output)
     print(
         json.dumps(

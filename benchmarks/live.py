@@ -80,7 +80,7 @@ def measure(model: Recogniser, clips: Sequence[tuple[str, np.ndarray]], settings
 def load_clips(path: str, rate_hz: int, *, joined: bool) -> list[tuple[str, np.ndarray]]:
     """Return text and samples of each clip, or of all clips of each speaker, with pauses of soft noise."""
     rows = manifest.read_many(path)
-    clips = [(rows.text[row], audio.read(rows.audio[row], rate_hz)[0]) for row in range(len(rows))]
+    clips = [(rows.text[row], audio.read(rows.clips[row], rate_hz)[0]) for row in range(len(rows))]
     if not joined:
         return clips
     speakers: dict[str, list[tuple[str, np.ndarray]]] = {}

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--no_lm", action="store_true")
     arguments = parser.parse_args()
     rows = manifest.read_many(arguments.manifest)
-    clips = [audio.read(rows.audio[row], RATE_HZ)[0] for row in range(len(rows))]
+    clips = [audio.read(rows.clips[row], RATE_HZ)[0] for row in range(len(rows))]
     counts = [int(count) for count in arguments.streams.split(",")]
     flags = [f"--config.serve.sessions={max(counts)}", f"--config.stream.voice_gate={arguments.gate}"]
     flags += ["--config.decode.lm=none"] if arguments.no_lm else []

@@ -17,6 +17,9 @@ def get_config() -> ConfigDict:
     config.data.train = ""  # manifests, comma-separated, each with an optional weight: a.jsonl,b.jsonl:0.5
     config.data.dev = ""  # evaluated during training, selects the best checkpoint, stops early; empty: none of these
     config.data.test = ""  # evaluated once after training; read by --mode=eval
+    # Keys of rows that mean no part of a file, comma-separated: start, end, begin, stop, segment and channels_selector are
+    # refused otherwise, and offset and channel are used.
+    config.data.ignore_keys = ""
     config.data.min_duration_s = 0.0  # shortest training utterance
     config.data.max_duration_s = 30.0  # longest training utterance
     config.data.max_bad_share = 0.05  # largest share of unusable training utterances before the run stops

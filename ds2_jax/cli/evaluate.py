@@ -22,7 +22,7 @@ def run_eval(config: ConfigDict, workdir: str) -> dict:
     if not config.data.test:
         raise ValueError("config.data.test is empty: give the manifest to evaluate, --config.data.test=test.jsonl")
     meta, variables = load_model(config.restore or workdir)
-    manifest = manifests.read_many(config.data.test)
+    manifest = manifests.read_many(config.data.test, ignore_keys=manifests.parse_ignored(config.data.ignore_keys))
     processes.require_same(lambda: {"config.data.test (digest)": manifest.digest()})
     model = Recogniser(meta, variables, settings.read_decoding(config))
     with processes.expect_progress(config.train.stall_s):

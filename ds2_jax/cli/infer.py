@@ -18,6 +18,7 @@ from ds2_jax.cli import settings
 from ds2_jax.parallel import processes
 from ds2_jax.recognition.recogniser import Recogniser, Transcript
 from input_pipeline import manifest as manifests
+from input_pipeline.audio import Segment, describe_part
 from input_pipeline.columns import Strings
 from input_pipeline.manifest.sample_rates import describe_low_rates
 from input_pipeline.shards import source as shard_source
@@ -30,11 +31,20 @@ logger = logging.getLogger("ds2_jax")
 
 @dataclass(frozen=True)
 class Request:
-    """A clip to transcribe; name: its path before it was packed into a shard; reference: its text, '' if unknown."""
+    """A clip to transcribe.
 
-    audio: str
+    clip: the path of a file, or a segment of one. name: its path before it was packed into a shard. reference: its text, ''
+    if unknown.
+    """
+
+    clip: str | Segment
     name: str
     reference: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        return str(self.clip.source) if isinstance(self.clip, Segment) else self.clip
 
 
 def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: str) -> None:
@@ -65,21 +75,22 @@ def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list
         return [Request(path, path) for path in files]
     if not config.data.test:
         raise ValueError("nothing to transcribe: give --audio=a.wav,b.flac or --config.data.test=test.jsonl")
-    manifest = manifests.read_many(config.data.test, need_text=False)
+    ignored = manifests.parse_ignored(config.data.ignore_keys)
+    manifest = manifests.read_many(config.data.test, need_text=False, need_duration=False, ignore_keys=ignored)
     rows = range(min(limit, len(manifest)) if limit else len(manifest))
-    return [Request(manifest.audio[row], manifest.name(row), manifest.text[row]) for row in rows]
+    return [Request(manifest.clips[row], manifest.name(row), manifest.text[row]) for row in rows]
 
 
 def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcript | str]:
     """Transcribe this process's share of the requests; return the transcripts or problems of all requests, in order."""
     own = range(processes.rank(), len(requests), processes.count())
-    paths = [requests[row].audio for row in own]
+    clips = [requests[row].clip for row in own]
     results: dict[int, Transcript | str] = {}
     with (
-        shard_source.prefetch(Strings(paths)),
-        tqdm(total=len(paths), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
+        shard_source.prefetch(Strings(requests[row].path for row in own)),
+        tqdm(total=len(clips), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
     ):
-        for index, result in model.transcribe_each(paths):
+        for index, result in model.transcribe_each(clips, whole=False):
             results[own[index]] = str(result) if isinstance(result, Exception) else result
             bar.update()
     for share in processes.gather(results, classes=(Transcript, Hypothesis, Word)):
@@ -138,19 +149,33 @@ def _write(
 
 def _make_record(request: Request, result: Transcript | str) -> dict:
     """Return an utterance's transcript with words, or its error; several hypotheses are listed in `nbest`."""
-    record: dict = {"audio_filepath": request.audio}
-    if parse_reference(request.audio):
+    record: dict = {"audio_filepath": request.path}
+    if isinstance(request.clip, Segment):
+        record |= _describe_segment(request.clip)
+    if parse_reference(request.path):
         record[ORIGINAL_KEY] = request.name
     if request.reference:
         record["reference"] = request.reference
     if isinstance(result, str):
         return {**record, "error": result}
+    if result.remarks:
+        record["remarks"] = list(result.remarks)
     best, *others = map(as_json, result.nbest)
     return {**record, **best, "nbest": [best, *others]} if others else {**record, **best}
 
 
+def _describe_segment(segment: Segment) -> dict:
+    """Return the keys of a manifest that describe a segment."""
+    keys = {"offset": segment.offset_s, "duration": segment.duration_s, "channel": segment.channel}
+    left_out = () if segment.is_part else ("offset", "duration")
+    return {key: value for key, value in keys.items() if value is not None and key not in left_out}
+
+
 def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
-    print(record.get(ORIGINAL_KEY, record["audio_filepath"]))
+    segment = describe_part(record.get("offset", 0.0), record.get("duration", 0.0), record.get("channel"))
+    print(", ".join(filter(None, (record.get(ORIGINAL_KEY, record["audio_filepath"]), segment))))
+    for remark in record.get("remarks", ()):
+        print(f"  warning:    {remark}")
     if "error" in record:
         print(f"  error:      {record['error']}")
         return

@@ -54,7 +54,7 @@ def run_tune(config: ConfigDict, workdir: str) -> dict:
     grid = settings.read_grid(config)
     meta, variables = load_model(config.restore or workdir)
     beam.make_engine(meta.vocabulary, decoding, meta.output_frame_s)  # fails now if the language model does not fit
-    manifest = manifests.read_many(config.data.dev)
+    manifest = manifests.read_many(config.data.dev, ignore_keys=manifests.parse_ignored(config.data.ignore_keys))
     folder = Path(workdir, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     processes.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})

@@ -29,11 +29,12 @@ from input_pipeline.text import Vocabulary
 SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
 BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and clips per batch
 LONGEST_S = SINGLE_S[-1]
+MOST_READ_S = 20 * LONGEST_S  # of audio, to state its length in a message; a header may promise any
 COMPILATION_CACHE = "~/.cache/ds2_jax"
 READ_AHEAD = 32  # clips
 DEFAULT_STREAM = StreamSettings()
 
-Audio = str | os.PathLike | bytes | BinaryIO | tuple[np.ndarray, int]
+Audio = str | os.PathLike | bytes | BinaryIO | audio.Segment | tuple[np.ndarray, int]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Transcript:
     """Result for one clip: the best hypothesis, and `nbest` hypotheses, best first.
 
     confidence: 0 to 1. score: the natural logarithm by which hypotheses are ranked. sample_rate_hz: of the recording,
-    before resampling to the model's rate.
+    before resampling to the model's rate. remarks: what is wrong with the file, such as a part that is missing.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Transcript:
     nbest: list[Hypothesis] = field(repr=False)
     duration_s: float
     sample_rate_hz: int
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -64,6 +66,7 @@ class _Clip:
     features: np.ndarray  # [T, F]
     duration_s: float
     sample_rate_hz: int
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,9 @@ class Recogniser:
     def transcribe(self, source):
         """Transcribe a clip, or a list of clips in batches.
 
-        source: the path of an audio file, its content as bytes, a file object, or (samples, rate) with samples [N] or
-        [N, channels] and the rate in Hz. Raises AudioError (a ValueError) naming the first unusable clip, and TypeError if
-        the source is of another kind.
+        source: the path of an audio file, its content as bytes, a file object, a Segment of one of these, or (samples, rate)
+        with samples [N] or [N, channels] and the rate in Hz. Raises AudioError (a ValueError) naming the first unusable
+        clip, and TypeError if the source is of another kind.
         """
         if not isinstance(source, list):
             clip = self._read(0, source)
@@ -136,14 +139,17 @@ class Recogniser:
             transcripts[index] = transcript
         return [transcripts[index] for index in range(len(source))]
 
-    def transcribe_each(self, sources: Iterable[Audio]) -> Iterator[tuple[int, Transcript | Exception]]:
+    def transcribe_each(
+        self, sources: Iterable[Audio], *, whole: bool = True
+    ) -> Iterator[tuple[int, Transcript | Exception]]:
         """Yield (index, transcript) of each clip when it is ready, in any order; for an unusable clip, (index, error).
 
-        Memory does not grow with the number of clips.
+        whole: refuse files that are cut; otherwise, transcribe what is left of them, and say so in `remarks`. Memory does
+        not grow with the number of clips.
         """
         decoding: Future | None = None
         with ThreadPoolExecutor(1, "decode") as host:
-            for clips in self._batch(sources):
+            for clips in self._batch(sources, whole):
                 if isinstance(clips, _Failure):
                     yield clips.index, clips.error
                     continue
@@ -194,21 +200,22 @@ class Recogniser:
         longest = max(len(clip.features) for clip in clips)
         return next(shape for shape in shapes if longest <= shape.frames)
 
-    def _read(self, index: int, source: Audio) -> _Clip:
+    def _read(self, index: int, source: Audio, whole: bool = True) -> _Clip:
         """Read a clip and compute its features. Raises AudioError, TypeError."""
         rate_hz = self.sample_rate_hz
+        remarks: tuple[str, ...] = ()
         if isinstance(source, tuple):
             if len(source) != 2 or not isinstance(source[0], np.ndarray):
                 raise TypeError("the tuple is not (samples, sample_rate_hz): pass (numpy array, 16000)")
             samples, source_rate_hz = audio.from_array(*source, rate_hz), int(source[1])
-        elif isinstance(source, str | os.PathLike | bytes) or hasattr(source, "read"):
-            samples, source_rate_hz = audio.read(source, rate_hz)
+        elif isinstance(source, str | os.PathLike | bytes | audio.Segment) or hasattr(source, "read"):
+            samples, source_rate_hz, remarks = audio.load(source, rate_hz, whole=whole, longest_s=MOST_READ_S)
         else:
             raise TypeError(
                 f"{type(source).__name__} is not an audio source: pass a path, bytes, a file object or "
                 "(samples, sample_rate_hz)"
             )
-        name = source if isinstance(source, str | os.PathLike) else "the clip"
+        name = source if isinstance(source, str | os.PathLike | audio.Segment) else "the clip"
         duration_s = len(samples) / rate_hz
         if duration_s > LONGEST_S:
             raise audio.AudioError(
@@ -219,12 +226,12 @@ class Recogniser:
             features = self.meta.front_end(samples)
         except ValueError as error:  # does not name the file
             raise audio.AudioError(f"{name}: {error}") from error
-        return _Clip(index, features, duration_s, source_rate_hz)
+        return _Clip(index, features, duration_s, source_rate_hz, remarks)
 
-    def _batch(self, sources: Iterable[Audio]) -> Iterator[list[_Clip] | _Failure]:
+    def _batch(self, sources: Iterable[Audio], whole: bool) -> Iterator[list[_Clip] | _Failure]:
         """Read clips in threads and group those of similar length; yield failures immediately."""
         waiting: dict[_Shape | None, list[_Clip]] = collections.defaultdict(list)
-        for clip in self._read_ahead(enumerate(sources)):
+        for clip in self._read_ahead(enumerate(sources), whole):
             if isinstance(clip, _Failure):
                 yield clip
                 continue
@@ -234,14 +241,16 @@ class Recogniser:
                 yield waiting.pop(shape)
         yield from waiting.values()
 
-    def _read_ahead(self, sources: Iterator[tuple[int, Audio]]) -> Iterator[_Clip | _Failure]:
+    def _read_ahead(self, sources: Iterator[tuple[int, Audio]], whole: bool) -> Iterator[_Clip | _Failure]:
         """Read the sources in threads, ahead of use; yield them in order."""
 
         def attempt(index: int, source: Audio) -> _Clip | _Failure:
             try:
-                return self._read(index, source)
+                return self._read(index, source, whole)
             except (ValueError, OSError, TypeError) as error:
                 return _Failure(index, error)
+            except MemoryError:
+                return _Failure(index, audio.AudioError("the clip does not fit into memory; split it"))
 
         pending: collections.deque[Future] = collections.deque()
         with ThreadPoolExecutor(usable_cores(), "read") as pool:
@@ -265,7 +274,16 @@ class Recogniser:
 
     def _decode(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[Transcript]:
         return [
-            Transcript(best.text, best.words, best.confidence, best.score, nbest, clip.duration_s, clip.sample_rate_hz)
+            Transcript(
+                best.text,
+                best.words,
+                best.confidence,
+                best.score,
+                nbest,
+                clip.duration_s,
+                clip.sample_rate_hz,
+                clip.remarks,
+            )
             for clip, nbest in zip(clips, self.decode(log_probs), strict=True)
             for best in nbest[:1]
         ]

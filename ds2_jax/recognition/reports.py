@@ -27,7 +27,7 @@ def write_reports(
         references=evaluation.references,
         hypotheses=evaluation.hypotheses,
         names=evaluation.names,
-        audio=[] if object_store.is_remote(files.path) else [_local_file(manifest.audio[row]) for row in rows],
+        audio=[] if object_store.is_remote(files.path) else [_local_file(manifest, row) for row in rows],
         durations=manifest.duration[rows].tolist(),
         facts=facts,
     )
@@ -36,6 +36,7 @@ def write_reports(
     (folder / f"{name}.json").write_text(json.dumps(evaluation.result.as_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-def _local_file(audio: str) -> str:
-    """Return the path of a clip in a local file; '' for records of shards and clips in an object store."""
-    return "" if object_store.is_remote(audio) or parse_reference(audio) else audio
+def _local_file(manifest: Manifest, row: int) -> str:
+    """Return the path of a clip that is a local file; '' for parts of files, records of shards, and objects in a store."""
+    audio = manifest.audio[row]
+    return "" if manifest.part(row) or object_store.is_remote(audio) or parse_reference(audio) else audio

@@ -49,12 +49,15 @@ def read_manifests(settings: DataSettings) -> Manifests:
     """Read the manifests; `train` only contains utterances within the duration limits. Raises ManifestError, ValueError."""
     if not settings.train:
         raise ValueError("config.data.train is empty: give a manifest, --config.data.train=train.jsonl")
+    ignored = manifests.parse_ignored(settings.ignore_keys)
     train, dropped = manifests.filter_duration(
-        manifests.read_many(settings.train), settings.min_duration_s, settings.max_duration_s
+        manifests.read_many(settings.train, ignore_keys=ignored), settings.min_duration_s, settings.max_duration_s
     )
     if dropped:
         logger.info("%s", dropped)
-    dev, test = (manifests.read_many(paths) if paths else None for paths in (settings.dev, settings.test))
+    dev, test = (
+        manifests.read_many(paths, ignore_keys=ignored) if paths else None for paths in (settings.dev, settings.test)
+    )
     return Manifests(train, dev, test)
 
 
@@ -101,7 +104,7 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
             stats = FeatureStats.load(new.stats)
         else:
             stats = feature_stats.compute(
-                manifest.audio,
+                manifest.clips,
                 new.features,
                 num_samples=new.stats_samples,
                 seed=settings.seed,

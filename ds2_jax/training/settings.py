@@ -25,6 +25,7 @@ class DataSettings:
     min_duration_s: float = 0.0
     max_duration_s: float = 30.0
     max_bad_share: float = 0.05
+    ignore_keys: str = ""
 
     def __post_init__(self):
         """Refuse an invalid share."""

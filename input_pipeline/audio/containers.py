@@ -43,14 +43,17 @@ def _mp3_frame(data: bytes, offset: int) -> tuple[int, int]:
     return (length, samples) if kbit_s else (0, 0)
 
 
-def ogg_is_joined(data: bytes) -> bool:
-    """Tell whether an Ogg file consists of several files joined end to end: a stream begins after another one's pages."""
-    offset, begun = 0, False
+def ogg_starts(data: bytes) -> list[int]:
+    """Return where the Ogg files begin of which the data consists: more than one if files were joined end to end.
+
+    A file begins with a stream that begins after another one's pages.
+    """
+    offset, begun, starts = 0, True, []
     while data[offset : offset + 4] == b"OggS" and offset + 27 <= len(data):
         first = bool(data[offset + 5] & _FIRST_PAGE)
         if first and begun:
-            return True
-        begun = begun or not first
+            starts.append(offset)
+        begun = not first
         segments = data[offset + 26]
         offset += 27 + segments + sum(data[offset + 27 : offset + 27 + segments])
-    return False
+    return starts

@@ -12,7 +12,7 @@ from input_pipeline.audio.features import (
     running_level,
     spectra,
 )
-from input_pipeline.audio.reader import AudioError
+from input_pipeline.audio.opening import AudioError
 
 
 class Resampler:

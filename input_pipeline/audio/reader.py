@@ -4,41 +4,40 @@ WAV, FLAC, Ogg (Vorbis, Opus), MP3 and NIST SPHERE are recognised by content, no
 to a record of a shard or the address of an object (input_pipeline/shards/source.py).
 """
 
-import contextlib
 import io
+import logging
+import math
 import os
-import re
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-from input_pipeline.audio import containers
+from input_pipeline.audio.opening import (
+    COMPLETE,
+    CONVERT,
+    HIGHEST_HZ,
+    LOWEST_HZ,
+    UNKNOWN,
+    AudioError,
+    Recording,
+    open_audio,
+)
+from input_pipeline.audio.segment import File, Segment, Source, source_name
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import whole_file
 from input_pipeline.storage.object_store import is_remote
 
-Source = str | os.PathLike | bytes | BinaryIO  # bytes are a file's content, not its name
+_BLOCK = 1 << 22  # samples of all channels read at a time: a header that promises too much costs no memory
+_SMALL_BLOCK = 1 << 12
+_ROUNDING_S = 0.05  # by which a segment may end behind its file, as durations are rounded
+_CANCELLED = 0.05  # share of the channels' power below which their average is no recording of them
+_MOST_REMARKS = 20
 
-_COMPLETE = 0.99  # share of the stated samples that a complete file has: MP3 headers are slightly wrong
-_SPHERE, _SPHERE_BYTES = b"NIST_1A", 1024  # start and size of a SPHERE header
-_SHORTEN, _SHORTEN_MAGIC = b"shorten", b"ajkg"  # in the header of compressed samples, and at their start
-_SPHERE_SAMPLES = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)  # of each channel
-# libsndfile reduces the size stated in a header to the bytes present, and reports it only in its log.
-_STATED_SIZE = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_NO_SIZE = 0x7FFF0000  # programs that write to a pipe state a size from here on, as they do not know it
-_UNKNOWN = 2**62  # samples that libsndfile reports for a FLAC file written to a pipe
-_MP3_SLACK = 3 * 1152  # samples that encoders add at both ends, and the frame of the header
-_NO_END = "Last page lacks an end-of-stream bit"
-_CONVERT = "ffmpeg -i IN OUT.flac"
-_MALFORMED = ("malformed", "lost sync")  # libsndfile's messages for damaged content of a known format
-
-
-class AudioError(ValueError):
-    """Audio that cannot be used; the message names the file and says what to do."""
+logger = logging.getLogger("input_pipeline")
 
 
 class AudioInfo(NamedTuple):
@@ -50,21 +49,82 @@ class AudioInfo(NamedTuple):
     duration_s: float
 
 
-def read(source: Source, sample_rate_hz: int | None = None, *, first_channel: bool = False) -> tuple[np.ndarray, int]:
+class Loaded(NamedTuple):
+    """Samples [N] float32 of one channel, the file's own rate, and what was found wrong with it."""
+
+    samples: np.ndarray
+    own_rate_hz: int
+    remarks: tuple[str, ...]
+
+
+def read(source: Source, sample_rate_hz: int | None = None, *, longest_s: float = math.inf) -> tuple[np.ndarray, int]:
     """Read mono samples [N] float32 in [-1, 1], resampled to `sample_rate_hz` if it is given; also return the file's rate.
 
-    Channels are averaged unless `first_channel` is set. A file object is read from its beginning. Raises AudioError for
-    audio that is missing, empty, truncated or not finite.
+    As `load`, but remarks are logged as warnings, each once.
     """
-    source = _resolve(source)
-    name = _name(source)
-    with _open(source) as file:
-        samples, stated, own_rate_hz = file.read(dtype="float32", always_2d=True), file.frames, file.samplerate
-    _check_not_empty(len(samples), name)
-    if len(samples) < _COMPLETE * stated:
-        raise AudioError(f"{name} is truncated: {len(samples)} of {stated} samples can be read; copy it again")
-    samples = samples[:, :1] if first_channel else samples
-    return _mono(samples, own_rate_hz, sample_rate_hz or own_rate_hz, name), own_rate_hz
+    loaded = load(source, sample_rate_hz, longest_s=longest_s)
+    for remark in loaded.remarks:
+        _warn(remark)
+    return loaded.samples, loaded.own_rate_hz
+
+
+def load(
+    source: Source, sample_rate_hz: int | None = None, *, whole: bool = True, longest_s: float = math.inf
+) -> Loaded:
+    """Read mono samples and describe what is wrong with the header of their file.
+
+    Channels are averaged, unless a segment names one, or they cancel each other: then the first is used. whole: refuse a
+    file that is cut; otherwise, read what is left of it. A file object is read from its beginning. Raises AudioError for
+    audio that is missing, empty, not finite or longer than `longest_s`.
+    """
+    segment = source if isinstance(source, Segment) else Segment(source)
+    file = _resolve(segment.source)
+    name = source_name(file)
+    try:
+        with open_audio(file, whole=whole, keep=segment.is_part) as recording:
+            samples = _read_segment(recording, segment, whole, longest_s)
+            rate_hz, remarks = recording.rate_hz, list(recording.remarks)
+            unread = not segment.is_part and recording.has_unread()
+        if unread:
+            stated = len(samples)
+            with open_audio(file, whole=False, uncounted=True) as recording:
+                samples = _read_segment(recording, segment, False, longest_s)
+            remarks = [
+                f"{name} has {len(samples)} samples, of which its header counts {stated}; all are read (to correct it: {CONVERT})"
+            ]
+        mono, cancelled = _mono(samples, rate_hz, sample_rate_hz or rate_hz, name)
+    except MemoryError as error:
+        raise AudioError(f"{name} does not fit into memory; split it") from error
+    return Loaded(mono, rate_hz, tuple(remarks + cancelled))
+
+
+def cut(segment: Segment) -> bytes:
+    """Return a segment as an audio file of its own, from which `read` gets the same samples as from the recording.
+
+    Integer samples become FLAC; decoded ones, which are fractions, a WAV of float samples. Raises AudioError.
+    """
+    file = _resolve(segment.source)
+    with open_audio(file, whole=True, keep=segment.is_part) as recording:
+        subtype, rate_hz = recording.parts[0].subtype, recording.rate_hz
+        kind, exact = _EXACT.get(subtype, ("float64" if subtype == "DOUBLE" else "float32", ""))
+        samples = _read_segment(recording, segment, True, math.inf, kind)
+    encoded = io.BytesIO()
+    if exact and rate_hz <= _FLAC_HIGHEST_HZ and samples.shape[1] <= _FLAC_CHANNELS:
+        soundfile.write(encoded, samples, rate_hz, format="FLAC", subtype=exact)
+    else:
+        integers = {"int16": "PCM_16", "int32": "PCM_32", "float64": "DOUBLE"}
+        soundfile.write(encoded, samples, rate_hz, format="WAV", subtype=integers.get(kind, "FLOAT"))
+    return encoded.getvalue()
+
+
+_FLAC_HIGHEST_HZ, _FLAC_CHANNELS = 655_350, 8
+# By libsndfile's coding: NumPy type that holds all its values, and the FLAC coding that does.
+_EXACT = {
+    **dict.fromkeys(("PCM_S8", "PCM_U8"), ("int16", "PCM_S8")),
+    **dict.fromkeys(("PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610"), ("int16", "PCM_16")),
+    "PCM_24": ("int32", "PCM_24"),
+    "PCM_32": ("int32", ""),
+}
 
 
 def from_array(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
@@ -86,12 +146,101 @@ def from_array(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np
     if samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
     samples = samples.astype(np.float32).reshape(len(samples), -1)
-    return _mono(samples, int(own_rate_hz), sample_rate_hz, name)
+    if not LOWEST_HZ <= own_rate_hz <= HIGHEST_HZ:
+        raise AudioError(f"the sample rate is {own_rate_hz} Hz: give samples a second, such as 16000")
+    mono, remarks = _mono(samples, int(own_rate_hz), sample_rate_hz, name)
+    for remark in remarks:
+        _warn(remark)
+    return mono
 
 
-def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str) -> np.ndarray:
-    """Average the channels of samples [N, channels] and resample them -> [N] float32. Raises AudioError."""
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+def _read_segment(
+    recording: Recording, segment: Segment, whole: bool, longest_s: float, kind: str = "float32"
+) -> np.ndarray:
+    """Read the samples [N, channels] of a segment; of one channel, if it names one. Raises AudioError."""
+    name, rate_hz = recording.name, recording.rate_hz
+    if segment.channel is not None and segment.channel >= recording.channels:
+        raise AudioError(
+            f"{name} has {recording.channels} channel{'s' * (recording.channels > 1)}, counted from 0, and no channel "
+            f"{segment.channel}; correct 'channel'"
+        )
+    first, stated = round(segment.offset_s * rate_hz), recording.frames
+    wanted = round(segment.duration_s * rate_hz) if segment.duration_s else UNKNOWN
+    if stated < UNKNOWN:
+        _check_inside(segment, stated / rate_hz, name)
+        wanted = min(wanted, stated - first)
+    most = int(min(longest_s * rate_hz, UNKNOWN)) + 1
+    # What a block holds before damaged content is lost.
+    size = max(1, _BLOCK // recording.channels) if whole else _SMALL_BLOCK
+    blocks, failure = [], ""
+    try:
+        for block in _blocks(recording, first, min(wanted, most), kind, size):
+            blocks.append(block if segment.channel is None else block[:, segment.channel : segment.channel + 1].copy())
+    except soundfile.SoundFileError as error:
+        if whole or not blocks:
+            raise
+        failure = str(getattr(error, "error_string", error))
+    samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else np.zeros((0, 1), kind)
+    if len(samples) == most:
+        raise AudioError(f"{name} has more than {longest_s:.1f} s of audio, which is too long here")
+    _check_not_empty(len(samples), name)
+    if (wanted < UNKNOWN and len(samples) < COMPLETE * wanted) or failure:
+        what = f"{name} is truncated: {len(samples)} of {wanted} samples can be read"
+        if whole:
+            raise AudioError(f"{what}; copy it again, or, if it is complete, convert it: {CONVERT}")
+        if not recording.remarks:
+            recording.remarks.append(f"{what}; only what is there is read")
+    return samples
+
+
+def _check_inside(segment: Segment, file_s: float, name: str) -> None:
+    """Raise AudioError for a segment that is not inside its file."""
+    if segment.offset_s and segment.offset_s >= file_s:
+        raise AudioError(
+            f"{name} has {file_s:.3f} s of audio, and a segment cannot begin at {segment.offset_s:g} s; correct 'offset'"
+        )
+    end_s = segment.offset_s + segment.duration_s
+    if end_s > file_s + _ROUNDING_S:
+        raise AudioError(
+            f"{name} has {file_s:.3f} s of audio, and a segment cannot end at {end_s:.3f} s (from {segment.offset_s:g} s, "
+            f"{segment.duration_s:g} s long); correct 'offset' or 'duration'"
+        )
+
+
+def _blocks(recording: Recording, first: int, count: int, kind: str, size: int) -> Iterator[np.ndarray]:
+    """Yield `count` samples [n, channels] from the sample `first` on, or as many as there are, up to `size` at a time."""
+    used, recording.used = recording.used, True
+    for part in recording.parts:
+        skipped = min(first, part.frames if len(recording.parts) > 1 else UNKNOWN)
+        first -= skipped
+        if part.can_seek and (skipped or used):
+            # An MP3 frame may need what stands in several frames before it.
+            early = min(skipped, recording.rate_hz) if part.format == "MP3" else 0
+            part.seek(skipped - early)
+            skipped = early
+        for start in range(0, skipped, size):
+            part.read(min(size, skipped - start), dtype=kind, always_2d=True)
+        while count > 0:
+            wanted = min(size, count)
+            block = part.read(wanted, dtype=kind, always_2d=True)
+            if len(block):
+                yield block
+            count -= len(block)
+            if len(block) < wanted:
+                break
+
+
+def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str) -> tuple[np.ndarray, list[str]]:
+    """Average the channels of samples [N, channels] and resample them -> [N] float32, and remarks. Raises AudioError."""
+    mono, remarks = samples[:, 0], []
+    if samples.shape[1] > 1:
+        mono = samples.mean(axis=1)
+        power = np.einsum("nc,nc->", samples, samples, dtype=np.float64) / samples.shape[1]
+        if np.einsum("n,n->", mono, mono, dtype=np.float64) < _CANCELLED * power:
+            mono = samples[:, 0]
+            remarks.append(
+                f"{name} has channels that cancel each other when they are averaged, as one is inverted; the first is used"
+            )
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} has samples that are not finite numbers; convert it to 16-bit samples again")
     if sample_rate_hz != own_rate_hz:
@@ -100,15 +249,29 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
             raise AudioError(
                 f"{name} is too short to be resampled from {own_rate_hz} to {sample_rate_hz} Hz; remove it"
             )
-    return np.ascontiguousarray(mono, np.float32)
+    return np.ascontiguousarray(mono, np.float32), remarks
 
 
-def info(source: Source) -> AudioInfo:
+def _warn(remark: str) -> None:
+    """Log a warning that was not logged yet, unless there were many."""
+    if remark in _warned or len(_warned) > _MOST_REMARKS:
+        return
+    _warned.add(remark)
+    if len(_warned) > _MOST_REMARKS:
+        remark = "more files have such problems; python -m input_pipeline.manifest check lists those of a manifest"
+    logger.warning("%s", remark)
+
+
+_warned: set[str] = set()
+
+
+def info(source: File) -> AudioInfo:
     """Read a file's header. Raises AudioError, also for truncated files except FLAC, where only decoding shows it."""
     source = _resolve(source)
-    with _open(source) as file:
-        header = AudioInfo(file.frames, file.samplerate, file.channels, file.frames / file.samplerate)
-    _check_not_empty(header.samples, _name(source))
+    with open_audio(source, whole=True) as recording:
+        samples, rate_hz = recording.frames, recording.rate_hz
+        header = AudioInfo(samples, rate_hz, recording.channels, samples / rate_hz)
+    _check_not_empty(header.samples, source_name(source))
     return header
 
 
@@ -124,7 +287,7 @@ def rms_db(samples: np.ndarray) -> float:
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
 
 
-def _resolve(source: Source) -> Source:
+def _resolve(source: File) -> File:
     """Return the content of a reference or an address; return other sources unchanged. Raises AudioError."""
     if not isinstance(source, str | os.PathLike):
         return source
@@ -134,108 +297,9 @@ def _resolve(source: Source) -> Source:
         raise AudioError(str(error)) from error
 
 
-@contextlib.contextmanager
-def _open(source: Source) -> Iterator[soundfile.SoundFile]:
-    """Open a source; errors in the block are raised as AudioError with an explanation."""
-    handle = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        if not isinstance(handle, str | os.PathLike):
-            handle.seek(0)
-        with soundfile.SoundFile(handle) as file:
-            _check_complete(file, handle, _name(source))
-            yield file
-    except AudioError:
-        raise
-    except (OSError, soundfile.SoundFileError, TypeError, ValueError, MemoryError) as error:
-        raise AudioError(_why_unreadable(handle, _name(source), error)) from error
-
-
-def _check_complete(file: soundfile.SoundFile, handle: str | os.PathLike | BinaryIO, name: str) -> None:
-    """Raise AudioError where the length differs from what the header states; of FLAC, only decoding shows it."""
-    if file.frames >= _UNKNOWN:
-        raise AudioError(f"{name} does not state its length, as files written to a pipe; convert it: {_CONVERT}")
-    if file.format == "FLAC":
-        return
-    if file.format == "MP3":
-        _check_frames(file.frames, containers.mp3_samples(_head(handle, size=-1)), name)
-        return
-    if file.format == "NIST":
-        counts = _SPHERE_SAMPLES.findall(_head(handle))
-        stated, present, unit = int(counts[0]) if counts else 0, file.frames, "samples"
-        stated = 0 if stated == present * file.channels else stated  # some programs count those of all channels
-    else:
-        log = file.extra_info
-        if _NO_END in log:
-            raise AudioError(
-                f"{name} is truncated: its last page is missing; copy it again, or repair it: ffmpeg -i IN -c copy OUT"
-            )
-        if file.format == "OGG" and containers.ogg_is_joined(_head(handle, size=-1)):
-            raise AudioError(
-                f"{name} is several files joined end to end, of which only the first would be read; convert it: {_CONVERT}"
-            )
-        match = _STATED_SIZE.search(log)
-        stated, present, unit = (int(match[1]), int(match[2]), "bytes") if match else (0, 0, "")
-    if present < _COMPLETE * stated and stated < _NO_SIZE:
-        raise AudioError(f"{name} is truncated: {present} of {stated} {unit} are present; copy it again")
-
-
-def _check_frames(stated: int, present: int, name: str) -> None:
-    """Raise AudioError where an MP3's frames, if any were found, have another length than its header states."""
-    if present and stated > present / _COMPLETE + _MP3_SLACK:
-        raise AudioError(
-            f"{name} is truncated, or does not state its length: {present} of {stated} samples are present; copy it again, "
-            f"or, if it is complete, convert it: {_CONVERT}"
-        )
-    if present and stated < present * _COMPLETE - _MP3_SLACK:
-        raise AudioError(
-            f"{name} has {present} samples, of which only {stated} would be read: it does not state its length, or is "
-            f"several files joined end to end; convert it: {_CONVERT}"
-        )
-
-
 def _check_not_empty(samples: int, name: str) -> None:
     if samples == 0:
         raise AudioError(f"{name} has no samples, or is truncated; record or copy it again, or remove it")
-
-
-def _name(source: Source) -> str:
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    return str(getattr(source, "name", "the given audio"))
-
-
-def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exception) -> str:
-    if isinstance(handle, str | os.PathLike):
-        if not os.path.exists(handle):
-            return f"{name} does not exist; check the path"
-        if os.path.isdir(handle):
-            return f"{name} is a folder; name an audio file"
-        if not os.access(handle, os.R_OK):
-            return f"{name} may not be read; change its permissions"
-    try:
-        head = _head(handle)
-    except (OSError, ValueError) as problem:
-        return f"{name} cannot be read ({problem}); give a file, or the bytes of a whole file"
-    if not head:
-        return f"{name} is empty; record it again or remove it"
-    if head.startswith(_SPHERE) and (_SHORTEN in head or head.endswith(_SHORTEN_MAGIC)):
-        return f"{name} is compressed with 'shorten'; decompress it first: sph2pipe -p -f wav IN.sph OUT.wav"
-    reason = getattr(error, "error_string", str(error))  # libsndfile's, without the path
-    if any(word in reason for word in _MALFORMED):
-        return f"{name} is truncated or damaged ({reason.rstrip('.')}); copy it again"
-    return f"{name} is not in an audio format that libsndfile can read ({reason}); convert it to WAV or FLAC"
-
-
-def _head(handle: str | os.PathLike | BinaryIO, size: int = _SPHERE_BYTES + len(_SHORTEN_MAGIC)) -> bytes:
-    """Return the first bytes (-1: all), by default a SPHERE header and four bytes; keep a file object's position."""
-    if isinstance(handle, str | os.PathLike):
-        with open(handle, "rb") as file:
-            return file.read(size)
-    position = handle.tell()
-    handle.seek(0)
-    head = handle.read(size)
-    handle.seek(position)
-    return head
 
 
 def write_flac(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int) -> None:

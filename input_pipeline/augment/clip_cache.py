@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -34,35 +34,39 @@ C = TypeVar("C", bound=CachedClip)
 
 
 class ClipCache(Generic[C]):
-    """Thread-safe cache of clips by (path, rate), limited in bytes; the least recently used ones are dropped first."""
+    """Thread-safe cache of clips by (clip, rate), limited in bytes; the least recently used ones are dropped first."""
 
     def __init__(self, kind: type[C], limit_bytes: int):
         self.kind = kind
         self.limit_bytes = limit_bytes
-        self._clips: OrderedDict[tuple[str, int], C] = OrderedDict()
+        self._clips: OrderedDict[tuple[audio.Source, int], C] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         return ClipCache, (self.kind, self.limit_bytes)  # pickled without clips, which worker processes read themselves
 
-    def read(self, path: str, sample_rate_hz: int) -> C:
+    def read(self, clip: str | audio.Segment, sample_rate_hz: int) -> C:
         """Return a clip at this sample rate. Raises AudioError, AugmentationError."""
-        key = (path, sample_rate_hz)
+        if self.kind.FIRST_CHANNEL and isinstance(clip, str):
+            clip = audio.Segment(clip, channel=0)
+        elif self.kind.FIRST_CHANNEL and isinstance(clip, audio.Segment) and clip.channel is None:
+            clip = replace(clip, channel=0)
+        key = (clip, sample_rate_hz)
         with self._lock:
             if key in self._clips:
                 self._clips.move_to_end(key)
                 return self._clips[key]
         # Read without the lock, so that other threads can continue.
-        samples, _ = audio.read(path, sample_rate_hz, first_channel=self.kind.FIRST_CHANNEL)
-        clip = self.kind.from_samples(samples)
+        samples, _ = audio.read(clip, sample_rate_hz)
+        made = self.kind.from_samples(samples)
         with self._lock:
             if key not in self._clips:
-                self._clips[key] = clip
-                self._bytes += clip.nbytes
+                self._clips[key] = made
+                self._bytes += made.nbytes
             while self._bytes > self.limit_bytes:
                 self._bytes -= self._clips.popitem(last=False)[1].nbytes
-        return clip
+        return made
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,6 @@ class Clips(Generic[C]):
 
     def _read(self, row: int, sample_rate_hz: int) -> C:
         try:
-            return self.cache.read(self.manifest.audio[row], sample_rate_hz)
+            return self.cache.read(self.manifest.clips[row], sample_rate_hz)
         except (audio.AudioError, AugmentationError) as error:
             raise AugmentationError(f"{self.what} {self.manifest.where(row)}: {error}") from error

@@ -96,8 +96,7 @@ class Corpus:
     def make_loader(self) -> BatchLoader:
         """Return the function that loads a batch; worker processes receive only this function and the plan."""
         return BatchLoader(
-            self.manifest.audio,
-            self.manifest.duration,
+            self.manifest.clips,
             self.labels,
             self.front_end,
             self.augmentation,

@@ -15,7 +15,7 @@ from input_pipeline.audio.features import FeatureSettings, FrontEnd, frame_count
 from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import Plan
-from input_pipeline.manifest import Manifest
+from input_pipeline.manifest import Manifest, Segments
 from input_pipeline.shards import source as shard_source
 
 PROBLEM_WIDTH = 300  # maximum length of a problem, in characters
@@ -143,8 +143,7 @@ class BatchLoader:
     It can be pickled, and its results do not depend on the order of calls.
     """
 
-    paths: Sequence[str]  # [N]
-    duration: np.ndarray  # [N] float64, seconds
+    clips: Segments  # [N]
     labels: Labels | None  # None without transcripts
     front_end: FrontEnd
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -165,24 +164,25 @@ class BatchLoader:
         local = self.share.rows_of(spec.rows)
         rows = range(spec.rows)[local]
         rows = rows[: max(0, len(spec.utterances) - rows.start)]
-        sources = shard_source.resolve_all(self.paths[spec.utterances[row]] for row in rows)
+        sources = shard_source.resolve_all(self.clips.path[spec.utterances[row]] for row in rows)
         for row in rows:
             batch["utterance"][row] = spec.utterances[row]
             try:
                 self._load_row(batch, row, spec, sources)
-            except (ValueError, OSError) as error:  # base classes of all readers' errors
-                batch["problem"][row] = str(error)[:PROBLEM_WIDTH]
+            except (ValueError, OSError, MemoryError) as error:  # base classes of all readers' errors
+                batch["problem"][row] = (str(error) or "does not fit into memory; split it")[:PROBLEM_WIDTH]
         return {name: array[local] for name, array in batch.items()}
 
     def _load_row(self, batch: dict[str, np.ndarray], row: int, spec: BatchSpec, sources: Mapping) -> None:
         utterance = int(spec.utterances[row])
-        source = sources[self.paths[utterance]]
-        if isinstance(source, Exception):
-            raise source
-        features = self.compute_features(source, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
+        file = sources[self.clips.path[utterance]]
+        if isinstance(file, Exception):
+            raise file
+        samples = self._read(utterance, file, spec, float(spec.rates[row]))
+        features = self.compute_features(samples, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
         if len(features) > spec.frames:
             raise ValueError(
-                f"the clip has {len(features)} frames, but its duration of {self.duration[utterance]} s allows at most "
+                f"the clip has {len(features)} frames, but its duration of {self.clips.duration[utterance]} s allows at most "
                 f"{spec.frames}: correct the duration (python -m input_pipeline.manifest check)"
             )
         if self.labels is not None:
@@ -197,10 +197,15 @@ class BatchLoader:
         batch["frames"][row] = len(features)
         batch["valid"][row] = True
 
-    def compute_features(self, source: audio.Source, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
-        """Return the normalised, augmented features [T, F] of an utterance."""
+    def _read(self, utterance: int, file: audio.File, spec: BatchSpec, rate: float) -> np.ndarray:
+        """Return the samples [N] of an utterance. Raises AudioError, also for audio that is far longer than the batch."""
+        settings = self.front_end.settings
+        longest_s = 2 * spec.frames * settings.stride_ms / 1000 * max(rate, 1.0) + 1.0
+        return audio.read(self.clips.of(utterance, file), settings.sample_rate_hz, longest_s=longest_s)[0]
+
+    def compute_features(self, samples: np.ndarray, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
+        """Return the normalised, augmented features [T, F] of an utterance with samples [N]."""
         rate_hz = self.front_end.settings.sample_rate_hz
-        samples, _ = audio.read(source, rate_hz)
         rng = rng_for(self.seed, epoch, utterance, copy)
         samples = self.augmentation.apply_audio(samples, rate_hz, rate=rate, rng=rng)
         return self.augmentation.apply_features(self.front_end(samples), rng)

@@ -1,10 +1,12 @@
 """Manifests of utterances, and programs that check, pack, join and measure them."""
 
+from input_pipeline.manifest.segments import Segments
 from input_pipeline.manifest.table import (
     Manifest,
     ManifestError,
     absolute_path,
     filter_duration,
+    parse_ignored,
     parse_weight,
     read,
     read_many,
@@ -16,8 +18,10 @@ from input_pipeline.manifest.table import (
 __all__ = [
     "Manifest",
     "ManifestError",
+    "Segments",
     "absolute_path",
     "filter_duration",
+    "parse_ignored",
     "parse_weight",
     "read",
     "read_many",

@@ -35,6 +35,7 @@ KINDS = {
     "silent": ("silent audio", "removed"),
     "clipped": ("clipped audio", "kept"),
     "duration": ("wrong durations", "corrected"),
+    "header": ("wrong headers, and channels that cancel", "kept"),
     "limits": ("audio outside the duration limits", "removed"),
     "text": ("empty text", "removed"),
     "characters": ("characters outside the vocabulary", "removed"),
@@ -121,6 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window_ms", type=float, default=20.0, help="window of the features (default: 20)")
     add("--hop_ms", type=float, default=10.0, help="hop of the features (default: 10)")
     add("--stride", type=int, default=3, help="time stride of the model (default: 3)")
+    add("--ignore_keys", default="", help="comma-separated keys of rows that mean no part of a file, such as start,end")
     add("--ignore", default="", help=f"comma-separated kinds of problems to ignore, of {', '.join(KINDS)}")
     add("--show", type=int, default=20, help="lines to show of each kind of problem, 0 for all (default: 20)")
     add("--workers", type=int, default=usable_cores(), help="processes (default: all cores)")
@@ -131,7 +133,10 @@ def run(args: argparse.Namespace) -> int:
     ignored = _check_arguments(args)
     vocabulary = text.Vocabulary.load(args.vocabulary) if args.vocabulary else None
     bad_lines: list[str] = []
-    checked = manifest.read(args.manifest, need_text="text" not in ignored, bad_lines=bad_lines)
+    ignored_keys = manifest.parse_ignored(args.ignore_keys)
+    checked = manifest.read(
+        args.manifest, need_text="text" not in ignored, ignore_keys=ignored_keys, bad_lines=bad_lines
+    )
     transcripts = [text.normalise(t, args.language) if args.language else t.strip() for t in checked.text]
     limits = Limits(
         silent_db=args.silent_db,
@@ -143,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         stride=args.stride,
     )
     with shard_source.prefetch(checked.audio):
-        clips = examine_all(checked.audio, args.workers)
+        clips = examine_all(checked.clips, args.workers)
     problems = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
     problems += text_problems(transcripts, clips, vocabulary, limits)
     problems = [problem for problem in problems if problem.kind not in ignored]
@@ -189,6 +194,7 @@ def audio_problems(checked: Manifest, clips: Sequence[Clip], limits: Limits) -> 
             yield Problem(row, "silent", f"mean level {clip.level_db:.1f} dBFS")
         if clip.clipped_share > limits.clipped_share:
             yield Problem(row, "clipped", f"{clip.clipped_share:.2%} of the samples at full scale")
+        yield from (Problem(row, "header", remark) for remark in clip.remarks)
         if wrong[row]:
             yield Problem(row, "duration", f"{checked.duration[row]:g} s stated, the audio has {seconds:.3f} s")
         if not limits.min_duration_s <= seconds <= limits.max_duration_s:
@@ -236,14 +242,15 @@ def text_problems(
 
 
 def duplicate_problems(checked: Manifest, clips: Sequence[Clip], removed: set[int]) -> Iterator[Problem]:
-    """Yield rows with the same file as an earlier row, or with the same samples in another file."""
-    by_path: dict[str, int] = {}
+    """Yield rows with the same file or segment as an earlier row, or with the same samples in another file."""
+    by_part: dict[tuple[str, str], int] = {}
     by_content: dict[bytes, int] = {}
     for row, clip in enumerate(clips):
         if row in removed or clip.fault:  # else both rows could be removed, the first for another reason
             continue
-        first = by_path.setdefault(absolute_path(checked.audio[row]), row)
-        what = "the same file"
+        part = checked.part(row)
+        first = by_part.setdefault((absolute_path(checked.audio[row]), part), row)
+        what = "the same segment" if part else "the same file"
         if first == row:
             first = by_content.setdefault(clip.digest, row)
             what = "the same audio"

@@ -36,23 +36,24 @@ class Clip(NamedTuple):
     level_db: float = -math.inf
     clipped_share: float = 0.0
     digest: bytes = b""
+    remarks: tuple[str, ...] = ()  # on a header that is wrong, and on channels
 
     @property
     def duration_s(self) -> float:
         return self.samples / self.rate_hz
 
 
-def examine_all(paths: Sequence[str], workers: int) -> list[Clip]:
+def examine_all(clips: Sequence[audio.Source], workers: int) -> list[Clip]:
     """Examine clips, in processes if there are many. Raises ExaminationError."""
-    workers = min(workers, len(paths) // CLIPS_PER_WORKER)
-    bar = {"total": len(paths), "desc": "read audio", "unit": " clips", "leave": False}
+    workers = min(workers, len(clips) // CLIPS_PER_WORKER)
+    bar = {"total": len(clips), "desc": "read audio", "unit": " clips", "leave": False}
     if workers <= 1:
-        return [examine(path) for path in tqdm(paths, **bar)]
-    chunk = max(1, min(64, len(paths) // (4 * workers)))
+        return [examine(clip) for clip in tqdm(clips, **bar)]
+    chunk = max(1, min(64, len(clips) // (4 * workers)))
     # Spawned, not forked: the caller's libraries may have threads, which a forked process lacks.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        return list(tqdm(pool.map(examine, paths, chunksize=chunk), **bar))
+        return list(tqdm(pool.map(examine, clips, chunksize=chunk), **bar))
     except BrokenProcessPool as error:
         raise ExaminationError(
             "a worker process was killed, perhaps for lack of memory; use fewer --workers"
@@ -61,16 +62,17 @@ def examine_all(paths: Sequence[str], workers: int) -> list[Clip]:
         pool.shutdown(cancel_futures=True)
 
 
-def examine(path: str) -> Clip:
+def examine(source: audio.Source) -> Clip:
     """Read a clip at its own sample rate and measure it."""
+    path = str(source.source if isinstance(source, audio.Segment) else source)
     if not audio.is_there(path):
         reference = parse_reference(path)
         if reference is not None:
             return Clip("missing", f"{NO_SHARD}{reference.shard}; copy it there, or pack again")
         return Clip("missing", "a folder, not a file" if os.path.isdir(path) else "no such file")
     try:
-        samples, rate_hz = audio.read(path)
-    except (audio.AudioError, OSError) as error:
+        samples, rate_hz, remarks = audio.load(source)
+    except (audio.AudioError, OSError, MemoryError) as error:
         return Clip("empty", "no samples") if _has_no_samples(path) else Clip("unreadable", str(error))
     power = float(np.dot(samples, samples)) / len(samples)
     if not math.isfinite(power):
@@ -81,6 +83,7 @@ def examine(path: str) -> Clip:
         level_db=10.0 * math.log10(power) if power > 0.0 else -math.inf,
         clipped_share=np.count_nonzero(np.abs(samples) >= FULL_SCALE) / len(samples),
         digest=hashlib.blake2b(np.ascontiguousarray(samples).data, digest_size=16, salt=str(rate_hz).encode()).digest(),
+        remarks=remarks,
     )
 
 

@@ -137,7 +137,7 @@ def write_joined(
 
     def write_one(index: int) -> dict:
         rows = groups[index]
-        parts = [audio.read(clips.audio[row], rate_hz)[0] for row in rows]
+        parts = [audio.read(clips.clips[row], rate_hz)[0] for row in rows]
         samples = join_samples(parts, rate_hz, settings.limits, np.random.default_rng([settings.seed, index]))
         path = folder / f"{index:06d}.flac"
         audio.write_flac(path, samples, rate_hz)
@@ -204,6 +204,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--language", default="en", choices=LANGUAGES, help="how texts are joined (default: %(default)s)"
     )
     parser.add_argument("--sample_rate_hz", default=16000, type=int, help="of the files written (default: %(default)s)")
+    parser.add_argument("--ignore_keys", default="", help="comma-separated keys of rows that mean no part of a file")
     parser.add_argument("--seed", default=0, type=int, help="of groups and pauses (default: 0)")
     parser.add_argument("--workers", default=usable_cores(), type=int, help="threads (default: all cores)")
     return parser
@@ -221,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise JoinError("--copies and --workers must be 1 or more")
         if not args.output.suffix or args.output.resolve() == Path(args.manifest).resolve():
             raise JoinError(f"--output={args.output}: name another manifest to write, such as joined/train.jsonl")
-        clips = manifest.read(args.manifest)
+        clips = manifest.read(args.manifest, ignore_keys=manifest.parse_ignored(args.ignore_keys))
         if args.output.with_suffix("").resolve() in {Path(clip).parent.resolve() for clip in clips.audio}:
             raise JoinError(
                 f"--output={args.output} would write audio among the clips themselves; name another manifest"

@@ -1,7 +1,8 @@
 """Pack a manifest's audio into shards: `python -m input_pipeline.pack train.jsonl --shards=32 --output=DIR`.
 
 DIR may be in an object store (s3://bucket/prefix, gs://...). DIR/train.jsonl is a manifest like any other, and of the
-same corpus: a training may be resumed with it. Audio files are packed unchanged. Exit code: 0 for success, 1 for
+same corpus: a training may be resumed with it. Audio files are packed unchanged; of a longer file, the segment and channel
+that a row names are cut out without loss. Exit code: 0 for success, 1 for
 failure, 2 for wrong usage. After an interruption, the same command resumes.
 """
 
@@ -14,15 +15,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import manifest
+from input_pipeline.audio import Segment, Source, cut
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest.packing import Packed, PackError, Packing, equal_ends
+from input_pipeline.manifest.segments import PACKED_KEYS
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import object_store
@@ -31,29 +36,48 @@ from input_pipeline.storage.disk_errors import advice
 SHARD_MB = 256.0
 THREADS = 8
 AHEAD_CLIPS, AHEAD_BYTES = 256, 256 << 20  # read at most, before they are written
+SEGMENT_BYTES_S = 32_000  # a guess, as the size of a segment is not known before it is cut
 MAX_NAMED = 5
 
 
-def pack(
-    path: str, output: str, *, shards: int = 0, shard_mb: float = SHARD_MB, name: str = "", threads: int = THREADS
-) -> Packed:
-    """Pack a manifest into `shards` shards, or into shards of about `shard_mb` (0 shards).
+@dataclass(frozen=True)
+class PackOptions:
+    """Shards to write: their number, or (0) their size; the name of the manifest ('': the old one); how it is read.
+
+    ignore_keys: as for `manifest.read`. Raises PackError.
+    """
+
+    shards: int = 0
+    shard_mb: float = SHARD_MB
+    name: str = ""
+    threads: int = THREADS
+    ignore_keys: Sequence[str] = ()
+
+    def __post_init__(self):
+        """Raise PackError for numbers that are not above 0."""
+        if self.shards < 0 or self.shard_mb <= 0 or self.threads < 1:
+            raise PackError(
+                f"--shards={self.shards}, --shard_mb={self.shard_mb:g}, --threads={self.threads}: give numbers above 0"
+            )
+
+
+def pack(path: str, output: str, **options: Any) -> Packed:
+    """Pack a manifest into shards; options: fields of PackOptions.
 
     Raises PackError, ManifestError, ShardError, OSError, naming file and line of clips that cannot be read.
     """
-    if shards < 0 or shard_mb <= 0 or threads < 1:
-        raise PackError(f"--shards={shards}, --shard_mb={shard_mb:g}, --threads={threads}: give numbers above 0")
-    name = name or os.path.basename(path).removesuffix(".jsonl")
+    chosen = PackOptions(**options)
+    name = chosen.name or os.path.basename(path).removesuffix(".jsonl")
     if "/" in name or not name:
         raise PackError(f"--name={name}: give a name without a folder; --output sets the folder")
     if os.path.realpath(os.path.join(output, f"{name}.jsonl")) == os.path.realpath(path):
         raise PackError(
             f"--output={output} is the folder of the manifest, and {name}.jsonl would replace it; choose another folder"
         )
-    utterances = manifest.read(path, need_text=False)
-    with ThreadPoolExecutor(threads, "read") as pool:
+    utterances = manifest.read(path, need_text=False, ignore_keys=chosen.ignore_keys)
+    with ThreadPoolExecutor(chosen.threads, "read") as pool:
         sizes, modified_ns = _measure(utterances, pool)
-        shards = shards or min(len(sizes), math.ceil(sizes.sum() / (shard_mb * 1e6)))
+        shards = chosen.shards or min(len(sizes), math.ceil(sizes.sum() / (chosen.shard_mb * 1e6)))
         if shards > len(sizes):
             raise PackError(f"--shards={shards}: {path} has {len(sizes)} utterances; use as many shards at most")
         packing = Packing(output, name, equal_ends(sizes, shards), _digest(utterances, sizes, modified_ns, shards))
@@ -62,10 +86,10 @@ def pack(
 
         def records(first: int, end: int) -> Iterator[tuple[Mapping, bytes]]:
             nonlocal next_row  # shards are written in order: the lines are read once
-            chosen, next_row = islice(lines, first - next_row, end - next_row), end
+            part, next_row = islice(lines, first - next_row, end - next_row), end
             contents = _contents(utterances, sizes, first, end, pool)
-            for row, (line, audio) in enumerate(zip(chosen, contents, strict=True), start=first):
-                yield {**line, "audio_filepath": utterances.name(row)}, audio
+            for row, (line, audio) in enumerate(zip(part, contents, strict=True), start=first):
+                yield _packed_line(line, utterances, row), audio
 
         return packing.run(records, int(sizes.sum()))
 
@@ -98,8 +122,17 @@ def _measure(utterances: Manifest, pool: ThreadPoolExecutor) -> tuple[np.ndarray
             f"{len(bad)} of {len(utterances)} clips cannot be packed:\n{named}{rest}\n"
             "Correct the manifest: python -m input_pipeline.manifest check FILE --output=CLEANED"
         )
-    sizes, modified_ns, _ = zip(*measured, strict=True)
-    return np.array(sizes, np.int64), np.array(modified_ns, np.int64)
+    file_sizes, modified_ns, _ = zip(*measured, strict=True)
+    parts = np.maximum(1, np.fmin(file_sizes, np.ceil(utterances.duration * SEGMENT_BYTES_S)))
+    sizes = np.where(np.isnan(utterances.offset), file_sizes, parts)
+    return sizes.astype(np.int64), np.array(modified_ns, np.int64)
+
+
+def _packed_line(line: Mapping, utterances: Manifest, row: int) -> dict:
+    """Return a row's line for its record, which is cut out: what it was cut out of stands under keys of its own."""
+    if isinstance(utterances.clips[row], Segment):
+        line = {PACKED_KEYS.get(key, key): value for key, value in line.items()}
+    return {**line, "audio_filepath": utterances.original_path(row)}
 
 
 def _digest(utterances: Manifest, sizes: np.ndarray, modified_ns: np.ndarray, shards: int) -> str:
@@ -117,7 +150,7 @@ def _contents(
     ahead, row = 0, first
     while row < end or waiting:
         if row < end and len(waiting) < AHEAD_CLIPS and (not waiting or ahead + sizes[row] <= AHEAD_BYTES):
-            waiting.append((row, pool.submit(_content, utterances.audio[row])))
+            waiting.append((row, pool.submit(_content, utterances.clips[row])))
             ahead += int(sizes[row])
             row += 1
             continue
@@ -130,8 +163,10 @@ def _contents(
         yield content
 
 
-def _content(path: str) -> bytes:
-    source = shard_source.resolve(path)
+def _content(clip: Source) -> bytes:
+    if isinstance(clip, Segment):
+        return cut(clip)
+    source = shard_source.resolve(str(clip))
     return Path(source).read_bytes() if isinstance(source, str) else source.getvalue()
 
 
@@ -148,10 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shard_mb", type=float, default=SHARD_MB, help=f"size of a shard (default: {SHARD_MB:g} MB)")
     parser.add_argument("--name", default="", help="of the manifest and shards written (default: that of the manifest)")
     parser.add_argument("--threads", type=int, default=THREADS, help=f"threads that read audio (default: {THREADS})")
+    parser.add_argument("--ignore_keys", default="", help="comma-separated keys of rows that mean no part of a file")
     a = parser.parse_args(argv)
     start = time.perf_counter()
     try:
-        done = pack(a.manifest, a.output, shards=a.shards, shard_mb=a.shard_mb, name=a.name, threads=a.threads)
+        options = {"shards": a.shards, "shard_mb": a.shard_mb, "name": a.name, "threads": a.threads}
+        done = pack(a.manifest, a.output, **options, ignore_keys=manifest.parse_ignored(a.ignore_keys))
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}{advice(error, '--output')}", file=sys.stderr)
         return 1

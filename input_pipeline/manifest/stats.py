@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest
 from input_pipeline.audio.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
-from input_pipeline.columns import Strings
 from input_pipeline.cores import usable_cores
 from input_pipeline.manifest.sample_rates import describe_upsampling
 from input_pipeline.shards import source as shard_source
@@ -62,7 +61,7 @@ class Moments:
 
 
 def compute(
-    clips: Strings,
+    clips: manifest.Segments,
     settings: FeatureSettings,
     *,
     num_samples: int = 2000,
@@ -79,7 +78,7 @@ def compute(
         raise StatsError(f"num_samples is {num_samples}, workers {workers}: use 1 or more, and 0 (all cores) or more")
     if len(clips) > num_samples:
         clips = clips.take(np.sort(np.random.default_rng(seed).choice(len(clips), num_samples, replace=False)))
-    with shard_source.prefetch(clips):
+    with shard_source.prefetch(clips.path):
         total = _measure_all(list(clips), settings, workers or usable_cores())
     _report(total.problems, len(clips), max_bad_share)
     std = np.sqrt(total.squares / total.frames)
@@ -88,7 +87,7 @@ def compute(
     return FeatureStats(total.mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32))
 
 
-def _measure_all(clips: list[str], settings: FeatureSettings, workers: int) -> Moments:
+def _measure_all(clips: list[audio.Source], settings: FeatureSettings, workers: int) -> Moments:
     chunks = [(clips[start : start + CHUNK], settings) for start in range(0, len(clips), CHUNK)]
     bar = tqdm(total=len(clips), desc="feature statistics", unit=" clips", delay=2.0, leave=False)
     total = _no_frames(settings)
@@ -114,15 +113,15 @@ def _no_frames(settings: FeatureSettings) -> Moments:
     return Moments(0, np.zeros(feature_size(settings)), np.zeros(feature_size(settings)))
 
 
-def _measure(chunk: tuple[list[str], FeatureSettings]) -> Moments:
+def _measure(chunk: tuple[list[audio.Source], FeatureSettings]) -> Moments:
     """Return the moments of a chunk of clips; runs in a worker."""
     clips, settings = chunk
     total = _no_frames(settings)
-    for path in clips:
+    for clip in clips:
         try:
-            features = extract(audio.read(path, settings.sample_rate_hz)[0], settings)
-        except FeatureError as error:
-            total.problems.append(f"{path}: {error}")
+            features = extract(audio.read(clip, settings.sample_rate_hz)[0], settings)
+        except (FeatureError, MemoryError) as error:
+            total.problems.append(f"{audio.name_of(clip)}: {str(error) or 'does not fit into memory; split it'}")
             continue
         except audio.AudioError as error:  # its message names the file
             total.problems.append(str(error))
@@ -158,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_samples", type=int, default=2000, help="clips drawn at random (default 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: one per core)")
+    parser.add_argument("--ignore_keys", default="", help="comma-separated keys of rows that mean no part of a file")
     for setting in dataclasses.fields(FeatureSettings):
         kind = _boolean if setting.type is bool else type(setting.default)
         parser.add_argument(f"--{setting.name}", type=kind, default=setting.default, help=f"default {setting.default}")
@@ -173,10 +173,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not os.access(folder, os.W_OK):  # reported now rather than after the work
             raise StatsError(f"--output={args.output}: {folder} is not a folder that can be written; create it first")
         settings = FeatureSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(FeatureSettings)})
-        corpora = [manifest.read(path, need_text=False) for path in args.manifests]
+        ignored = manifest.parse_ignored(args.ignore_keys)
+        corpora = [manifest.read(path, need_text=False, ignore_keys=ignored) for path in args.manifests]
         for warning in filter(None, (describe_upsampling(corpus, settings.sample_rate_hz) for corpus in corpora)):
             logger.warning("%s", warning)
-        clips = Strings.concatenate([corpus.audio for corpus in corpora])
+        clips = manifest.Segments.concatenate([corpus.clips for corpus in corpora])
         stats = compute(clips, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
         stats.save(args.output)
     except (ValueError, OSError) as error:

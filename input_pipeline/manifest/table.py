@@ -15,13 +15,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from input_pipeline import audio as audio_files
 from input_pipeline.columns import Objects, Strings, json_list_chunks
+from input_pipeline.manifest.segments import (
+    ALL_CHANNELS,
+    MOST_CHANNELS,
+    PACKED_KEYS,
+    SEGMENT_KEYS,
+    Segments,
+    parse_channel,
+    parse_offset,
+    refused_key,
+)
 from input_pipeline.shards.format import ORIGINAL_KEY, SUFFIX, parse_reference
 from input_pipeline.storage import object_store, whole_file
 
 KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
 LONGEST_S = 1e9  # thirty years: a longer duration is an error
+IGNORE_OPTION = "--ignore_keys"
 MAX_QUOTED = 80  # characters of an invalid line or value in a message
 
 
@@ -39,6 +51,8 @@ class Manifest:
     sources: tuple[str, ...]  # manifest files, as given
     audio: Strings  # paths, relative ones joined to the manifest's folder; '' if absent
     duration: np.ndarray  # [N] float64, seconds; nan if absent
+    offset: np.ndarray  # [N] float64, seconds: where a row begins in a longer file; nan if absent: the file is the row
+    channel: np.ndarray  # [N] int8, from 0; -1 if absent: the average of all
     text: Strings  # '' if absent
     source: np.ndarray  # [N] int32
     line: np.ndarray  # [N] int32
@@ -54,10 +68,35 @@ class Manifest:
         return f"{line} ({self.name(row)})" if self.audio[row] else line
 
     def name(self, row: int) -> str:
+        """Return the original path of a row's clip, with the segment and channel that the row is: `a.flac, 4.5 to 8.6 s`."""
+        part = self.part(row)
+        return f"{self.original_path(row)}, {part}" if part else self.original_path(row)
+
+    def part(self, row: int) -> str:
+        """Describe the segment and channel that a row is of its original file; '' for a whole file."""
+        offset, channel = self._origin(row)
+        duration = 0.0 if math.isnan(offset) else float(np.nan_to_num(self.duration[row]))
+        number = None if channel == ALL_CHANNELS else channel
+        return audio_files.describe_part(float(np.nan_to_num(offset)), duration, number)
+
+    def original_path(self, row: int) -> str:
         """Return the path of a row's clip as written in the manifest, or in the one that was packed into shards."""
         packed = parse_reference(self.audio[row])
         original = self.extra[row].get(ORIGINAL_KEY) if packed else None
         return str(original or self.path_as_written(row))
+
+    def _origin(self, row: int) -> tuple[float, int]:
+        """Return offset and channel of a row in its original file, before it was packed into shards."""
+        if not parse_reference(self.audio[row]):
+            return float(self.offset[row]), int(self.channel[row])
+        extra = self.extra[row]
+        offset, channel = (extra.get(PACKED_KEYS[key]) for key in SEGMENT_KEYS)
+        return (math.nan if offset is None else float(offset)), (ALL_CHANNELS if channel is None else int(channel))
+
+    @property
+    def clips(self) -> Segments:
+        """The audio of the rows: paths, or segments of longer files."""
+        return Segments(self.audio, self.duration, self.offset, self.channel)
 
     def path_as_written(self, row: int) -> str:
         """Return a row's audio path, relative to the manifest's folder if it is inside."""
@@ -75,6 +114,8 @@ class Manifest:
             self,
             audio=self.audio.take(rows),
             duration=self.duration[rows],
+            offset=self.offset[rows],
+            channel=self.channel[rows],
             text=self.text.take(rows),
             source=self.source[rows],
             line=self.line[rows],
@@ -91,16 +132,21 @@ class Manifest:
         return max(units, default=FINEST_UNIT_S)
 
     def digest(self) -> str:
-        """Return the SHA-256 of paths, durations and texts; it does not depend on where the corpus is, or whether it is packed."""
+        """Return the SHA-256 of paths, segments, durations and texts, wherever the corpus is, and packed or not."""
         digest = hashlib.sha256()
         prefixes = [_prefixes(source) for source in self.sources]
         paths = (_relative(path, prefixes[source]) for path, source in zip(self.audio, self.source, strict=True))
         packed = self.audio.contains(SUFFIX + "#")
-        for piece in json_list_chunks(map(self.name, range(len(self))) if packed else paths):
+        for piece in json_list_chunks(map(self.original_path, range(len(self))) if packed else paths):
             digest.update(piece)
         digest.update(np.ascontiguousarray(self.duration, dtype="<f8").tobytes())
         for piece in json_list_chunks(self.text):
             digest.update(piece)
+        offset, channel = self.offset, self.channel
+        if packed:
+            offset, channel = np.array([self._origin(row) for row in range(len(self))]).reshape(-1, 2).T
+        if not np.isnan(offset).all() or (channel != ALL_CHANNELS).any():  # others keep the digest of paths
+            digest.update(np.ascontiguousarray(offset, dtype="<f8").tobytes() + channel.astype("i1").tobytes())
         return digest.hexdigest()
 
 
@@ -130,24 +176,33 @@ def rounding_unit_s(duration: np.ndarray, share: float = 1.0) -> float:
 
 
 def read(
-    path: str | os.PathLike, *, need_text: bool = True, need_audio: bool = True, bad_lines: list[str] | None = None
+    path: str | os.PathLike,
+    *,
+    need_text: bool = True,
+    need_audio: bool = True,
+    need_duration: bool = True,
+    ignore_keys: Sequence[str] = (),
+    bad_lines: list[str] | None = None,
 ) -> Manifest:
-    """Read a manifest file; unless `need_text` and `need_audio` (path and duration) are set, these keys may be absent.
+    """Read a manifest file; unless `need_text`, `need_audio` and `need_duration` are set, these keys may be absent.
 
-    The audio files are not looked at. Raises ManifestError for a file or a line that cannot be used; if `bad_lines` is
-    given, such lines are skipped, and their errors appended to it.
+    The audio files are not looked at. ignore_keys: keys that are kept, but neither used nor refused, although they may
+    change what a row is. Raises ManifestError for a file or a line that cannot be used; if `bad_lines` is given, such lines
+    are skipped, and their errors appended to it.
     """
     name = os.fspath(path)
     folder = os.path.dirname(name)
     audio, duration, text, line_numbers, extra = Strings(), array("d"), Strings(), array("i"), Objects()
+    offset, channel = array("d"), array("b")
     lines = tqdm(_raw_lines(name), desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
     for number, raw in _numbered(lines):
         where = f"{name}:{number}"
         try:
             record = _parse_line(raw, where)
             audio_path = _read_audio_path(record, where, folder, need_audio)
-            seconds = _read_duration(record, where, need_audio)
+            seconds = _read_duration(record, where, need_audio and need_duration)
             transcript = _read_text(record, where, need_text)
+            begin, channel_number = _read_segment(record, where, ignore_keys)
         except ManifestError as error:
             if bad_lines is None:
                 raise
@@ -156,6 +211,8 @@ def read(
         audio.append(audio_path)
         duration.append(seconds)
         text.append(transcript)
+        offset.append(begin)
+        channel.append(channel_number)
         line_numbers.append(number)
         extra.append({key: value for key, value in record.items() if key not in KEYS})
     if not audio and not bad_lines:
@@ -164,6 +221,8 @@ def read(
         sources=(name,),
         audio=audio,
         duration=np.array(duration, dtype=np.float64),
+        offset=np.array(offset, dtype=np.float64),
+        channel=np.array(channel, dtype=np.int8),
         text=text,
         source=np.zeros(len(audio), dtype=np.int32),
         line=np.array(line_numbers, dtype=np.int32),
@@ -243,6 +302,29 @@ def _read_text(record: Mapping, where: str, needed: bool) -> str:
     return value
 
 
+def _read_segment(record: Mapping, where: str, ignore_keys: Sequence[str]) -> tuple[float, int]:
+    """Return offset and channel, nan and ALL_CHANNELS where they are absent. Raises ManifestError."""
+    refused = refused_key(record, ignore_keys)
+    if refused:
+        raise ManifestError(
+            f"{where}: the key {refused!r} ({_quote(record[refused])}) may mean a part of the file, and is not understood: "
+            "write the part as 'offset' and 'duration' in seconds, and 'channel' from 0, or, if rows are whole files, name "
+            f"the key in config.data.ignore_keys ({IGNORE_OPTION} of the other commands)"
+        )
+    offset = math.nan if "offset" in ignore_keys else parse_offset(record.get("offset"))
+    channel = ALL_CHANNELS if "channel" in ignore_keys else parse_channel(record.get("channel"))
+    if offset is None:
+        raise _bad_key(record, where, "offset", "the seconds at which the row begins in its file")
+    if channel is None:
+        raise _bad_key(record, where, "channel", f"a number from 0 to {MOST_CHANNELS}, or in config.data.ignore_keys")
+    return offset, channel
+
+
+def parse_ignored(keys: str) -> tuple[str, ...]:
+    """Split comma-separated keys."""
+    return tuple(filter(None, (key.strip() for key in keys.split(","))))
+
+
 def _bad_key(record: Mapping, where: str, key: str, expected: str) -> ManifestError:
     if key not in record:
         return ManifestError(f"{where}: key {key!r} is missing; add {expected}")
@@ -254,8 +336,18 @@ def _quote(value: object) -> str:
     return quoted if len(quoted) <= MAX_QUOTED else quoted[: MAX_QUOTED - 3] + "..."
 
 
-def read_many(spec: str, *, need_text: bool = True, need_audio: bool = True) -> Manifest:
-    """Read comma-separated manifests, each with an optional weight: `a.jsonl,b.jsonl:0.5`. Raises ManifestError."""
+def read_many(
+    spec: str,
+    *,
+    need_text: bool = True,
+    need_audio: bool = True,
+    need_duration: bool = True,
+    ignore_keys: Sequence[str] = (),
+) -> Manifest:
+    """Read comma-separated manifests, each with an optional weight: `a.jsonl,b.jsonl:0.5`. Raises ManifestError.
+
+    The other parameters are those of `read`.
+    """
     named: dict[str, float] = {}
     for part in spec.split(","):
         path, weight = parse_weight(part.strip())
@@ -264,11 +356,16 @@ def read_many(spec: str, *, need_text: bool = True, need_audio: bool = True) -> 
         if path in named:
             raise ManifestError(f"{path} is named twice in {spec!r}; name it once, with a weight: {path}:2")
         named[path] = weight
-    parts = [read(path, need_text=need_text, need_audio=need_audio) for path in named]
+    parts = [
+        read(path, need_text=need_text, need_audio=need_audio, need_duration=need_duration, ignore_keys=ignore_keys)
+        for path in named
+    ]
     return Manifest(
         sources=tuple(named),
         audio=Strings.concatenate([part.audio for part in parts]),
         duration=np.concatenate([part.duration for part in parts]),
+        offset=np.concatenate([part.offset for part in parts]),
+        channel=np.concatenate([part.channel for part in parts]),
         text=Strings.concatenate([part.text for part in parts]),
         source=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
         line=np.concatenate([part.line for part in parts]),

@@ -229,7 +229,7 @@ def test_clips_outside_the_duration_limits_are_excluded_from_the_statistics(clip
     config.data.max_duration_s = 60.0
     training = settings.read_training(config)
     meta = describe_model(training, read_manifests(training.data).train, str(tmp_path))
-    alone = stats.compute(chosen.audio.take(np.arange(6)), meta.features)
+    alone = stats.compute(chosen.clips.take(np.arange(6)), meta.features)
     assert meta.stats is not None
     np.testing.assert_array_equal(meta.stats.mean, alone.mean)
 

@@ -8,14 +8,13 @@ import soundfile
 
 from input_pipeline import audio, manifest
 from input_pipeline.audio.features import FeatureSettings, FeatureStats, extract
-from input_pipeline.columns import Strings
 from input_pipeline.manifest.stats import STD_FLOOR, StatsError, compute, main
 
 SETTINGS = FeatureSettings(kind="fbank", mel_bins=12)
 
 
-def audio_of(path) -> Strings:
-    return manifest.read(path).audio
+def audio_of(path) -> manifest.Segments:
+    return manifest.read(path).clips
 
 
 def test_mean_and_std_are_those_of_all_frames(clips):
