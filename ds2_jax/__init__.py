@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ds2_jax.artifacts.bundle import ModelFileError
     from ds2_jax.recognition.evaluation import evaluate
     from ds2_jax.recognition.recogniser import Recogniser, Transcript, load
-    from input_pipeline.audio import AudioError
+    from input_pipeline.audio import AudioError, Segment
 
 _MODULES = {
     "AudioError": "input_pipeline.audio",
@@ -25,6 +25,7 @@ _MODULES = {
     "Hypothesis": "decoding.hypothesis",
     "ModelFileError": "ds2_jax.artifacts.bundle",
     "Recogniser": "ds2_jax.recognition.recogniser",
+    "Segment": "input_pipeline.audio",
     "Transcript": "ds2_jax.recognition.recogniser",
     "Word": "decoding.hypothesis",
     "evaluate": "ds2_jax.recognition.evaluation",
@@ -36,6 +37,7 @@ __all__ = [
     "Hypothesis",
     "ModelFileError",
     "Recogniser",
+    "Segment",
     "Transcript",
     "Word",
     "evaluate",

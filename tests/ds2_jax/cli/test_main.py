@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.runs import ROOT, run_main, small_flags
 
@@ -95,6 +97,38 @@ def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
     result = run_main("--mode=infer", f"--config.restore={run[0]}", f"--config.data.test={manifest}")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("hypothesis:") == min(10, len(rows))
+
+
+def test_infer_takes_segments_rows_without_duration_and_what_is_left_of_a_cut_file(run, clips, tmp_path):
+    samples = [soundfile.read(path, dtype="int16")[0] for path in sorted(clips.parent.glob("*.flac"))[:3]]
+    soundfile.write(tmp_path / "one.wav", samples[0], 16000)
+    soundfile.write(tmp_path / "call.flac", np.concatenate(samples), 16000)
+    whole = (tmp_path / "one.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) * 3 // 4])
+    (tmp_path / "open.wav").write_bytes(whole[:40] + bytes(4) + whole[44:])
+    first, second = (len(part) / 16000 for part in samples[:2])
+    lines = [
+        {"audio_filepath": "one.wav"},
+        {"audio_filepath": "call.flac", "offset": 0.0, "duration": first},
+        {"audio_filepath": "call.flac", "offset": first + second},
+        {"audio_filepath": "open.wav"},
+        {"audio_filepath": "cut.wav"},
+        {"audio_filepath": "one.wav", "channel": 1},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = [f"--config.restore={run[0]}", f"--config.data.test={tmp_path / 'm.jsonl'}"]
+    result = run_main("--mode=infer", *flags, f"--output={tmp_path / 'out.jsonl'}")
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    whole_texts = [record["text"] for record in (records[0], records[1], records[3])]
+    assert whole_texts == whole_texts[:1] * 3
+    assert (records[1]["offset"], records[1]["duration"]) == (0.0, first)
+    assert "all are read" in records[3]["remarks"][0]
+    assert "only what is there is read" in records[4]["remarks"][0]
+    assert "no channel 1" in records[5]["error"]
+    shown = run_main("--mode=infer", *flags).stdout
+    assert f"call.flac, 0 to {round(first, 3):g} s" in shown
+    assert "warning:    " in shown
 
 
 def test_infer_writes_all_of_a_manifest_to_a_file_in_a_new_folder(run, clips, tmp_path):

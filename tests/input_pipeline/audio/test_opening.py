@@ -24,8 +24,8 @@ def encode(samples=NOISE, container="WAV", coding="PCM_16", rate=RATE) -> bytes:
 
 def with_size(whole: bytes, size: int, chunk: bytes = b"data") -> bytes:
     """State another size of the samples."""
-    place, order = whole.index(chunk) + 4, "little" if chunk == b"data" else "big"
-    return whole[:place] + size.to_bytes(4, order) + whole[place + 4 :]
+    place = whole.index(chunk) + 4
+    return whole[:place] + size.to_bytes(4, "little" if chunk == b"data" else "big") + whole[place + 4 :]
 
 
 def with_flac_count(whole: bytes, samples: int) -> bytes:
