@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import io
 import queue
 import threading
 from collections.abc import AsyncGenerator
@@ -20,10 +19,10 @@ from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service
 from input_pipeline import audio
 from input_pipeline.audio.features import SilenceError
+from input_pipeline.audio.opening import COMPLETE, Recording, open_audio
 
 PIECE_S = 1.0  # read at a time from a long file
 TOGETHER = 16  # files in a batch
-COMPLETE = 0.99  # share of the stated samples that a complete file has, as for short files
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ class Files:
 
     async def stream(self, content: bytes, engine: CheckedEngine | None = None) -> AsyncGenerator[Event, None]:
         """Yield the events of a file that is recognised as a stream, at full speed. Raises as `transcribe`."""
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            session = self._service.open(file.samplerate, "file", engine=engine)
+        with open_audio(content, whole=True) as file:
+            session = self._service.open(file.rate_hz, "file", engine=engine)
             sending = asyncio.create_task(self._send(session, file))
             try:
                 async for event in session.events():
@@ -103,18 +102,17 @@ class Files:
                 self._service.close(session)
 
     @staticmethod
-    async def _send(session, file: soundfile.SoundFile) -> None:
+    async def _send(session, file: Recording) -> None:
         """Send a file to a session, and finish it. Raises AudioError if less than all of the file can be read."""
-        size, count = int(PIECE_S * file.samplerate), 0
-        read = functools.partial(file.read, size, dtype="float32", always_2d=True)
+        size, count = int(PIECE_S * file.rate_hz), 0
         try:
-            while len(samples := await asyncio.to_thread(read)):
-                count += len(samples)
-                await session.send(np.ascontiguousarray(samples))
+            for part in file.parts:
+                read = functools.partial(part.read, size, dtype="float32", always_2d=True)
+                while len(samples := await asyncio.to_thread(read)):
+                    count += len(samples)
+                    await session.send(np.ascontiguousarray(samples))
         except soundfile.SoundFileError as error:
-            raise audio.AudioError(
-                f"the file cannot be read beyond {count / file.samplerate:.1f} s: {error}"
-            ) from error
+            raise audio.AudioError(f"the file cannot be read beyond {count / file.rate_hz:.1f} s: {error}") from error
         finally:
             session.finish()
         if count < COMPLETE * file.frames:

@@ -125,7 +125,14 @@ def test_packed_segments_are_cut_and_stay_the_same_corpus(single, joined, tmp_pa
 
 def test_the_digest_depends_on_offset_and_channel(tmp_path):
     line = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a"}
-    parts = ({}, {"offset": 0.0}, {"offset": 1.0}, {"channel": 0}, {"channel": 1}, {"offset": 1.0, "channel": 1})
+    parts: tuple[dict, ...] = (
+        {},
+        {"offset": 0.0},
+        {"offset": 1.0},
+        {"channel": 0},
+        {"channel": 1},
+        {"offset": 1.0, "channel": 1},
+    )
     digests = {manifest.read(write(tmp_path / "m.jsonl", [{**line, **part}])).digest() for part in parts}
     assert len(digests) == len(parts)
     null = manifest.read(write(tmp_path / "m.jsonl", [{**line, "offset": None, "channel": None}])).digest()
