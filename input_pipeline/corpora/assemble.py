@@ -240,7 +240,7 @@ def _read_header(recording: Recording, prefix: str) -> dict | str:
         "duration": max(round(min(duration, left), 3), 0.001),
         "text": recording.text,
     }
-    if recording.offset:
+    if recording.offset or duration < header.duration_s - TOLERANCE_S:
         record["offset"] = round(recording.offset, 3)
     if recording.channel is not None and header.channels > 1:
         record["channel"] = recording.channel

@@ -64,7 +64,7 @@ def test_kaldi_segments_keep_their_places_in_the_long_file(source):
     )
     rows = [row(record) for record in run("kaldi", source)["train"]]
     assert rows == [
-        ("FIRST ONE", None, FIRST_S, None, "a"),
+        ("FIRST ONE", 0.0, FIRST_S, None, "a"),
         ("SECOND", FIRST_S, SECOND_S, None, "b"),
         ("THIRD", 0.5, 1.0, 1, "c"),
     ]
@@ -120,7 +120,7 @@ def test_lhotse_cuts_and_supervisions(source, capsys):
         shutil.copy(path, source)
     manifests = run("lhotse", source)
     expected = [
-        ("first", None, FIRST_S, None, "a"),
+        ("first", 0.0, FIRST_S, None, "a"),
         ("second", FIRST_S, SECOND_S, None, "b"),
         ("right", 0.5, 1.0, 1, None),
     ]
@@ -156,7 +156,7 @@ def test_nemo_manifests(source):
     (source / "validation_manifest.json").write_text(json.dumps(rows[1] | {"duration": None}) + "\n")
     manifests = run("nemo", source)
     assert [row(record) for record in manifests["train"]] == [
-        ("first", None, FIRST_S, None, "7"),
+        ("first", 0.0, FIRST_S, None, "7"),
         ("second", FIRST_S, 2.0, None, None),
     ]
     assert [row(record) for record in manifests["dev"]] == [("second", FIRST_S, SECOND_S, None, None)]
