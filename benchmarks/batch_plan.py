@@ -29,7 +29,7 @@ from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.batches.loader import EpochSpecs
 from input_pipeline.batches.plan import SHUFFLES, BatchSettings
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import TextRules, Vocabulary
 
 WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "for", "with", "his", "they", "this", "from", "what"]
 WORDS_PER_S = 2.7
@@ -82,7 +82,7 @@ def main() -> None:
         augment.write_text(json.dumps([{"type": "speed", "params": params, "prob": 1}] if a.speed else []))
         augmentation = Augmentation.load(augment, 16000)
     vocabulary = Vocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
-    (labels, _), encode_s, _ = timed(lambda: encode_transcripts(utterances, vocabulary, "en"))
+    (labels, _), encode_s, _ = timed(lambda: encode_transcripts(utterances, vocabulary, TextRules()))
     settings = BatchSettings(size=a.batch, buckets=a.buckets, shuffle=a.shuffle)
     front_end = FrontEnd(FeatureSettings(), "utterance")
 

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import measure
 from decoding.scoring.error_rate import summarise
 from decoding.search.beam import BeamSettings, make_engine
-from input_pipeline.text import ScoringRules, Vocabulary, normalise
+from input_pipeline.text import ScoringRules, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def run_network(model: str, manifest_path: str) -> NetworkOutput:
     evaluator = Evaluator(meta, sharding.make_mesh(), EvaluationSettings(), all_symbols=True)
     log_probs, _ = evaluator.log_probs(variables, evaluator.corpus(manifest))
     rows = sorted(log_probs)
-    references = [normalise(manifest.text[row], meta.language) for row in rows]
+    references = [meta.text.normalise(manifest.text[row]) for row in rows]
     return NetworkOutput(
         [log_probs[row] for row in rows], references, meta.vocabulary.symbols, meta.language, meta.output_frame_s
     )

@@ -37,7 +37,8 @@ def get_config() -> ConfigDict:
     config.batch.eval_buckets = 4
 
     config.text = ConfigDict()
-    config.text.language = "en"  # normalisation of transcripts and scoring: en, zh, none
+    config.text.language = "en"  # ISO 639 code, for normalisation of transcripts and scoring; none: as they are
+    config.text.spell_numbers = False  # write numbers in transcripts as words of the language (needs num2words)
 
     config.features = ConfigDict()
     config.features.kind = "linear"  # linear (log spectrogram), fbank (log-mel filter bank), mfcc

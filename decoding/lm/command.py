@@ -3,7 +3,7 @@
     python -m decoding.lm train --language=en --text=corpus.txt.gz --output=lm.bin
     python -m decoding.lm download --list
 
-Text is prepared as for the original's models (decoding/lm/text_corpus.py); KenLM's programs (make kenlm) do the rest.
+Text is normalised as transcripts are (decoding/lm/preparation.py); KenLM's programs (make kenlm) do the rest.
 """
 
 import argparse
@@ -21,8 +21,10 @@ from pathlib import Path
 
 from decoding.lm import kenlm_build, kenlm_run, published, text_corpus
 from decoding.lm.kenlm_build import KenlmError
+from decoding.lm.preparation import Preparation
 from input_pipeline.storage import whole_file
 from input_pipeline.storage.lock import exclusive
+from input_pipeline.text import TextRules, Vocabulary, language_code
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
 MIN_MEMORY = 100 * 2**20  # of lmplz
@@ -99,8 +101,12 @@ def check(args: argparse.Namespace) -> None:
     """Raise ValueError naming flag and value for what would otherwise fail after the text is read."""
     if not 1 < args.order <= 6:
         raise ValueError(f"--order is {args.order}: use 2 to 6; 5 is usual, 3 for small corpora")
-    if args.vocabulary < 1:
-        raise ValueError(f"--vocabulary is {args.vocabulary}: use 1 or more words; 400000 is usual")
+    if args.words < 1:
+        raise ValueError(f"--words is {args.words}: use 1 or more; 400000 is usual")
+    if args.vocabulary.isdigit() and not os.path.exists(args.vocabulary):
+        raise ValueError(
+            f"--vocabulary={args.vocabulary}: name the file of the network's symbols; the number of words is --words={args.vocabulary}"
+        )
     counts = args.prune.split()
     if (
         not all(map(str.isdecimal, counts))
@@ -128,27 +134,55 @@ def run_train(args: argparse.Namespace) -> dict:
     check(args)
     for name in kenlm_build.PROGRAMS:
         kenlm_build.program(name)  # raises an error if it is not built
-    excluded = text_corpus.ExcludedTexts(args.exclude.split(","), args.language) if args.exclude else None
+    rules, symbols = choose_rules(args)
+    excluded = None
+    if args.exclude:
+        excluded = text_corpus.ExcludedTexts(args.exclude.split(","), Preparation(rules, symbols))
+    prepare = Preparation(rules, symbols)
     output = Path(args.output).absolute()
     with exclusive(output), _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:
         corpus = folder / "corpus.txt"
-        counts = text_corpus.write_corpus(args.text.split(","), args.language, args.vocabulary, corpus, excluded)
+        counts = text_corpus.write_corpus(args.text.split(","), prepare, args.words, corpus, excluded)
         if excluded is not None:
             print(
                 f"{counts.excluded} lines are left out: each is, or contains, one of the {len(excluded)} texts of --exclude",
                 flush=True,
             )
+        for line in prepare.dropped.report():
+            print(f"--text: {line}", flush=True)
         settings = ModelSettings(args.order, args.prune, args.kind, args.memory or _memory_for(corpus))
         estimate(corpus, folder, settings, output, args.arpa)
     result = {"lm": args.output, "bytes": os.path.getsize(output), "lines": counts.lines, "excluded": counts.excluded}
     result |= {"words": counts.words, "tokens": counts.tokens}
+    result["dropped"] = {"characters": prepare.dropped.characters.total(), "words": prepare.dropped.unwritable}
     if args.held_out:
-        lines = (
-            text_corpus.prepare(line, args.language)
-            for line in text_corpus.read_lines(args.held_out.split(","), "--held_out")
-        )
+        held_out = Preparation(rules, symbols)
+        lines = map(held_out, text_corpus.read_lines(args.held_out.split(","), "--held_out"))
         result["held_out"] = measure(args.output, lines)
+        for line in held_out.dropped.report():
+            print(f"--held_out: {line}", flush=True)
     return result
+
+
+def choose_rules(args: argparse.Namespace) -> tuple[TextRules, tuple[str, ...] | None]:
+    """Return the normalisation of the text, and the network's symbols if they are known.
+
+    Numbers are spelled on request, or if the network has no digits. Raises ValueError.
+    """
+    if not args.vocabulary:
+        return TextRules(args.language, args.spell_numbers), None
+    path = Path(args.vocabulary)
+    symbols = Vocabulary.load(path / "vocabulary.txt" if path.is_dir() else path).symbols
+    spell = args.spell_numbers
+    if not spell and args.language != "none" and not any(map(str.isdecimal, symbols)):
+        try:
+            rules = TextRules(args.language, spell_numbers=True)
+        except ValueError as error:
+            print(f"numbers are left out, as --vocabulary has no digits: {error}", flush=True)
+        else:
+            print("numbers are written as words, as --vocabulary has no digits", flush=True)
+            return rules, symbols
+    return TextRules(args.language, spell), symbols
 
 
 def _memory_for(corpus: Path) -> str:
@@ -184,12 +218,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="prepare text, estimate a model, write a binary")
     train.add_argument(
-        "--language", choices=text_corpus.LANGUAGES, default="en", help="how to prepare text; none: leave it unchanged"
+        "--language",
+        type=language_code,
+        default="en",
+        help="config.text.language of the network: en (default), zh, tr, ...; none: leave text unchanged",
+    )
+    train.add_argument(
+        "--vocabulary",
+        default="",
+        metavar="FILE",
+        help="symbols of the network: vocabulary.txt, or the folder of its run",
+    )
+    train.add_argument(
+        "--spell_numbers", action="store_true", help="write numbers as words, as config.text.spell_numbers"
     )
     train.add_argument("--order", type=int, default=5, help="n of the n-grams, 2 to 6 (default 5)")
     train.add_argument("--prune", default="", help='n-gram counts to prune, by order, as for lmplz: "0 1 1 1 1"')
     train.add_argument(
-        "--vocabulary", type=int, default=400_000, help="number of most frequent words to keep (default 400000)"
+        "--words", type=int, default=400_000, help="number of most frequent words to keep (default 400000)"
     )
     train.add_argument(
         "--text", required=True, help="files, comma-separated: text, .gz, .bz2, .xz, or manifests (.jsonl)"

@@ -1,8 +1,4 @@
-"""The text of a language model: read from several kinds of files, and prepared as for the original's models; streamed.
-
-English keeps letters, digits and apostrophes, in lower case, with numbers written as words; Mandarin loses punctuation
-and is split into characters.
-"""
+"""The text of a language model: read from several kinds of files, prepared (decoding/lm/preparation.py), and streamed."""
 
 import bz2
 import collections
@@ -11,8 +7,6 @@ import io
 import json
 import lzma
 import os
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,39 +14,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from decoding.lm.preparation import Preparation
 from input_pipeline.storage import whole_file
-from input_pipeline.text import LANGUAGES, normalise
-
-__all__ = ["LANGUAGES", "UNKNOWN", "CorpusCounts", "ExcludedTexts", "prepare", "read_lines", "write_corpus"]
+from input_pipeline.text import is_spaced
 
 UNKNOWN = "UNKNOWNWORD"  # replaces words that are not among the most frequent ones, as in the original
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-NOT_ENGLISH = re.compile(r"[^a-z0-9\s']")
-NUMBER = re.compile(r"\d+")
-MAX_NUMBER_DIGITS = 15  # longer numbers are spelled digit by digit
 LINES_PER_UPDATE = 500  # of the progress bar
 MAX_COUNTED = 10_000_000  # distinct words counted at a time, about a gigabyte
 # Least tokens of an excluded text that is also searched inside of lines; shorter ones are common phrases.
-MIN_INNER_TOKENS = {"en": 4, "none": 4, "zh": 8}
-
-
-def prepare(line: str, language: str) -> str:
-    """Prepare a line of text to look like training transcripts; '' if nothing is left."""
-    if language == "none":
-        return normalise(line, language)
-    if language == "zh":
-        return " ".join(c for c in normalise(line, language) if unicodedata.category(c)[0] not in "PSC")
-    line = NOT_ENGLISH.sub("", normalise(line, language))
-    return " ".join(NUMBER.sub(_in_words, line).split())
-
-
-def _in_words(match: re.Match) -> str:
-    from num2words import num2words
-
-    digits = match[0]
-    parts = [digits] if len(digits) <= MAX_NUMBER_DIGITS else list(digits)
-    words = " ".join(num2words(int(part)) for part in parts)
-    return f" {words.replace('-', ' ').replace(',', '')} "
+MIN_INNER_TOKENS, MIN_INNER_CHARACTERS = 4, 8
+MAX_UNWRITABLE = 0.5  # share of words that a network cannot write, above which a text is in the wrong form
 
 
 def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = None) -> Iterator[str]:
@@ -98,12 +70,13 @@ def _text_of(line: str) -> str:
 class ExcludedTexts:
     """Texts that a model must not be trained on, such as those of a test set, prepared like the corpus.
 
-    A line is excluded if it is one of them, or contains one of at least MIN_INNER_TOKENS tokens.
+    A line is excluded if it is one of them, or contains one of at least MIN_INNER_TOKENS words, or MIN_INNER_CHARACTERS
+    characters in languages without spaces.
     """
 
-    def __init__(self, paths: Sequence[str], language: str):
-        self._whole = {prepare(line, language) for line in read_lines(paths, "--exclude")} - {""}
-        self._least = MIN_INNER_TOKENS[language]
+    def __init__(self, paths: Sequence[str], prepare: Preparation):
+        self._whole = {prepare(line) for line in read_lines(paths, "--exclude")} - {""}
+        self._least = MIN_INNER_TOKENS if is_spaced(prepare.rules.language) else MIN_INNER_CHARACTERS
         self._starting: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
         for text in self._whole:
             tokens = text.split()
@@ -153,36 +126,40 @@ class _WordCounts:
 
 
 def write_corpus(
-    paths: Sequence[str], language: str, vocabulary: int, output: Path, excluded: ExcludedTexts | None = None
+    paths: Sequence[str], prepare: Preparation, most_words: int, output: Path, excluded: ExcludedTexts | None = None
 ) -> CorpusCounts:
-    """Write the prepared lines, except excluded ones, with UNKNOWN for all but the most frequent words.
+    """Write the prepared lines, except excluded ones, with UNKNOWN for words that are not writable, or not frequent.
 
-    Reads the text once and, if words are replaced, the prepared file once more; only the counts are in memory.
-    Raises ValueError if nothing is left.
+    Reads the text once and, if rare words are replaced, the prepared file once more; only the counts are in memory.
+    Raises ValueError if nothing is left, or most words cannot be written.
     """
-    counter = _WordCounts(max(MAX_COUNTED, 4 * vocabulary))
+    counter = _WordCounts(max(MAX_COUNTED, 4 * most_words))
     lines = left_out = tokens = 0
     size = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
     bar = tqdm(desc="prepare", total=size or None, unit="B", unit_scale=True, delay=2)
     with bar, open(output, "w", encoding="utf-8") as file:
         for line in read_lines(paths, bar=bar):
-            prepared = prepare(line, language)
+            prepared = prepare(line)
             if not prepared:
                 continue
             if excluded is not None and excluded.match(prepared):
                 left_out += 1
                 continue
-            words = prepared.split()
-            counter.add(words)
-            file.write(prepared + "\n")
+            words = [word if prepare.writable(word) else UNKNOWN for word in prepared.split()]
+            counter.add([word for word in words if word != UNKNOWN])
+            file.write(" ".join(words) + "\n")
             lines, tokens = lines + 1, tokens + len(words)
     if not lines:
         raise ValueError(
-            f"--text: nothing is left of {', '.join(paths)} after preparation for --language={language}"
+            f"--text: nothing is left of {', '.join(paths)} after preparation for --language={prepare.rules.language}"
             + (f" without the {left_out} lines of --exclude" if left_out else "")
         )
-    if len(counter.counts) > vocabulary or counter.dropped:
-        _replace_rare({word for word, _ in counter.counts.most_common(vocabulary)}, output, lines)
+    if prepare.dropped.unwritable > MAX_UNWRITABLE * tokens:
+        raise ValueError(
+            f"--text: {prepare.dropped.report()[-1]}. These are most of the {tokens} words: check --language and --vocabulary"
+        )
+    if len(counter.counts) > most_words or counter.dropped:
+        _replace_rare({word for word, _ in counter.counts.most_common(most_words)}, output, lines)
     return CorpusCounts(lines, left_out, tokens, len(counter.counts))
 
 

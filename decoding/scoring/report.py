@@ -16,6 +16,7 @@ import numpy as np
 
 from decoding.scoring.error_rate import Counts, Result, Step, align
 from input_pipeline.storage import whole_file
+from input_pipeline.text import visible
 
 MOST_FREQUENT = 20  # confusions of each kind
 MOST_BARS = 10  # of a histogram
@@ -53,7 +54,10 @@ class Report:
 
     @functools.cached_property
     def alignments(self) -> list[list[Step]]:
-        """Each hypothesis aligned with its reference as it was scored: by words, or by characters if spaces are ignored."""
+        """Each hypothesis aligned with its reference as it was scored: by words, or by characters if spaces are ignored.
+
+        Invisible characters are shown as <U+200B>.
+        """
         return [
             align(self._tokens(reference), self._tokens(hypothesis))
             for reference, hypothesis in zip(self.references, self.hypotheses, strict=True)
@@ -61,7 +65,7 @@ class Report:
 
     def _tokens(self, text: str) -> list[str]:
         scored = self.result.rules.apply(text)
-        return list(scored) if self.result.rules.remove_spaces else scored.split()
+        return [visible(token) for token in (scored if self.result.rules.remove_spaces else scored.split())]
 
     def worst(self, most: int) -> list[int]:
         """Return the utterances with the most errors, shorter ones first among equals; those without errors are left out."""

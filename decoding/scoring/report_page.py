@@ -25,6 +25,7 @@ from decoding.scoring.report import (
     speaker_tables,
     write_whole,
 )
+from input_pipeline.text import visible
 
 CURVES = "curves.png"  # ds2_jax/training/curves.py writes it
 PLAYABLE = {
@@ -215,10 +216,11 @@ def _worst(report: Report, rows: Sequence[int], folder: Path) -> str:
 
 def _utterance(report: Report, row: int, folder: Path) -> str:
     name, texts = escape(report.names[row]), (report.references[row], report.hypotheses[row])
-    language = " lang='zh'" if report.result.rules.remove_spaces else ""
+    own = report.result.rules.language
+    language = "" if own in ("en", "none") else f" lang='{own}'"
     url = audio_url(report.audio[row], folder) if report.audio else ""
     player = f"<audio controls preload='none' src='{url}' aria-label='{name}'></audio>" if url else ""
-    reference, hypothesis = (f"<span{language}>{escape(text)}</span>" for text in texts)
+    reference, hypothesis = (f"<span{language}>{escape(visible(text))}</span>" for text in texts)
     return (
         f"<article class='utterance' aria-labelledby='u{row}'><h3 id='u{row}'>{name}</h3>"
         f"<p class='soft'>{_describe(report, row)}</p>{player}"

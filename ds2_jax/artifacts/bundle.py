@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd, feature_size
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import TextRules, Vocabulary
 
 VERSION = 1
 LANGUAGE_MODEL_FILES = ("lm.bin", "lm.arpa", "lm.arpa.gz", "unigrams.txt", "decode.json")  # replaced as a set
@@ -40,6 +40,12 @@ class ModelMeta:
     stats: FeatureStats | None
     vocabulary: Vocabulary
     language: str
+    spell_numbers: bool = False
+
+    @property
+    def text(self) -> TextRules:
+        """The normalisation of transcripts."""
+        return TextRules(self.language, self.spell_numbers)
 
     @property
     def network(self) -> DeepSpeech2:
@@ -76,6 +82,7 @@ class ModelMeta:
             "stats": stats,
             "vocabulary": list(self.vocabulary.symbols),
             "language": self.language,
+            "spell_numbers": self.spell_numbers,
         }
 
     @classmethod
@@ -97,6 +104,7 @@ class ModelMeta:
                 stats=stats or None,
                 vocabulary=Vocabulary(tuple(values["vocabulary"])),
                 language=values["language"],
+                spell_numbers=values.get("spell_numbers", False),  # missing in old models
             )
         except (KeyError, TypeError) as error:
             raise ModelFileError(f"{where} does not describe a model ({error!r}): export it again") from error
@@ -110,6 +118,7 @@ class ModelMeta:
                 values[f"{section}.{name}"] = own[section].get(name), theirs[section].get(name)
         values["features.normalisation"] = self.normalisation, other.normalisation
         values["text.language"] = self.language, other.language
+        values["text.spell_numbers"] = self.spell_numbers, other.spell_numbers
         found = [f"{name} is {a!r} here and {b!r} there" for name, (a, b) in values.items() if a != b]
         if self.vocabulary != other.vocabulary:
             a, b = (f"{v.size - 1} symbols {''.join(v.symbols[:40])!r}" for v in (self.vocabulary, other.vocabulary))

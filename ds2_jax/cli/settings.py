@@ -20,6 +20,7 @@ from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
+from input_pipeline.text import TextRules
 
 FROM_MODEL = ("model.", "features.", "text.")  # settings defined by a restored model
 
@@ -57,7 +58,7 @@ def read_training(config: ConfigDict) -> TrainingSettings:
             network=read_section(ModelSettings, config.model),
             features=read_section(FeatureSettings, config.features),
             normalisation=config.features.normalisation,
-            language=config.text.language,
+            text=read_section(TextRules, config.text),
             vocabulary=config.vocabulary,
             stats=config.features.stats,
             stats_samples=config.features.stats_samples,

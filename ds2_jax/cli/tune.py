@@ -23,7 +23,7 @@ from input_pipeline import manifest as manifests
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.manifest import Manifest
 from input_pipeline.storage import object_store, whole_file
-from input_pipeline.text import ScoringRules, normalise
+from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
 
@@ -69,7 +69,7 @@ def run_tune(config: ConfigDict, workdir: str) -> dict:
             settings=decoding,
             frame_s=meta.output_frame_s,
             log_probs=log_probs,
-            references=[normalise(manifest.text[row], meta.language) for row in rows],
+            references=[meta.text.normalise(manifest.text[row]) for row in rows],
             rules=ScoringRules.for_language(meta.language),
         )
         description = decode_settings.describe(decoding, decoding.engine).split(", alpha")[0]
@@ -91,7 +91,7 @@ def _log_probs(
     if processes.broadcast(lambda: stored is not None):
         logger.info("reading the network's probabilities from %s", path)
         return stored or ([], [])
-    labels, _ = encode_transcripts(manifest, evaluator.meta.vocabulary, evaluator.meta.language)
+    labels, _ = encode_transcripts(manifest, evaluator.meta.vocabulary, evaluator.meta.text)
     by_row, problems = evaluator.log_probs(variables, evaluator.corpus(manifest, labels), progress="network")
     if processes.rank() != 0:
         return [], []

@@ -25,7 +25,7 @@ from input_pipeline.batches.loader import LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest.sample_rates import describe_upsampling
-from input_pipeline.text import ScoringRules, normalise
+from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
 
@@ -107,7 +107,7 @@ class Evaluator:
         """
         meta = self.meta
         # Symbols outside the vocabulary are no problem here: they count as errors.
-        labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.language)
+        labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.text)
         warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
         if warning and processes.rank() == 0:
             logger.warning("%s", warning)
@@ -115,7 +115,7 @@ class Evaluator:
         best = transcripts.hypotheses
         rows = sorted(best)
         report_problems(manifest, rows, transcripts.problems)
-        references = [normalise(manifest.text[row], meta.language) for row in rows]
+        references = [meta.text.normalise(manifest.text[row]) for row in rows]
         hypotheses = [best[row].text for row in rows]
         names = [manifest.name(row) for row in rows]
         speakers = [manifest.speaker(row) for row in rows]

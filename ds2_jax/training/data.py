@@ -25,7 +25,7 @@ from input_pipeline.batches.loader import RowShare, planned_frames
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
 from input_pipeline.manifest.sample_rates import describe_upsampling
-from input_pipeline.text import Vocabulary, normalise
+from input_pipeline.text import Vocabulary
 
 logger = logging.getLogger("ds2_jax")
 
@@ -95,7 +95,7 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
     if new.vocabulary:
         vocabulary = Vocabulary.load(new.vocabulary)
     else:
-        vocabulary = Vocabulary.build(normalise(text, new.language) for text in manifest.text)
+        vocabulary = Vocabulary.build(map(new.text.normalise, manifest.text))
         symbols = "".join(vocabulary.symbols[:80])
         logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
     stats = None
@@ -113,7 +113,12 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
     vocabulary.save(Path(workdir, "vocabulary.txt"))
     if stats is not None:
         stats.save(Path(workdir, "feature_stats.npz"))
-    return ModelMeta(new.network, new.features, new.normalisation, stats, vocabulary, new.language)
+    return _describe(new, stats, vocabulary)
+
+
+def _describe(new: NewModel, stats: FeatureStats | None, vocabulary: Vocabulary) -> ModelMeta:
+    text = new.text
+    return ModelMeta(new.network, new.features, new.normalisation, stats, vocabulary, text.language, text.spell_numbers)
 
 
 def _new_variables(meta: ModelMeta, seed: int) -> dict:
@@ -122,8 +127,7 @@ def _new_variables(meta: ModelMeta, seed: int) -> dict:
 
 def _refuse_differences(meta: ModelMeta, new: NewModel, workdir: str) -> None:
     vocabulary = Vocabulary.load(new.vocabulary) if new.vocabulary else meta.vocabulary
-    configured = ModelMeta(new.network, new.features, new.normalisation, meta.stats, vocabulary, new.language)
-    differences = meta.differences(configured)
+    differences = meta.differences(_describe(new, meta.stats, vocabulary))
     if differences:
         raise ValueError(
             f"the checkpoints in {workdir} (here) have a different model than the config (there): "
@@ -177,7 +181,7 @@ def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta,
 
 def _select_usable(manifest: Manifest, meta: ModelMeta, max_bad_share: float) -> tuple[Manifest, Labels]:
     """Return the utterances that can be trained on, and report the others. Raises ValueError if these are too many."""
-    labels, problems = encode_transcripts(manifest, meta.vocabulary, meta.language)
+    labels, problems = encode_transcripts(manifest, meta.vocabulary, meta.text)
     frames = meta.model.output_frames(planned_frames(manifest, meta.features))
     needed = labels.needed_frames()
     for row in np.flatnonzero(needed > frames):

@@ -10,6 +10,7 @@ from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainSettings
 from ds2_jax.training.state import TrainState
 from input_pipeline.manifest import Manifest
+from input_pipeline.text import is_spaced
 
 logger = logging.getLogger("ds2_jax")
 
@@ -48,7 +49,7 @@ class DevEvaluation:
 
     def _record(self, evaluation: Evaluation) -> float:
         progress, result = self._progress, evaluation.result.as_dict()
-        rate = result["cer"] if self._evaluator.meta.language == "zh" else result["wer"]
+        rate = result["cer"] if not is_spaced(self._evaluator.meta.language) else result["wer"]
         self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
         is_best = progress.record_evaluation(rate, self._settings)
         best = "best so far" if is_best else f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"

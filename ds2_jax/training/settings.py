@@ -9,7 +9,7 @@ from ds2_jax.recognition.evaluation import EvaluationSettings
 from input_pipeline.audio.features import FeatureSettings, FrontEnd
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
-from input_pipeline.text import normalise
+from input_pipeline.text import TextRules
 
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("cosine", "exponential", "constant")
@@ -43,14 +43,13 @@ class NewModel:
     network: ModelSettings = field(default_factory=ModelSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     normalisation: str = "corpus"
-    language: str = "en"
+    text: TextRules = field(default_factory=TextRules)
     vocabulary: str = ""
     stats: str = ""
     stats_samples: int = 2000
 
     def __post_init__(self):
-        """Refuse an unknown language or normalisation."""
-        normalise("", self.language)
+        """Refuse an unknown normalisation."""
         FrontEnd(self.features, self.normalisation)
 
 

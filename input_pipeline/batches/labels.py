@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.manifest import Manifest
-from input_pipeline.text import UnknownCharacters, Vocabulary, normalise
+from input_pipeline.text import TextRules, UnknownCharacters, Vocabulary
 
 ROWS_AT_ONCE = 8192  # transcripts processed as int64 at a time
 
@@ -47,7 +47,7 @@ class Labels:
         return Labels(np.concatenate([self.symbols[:0], *parts]), offsets)
 
 
-def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str) -> tuple[Labels, dict[int, str]]:
+def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, rules: TextRules) -> tuple[Labels, dict[int, str]]:
     """Encode normalised transcripts; return the labels and {row: problem}.
 
     Transcripts that are empty or have unknown characters get no symbols and a problem.
@@ -56,7 +56,7 @@ def encode_transcripts(manifest: Manifest, vocabulary: Vocabulary, language: str
     symbols, offsets, problems = bytearray(), np.zeros(len(manifest) + 1, np.int64), {}
     for row, text in enumerate(tqdm(manifest.text, desc="encode transcripts", delay=2.0, leave=False)):
         try:
-            encoded = vocabulary.encode(normalise(text, language))
+            encoded = vocabulary.encode(rules.normalise(text))
             symbols += encoded.astype(dtype).tobytes()
             if not len(encoded):
                 problems[row] = "the text is empty"

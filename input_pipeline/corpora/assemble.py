@@ -20,7 +20,7 @@ from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import download
 from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, contains, extract
-from input_pipeline.text import ScoringRules
+from input_pipeline.text import ScoringRules, is_spaced, spell_numbers
 
 MAX_LISTED = 10  # names in one message
 TOLERANCE_S = 0.05  # by which a segment may end after its file: lists are rounded
@@ -393,12 +393,17 @@ def _unique(pairs: Iterable[tuple[str, Value]]) -> tuple[dict[str, Value], list[
     return {key: value for key, value in first.items() if key not in different}, sorted(different)
 
 
-def text_rule(name: str, *, spaces: bool = True) -> Callable[[str], str]:
+def text_rule(name: str, language: str, *, spell: bool = False) -> Callable[[str], str]:
     """Return the rule for texts of a `--text` option: `plain` (lower case without punctuation) or `as_is`.
 
-    spaces: false removes spaces from plain texts.
+    language: whose case, spaces and punctuation. spell: write numbers as words of the language. Raises ValueError.
     """
-    return ScoringRules(remove_spaces=not spaces).apply if name == "plain" else lambda text: " ".join(text.split())
+    plain = ScoringRules(remove_spaces=not is_spaced(language), language=language).apply
+    rule = plain if name == "plain" else lambda text: " ".join(text.split())
+    if not spell:
+        return rule
+    spell_numbers("1", language)  # fails at once if it cannot be done
+    return lambda text: rule(spell_numbers(text, language))
 
 
 def compare_counts(splits: Mapping[str, Sequence], official: Mapping[str, int]) -> None:

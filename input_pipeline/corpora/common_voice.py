@@ -2,8 +2,8 @@
 
 CC0, https://commonvoice.mozilla.org, where users must agree not to identify speakers before they can download a release;
 --source is the folder with the archive (cv-corpus-*-LOCALE.tar.gz; no digest is known) or its content. Splits are those
-of the release (train, dev and test have different speakers). Texts: lower case without punctuation; --text=as_is keeps
-them unchanged.
+of the release (train, dev and test have different speakers). Texts: lower case without punctuation, by the rules of the
+language; --text=as_is keeps them unchanged.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
+from input_pipeline.text import is_spaced, language_code
 
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("client_id", "path", "sentence")
 RECIPE, RECIPE_MANDARIN = "configs/librispeech_100.py", "configs/aishell.py"
-WITHOUT_SPACES = ("zh", "ja", "yue", "nan")  # languages written without spaces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,21 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", choices=("plain", "as_is"), default="plain", help="lower case without punctuation, or unchanged"
     )
+    parser.add_argument("--spell_numbers", action="store_true", help="write numbers as words of the language")
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
     """Unpack and scan; write the manifests."""
     preparation = Preparation.from_args(args)
     root = find_locale(preparation, Path(args.source).resolve(), args.locale)
-    spaceless = (args.locale or root.name).partition("-")[0] in WITHOUT_SPACES
-    rule = assemble.text_rule(args.text, spaces=not spaceless)
+    language = language_code(args.locale or root.name)
+    rule = assemble.text_rule(args.text, language, spell=args.spell_numbers)
     splits = {split: read_split(root, split, rule) for split in SPLITS}
     filled = {split: recordings for split, recordings in splits.items() if recordings or split == "train"}
     for split in splits.keys() - filled.keys():
         print(f"  {root / split}.tsv lists no clips; {split}.jsonl is not written")
     held_out = {split: split if split in filled else "" for split in ("dev", "test")}
-    recipe = RECIPE_MANDARIN if spaceless else RECIPE
-    return Prepared(preparation.write(filled), next_step.train(recipe, preparation.folder, **held_out))
+    recipe, of_recipe = (RECIPE, "en") if is_spaced(language) else (RECIPE_MANDARIN, "zh")
+    train = next_step.train(recipe, preparation.folder, **held_out)
+    return Prepared(preparation.write(filled), train + next_step.language_option(language, of_recipe))
 
 
 def find_locale(preparation: Preparation, source: Path, locale: str | None) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from input_pipeline.corpora import assemble, groups, next_step
 from input_pipeline.corpora.assemble import CorpusError, Preparation, Prepared
+from input_pipeline.text import count_with_digits, language_code
 
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aif", ".aiff", ".au", ".m4a", ".aac", ".webm")
 COLUMNS = {
@@ -50,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test_share", type=float, default=0.1, metavar="SHARE", help=text)
     text = "plain: lower case without punctuation; as_is: unchanged (default: as_is)"
     parser.add_argument("--text", choices=("plain", "as_is"), default="as_is", help=text)
+    text = "language of the texts, for --text=plain, --spell_numbers and training: en, tr, zh, ... (default: en)"
+    parser.add_argument("--language", type=language_code, help=text)
+    parser.add_argument("--spell_numbers", action="store_true", help="write numbers as words of the language")
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
@@ -67,7 +71,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     files += sorted(set(transcripts.elsewhere))
     if not files:
         raise CorpusError(f"--source={source}: contains no audio ({' '.join(AUDIO)}): check the path")
-    rule = assemble.text_rule(args.text)
+    rule = assemble.text_rule(args.text, args.language or "en", spell=args.spell_numbers)
 
     def id_of(path: str | Path) -> str:
         return composed(assemble.file_id(path)) if transcripts.key == "name" else path_id(path, source)
@@ -93,7 +97,11 @@ def prepare(args: argparse.Namespace) -> Prepared:
     for split in ("train", "dev", "test"):
         if split not in records and (preparation.folder / f"{split}.jsonl").exists():
             print(f"note: {preparation.folder / split}.jsonl is from an earlier run; remove it")
-    return Prepared(records, describe_next_step(preparation.folder, records))
+    if digits := count_with_digits(record["text"] for split in records.values() for record in split):
+        print(
+            f"note: {digits} texts have digits; --spell_numbers writes numbers as words, for a network that learns letters only"
+        )
+    return Prepared(records, describe_next_step(preparation.folder, records, args.language))
 
 
 def read_transcripts(source: Path, files: Sequence[str], table: str | None, names: Mapping) -> Transcripts:
@@ -250,12 +258,14 @@ def divide(records: Sequence[dict], shares: Mapping[str, float], id_of: Callable
     return groups.split_by_group(records, shares, id_of)
 
 
-def describe_next_step(folder: Path, records: Mapping[str, Sequence]) -> str:
+def describe_next_step(folder: Path, records: Mapping[str, Sequence], language: str | None = None) -> str:
     """Return the commands that check every clip and train, or that evaluates if there is no training split."""
     if "train" not in records:
         return next_step.evaluate(folder / f"{next(iter(records))}.jsonl")
     held_out = {split: split if split in records else "" for split in ("dev", "test")}
-    text = "".join(record["text"] for record in records["train"][:100])
-    chinese = 2 * sum("\u4e00" <= character <= "\u9fff" for character in text) > len(text)
-    train = next_step.train(RECIPE, folder, **held_out) + (" --config.text.language=zh" if chinese else "")
+    if language is None:
+        text = "".join(record["text"] for record in records["train"][:100])
+        chinese = 2 * sum("\u4e00" <= character <= "\u9fff" for character in text) > len(text)
+        language = "zh" if chinese else "en"
+    train = next_step.train(RECIPE, folder, **held_out) + next_step.language_option(language, "en")
     return f"{next_step.check(folder / 'train.jsonl')}\n  {train}"

@@ -17,6 +17,11 @@ def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: st
     return shlex.join([*PROGRAM, f"--config={recipe}", f"--workdir=runs/{folder.name}", *options])
 
 
+def language_option(language: str, of_recipe: str) -> str:
+    """Return the option that sets a language, '' if it is that of the recipe."""
+    return "" if language.partition("-")[0] == of_recipe else f" --config.text.language={language}"
+
+
 def evaluate(test: Path, *options: str) -> str:
     """Return the command that evaluates a model on a manifest."""
     return shlex.join([*PROGRAM, "--mode=eval", *options, "--config.restore=MODEL", f"--config.data.test={test}"])

@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--language",
         default="",
-        choices=text.LANGUAGES,
+        type=text.language_code,
         help="normalise texts as for this language first (default: do not)",
     )
     add("--output", default="", help="write a cleaned manifest: unusable rows removed, wrong durations corrected")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
-from input_pipeline.text import LANGUAGES, normalise
+from input_pipeline.text import is_spaced, language_code, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; a microphone never records digital silence
 LEVEL_WINDOW_S = 0.02
@@ -57,7 +57,7 @@ class JoinSettings:
     """How groups of clips become utterances."""
 
     limits: Limits
-    language: str = "en"  # of the texts, which are joined with spaces except in Mandarin (zh)
+    language: str = "en"  # of the texts, which are joined with spaces unless it is written without
     sample_rate_hz: int = 16000  # of the files written
     seed: int = 0  # of the pauses
 
@@ -116,8 +116,8 @@ def quietest_rms(samples: np.ndarray, sample_rate_hz: int) -> float:
 
 
 def join_texts(texts: Sequence[str], language: str) -> str:
-    """Join transcripts with spaces between them, or without in Mandarin."""
-    return normalise(("" if language == "zh" else " ").join(texts), language)
+    """Join transcripts, with spaces between them if the language has spaces."""
+    return normalise((" " if is_spaced(language) else "").join(texts), language)
 
 
 def write_joined(
@@ -201,7 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="how often each clip is used, joined to other clips each time (default: 1)",
     )
     parser.add_argument(
-        "--language", default="en", choices=LANGUAGES, help="how texts are joined (default: %(default)s)"
+        "--language", default="en", type=language_code, help="how texts are joined (default: %(default)s)"
     )
     parser.add_argument("--sample_rate_hz", default=16000, type=int, help="of the files written (default: %(default)s)")
     parser.add_argument("--ignore_keys", default="", help="comma-separated keys of rows that mean no part of a file")

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 from array import array
@@ -29,6 +30,9 @@ from input_pipeline.manifest.segments import (
 )
 from input_pipeline.shards.format import ORIGINAL_KEY, SUFFIX, parse_reference
 from input_pipeline.storage import object_store, whole_file
+from input_pipeline.text import count_invisible, describe_invisible
+
+logger = logging.getLogger("input_pipeline")
 
 KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
@@ -217,6 +221,10 @@ def read(
         extra.append({key: value for key, value in record.items() if key not in KEYS})
     if not audio and not bad_lines:
         raise ManifestError(f"{name} is empty; write one JSON object per line, with the keys {', '.join(KEYS)}")
+    if invisible := count_invisible(text):
+        logger.warning(
+            "%s: invisible characters and unusual spaces are normalised: %s", name, describe_invisible(invisible)
+        )
     return Manifest(
         sources=(name,),
         audio=audio,

@@ -2,40 +2,49 @@
 
 import argparse
 import collections
+import itertools
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
 from input_pipeline import manifest
-from input_pipeline.text import LANGUAGES, Vocabulary, VocabularyError, normalise
+from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
+from input_pipeline.text.scripts import mixed_words, script_of
 
+SHOWN = 10  # words of mixed scripts in the warning
 RARE_SCRIPT = 0.05  # share of the main script's letters below which another script is suspicious
 
 
 def suspicious(counts: collections.Counter) -> list[str]:
-    """Describe characters that are often mistakes: control characters, letters of a rare script, those seen only once."""
+    """Describe characters that are often mistakes: those without a meaning, letters of a rare script, those seen only once."""
     scripts: collections.Counter = collections.Counter()
     for character, count in counts.items():
         if character.isalpha():
-            scripts[_script(character)] += count
+            scripts[script_of(character)] += count
     most = max(scripts.values(), default=0)
-    groups: dict[str, list[str]] = {"control characters": [], "letters of a rare script": [], "seen only once": []}
+    groups: dict[str, list[str]] = {
+        "private or unassigned characters": [],
+        "letters of a rare script": [],
+        "seen only once": [],
+    }
     for character, count in sorted(counts.items()):
-        if unicodedata.category(character).startswith("C"):
-            groups["control characters"].append(character)
-        elif character.isalpha() and scripts[_script(character)] < RARE_SCRIPT * most:
+        if unicodedata.category(character) in ("Co", "Cn", "Cs"):
+            groups["private or unassigned characters"].append(character)
+        elif character.isalpha() and scripts[script_of(character)] < RARE_SCRIPT * most:
             groups["letters of a rare script"].append(character)
         elif count == 1:
             groups["seen only once"].append(character)
     return [f"{kind}: {describe_characters(characters)}" for kind, characters in groups.items() if characters]
 
 
-def _script(character: str) -> str:
-    """Return the first word of a letter's Unicode name: LATIN, CYRILLIC, CJK."""
-    return unicodedata.name(character, "").partition(" ")[0]
+def mixed(texts: Iterable[str]) -> list[str]:
+    """Describe words that mix scripts; an empty list if there are none."""
+    words = list(dict.fromkeys(itertools.chain.from_iterable(map(mixed_words, texts))))
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return [f"words with letters of two scripts that look alike: {', '.join(words[:SHOWN])}{more}"] if words else []
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,13 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST")
     parser.add_argument("--output", required=True, help="vocabulary file to write")
-    parser.add_argument("--language", default="en", choices=LANGUAGES, help="whose normalisation to apply (default en)")
+    parser.add_argument(
+        "--language", default="en", type=language_code, help="whose normalisation to apply (default en)"
+    )
+    parser.add_argument("--spell_numbers", action="store_true", help="write numbers as words of the language first")
     parser.add_argument("--count_threshold", type=int, default=0, help="fewest occurrences of a symbol (default 0)")
     args = parser.parse_args(argv)
     try:
         texts = [text for path in args.manifests for text in manifest.read(path, need_audio=False).text]
+        rules = TextRules(args.language, args.spell_numbers)
         progress = tqdm(texts, desc="count characters", unit=" texts", delay=2.0, leave=False)
-        counts = count_characters(normalise(text, args.language) for text in progress)
+        counts = count_characters(map(rules.normalise, progress))
         symbols = tuple(c for c in by_frequency(counts) if counts[c] >= args.count_threshold)
         if not symbols:
             raise VocabularyError(
@@ -64,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for character in by_frequency(counts):
         left_out = "" if counts[character] >= args.count_threshold else ", left out"
         print(f"{counts[character]:9d}  {describe_character(character)}{left_out}")
-    for warning in suspicious(counts):
+    for warning in [*suspicious(counts), *mixed(texts)]:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{args.output}: {len(symbols)} symbols from {len(texts)} transcripts")
     return 0

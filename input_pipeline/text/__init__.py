@@ -1,16 +1,27 @@
 """Transcripts: normalisation by language, the vocabulary of a network, and scoring rules."""
 
 from input_pipeline.text.characters import describe_character
-from input_pipeline.text.normalisation import LANGUAGES, normalise
+from input_pipeline.text.invisible import count_invisible, describe_invisible, visible
+from input_pipeline.text.language import LanguageError, is_spaced, language_code
+from input_pipeline.text.normalisation import TextRules, normalise
+from input_pipeline.text.numbers import count_with_digits, spell_numbers
 from input_pipeline.text.scoring import ScoringRules
 from input_pipeline.text.vocabulary import UnknownCharacters, Vocabulary, VocabularyError
 
 __all__ = [
-    "LANGUAGES",
+    "LanguageError",
     "ScoringRules",
+    "TextRules",
     "UnknownCharacters",
     "Vocabulary",
     "VocabularyError",
+    "count_invisible",
+    "count_with_digits",
     "describe_character",
+    "describe_invisible",
+    "is_spaced",
+    "language_code",
     "normalise",
+    "spell_numbers",
+    "visible",
 ]

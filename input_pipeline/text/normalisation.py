@@ -1,28 +1,86 @@
-"""Normalise transcripts for training, by language."""
+"""Normalise texts by language: the same for transcripts, texts of language models, hot words and scoring."""
 
+import re
 import unicodedata
+from dataclasses import dataclass
 
-LANGUAGES = ("en", "zh", "none")
-APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bc\u2032\uff07`\u00b4", "'"))
+from input_pipeline.text.invisible import without_invisible
+from input_pipeline.text.language import NONE, Writing, language_code, writing_of
+from input_pipeline.text.numbers import spell_numbers
+
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bb\u02bc\u2032\uff07`\u00b4", "'"))
+HYPHENS = str.maketrans("\u2010\u2011", "--")
+# Letters of Thai, Lao and Armenian of which the compatible form is two.
+WHOLE_LETTERS = re.compile("([\u0e33\u0eb3\u0edc\u0edd\u0587])")
+MIDDLE_DOTS = re.compile(r"(?<=[^\W\d_])[\u2022\u2027\u2219\u22c5](?=[^\W\d_])")
+DOT_ABOVE = re.compile(
+    "(?<=[ij\u012f])\u0307"
+)  # on a letter that has a dot already: what is left of \u0130 in lower case
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How texts are normalised: the section `text` of a config.
+
+    language: `none` or an ISO 639 code, as `normalise` describes. spell_numbers: write numbers as words of the language.
+    Raises ValueError for an unknown language, one whose numbers cannot be spelled, or without num2words.
+    """
+
+    language: str = "en"
+    spell_numbers: bool = False
+
+    def __post_init__(self):
+        """Refuse what cannot be applied."""
+        language_code(self.language)
+        if self.spell_numbers:
+            spell_numbers("1", self.language)
+
+    def normalise(self, text: str) -> str:
+        """Return a normalised text."""
+        text = normalise(text, self.language)
+        if not self.spell_numbers:
+            return text
+        spelled = spell_numbers(text, self.language)
+        return text if spelled == text else normalise(spelled, self.language)
 
 
 def normalise(text: str, language: str) -> str:
-    """Normalise a transcript for training.
+    """Normalise a text.
 
-    en: Unicode NFKC, one kind of apostrophe, lower case, single spaces. zh: NFKC, lower case, no white space. none: NFC,
-    single spaces. Nothing else is removed, so that unexpected characters show in the vocabulary.
-    Raises ValueError for an unknown language.
+    Every language: Unicode form NFC, single spaces, no invisible characters; `none`: nothing else. Other languages:
+    compatible forms (NFKC), one kind of apostrophe and hyphen, lower case by the rules of the language (Turkish I becomes
+    ı). Languages written without spaces, such as zh: no white space, and apostrophes stay. Nothing else is removed, so
+    that unexpected characters show in the vocabulary. Raises ValueError for an unknown language.
     """
-    if language == "en":
-        return " ".join(_compatible(text).lower().split())
-    if language == "zh":
-        joined = "".join(unicodedata.normalize("NFKC", text).lower().split())
-        return unicodedata.normalize("NFC", joined)  # marks that NFKC put behind a space now follow a letter
-    if language == "none":
+    text = without_invisible(text)
+    if language == NONE:
         return " ".join(unicodedata.normalize("NFC", text).split())
-    raise ValueError(f"config.text.language is {language!r}: choose one of {', '.join(LANGUAGES)}")
+    writing = writing_of(language)
+    if writing.spaced:  # before, as NFKC splits some into a space and a mark, and after, as it makes some
+        text = compatible(text.translate(APOSTROPHES)).translate(APOSTROPHES)
+    else:
+        text = compatible(text)
+    joined = (" " if writing.spaced else "").join(lower(text, writing).split())
+    return unicodedata.normalize("NFC", joined)  # marks may follow a letter only now
 
 
-def _compatible(text: str) -> str:
-    """Apply NFKC and unify apostrophes: before, as NFKC splits some into a space and a mark, and after, as it makes some."""
-    return unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).translate(APOSTROPHES)
+def compatible(text: str) -> str:
+    """Return the compatible form (NFKC) with one kind of hyphen; letters that NFKC would divide stay whole."""
+    if WHOLE_LETTERS.search(text):
+        parts = (
+            part if WHOLE_LETTERS.match(part) else unicodedata.normalize("NFKC", part)
+            for part in WHOLE_LETTERS.split(text)
+        )
+        text = unicodedata.normalize("NFC", "".join(parts))
+    else:
+        text = unicodedata.normalize("NFKC", text)
+    return text.translate(HYPHENS)
+
+
+def lower(text: str, writing: Writing) -> str:
+    """Return a text in lower case by the rules of its language; in Catalan, with one kind of middle dot."""
+    if writing.dotless:
+        text = text.replace("I", "\u0131")
+    if "\u00b7" in writing.inside:
+        text = MIDDLE_DOTS.sub("\u00b7", text)
+    return DOT_ABOVE.sub("", text.lower())

@@ -12,35 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from decoding.lm import command, kenlm_build, kenlm_run, model_file, text_corpus
+from decoding.lm.preparation import Preparation
 from input_pipeline.storage.lock import exclusive
+from input_pipeline.text import TextRules
 from tests.runs import ROOT, wait_until_printed
 
 BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
 needs_kenlm = pytest.mark.skipif(not BUILT, reason="KenLM's programs are not built (make kenlm)")
+ENGLISH, MANDARIN = Preparation(TextRules("en")), Preparation(TextRules("zh"))
 SENTENCES = ["the cat sat", "the dog sat on the cat", "a dog and a cat", "the cat ran to the dog", "a cat sat"]
-
-
-@pytest.mark.parametrize(
-    ("language", "line", "prepared"),
-    [
-        ("en", "  Hello,  World!\n", "hello world"),
-        ("en", "It\u2019s 1000 o'clock", "it's one thousand o'clock"),
-        ("en", "in 1999: 42%", "in one thousand nine hundred and ninety nine forty two"),
-        ("en", "room7b", "room seven b"),
-        (
-            "en",
-            "12345678901234567",
-            "one two three four five six seven eight nine zero one two three four five six seven",
-        ),
-        ("en", "--- !!!", ""),
-        ("en", "a \uff26\uff55\uff4c\uff4c\u3000width", "a full width"),
-        ("zh", "你好，世界。 (abc)", "你 好 世 界 a b c"),
-        ("zh", "３Ｄ 电影", "3 d 电 影"),
-        ("none", " As  It is\n", "As It is"),
-    ],
-)
-def test_text_is_prepared_as_the_original_did(language, line, prepared):
-    assert text_corpus.prepare(line, language) == prepared
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -74,7 +54,7 @@ def test_text_that_cannot_be_read_is_named_with_its_line(content, name, named, t
 
 def test_rare_words_are_replaced(tmp_path):
     (tmp_path / "t.txt").write_text("b a b\nb c a\n")
-    counts = text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 2, tmp_path / "corpus")
+    counts = text_corpus.write_corpus([str(tmp_path / "t.txt")], ENGLISH, 2, tmp_path / "corpus")
     assert counts == text_corpus.CorpusCounts(lines=2, excluded=0, tokens=6, words=3)
     assert (tmp_path / "corpus").read_text() == f"b a b\nb {text_corpus.UNKNOWN} a\n"
 
@@ -83,7 +63,9 @@ def test_rare_words_are_forgotten_when_there_are_too_many(tmp_path, monkeypatch)
     monkeypatch.setattr(text_corpus, "MAX_COUNTED", 12)
     lines = [f"often w{i} seldom" if i % 9 == 0 else f"often w{i} often" for i in range(90)]
     (tmp_path / "t.txt").write_text("\n".join(lines))
-    counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], "none", 2, tmp_path / "corpus")
+    counted = text_corpus.write_corpus(
+        [str(tmp_path / "t.txt")], Preparation(TextRules("none")), 2, tmp_path / "corpus"
+    )
     assert (counted.lines, counted.tokens) == (90, 270)
     assert set((tmp_path / "corpus").read_text().split()) == {"often", "seldom", text_corpus.UNKNOWN}
 
@@ -99,30 +81,32 @@ def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
         "It's no, good at all",
     ]
     (tmp_path / "t.txt").write_text("\n".join(dropped + kept))
-    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.jsonl")], "en")
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.jsonl")], ENGLISH)
     assert len(excluded) == 2
-    counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
+    counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], ENGLISH, 99, tmp_path / "corpus", excluded)
     assert (tmp_path / "corpus").read_text().splitlines() == kept
     assert counted.excluded == len(dropped)
     (tmp_path / "t.txt").write_text("yes\n")
     with pytest.raises(ValueError, match=r"nothing is left of .* without the 1 lines of --exclude"):
-        text_corpus.write_corpus([str(tmp_path / "t.txt")], "en", 99, tmp_path / "corpus", excluded)
+        text_corpus.write_corpus([str(tmp_path / "t.txt")], ENGLISH, 99, tmp_path / "corpus", excluded)
     with pytest.raises(ValueError, match="--exclude: nowhere"):
-        text_corpus.ExcludedTexts(["nowhere.jsonl"], "en")
+        text_corpus.ExcludedTexts(["nowhere.jsonl"], ENGLISH)
 
 
 def test_the_first_text_of_a_test_set_is_left_out_whatever_mark_its_file_starts_with(tmp_path):
     (tmp_path / "test.txt").write_text("今天的天气非常好\n", encoding="utf-8-sig")
-    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], "zh").match("今 天 的 天 气 非 常 好")
-    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], "none").match("今天的天气非常好")
+    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], MANDARIN).match("今 天 的 天 气 非 常 好")
+    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], Preparation(TextRules("none"))).match(
+        "今天的天气非常好"
+    )
 
 
 def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
     (tmp_path / "test.txt").write_text("无可奉告\n今天的天气非常好\n")
-    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], "zh")
-    assert excluded.match(text_corpus.prepare("无可奉告。", "zh"))
-    assert not excluded.match(text_corpus.prepare("他无可奉告", "zh"))
-    assert excluded.match(text_corpus.prepare("你看，今天的天气非常好啊", "zh"))
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], MANDARIN)
+    assert excluded.match(MANDARIN("无可奉告。"))
+    assert not excluded.match(MANDARIN("他无可奉告"))
+    assert excluded.match(MANDARIN("你看，今天的天气非常好啊"))
 
 
 def test_stars_of_kenlm_become_a_bar(monkeypatch, capfd, tmp_path):
@@ -196,7 +180,9 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
         (["--prune=5 0"], "--prune is '5 0'"),
         (["--prune=a"], "--prune is 'a'"),
         (["--order=2", "--prune=0 1 1"], "up to 2 counts, one per order"),
-        (["--vocabulary=0"], "--vocabulary is 0"),
+        (["--words=0"], "--words is 0"),
+        (["--vocabulary=400000"], "the number of words is --words=400000"),
+        (["--vocabulary=nowhere.txt"], "vocabulary nowhere.txt cannot be read"),
         (["--memory=lots"], "--memory is 'lots'"),
         (["--memory=1M"], "error: lmplz failed: Vocab hash size estimate 25165824 exceeds total memory 1048576;"),
         (["--text=nowhere.txt"], "--text: there is no file nowhere.txt"),

@@ -172,3 +172,11 @@ def test_a_list_that_is_too_short_is_named(what):
     given = {"references": REFERENCES, "hypotheses": HYPOTHESES, "names": NAMES} | options
     with pytest.raises(ValueError, match=f"{what} has 3 entries, the result has 4 utterances"):
         Report("AN4", result, **given)
+
+
+@pytest.mark.parametrize("write", [write_html, write_text])
+def test_invisible_characters_are_shown_by_their_code_points(write, tmp_path):
+    content = report(write, tmp_path, ["می\u200cروم خانه"], ["میروم خانه"], language="fa")
+    assert "\u200c" not in content
+    assert "U+200C" in content
+    assert content.count("U+200C") >= 2  # among the substitutions and in the alignment

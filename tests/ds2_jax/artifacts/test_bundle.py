@@ -1,5 +1,6 @@
 """Bundles as files: written completely, checked when read, never confused with other folders."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def test_a_bundle_consists_of_plain_files(bundle):
     names = {file.name for file in bundle.iterdir()}
     assert names == {"config.json", "vocabulary.txt", "feature_stats.npz", "model.safetensors", "README.md"}
     assert json.loads((bundle / "config.json").read_text())["version"] == 1
+
+
+def test_the_normalisation_is_kept_and_old_bundles_do_not_spell_numbers(bundle, variables):
+    assert not load_model(str(bundle))[0].text.spell_numbers
+    spelling = dataclasses.replace(make_meta(), language="de", spell_numbers=True)
+    assert spelling.differences(make_meta()) == [
+        "text.language is 'de' here and 'en' there",
+        "text.spell_numbers is True here and False there",
+    ]
+    save_bundle(bundle, spelling, variables, "# a card\n")
+    assert load_model(str(bundle))[0].text.normalise("Raum 7") == "raum sieben"
+    config = json.loads((bundle / "config.json").read_text())
+    del config["spell_numbers"]
+    (bundle / "config.json").write_text(json.dumps(config))
+    assert load_model(str(bundle))[0].text.normalise("Raum 7") == "raum 7"
 
 
 def test_exporting_again_keeps_files_added_to_the_bundle(bundle, variables):

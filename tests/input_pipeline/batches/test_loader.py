@@ -19,7 +19,7 @@ from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import BatchLoader, BatchSpec, LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.columns import Strings
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import TextRules, Vocabulary
 
 CONTRACT = {
     "spectrogram": np.float32,
@@ -50,7 +50,7 @@ def augmentation(tmp_path_factory, clips) -> Augmentation:
 
 def make_corpus(path, augmentation=None, size=5, share=None, **load) -> Corpus:
     utterances = manifest.read(path)
-    labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), "en")
+    labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), TextRules())
     front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=20), "utterance")
     batch = BatchSettings(size=size, buckets=2)
     return Corpus(
@@ -170,7 +170,7 @@ def test_needed_frames_count_symbols_and_repeats(monkeypatch):
 def test_transcripts_are_stored_in_the_smallest_integer_type(clips, characters, bytes_each):
     vocabulary = Vocabulary(tuple(map(chr, range(ord(" "), ord(" ") + characters))))
     utterances = manifest.read(clips)
-    labels, problems = encode_transcripts(utterances, vocabulary, "none")
+    labels, problems = encode_transcripts(utterances, vocabulary, TextRules("none"))
     assert not problems
     assert labels.symbols.nbytes == bytes_each * len(labels.symbols)
     assert [vocabulary.decode(labels[row]) for row in range(len(utterances))] == utterances.text
@@ -179,7 +179,7 @@ def test_transcripts_are_stored_in_the_smallest_integer_type(clips, characters, 
 def test_transcripts_that_cannot_be_encoded_are_empty_and_reported(clips):
     utterances = manifest.read(clips)
     text = Strings(["ab", "", "a\u00e9b", "ba", *utterances.text[4:]])
-    labels, problems = encode_transcripts(replace(utterances, text=text), Vocabulary(("a", "b")), "en")
+    labels, problems = encode_transcripts(replace(utterances, text=text), Vocabulary(("a", "b")), TextRules())
     assert [labels[row].tolist() for row in range(4)] == [[1, 2], [], [], [2, 1]]
     assert "empty" in problems[1]
     assert "U+00E9" in problems[2]

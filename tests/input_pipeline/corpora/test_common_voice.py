@@ -115,3 +115,20 @@ def test_a_source_is_required_and_must_contain_a_release(tmp_path, capsys):
         prepare.main(["common_voice", f"--target_dir={tmp_path / 'x'}"])
     assert prepare.main(["common_voice", f"--source={tmp_path}", f"--target_dir={tmp_path / 'x'}"]) == 1
     assert "contains neither train.tsv nor *.tar.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("locale", "written", "plain", "option"),
+    [
+        ("tr", "Ilık \u0130zmir\u2019in \u2013 IŞIK.", "ılık izmir'in ışık", "--config.text.language=tr"),
+        ("ca", "Col·legi, dona-m\u2019ho!", "col·legi dona-m'ho", "--config.text.language=ca"),
+        ("ja", "東京 です。", "東京です", "--config.text.language=ja"),
+        ("fa", "می\u200cروم\u200f.", "می\u200cروم", "--config.text.language=fa"),
+    ],
+)
+def test_texts_follow_the_locale(tmp_path, capsys, locale, written, plain, option):
+    source = corpus_archives.write_tree(tmp_path / "s", release(locale, {"train": [written], "dev": [], "test": []}))
+    line = ["common_voice", f"--source={source}", f"--target_dir={tmp_path / 'x'}", f"--locale={locale}"]
+    assert prepare.main(line) == 0
+    assert corpus_archives.texts(tmp_path / "x" / "train.jsonl") == [plain]
+    assert option in capsys.readouterr().out

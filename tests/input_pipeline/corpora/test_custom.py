@@ -295,6 +295,19 @@ def test_chinese_texts_lead_to_the_language_setting(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(" --config.text.language=zh\n")
 
 
+def test_numbers_are_written_as_words_on_request(tmp_path, capsys):
+    source = write_tree(tmp_path / "s", {**many(3), **{f"clips/{n:02d}.txt": f"Zimmer {n + 21}" for n in range(3)}})
+    assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
+    assert "3 texts have digits; --spell_numbers" in capsys.readouterr().out
+    options = ["--dev_share=0", "--test_share=0", "--spell_numbers", "--language=de"]
+    assert run(source, tmp_path / "y", *options) == 0
+    texts = [record["text"] for record in read_manifest(tmp_path / "y" / "train.jsonl")]
+    assert sorted(texts) == ["Zimmer dreiundzwanzig", "Zimmer einundzwanzig", "Zimmer zweiundzwanzig"]
+    out = capsys.readouterr().out
+    assert out.endswith(" --config.text.language=de\n")
+    assert "have digits" not in out
+
+
 def test_circular_links_are_followed_once(tmp_path):
     source = write_tree(tmp_path / "s", {**many(3), **{f"clips/{n:02d}.txt": f"t {n}" for n in range(3)}})
     (source / "clips" / "round").symlink_to(source)

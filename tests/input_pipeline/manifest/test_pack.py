@@ -26,7 +26,7 @@ from input_pipeline.shards import format as shard_format
 from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import object_store
 from input_pipeline.storage.lock import exclusive
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import TextRules, Vocabulary
 from tests.runs import ROOT, Program, run_main, small_flags, wait_until
 
 
@@ -39,7 +39,7 @@ def _fresh(monkeypatch, tmp_path):
 
 def corpus_of(path: str | Path, share: RowShare | None = None, **load) -> Corpus:
     utterances = manifest.read(path)
-    labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), "en")
+    labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), TextRules())
     front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=20), "utterance")
     batch = BatchSettings(size=5, buckets=2)
     return Corpus(utterances, labels, front_end, batch, load=LoadSettings(**load), share=share or RowShare())

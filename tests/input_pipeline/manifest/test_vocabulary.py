@@ -31,15 +31,14 @@ def test_the_tool_makes_a_vocabulary_of_several_manifests(tmp_path, capsys):
 
 
 def test_the_tool_warns_of_characters_that_seldom_belong(tmp_path, capsys):
-    manifest = write_manifest(
-        tmp_path / "m.jsonl", *["a plain sentence of letters"] * 4, "pl\u0430in \u0430\u200b\u200b q"
-    )
+    manifest = write_manifest(tmp_path / "m.jsonl", *["a plain sentence of letters"] * 4, "pl\u0430in \u0430\ue000 q")
     assert vocabulary.main([f"--output={tmp_path / 'v.txt'}", str(manifest)]) == 0
     warnings = capsys.readouterr().err.splitlines()
-    assert "control characters: '\\u200b' (U+200B ZERO WIDTH SPACE)" in warnings[0]
+    assert "private or unassigned characters: '\\ue000' (U+E000 without a name)" in warnings[0]
     assert "letters of a rare script: 'а' (U+0430 CYRILLIC SMALL LETTER A)" in warnings[1]
     assert "seen only once: 'q'" in warnings[2]
-    assert len(warnings) == 3
+    assert "two scripts that look alike: pl\u0430in" in warnings[3]
+    assert len(warnings) == 4
 
 
 def test_digits_and_spaces_do_not_make_letters_a_rare_script():
@@ -79,4 +78,4 @@ def test_the_tool_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "input_pipeline.text", "--output=v.txt", "--language=xx", "m.jsonl"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], check=False)
     assert result.returncode == 2
-    assert "invalid choice: 'xx'" in result.stderr
+    assert "'xx': choose none, or an ISO 639 code" in result.stderr

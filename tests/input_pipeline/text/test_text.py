@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from input_pipeline.text import LANGUAGES, ScoringRules, UnknownCharacters, Vocabulary, VocabularyError, normalise
+from input_pipeline.text import ScoringRules, UnknownCharacters, Vocabulary, VocabularyError, normalise
 
 
 @pytest.mark.parametrize(
@@ -23,19 +23,6 @@ from input_pipeline.text import LANGUAGES, ScoringRules, UnknownCharacters, Voca
 )
 def test_normalisation_of_each_language(language, written, learnt):
     assert normalise(written, language) == learnt
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_normalising_twice_changes_nothing(language):
-    characters = [chr(c) for c in range(0x30000) if not 0xD800 <= c < 0xE000]
-    once = [normalise(f"A{c}b", language) for c in characters]
-    assert [o for o in once if normalise(o, language) != o] == []
-
-
-def test_an_unknown_language_is_refused_with_the_choices():
-    for refuse in (lambda: normalise("a", "klingon"), lambda: ScoringRules.for_language("klingon")):
-        with pytest.raises(ValueError, match=r"'klingon'.*en, zh, none"):
-            refuse()
 
 
 def test_encoding_leaves_index_zero_to_the_blank():

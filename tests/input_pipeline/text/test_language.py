@@ -1,0 +1,92 @@
+"""Normalisation and scoring by the rules of languages: case, spaces, and marks that belong to words."""
+
+import pytest
+
+from input_pipeline.text import ScoringRules, is_spaced, language_code, normalise
+
+CODES = ("en", "zh", "none", "tr", "ca", "he")
+
+
+@pytest.mark.parametrize(
+    ("language", "written", "learnt"),
+    [
+        ("tr", "Ilık İSTANBUL IŞIK I\u0307zmir i\u0307yi", "ılık istanbul ışık izmir iyi"),
+        ("tr-TR", "ISI", "ısı"),
+        ("az", "İsmayıl Iraq", "ismayıl ıraq"),
+        ("en", "İstanbul ISI", "istanbul isi"),
+        ("lt", "I\u0307\u0301 Šį", "í šį"),
+        ("de", "STRAẞE Straße", "straße straße"),
+        ("el", "ΟΔΟΣ ΣΟΦΌΣ", "οδος σοφός"),
+        ("ca", "COL·LEGI col•legi paraŀlel", "col·legi col·legi paral·lel"),
+        ("fr", "L’Œuvre d\u2010été, est\u2011ce", "l'œuvre d-été, est-ce"),
+        ("uk", "Пʼять п’ять", "п'ять п'ять"),
+        ("uz", "O‘zbek oʻzbek", "o'zbek o'zbek"),
+        ("th", "ทำ น้ำ", "ทำน้ำ"),
+        ("lo", "ໜຳໝ", "ໜຳໝ"),
+        ("hy", "Երևան", "երևան"),
+        ("ja", "ﾃｽﾄ　です ABC", "テストですabc"),
+        ("hi", "ज़िन्दगी कि", "ज\u093cिन्दगी कि"),
+        ("ar", "مُحَمَّدٌ  قال", "مُحَمَّدٌ قال"),
+        ("none", "ILIK Café\u0301", "ILIK Café\u0301"),
+    ],
+)
+def test_case_and_letters_follow_the_language(language, written, learnt):
+    assert normalise(written, language) == learnt
+
+
+@pytest.mark.parametrize(
+    ("language", "written", "compared"),
+    [
+        ("en", "Well-known passers-by: it's «fine»", "well known passers by it's fine"),
+        ("fr", "Est-ce l'été – peut-être ?", "est-ce l'été peut-être"),
+        ("ca", "El col·legi, dona-m'ho!", "el col·legi dona-m'ho"),
+        ("id", "anak-anak.", "anak-anak"),
+        ("ro", "S-a dus.", "s-a dus"),
+        ("de", "E-Mail, Süd-Nord", "e mail süd nord"),
+        ("el", "άνω· κάτω;", "άνω κάτω"),
+        ("he", 'צה"ל ג\'ירפה, "שלום" בית־ספר', "צה\"ל ג'ירפה שלום בית ספר"),
+        ("hy", "Ինչո՞ւ։", "ինչու"),
+        ("hi", "कि। सा'न्ते", "कि सा'न्ते"),
+        ("ur", "کیا؟ ہاں، جی", "کیا ہاں جی"),
+        ("tr", "Işık’ın, IŞIK'IN", "ışık'ın ışık'ın"),
+        ("th", "ทำ น้ำ", "ทำน้ำ"),
+        ("none", "A-b, Cafe\u0301.\u200b", "A-b, Café."),
+    ],
+)
+def test_scoring_follows_the_language(language, written, compared):
+    rules = ScoringRules.for_language(language)
+    assert rules.apply(written) == compared
+    assert rules.apply(compared) == compared
+
+
+@pytest.mark.parametrize("language", CODES)
+def test_normalising_twice_changes_nothing(language):
+    characters = [chr(c) for c in range(0x11800) if not 0xD800 <= c < 0xE000]
+    once = [normalise(f"A{c}b", language) for c in characters]
+    assert [o for o in once if normalise(o, language) != o] == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh-TW", "pa-IN", "rm-sursilv", "nan-tw", "kab", "PT_br", "none"])
+def test_codes_of_two_or_three_letters_with_or_without_a_region_are_languages(language):
+    assert language_code(language) == language
+
+
+@pytest.mark.parametrize(
+    ("language", "hint"),
+    [
+        ("klingon", "en, zh, tr"),
+        ("", "none"),
+        ("jp", "ISO 639"),
+        ("jpn", "write ja"),
+        ("1a", "ISO"),
+        ("chi", "write zh"),
+    ],
+)
+def test_an_unknown_language_is_refused_with_a_hint(language, hint):
+    for refuse in (normalise, lambda _, code: ScoringRules.for_language(code)):
+        with pytest.raises(ValueError, match=f"language is {language!r}.*{hint}"):
+            refuse("a", language)
+
+
+def test_languages_without_spaces_are_known():
+    assert [is_spaced(code) for code in ("zh-CN", "ja", "th", "yue", "en", "ko", "none")] == [False] * 4 + [True] * 3

@@ -1,0 +1,47 @@
+"""Numbers as words of a language."""
+
+import sys
+
+import pytest
+
+from input_pipeline.text import TextRules, count_with_digits, spell_numbers
+
+
+@pytest.mark.parametrize(
+    ("language", "written", "spelled"),
+    [
+        ("en", "In 1999 room7b", "in one thousand nine hundred and ninety nine room seven b"),
+        ("en", "1,234.5 and 007", "one thousand two hundred and thirty four point five and zero zero seven"),
+        ("en", "the 1st, the 22nd", "the first, the twenty second"),
+        (
+            "en",
+            "12345678901234567",
+            "one two three four five six seven eight nine zero one two three four five six seven",
+        ),
+        ("de", "21 Äpfel, 1.000,5", "einundzwanzig äpfel, eintausend komma fünf"),
+        ("fr", "Il a 22 ans", "il a vingt-deux ans"),
+        ("es-MX", "Son 3", "son tres"),
+        ("tr", "42 IŞIK", "kırkiki ışık"),
+        ("ar", "٣ كتب", "ثلاثة كتب"),
+        ("en", "no digits", "no digits"),
+    ],
+)
+def test_numbers_are_written_as_words_of_the_language(language, written, spelled):
+    assert TextRules(language, spell_numbers=True).normalise(written) == spelled
+
+
+def test_digits_stay_unless_words_are_asked_for():
+    assert TextRules("en").normalise("Room 7") == "room 7"
+    assert count_with_digits(["room 7", "٣", "none"]) == 2
+
+
+@pytest.mark.parametrize(("language", "message"), [("sw", "language 'sw'"), ("none", "needs config.text.language")])
+def test_a_language_without_numbers_is_refused_at_once(language, message):
+    with pytest.raises(ValueError, match=message):
+        TextRules(language, spell_numbers=True)
+
+
+def test_without_num2words_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "num2words", None)
+    with pytest.raises(ValueError, match="pip install num2words"):
+        spell_numbers("9182736455", "en")
