@@ -13,14 +13,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from decoding.lm.text_corpus import UNKNOWN
 from input_pipeline.text import Vocabulary
+from input_pipeline.text.characters import describe_characters
 
 logger = logging.getLogger("decoding")
 
 BINARY = b"mmap lm http://kheafield.com/code"
 HEADER = struct.Struct("<Q B3x f i ? 3x I Q")  # 1, order, multiplier, kind, whether it has words, version, unigrams
 HEADER_OFFSET = 80
-SPECIAL = frozenset(("<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
+SPECIAL = frozenset((UNKNOWN, "<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
 SHOWN = 5  # words listed in a message
 TRAIN = "train one: python -m decoding.lm train --help"
 MAX_ALPHABET = 100  # words of a single character: more are not an alphabet
@@ -32,6 +34,8 @@ PREFIX = re.compile(
     re.DOTALL,
 )
 WORD_MODEL_SHARE = 0.5  # of words of several characters: with more, a model is not one of characters
+MAX_FOREIGN, MANY_FOREIGN = 0.5, 0.05  # shares of words that cannot be written: refused, or a warning
+PREPARE = "train one on text in the form of the transcripts: python -m decoding.lm train --vocabulary=vocabulary.txt"
 
 
 class LanguageModelError(ValueError):
@@ -149,7 +153,10 @@ def _words_of_arpa(lm: str, kind: str) -> Iterator[str]:
 
 
 def check_words(words: Sequence[str], vocabulary: Vocabulary, where: str) -> None:
-    """Raise LanguageModelError if a model's words do not fit the network's vocabulary; log what looks wrong."""
+    """Raise LanguageModelError if most of a model's words do not fit the network's vocabulary; log what looks wrong.
+
+    where: the model's name in messages. What is wrong with a model is logged once.
+    """
     if not words:
         raise LanguageModelError(f"{where} has no words; {TRAIN}")
     spaced = " " in vocabulary.symbols
@@ -160,11 +167,10 @@ def check_words(words: Sequence[str], vocabulary: Vocabulary, where: str) -> Non
                 f"{where} is a character model ({_some(words)}), but this network outputs words with spaces between them: train a "
                 "word model, python -m decoding.lm train --help"
             )
-        logger.warning(
-            "%s: all its words are single characters (%s). That is right for spelled letters with spaces between them; a "
-            "character model does not fit this network, which outputs words",
-            where,
-            _some(words),
+        _log(
+            logging.WARNING,
+            f"{where}: all its words are single characters ({_some(words)}). That is right for spelled letters with spaces "
+            "between them; a character model does not fit this network, which outputs words",
         )
     if not spaced and len(long) > WORD_MODEL_SHARE * len(words):
         raise LanguageModelError(
@@ -173,20 +179,32 @@ def check_words(words: Sequence[str], vocabulary: Vocabulary, where: str) -> Non
         )
     symbols = set(vocabulary.symbols)
     foreign = [word for word in words if not symbols.issuperset(word)]
-    if len(foreign) == len(words):
+    missing = sorted(symbols.difference(" ", *words))
+    # A character model may know many characters that a network does not: what counts is that it knows the network's.
+    if len(foreign) > MAX_FOREIGN * len(words) if spaced else len(missing) > MAX_FOREIGN * len(symbols):
         raise LanguageModelError(
-            f"{where}: none of its {len(words)} words ({_some(words)}) can be written with this network's symbols "
-            f"{''.join(vocabulary.symbols[:40])!r}: its language or case differs; train one on text that is normalised as the "
-            "transcripts are, python -m decoding.lm train --help"
+            f"{where}: {len(foreign)} of its {len(words)} words ({_some(foreign)}) cannot be written with this network's symbols "
+            f"{''.join(vocabulary.symbols[:40])!r}: its language, case or numbers differ; {PREPARE}"
         )
     if foreign:
-        logger.info(
-            "%s: %d of %d words cannot be written with this network's symbols and are never recognised: %s",
-            where,
-            len(foreign),
-            len(words),
-            _some(foreign),
+        level = logging.WARNING if spaced and len(foreign) > MANY_FOREIGN * len(words) else logging.INFO
+        _log(
+            level,
+            f"{where}: {len(foreign)} of {len(words)} words cannot be written with this network's symbols and are never "
+            f"recognised: {_some(foreign)}",
         )
+    if missing:
+        _log(
+            logging.WARNING,
+            f"{where}: {len(missing)} of the network's {len(symbols)} symbols occur in none of the model's words: "
+            f"{describe_characters(missing)}. With config.decode.lexicon=strict they are never recognised; {PREPARE}",
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _log(level: int, message: str) -> None:
+    """Log a message once: an engine is made again for each list of hot words."""
+    logger.log(level, message)
 
 
 def _some(words: Sequence[str]) -> str:

@@ -53,6 +53,7 @@ def run_tune(config: ConfigDict, workdir: str) -> dict:
     decoding = dataclasses.replace(decoding, engine=beam.choose_engine(decoding))
     grid = settings.read_grid(config)
     meta, variables = load_model(config.restore or workdir)
+    decoding = decode_settings.spell_hot_words(decoding, meta)
     beam.make_engine(meta.vocabulary, decoding, meta.output_frame_s)  # fails now if the language model does not fit
     manifest = manifests.read_many(config.data.dev, ignore_keys=manifests.parse_ignored(config.data.ignore_keys))
     folder = Path(workdir, FOLDER)

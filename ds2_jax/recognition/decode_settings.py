@@ -45,10 +45,24 @@ def complete(given: Mapping[str, Any], model: str) -> BeamSettings:
 
 def make_engine(settings: BeamSettings, meta: ModelMeta) -> CheckedEngine:
     """Build the engine that decodes a model's output. Raises ValueError if the settings do not fit the model."""
-    engine = beam.make_engine(meta.vocabulary, settings, meta.output_frame_s)
+    engine = beam.make_engine(meta.vocabulary, spell_hot_words(settings, meta), meta.output_frame_s)
     if engine.name != "greedy":
         logger.info("decoding: %s", describe(settings, engine.name))
     return engine
+
+
+def spell_hot_words(settings: BeamSettings, meta: ModelMeta) -> BeamSettings:
+    """Return settings with hot words as the network spells them. Raises ValueError if two of them become the same."""
+    weights = settings.hot_word_weights()
+    spelled = ",".join(f"{spell(word, meta)}:{weight!r}" for word, weight in weights.items())
+    return dataclasses.replace(settings, hot_words=spelled)
+
+
+def spell(word: str, meta: ModelMeta) -> str:
+    """Return a word normalised as transcripts are, in the case that the network writes, if it can write it at all."""
+    normal = meta.text.normalise(word)
+    spellings = (normal, normal.lower(), normal.upper())
+    return next((one for one in spellings if set(one) <= set(meta.vocabulary.symbols)), normal)
 
 
 def describe(settings: BeamSettings, engine: str) -> str:

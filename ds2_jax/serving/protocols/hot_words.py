@@ -6,9 +6,9 @@ import functools
 import re
 
 from decoding.search.beam import CheckedEngine
-from ds2_jax.recognition.decode_settings import make_engine
+from ds2_jax.artifacts.bundle import ModelMeta
+from ds2_jax.recognition.decode_settings import make_engine, spell, spell_hot_words
 from ds2_jax.recognition.recogniser import Recogniser
-from input_pipeline.text.vocabulary import UnknownCharacters, Vocabulary
 
 WEIGHT = 3.0  # natural log, added for each occurrence
 MOST = 200  # words of a prompt
@@ -30,24 +30,18 @@ class HotWords:
         """
         if self._recogniser.engine.name == "greedy":
             return None
-        words = find_words(prompt, self._recogniser.vocabulary)
+        words = find_words(prompt, self._recogniser.meta)
         return await asyncio.to_thread(self._engine, frozenset(words)) if words else None
 
     def _make(self, words: frozenset[str]) -> CheckedEngine:
-        settings = self._recogniser.settings
+        settings = spell_hot_words(self._recogniser.settings, self._recogniser.meta)
         weights = dict.fromkeys(sorted(words), WEIGHT) | settings.hot_word_weights()
         text = ",".join(f"{word}:{weight}" for word, weight in weights.items())
         return make_engine(dataclasses.replace(settings, hot_words=text), self._recogniser.meta)
 
 
-def find_words(prompt: str, vocabulary: Vocabulary) -> list[str]:
-    """Return the distinct words of a prompt that a network can spell, the first ones of many."""
-    upper = any(symbol.isupper() for symbol in vocabulary.symbols)
-    words = []
-    for word in dict.fromkeys(WORD.findall(prompt if upper else prompt.lower())):
-        try:
-            vocabulary.encode(word)
-        except UnknownCharacters:
-            continue
-        words.append(word)
-    return words[:MOST]
+def find_words(prompt: str, meta: ModelMeta) -> list[str]:
+    """Return the distinct words of a prompt that a network can spell, the first ones of many, as it spells them."""
+    symbols = set(meta.vocabulary.symbols)
+    words = dict.fromkeys(spell(word, meta) for word in WORD.findall(prompt))
+    return [word for word in words if word and set(word) <= symbols][:MOST]

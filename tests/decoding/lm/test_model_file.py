@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decoding.lm import model_file
+from decoding.lm import model_file, text_corpus
 from decoding.search import beam
 from decoding.search.beam import make_engine
 from decoding.settings import BeamSettings
@@ -87,12 +87,41 @@ def test_models_of_words_and_of_characters_are_told_apart(tmp_path):
 
 
 def test_a_model_in_another_case_is_refused_and_words_out_of_reach_are_named(tmp_path, caplog):
-    with pytest.raises(ValueError, match=r"none of its 2 words.*language or case differs"):
+    with pytest.raises(ValueError, match=r"2 of its 2 words.*case or numbers differ.*train --vocabulary"):
         engine_with(write_arpa(tmp_path / "upper.arpa", ["AB CAB"]))
+    with pytest.raises(ValueError, match=r"2 of its 3 words \(café, pâté\)"):
+        engine_with(write_arpa(tmp_path / "most.arpa", ["café ab pâté"]))
     with caplog.at_level(logging.INFO, "decoding"):
         engine_with(write_arpa(tmp_path / "some.arpa", ["ab café"]))
     assert "1 of 2 words cannot be written" in caplog.text
     assert "café" in caplog.text
+
+
+def test_symbols_that_occur_in_no_word_are_named_once(tmp_path, caplog):
+    digits = Vocabulary(tuple(" abc17"))
+    cut = write_arpa(tmp_path / "spelled.arpa", ["ab cab"])
+    for _ in range(2):
+        engine_with(cut, digits)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert (
+        "2 of the network's 6 symbols occur in none of the model's words: '1' (U+0031 DIGIT ONE), '7'" in record.message
+    )
+    caplog.clear()
+    engine_with(write_arpa(tmp_path / "whole.arpa", ["ab c17"]), digits)
+    assert not caplog.records
+
+
+def test_a_character_model_may_know_more_characters_than_the_network_but_not_half_of_its_symbols(tmp_path):
+    many = "".join(map(chr, range(0x5100, 0x5180)))
+    engine_with(write_arpa(tmp_path / "many.arpa", [many + "你好世"], characters=True), MANDARIN)
+    with pytest.raises(ValueError, match="128 of its 129 words"):
+        engine_with(write_arpa(tmp_path / "few.arpa", [many + "你"], characters=True), MANDARIN)
+
+
+def test_a_word_that_stands_for_rare_ones_is_not_a_word(tmp_path):
+    lm = write_arpa(tmp_path / "lm.arpa", [f"ab {text_corpus.UNKNOWN}", "a b c"])
+    assert sorted(model_file.read_words(str(lm))) == ["a", "ab", "b", "c"]
 
 
 def test_words_are_read_from_arpa_gzip_and_a_file_of_their_own(tmp_path):

@@ -1,5 +1,6 @@
 """Settings of decoding from the command line, the bundle and the defaults; and their effect in main.py."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import load_bundle, save_bundle
 from ds2_jax.cli import settings
 from ds2_jax.configs import base
+from ds2_jax.recognition import decode_settings
+from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
 from tests.decoding.engines import needs_pyctcdecode
 from tests.runs import ROOT, run_main
@@ -92,7 +96,7 @@ def test_a_language_model_that_does_not_fit_is_not_exported(tmp_path):
         "--mode=export", f"--config.restore={AN4}", f"--output={tmp_path / 'no'}", f"--config.decode.lm={foreign}"
     )
     assert result.returncode == 1
-    assert "none of its 2 words" in result.stderr.splitlines()[-1]
+    assert "2 of its 2 words" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "no").exists()
 
 
@@ -163,3 +167,26 @@ def test_a_wrong_setting_is_reported_before_the_model_is_loaded(clips):
     )
     assert result.returncode == 1
     assert "config.decode.lexicon is 'loose'" in result.stderr.splitlines()[-1]
+
+
+def test_hot_words_are_spelled_as_transcripts_are():
+    meta, _ = load_bundle(AN4)
+    spelled = decode_settings.spell_hot_words(BeamSettings(hot_words="Rub  Out:2, O\u2019CLOCK:0.1"), meta)
+    assert spelled.hot_word_weights() == {"rub out": 2.0, "o'clock": 0.1}
+    upper = dataclasses.replace(meta, language="none", vocabulary=Vocabulary(tuple(" ABNO")))
+    assert decode_settings.spell("Anno", upper) == "ANNO"
+    with pytest.raises(ValueError, match="name 'anna' once"):
+        decode_settings.spell_hot_words(BeamSettings(hot_words="Anna:2, anna:3"), meta)
+
+
+@pytest.mark.parametrize("hot", ["SAX:9", "Sax:9", "sax:9"])
+def test_hot_words_ignore_case(hot):
+    meta, _ = load_bundle(AN4)
+    probabilities = np.full((6, meta.vocabulary.size), 1e-6)
+    for frame, symbols in enumerate([{"s": 1.0}, {"i": 0.6, "a": 0.4}, {"x": 1.0}, {" ": 1.0}]):
+        for symbol, probability in symbols.items():
+            probabilities[frame, meta.vocabulary.encode(symbol)[0]] = probability
+    probabilities[4:, 0] = 1.0
+    rows = np.log(probabilities / probabilities.sum(1, keepdims=True)).astype(np.float32)
+    engine = decode_settings.make_engine(BeamSettings(engine="native", hot_words=hot), meta)
+    assert engine.decode_batch([rows])[0][0].text.split() == ["sax"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -31,7 +32,6 @@ from tests.servers import MODEL, server
 
 CLIP, TEXT = CLIPS / "cen1-fmjc-b.flac", "c e l l i o"
 PATH = "/v1/audio/transcriptions"
-LETTERS = Vocabulary(tuple(" abcdefghijklmnopqrstuvwxyz"))
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +289,17 @@ def test_a_prompt_is_accepted_with_any_words(address):
 
 
 def test_the_words_of_a_prompt_that_the_network_can_spell_become_hot_words():
-    assert find_words("Rubout, Zürich x-ray 42 rubout (yes): it's", LETTERS) == ["rubout", "yes"]
-    assert find_words("NO", Vocabulary(("N", "O"))) == ["NO"]
+    meta = load(MODEL).meta
+
+    def found(prompt: str, symbols: str, language: str = "en") -> list[str]:
+        other = dataclasses.replace(meta, vocabulary=Vocabulary(tuple(symbols)), language=language)
+        return find_words(prompt, other)
+
+    letters = " abcdefghijklmnopqrstuvwxyz"
+    assert found("Rubout, Zürich x-ray 42 rubout (yes): it's", letters) == ["rubout", "yes"]
+    assert found("NO no Maybe", "NO") == ["NO"]
+    assert found("Anna", letters, "none") == ["anna"]
+    assert found("IŞIK İki", " ışikI", "tr") == ["ışık", "iki"]
 
 
 @pytest.mark.parametrize(("prompt", "text"), [("", "six"), ("Sax!", "sax"), ("日本", "six")])
