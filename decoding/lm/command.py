@@ -178,9 +178,9 @@ def choose_rules(args: argparse.Namespace) -> tuple[TextRules, tuple[str, ...] |
         try:
             rules = TextRules(args.language, spell_numbers=True)
         except ValueError as error:
-            print(f"numbers are left out, as --vocabulary has no digits: {error}", flush=True)
+            print(f"numbers cannot be written, because --vocabulary has no digits: {error}", flush=True)
         else:
-            print("numbers are written as words, as --vocabulary has no digits", flush=True)
+            print("numbers are written as words, because --vocabulary has no digits", flush=True)
             return rules, symbols
     return TextRules(args.language, spell), symbols
 

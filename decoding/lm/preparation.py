@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from input_pipeline.text import TextRules, describe_character, is_spaced
+from input_pipeline.text import TextRules, count_invisible, describe_character, describe_invisible, is_spaced
 from input_pipeline.text.language import NONE, writing_of
 
 SHOWN = 8  # characters or words in a report
@@ -24,10 +24,15 @@ class Dropped:
     examples: dict[str, str] = field(default_factory=dict)
     words: collections.Counter = field(default_factory=collections.Counter)
     unwritable: int = 0  # words, all of them
+    invisible: collections.Counter = field(default_factory=collections.Counter)  # and unusual spaces
 
     def report(self) -> list[str]:
-        """Describe what was dropped, in a line for characters and one for words; an empty list for nothing."""
+        """Describe what was dropped, a line for each kind; an empty list for nothing."""
         lines = []
+        if self.invisible:
+            lines.append(
+                f"invisible characters and unusual spaces are normalised: {describe_invisible(self.invisible)}"
+            )
         if self.characters:
             listed = [
                 f"{describe_character(c)} {n} times, as in {self.examples[c]!r}"
@@ -60,6 +65,7 @@ class Preparation:
 
     def __call__(self, line: str) -> str:
         """Return a prepared line; '' if nothing is left. Words that cannot be written stay, so that they count as unknown."""
+        self.dropped.invisible.update(count_invisible([line]))
         text = self.rules.normalise(line)
         if self.rules.language == NONE and self._symbols is None:
             return text

@@ -25,6 +25,7 @@ from input_pipeline.batches.loader import RowShare, planned_frames
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
 from input_pipeline.manifest.sample_rates import describe_upsampling
+from input_pipeline.manifest.vocabulary import mixed
 from input_pipeline.text import Vocabulary
 
 logger = logging.getLogger("ds2_jax")
@@ -97,6 +98,8 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
     else:
         vocabulary = Vocabulary.build(map(new.text.normalise, manifest.text))
         symbols = "".join(vocabulary.symbols[:80])
+        for warning in mixed(manifest.text):
+            logger.warning("%s", warning)
         logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
     stats = None
     if new.normalisation == "corpus":

@@ -14,12 +14,13 @@ import pytest
 from decoding.lm import command, kenlm_build, kenlm_run, model_file, text_corpus
 from decoding.lm.preparation import Preparation
 from input_pipeline.storage.lock import exclusive
-from input_pipeline.text import TextRules
+from input_pipeline.text import TextRules, Vocabulary
 from tests.runs import ROOT, wait_until_printed
 
 BUILT = all((kenlm_build.BIN / name).is_file() or shutil.which(name) for name in kenlm_build.PROGRAMS)
 needs_kenlm = pytest.mark.skipif(not BUILT, reason="KenLM's programs are not built (make kenlm)")
 ENGLISH, MANDARIN = Preparation(TextRules("en")), Preparation(TextRules("zh"))
+LETTERS = " '-abcdefghijklmnopqrstuvwxyz"
 SENTENCES = ["the cat sat", "the dog sat on the cat", "a dog and a cat", "the cat ran to the dog", "a cat sat"]
 
 
@@ -149,6 +150,58 @@ def test_a_program_that_fails_or_is_killed_is_told(command, said):
 def run_lm(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "decoding.lm", "train", "--memory=50M", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@needs_kenlm
+@pytest.mark.parametrize(
+    ("symbols", "options", "words"),
+    [
+        (None, [], {"l'été", "dit-il", "7", "café", "vingt-deux"}),
+        (None, ["--spell_numbers"], {"l'été", "dit-il", "sept", "café", "vingt-deux"}),
+        (LETTERS + "é", [], {"l'été", "dit-il", "sept", "café", "vingt-deux"}),
+        (LETTERS + "é7", [], {"l'été", "dit-il", "7", "café", "vingt-deux"}),
+        (LETTERS + "7", [], {"dit-il", "7", "vingt-deux"}),
+    ],
+)
+def test_words_are_those_of_the_transcripts_or_of_the_networks_symbols(symbols, options, words, tmp_path):
+    (tmp_path / "t.txt").write_text("L\u2019ÉTÉ, dit-il.\n7 café\nvingt-deux 7\n" * 9, encoding="utf-8")
+    if symbols:
+        Vocabulary(tuple(symbols)).save(tmp_path / "run" / "vocabulary.txt")
+        options = [*options, f"--vocabulary={tmp_path / 'run'}"]
+    output = tmp_path / "lm.bin"
+    result = run_lm(f"--text={tmp_path / 't.txt'}", f"--output={output}", "--language=fr", "--order=2", *options)
+    assert result.returncode == 0, result.stderr
+    assert set(model_file.read_words(str(output))) == words
+    assert ("numbers are written as words" in result.stdout) == (bool(symbols) and "7" not in symbols)
+    dropped = json.loads(result.stdout.splitlines()[-1])["dropped"]
+    unwritable = "l'été" not in words
+    assert dropped == {"characters": 18, "words": 18 if unwritable else 0}
+    assert "',' (U+002C COMMA) 9 times, as in \"l'été,\"" in result.stdout
+    assert ("18 words cannot be written" in result.stdout) == unwritable
+
+
+@needs_kenlm
+def test_held_out_words_that_a_network_cannot_write_are_unknown(tmp_path):
+    (tmp_path / "t.txt").write_text("le café est là\nle thé est ici\nle lait est ici\n" * 9, encoding="utf-8")
+    Vocabulary(tuple(" abcdefghijklmnopqrstuvwxyz")).save(tmp_path / "v.txt")
+    options = [f"--{flag}={tmp_path / 't.txt'}" for flag in ("text", "held_out")]
+    result = run_lm(*options, f"--output={tmp_path / 'lm.bin'}", f"--vocabulary={tmp_path / 'v.txt'}", "--order=2")
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["held_out"]["unknown"] == round(3 / 15, 4)
+    assert set(model_file.read_words(str(tmp_path / "lm.bin"))) == {"le", "est", "ici", "lait"}
+
+
+@needs_kenlm
+def test_a_text_of_which_most_words_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "t.txt").write_text("ПРИВЕТ МИР ok\n" * 9, encoding="utf-8")
+    Vocabulary(tuple(" abcdko")).save(tmp_path / "v.txt")
+    result = run_lm(
+        f"--text={tmp_path / 't.txt'}", f"--output={tmp_path / 'lm.bin'}", f"--vocabulary={tmp_path / 'v.txt'}"
+    )
+    assert result.returncode == 1
+    assert "18 words cannot be written" in result.stderr
+    assert "привет (9)" in result.stderr
+    assert not (tmp_path / "lm.bin").exists()
 
 
 @needs_kenlm

@@ -54,11 +54,12 @@ def test_numbers_are_words_only_where_the_rules_say_so():
 
 def test_what_is_dropped_is_counted_with_examples():
     prepare = Preparation(TextRules(), LETTERS)
-    words = [word for line in ("Café, naïve, café.", "a b-2") for word in prepare(line).split()]
+    words = [word for line in ("Café, naïve,\u200b café.", "a b-2") for word in prepare(line).split()]
     assert [word for word in words if prepare.writable(word)] == ["a", "b"]
-    characters, unwritable = prepare.dropped.report()
+    invisible, characters, unwritable = prepare.dropped.report()
     assert characters.startswith("4 characters are dropped: ',' (U+002C COMMA) 2 times, as in 'café,'; ")
     assert "'-' (U+002D HYPHEN-MINUS) 1 times, as in 'b-2'" in characters
+    assert invisible.endswith("are normalised: U+200B ZERO WIDTH SPACE (1 times)")
     assert unwritable.startswith("4 words cannot be written")
     assert unwritable.endswith("café (2), naïve (1), 2 (1)")
     assert Preparation(TextRules()).dropped.report() == []
