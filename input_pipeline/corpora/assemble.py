@@ -5,8 +5,6 @@ A corpus module only describes its archives, their layout and its rule for texts
 
 import argparse
 import contextlib
-import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,8 @@ from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import download
 from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, contains, extract
-from input_pipeline.text import ScoringRules, is_spaced, spell_numbers
+from input_pipeline.storage.paths import expand
+from input_pipeline.text import ScoringRules, is_spaced, language_code, spell_numbers
 
 MAX_LISTED = 10  # names in one message
 TOLERANCE_S = 0.05  # by which a segment may end after its file: lists are rounded
@@ -30,7 +29,6 @@ ADVICE_EMPTY = (
     "check what was skipped above; if nothing was, the corpus is incomplete: fetch or copy it again, or exclude the part "
     "if there is an option for it (--help)"
 )
-ADVICE_QUOTES = "correct the quotes, put each text on one line, or save the table with tabs between columns"
 ARCHIVE_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 
 Value = TypeVar("Value")
@@ -98,6 +96,8 @@ class Preparation:
         if args.workers < 1:
             raise CorpusError(f"--workers={args.workers}: use 1 or more")
         source = None if args.source is None else Path(args.source)
+        if source is not None and source.is_file():
+            raise CorpusError(f"--source={source} is a file: name the folder that contains it")
         if source is not None and not source.is_dir():
             raise CorpusError(f"--source={source}: no such folder: check the path")
         return cls(Path(args.target_dir), source, args.url, args.remove_archives, args.workers)
@@ -257,13 +257,17 @@ def add_arguments(parser: argparse.ArgumentParser, corpus: str, archives: str, u
 
     archives: description of the possible content of a source, for the help.
     """
-    parser.add_argument("--target_dir", default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})")
+    parser.add_argument(
+        "--target_dir", type=expand, default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})"
+    )
     parser.add_argument("--workers", type=int, default=usable_cores(), help="number of threads (default: all cores)")
     if url is None:
-        parser.add_argument("--source", required=True, help=f"folder with {archives}")
+        parser.add_argument("--source", type=expand, required=True, help=f"folder with {archives}")
         parser.set_defaults(url=None, remove_archives=False)
         return
-    parser.add_argument("--source", help=f"folder with {archives}, packed or unpacked, to use instead of fetching")
+    parser.add_argument(
+        "--source", type=expand, help=f"folder with {archives}, packed or unpacked, to use instead of fetching"
+    )
     parser.add_argument("--url", help=f"address to fetch from: of the file, or of its folder (default: {url})")
     parser.add_argument("--remove_archives", action="store_true", help="remove fetched archives after unpacking")
 
@@ -338,33 +342,6 @@ def read_keyed(path: str | Path, errors: str = "strict") -> Iterator[tuple[str, 
             yield parts[0], parts[1].strip() if len(parts) > 1 else ""
 
 
-def read_rows(path: str | Path, errors: str = "strict") -> Iterator[list[str]]:
-    """Yield the rows of a table, header first. Raises CorpusError naming file and line.
-
-    The delimiter is a tab if the header has one, otherwise the most frequent of , ; | in it, or that of a first line such
-    as `sep=;` from Excel. With tabs or bars, quotes are part of the text. A quoted field with a line break is refused,
-    because the closing quote was probably forgotten.
-    """
-    content, first = read_text(path, errors), 1
-    header, _, rest = content.partition("\n")
-    if header.lower().startswith("sep=") and len(header) == len("sep=;"):
-        delimiter, content, first = header[-1], rest, 2
-    else:
-        delimiter = "\t" if "\t" in header else max(",;|", key=header.count)
-    quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
-    rows = csv.reader(io.StringIO(content), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
-    skipped = first - 1
-    try:
-        for row in rows:
-            last = rows.line_num + skipped
-            if last > first:
-                raise CorpusError(f"{path}:{first}: a quote is only closed in line {last}: {ADVICE_QUOTES}")
-            yield row
-            first = last + 1
-    except csv.Error as error:
-        raise CorpusError(f"{path}:{first}: {error}: {ADVICE_QUOTES}") from error
-
-
 def match(
     transcripts: Iterable[tuple[str, str]],
     files: Iterable[str | Path],
@@ -391,6 +368,15 @@ def _unique(pairs: Iterable[tuple[str, Value]]) -> tuple[dict[str, Value], list[
     first: dict[str, Value] = {}
     different = {key for key, value in pairs if first.setdefault(key, value) != value}
     return {key: value for key, value in first.items() if key not in different}, sorted(different)
+
+
+def add_text_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for texts that are not from a corpus with known rules: those of `text_rule`."""
+    text = "plain: lower case without punctuation; as_is: unchanged (default: as_is)"
+    parser.add_argument("--text", choices=("plain", "as_is"), default="as_is", help=text)
+    text = "language of the texts, for --text=plain, --spell_numbers and training: en, tr, zh, ... (default: en)"
+    parser.add_argument("--language", type=language_code, help=text)
+    parser.add_argument("--spell_numbers", action="store_true", help="write numbers as words of the language")
 
 
 def text_rule(name: str, language: str, *, spell: bool = False) -> Callable[[str], str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from input_pipeline.corpora import assemble, next_step
 from input_pipeline.corpora.assemble import Archive, CorpusError, Preparation, Prepared, Recording
+from input_pipeline.storage import tables
 from input_pipeline.text import is_spaced, language_code
 
 SPLITS = ("train", "dev", "test")
@@ -68,7 +69,7 @@ def find_locale(preparation: Preparation, source: Path, locale: str | None) -> P
 def read_split(root: Path, split: str, rule: Callable[[str], str]) -> list[Recording]:
     """Read SPLIT.tsv, whose audio is clips/PATH. Clips in no split (invalid, or repeating a sentence) are ignored."""
     path = root / f"{split}.tsv"
-    header, *rows = assemble.read_rows(path)
+    header, *rows = tables.read_table(path)
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise CorpusError(f"{path}: no column {', '.join(missing)}: use the {split}.tsv of a release")

@@ -1,59 +1,52 @@
 """Your own recordings: a folder of audio with a table, with a text file for each clip, or with LibriSpeech transcripts.
 
-Tables are CSV or TSV files with a header, directly in the folder; columns are recognised by their names, or given with
+Tables are CSV, TSV or Excel files with a header, directly in the folder; columns are recognised by their names, or given with
 the options below. Tables named train, dev and test, or a column `split`, define splits. Other recordings are divided by
 speaker if speakers are known, else by file.
 """
 
 import argparse
-import os
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from input_pipeline.corpora import assemble, groups, next_step
 from input_pipeline.corpora.assemble import CorpusError, Preparation, Prepared
-from input_pipeline.text import count_with_digits, language_code
+from input_pipeline.corpora.transcript_tables import (
+    TableOptions,
+    Transcripts,
+    composed,
+    find_columns,
+    find_tables,
+    list_tables,
+    path_id,
+    read_tables,
+)
+from input_pipeline.manifest import text_checks
+from input_pipeline.storage import tables
+from input_pipeline.storage.file_kind import AUDIO_ENDINGS, TITLES
+from input_pipeline.storage.paths import expand
+from input_pipeline.text import count_with_digits
 
-AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aif", ".aiff", ".au", ".m4a", ".aac", ".webm")
-COLUMNS = {
-    "path": ("audio_filepath", "path", "file", "file_name", "filename", "audio", "audio_path", "wav", "wav_filename"),
-    "text": ("text", "transcript", "transcription", "sentence", "normalized_text"),
-    "speaker": ("speaker", "speaker_id", "client_id", "spk"),
-    "split": ("split", "subset", "partition"),
-}
-SPLIT_NAMES = {"train": "train", "training": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 RECIPE = "configs/an4.py"
-
-
-@dataclass
-class Transcripts:
-    """The transcripts of a folder by the id of the audio, which is its path in the folder or its name."""
-
-    key: str  # kind of the ids, "path" or "name"
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    speakers: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    elsewhere: list[str] = field(default_factory=list)  # audio outside the folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
     assemble.add_arguments(parser, "custom", "your audio and its transcripts")
-    parser.add_argument("--table", metavar="FILE", help="the CSV or TSV file (default: the only one)")
-    for column, names in COLUMNS.items():
+    text = "the table: CSV, TSV, xlsx, or records as JSON in any form (default: the only CSV, TSV or xlsx file)"
+    parser.add_argument("--table", metavar="FILE", type=expand, help=text)
+    text = "of tables and text files, such as cp1251 (default: UTF-8, else Windows-1252)"
+    parser.add_argument("--encoding", default="", metavar="NAME", help=text)
+    text = "comma-separated columns of the table to ignore although they may say that rows are parts of files"
+    parser.add_argument("--ignore_columns", default="", metavar="NAMES", help=text)
+    for column, names in TITLES.items():
         text = f"the table's column with the {column} (default: the first existing one of {', '.join(names)})"
         parser.add_argument(f"--{column}_column", metavar="NAME", help=text)
     parser.add_argument("--speaker_folders", action="store_true", help="use the name of a file's folder as its speaker")
     text = "share of utterances for this split, unless a table defines it; 0 for none (default: 0.1)"
     parser.add_argument("--dev_share", type=float, default=0.1, metavar="SHARE", help=text)
     parser.add_argument("--test_share", type=float, default=0.1, metavar="SHARE", help=text)
-    text = "plain: lower case without punctuation; as_is: unchanged (default: as_is)"
-    parser.add_argument("--text", choices=("plain", "as_is"), default="as_is", help=text)
-    text = "language of the texts, for --text=plain, --spell_numbers and training: en, tr, zh, ... (default: en)"
-    parser.add_argument("--language", type=language_code, help=text)
-    parser.add_argument("--spell_numbers", action="store_true", help="write numbers as words of the language")
+    assemble.add_text_arguments(parser)
 
 
 def prepare(args: argparse.Namespace) -> Prepared:
@@ -65,12 +58,17 @@ def prepare(args: argparse.Namespace) -> Prepared:
         )
     preparation = Preparation.from_args(args)
     source = Path(args.source)
-    names = {column: getattr(args, f"{column}_column") for column in COLUMNS}
-    files = assemble.list_files(source, *AUDIO)
-    transcripts = read_transcripts(source, files, args.table, names)
+    options = TableOptions(
+        names={column: getattr(args, f"{column}_column") for column in TITLES},
+        encoding=args.encoding,
+        ignored=frozenset(name.strip().lower() for name in args.ignore_columns.split(",")),
+        target=preparation.folder,
+    )
+    files = assemble.list_files(source, *AUDIO_ENDINGS)
+    transcripts = read_transcripts(source, files, args.table, options)
     files += sorted(set(transcripts.elsewhere))
     if not files:
-        raise CorpusError(f"--source={source}: contains no audio ({' '.join(AUDIO)}): check the path")
+        raise CorpusError(f"--source={source}: contains no audio ({' '.join(AUDIO_ENDINGS)}): check the path")
     rule = assemble.text_rule(args.text, args.language or "en", spell=args.spell_numbers)
 
     def id_of(path: str | Path) -> str:
@@ -88,12 +86,15 @@ def prepare(args: argparse.Namespace) -> Prepared:
         return id_of(preparation.folder / record["audio_filepath"])
 
     for record in preparation.scan(recordings, source.name):  # before dividing, because unreadable files are skipped
-        splits[transcripts.splits.get(id_in(record), "train")].append(record)
+        name = id_in(record)
+        splits[transcripts.splits.get(name, "train")].append(record | transcripts.extra.get(name, {}))
     shares = {split: share for split, share in shares.items() if share and split not in splits}
     if splits.get("train") and shares:
         splits |= divide(splits["train"], shares, id_in)
     records: dict[str, list[dict]] = {split: splits[split] for split in ("train", "dev", "test") if split in splits}
     preparation.write_records(records)
+    for note in text_checks.notes([record["text"] for split in records.values() for record in split]):
+        print(f"note: {note}")
     for split in ("train", "dev", "test"):
         if split not in records and (preparation.folder / f"{split}.jsonl").exists():
             print(f"note: {preparation.folder / split}.jsonl is from an earlier run; remove it")
@@ -104,14 +105,14 @@ def prepare(args: argparse.Namespace) -> Prepared:
     return Prepared(records, describe_next_step(preparation.folder, records, args.language))
 
 
-def read_transcripts(source: Path, files: Sequence[str], table: str | None, names: Mapping) -> Transcripts:
+def read_transcripts(source: Path, files: Sequence[str], table: str | None, options: TableOptions) -> Transcripts:
     """Read tables with the required columns, else LibriSpeech-like transcripts, else a text file for each clip.
 
-    names: column names given as options, by column. Raises CorpusError.
+    Raises CorpusError, TableError.
     """
-    tables = find_tables(source, table, names)
-    if tables:
-        return read_tables(tables, source, files, names)
+    found = find_tables(source, table, options)
+    if found:
+        return read_tables(found, source, files, options)
     listed = assemble.list_files(source, "trans.txt")
     if listed:
         print(f"reading {len(listed):,} files *trans.txt (id and text in each line)")
@@ -120,130 +121,14 @@ def read_transcripts(source: Path, files: Sequence[str], table: str | None, name
     pairs = assemble.list_files(source, ".txt")
     if not pairs:
         for path in list_tables(source):
-            find_columns(path, names, required=True)  # raises with the missing columns
+            find_columns(path, options, required=True)  # raises with the missing columns
         raise CorpusError(
-            f"--source={source}: contains {len(files):,} audio files, but no table (CSV, TSV) with a column for the path "
-            f"({', '.join(COLUMNS['path'])}) and one for the text ({', '.join(COLUMNS['text'])}), and no text files: add one "
+            f"--source={source}: contains {len(files):,} audio files, but no table (CSV, TSV, xlsx) with a column for the path "
+            f"({', '.join(TITLES['path'])}) and one for the text ({', '.join(TITLES['text'])}), and no text files: add one "
             "of them"
         )
     print(f"reading {len(pairs):,} text files, one for each audio file")
-    return Transcripts("path", [(path_id(path, source), assemble.read_text(path)) for path in pairs])
-
-
-def find_tables(source: Path, table: str | None, names: Mapping) -> dict[Path, str]:
-    """Return the tables to read with the split in their name, '' for none. Raises CorpusError."""
-    if table is not None:
-        path = Path(table) if Path(table).is_file() else source / table
-        if not path.is_file():
-            raise CorpusError(f"--table={table}: no such file, nor in {source}: check the path")
-        find_columns(path, names, required=True)
-        return {path: ""}
-    usable = [path for path in list_tables(source) if find_columns(path, names, required=False)]
-    splits = {path: SPLIT_NAMES.get(path.stem.lower(), "") for path in usable}
-    if any(splits.values()):
-        return {path: split for path, split in splits.items() if split}
-    if len(usable) > 1:
-        raise CorpusError(
-            f"--source={source}: several tables ({', '.join(p.name for p in usable)}): choose one with --table"
-        )
-    return splits
-
-
-def list_tables(source: Path) -> list[Path]:
-    """List the CSV and TSV files in a folder."""
-    return sorted(path for path in source.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
-
-
-def find_columns(path: Path, names: Mapping, required: bool) -> dict[str, str]:
-    """Return the names of a table's columns by their meaning; {} if path or text is missing.
-
-    Raises CorpusError if they are missing from a required table.
-    """
-    header = next(assemble.read_rows(path, errors="replace"), [])  # also readable for tables that are not transcripts
-    columns = {}
-    for column, known in COLUMNS.items():
-        candidates = [names[column]] if names[column] else known
-        matching = [name for name in candidates for title in header if title.strip().lower() == name.lower()]
-        if matching:
-            columns[column] = matching[0].lower()
-        elif names[column] and required:
-            raise CorpusError(f"{path}: no column {names[column]!r}: use one of {', '.join(header)}")
-        elif names[column]:
-            return {}
-    missing = {"path", "text"} - columns.keys()
-    if missing and required:
-        options = "; ".join(f"--{column}_column, or {', '.join(COLUMNS[column])}" for column in sorted(missing))
-        raise CorpusError(
-            f"{path}: its columns {', '.join(header) or '(none)'} do not include {' and '.join(missing)} ({options})"
-        )
-    return {} if missing else columns
-
-
-def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], names: Mapping) -> Transcripts:
-    """Read the rows of tables. Raises CorpusError.
-
-    A path may be relative to the folder, absolute, without its ending, or a unique file name.
-    """
-    transcripts = Transcripts("path")
-    ids = _ids_by_spelling(files, source)
-    too_long, contradictory = [], []
-    for table, split in tables.items():
-        columns = find_columns(table, names, required=True)
-        print(f"reading {table} ({', '.join(f'{column}: {name}' for column, name in columns.items())})")
-        header, *rows = assemble.read_rows(table)
-        titles = [title.strip().lower() for title in header]
-        indices = {column: titles.index(name) for column, name in columns.items()}
-        for row in rows:
-            values = {column: row[index].strip() if index < len(row) else "" for column, index in indices.items()}
-            if not values["path"]:
-                continue
-            if any(field.strip() for field in row[len(header) :]):
-                too_long.append(f"{values['path']} ({table.name})")
-                continue
-            path = os.path.normpath(values["path"].replace("\\", "/"))
-            name = ids.get(composed(path)) or path_id(source / path, source)
-            if os.path.isabs(path) and composed(path) not in ids and os.path.isfile(path):
-                transcripts.elsewhere.append(path)
-            transcripts.texts.append((name, values["text"]))
-            transcripts.speakers[name] = values.get("speaker", "")
-            row_split = values.get("split", "").lower()
-            chosen = SPLIT_NAMES.get(row_split, row_split) or split or "train"
-            if transcripts.splits.setdefault(name, chosen) != chosen:
-                contradictory.append(f"{values['path']} ({transcripts.splits[name]} and {chosen})")
-    assemble.report_skipped("more fields than the header; put quotes around texts with commas", too_long)
-    if contradictory:
-        listed = ", ".join(contradictory[: assemble.MAX_LISTED])
-        raise CorpusError(
-            f"--source={source}: {len(contradictory)} lines assign audio to a second split: {listed}: keep each file in one "
-            "split"
-        )
-    unknown = sorted(set(transcripts.splits.values()) - set(SPLIT_NAMES.values()))
-    if unknown:
-        raise CorpusError(f"splits {', '.join(unknown)} in {', '.join(map(str, tables))}: use train, dev and test")
-    return transcripts
-
-
-def _ids_by_spelling(files: Sequence[str], source: Path) -> dict[str, str]:
-    """Return the id of each file for all ways to write its path in a table; '' for a name shared by several files."""
-    by_name: dict[str, str] = {}
-    by_path: dict[str, str] = {}
-    for path in files:
-        file_id = path_id(path, source)
-        paths = file_id, composed(os.path.relpath(path, source)), composed(os.path.abspath(path))
-        by_path |= dict.fromkeys(paths, file_id)
-        for name in (composed(os.path.basename(path)), composed(assemble.file_id(path))):
-            by_name[name] = file_id if by_name.get(name, file_id) == file_id else ""
-    return by_name | by_path
-
-
-def path_id(path: str | Path, source: Path) -> str:
-    """Return a path relative to the source, without its ending."""
-    return composed(os.path.splitext(os.path.relpath(path, source))[0].replace(os.sep, "/"))
-
-
-def composed(name: str) -> str:
-    """Return a name in Unicode's composed form (NFC); macOS stores file names decomposed, which looks the same."""
-    return unicodedata.normalize("NFC", name)
+    return Transcripts("path", [(path_id(path, source), tables.read_text(path, options.encoding)) for path in pairs])
 
 
 def divide(records: Sequence[dict], shares: Mapping[str, float], id_of: Callable[[dict], str]) -> dict[str, list[dict]]:

@@ -14,12 +14,13 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from input_pipeline.corpora import assemble, custom, listed
+from input_pipeline.corpora import assemble, listed
 from input_pipeline.corpora.assemble import CorpusError, Prepared, Recording
 from input_pipeline.storage.download import BAR_DELAY_S
+from input_pipeline.storage.file_kind import TITLES
 
 AUDIO_NAMES = ("audio", "speech", "file", "path")
-SPEAKER_NAMES = (*custom.COLUMNS["speaker"], "speaker_name")
+SPEAKER_NAMES = (*TITLES["speaker"], "speaker_name")
 ENDINGS = {"WAV": "wav", "WAVEX": "wav", "FLAC": "flac", "OGG": "ogg", "MP3": "mp3", "MPEG": "mp3", "AIFF": "aiff"}
 ROWS = 64  # read at once
 
@@ -27,7 +28,7 @@ ROWS = 64  # read at once
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
     listed.add_arguments(parser, "huggingface", "*.parquet")
-    names = {"audio": AUDIO_NAMES, "text": custom.COLUMNS["text"], "speaker": SPEAKER_NAMES}
+    names = {"audio": AUDIO_NAMES, "text": TITLES["text"], "speaker": SPEAKER_NAMES}
     for column, known in names.items():
         text = f"the column with the {column} (default: the first existing one of {', '.join(known)})"
         parser.add_argument(f"--{column}_column", metavar="NAME", help=text)
@@ -64,7 +65,7 @@ def _rows(table: Any, args: argparse.Namespace, path: Path) -> Iterator[dict[str
     names = table.schema_arrow.names
     columns = {
         "audio": choose_column(names, args.audio_column, AUDIO_NAMES, path),
-        "text": choose_column(names, args.text_column, custom.COLUMNS["text"], path),
+        "text": choose_column(names, args.text_column, TITLES["text"], path),
     }
     if args.speaker_column or set(names) & set(SPEAKER_NAMES):
         columns["speaker"] = choose_column(names, args.speaker_column, SPEAKER_NAMES, path)

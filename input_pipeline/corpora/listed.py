@@ -6,15 +6,13 @@ from pathlib import Path
 
 from input_pipeline.corpora import assemble, custom
 from input_pipeline.corpora.assemble import CorpusError, Preparation, Prepared, Recording
-
-SPLIT_NAMES = custom.SPLIT_NAMES
+from input_pipeline.corpora.transcript_tables import SPLIT_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser, corpus: str, source: str) -> None:
     """Add the options common to these formats. source: description of the source, for the help."""
     assemble.add_arguments(parser, corpus, source)
-    text = "plain: lower case without punctuation; as_is: unchanged (default: as_is)"
-    parser.add_argument("--text", choices=("plain", "as_is"), default="as_is", help=text)
+    assemble.add_text_arguments(parser)
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +42,8 @@ def find_lists(source: Path, *patterns: str) -> list[Path]:
 
 
 def write(args: argparse.Namespace, splits: Mapping[str, Sequence[Recording]]) -> Prepared:
-    """Apply the rule of --text, leave out empty texts, read the headers, and write a manifest for each split."""
-    rule = assemble.text_rule(args.text)
+    """Apply the rule of the texts, leave out empty texts, read the headers, and write a manifest for each split."""
+    rule = assemble.text_rule(args.text, args.language or "en", spell=args.spell_numbers)
     with_texts = {
         split: [one._replace(text=rule(one.text)) for one in recordings] for split, recordings in splits.items()
     }
@@ -55,7 +53,7 @@ def write(args: argparse.Namespace, splits: Mapping[str, Sequence[Recording]]) -
     usable = {split: [one for one in recordings if one.text] for split, recordings in with_texts.items()}
     preparation = Preparation(Path(args.target_dir), workers=args.workers)
     records = preparation.write(usable)
-    return Prepared(records, custom.describe_next_step(preparation.folder, records))
+    return Prepared(records, custom.describe_next_step(preparation.folder, records, args.language))
 
 
 def numbered(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str]]:

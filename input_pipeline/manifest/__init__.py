@@ -1,16 +1,15 @@
 """Manifests of utterances, and programs that check, pack, join and measure them."""
 
+from input_pipeline.manifest.lines import ManifestError, records
 from input_pipeline.manifest.segments import Segments
 from input_pipeline.manifest.table import (
     Manifest,
-    ManifestError,
     absolute_path,
     filter_duration,
     parse_ignored,
     parse_weight,
     read,
     read_many,
-    records,
     rounding_unit_s,
     write,
 )

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio as audio_files
 from input_pipeline.columns import Objects, Strings, json_list_chunks
+from input_pipeline.manifest.lines import KEYS, ManifestError, numbered, parse_line, quote, raw_lines
 from input_pipeline.manifest.segments import (
     ALL_CHANNELS,
     MOST_CHANNELS,
@@ -34,15 +35,9 @@ from input_pipeline.text import count_invisible, describe_invisible
 
 logger = logging.getLogger("input_pipeline")
 
-KEYS = ("audio_filepath", "duration", "text")
 FINEST_UNIT_S = 0.001
 LONGEST_S = 1e9  # thirty years: a longer duration is an error
 IGNORE_OPTION = "--ignore_keys"
-MAX_QUOTED = 80  # characters of an invalid line or value in a message
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be used; the message names file and line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -194,15 +189,15 @@ def read(
     change what a row is. Raises ManifestError for a file or a line that cannot be used; if `bad_lines` is given, such lines
     are skipped, and their errors appended to it.
     """
-    name = os.fspath(path)
+    name = os.path.expanduser(os.fspath(path))
     folder = os.path.dirname(name)
     audio, duration, text, line_numbers, extra = Strings(), array("d"), Strings(), array("i"), Objects()
     offset, channel = array("d"), array("b")
-    lines = tqdm(_raw_lines(name), desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
-    for number, raw in _numbered(lines):
+    lines = tqdm(raw_lines(name), desc=f"read {os.path.basename(name)}", unit=" lines", delay=2.0, leave=False)
+    for number, raw in numbered(lines):
         where = f"{name}:{number}"
         try:
-            record = _parse_line(raw, where)
+            record = parse_line(raw, where)
             audio_path = _read_audio_path(record, where, folder, need_audio)
             seconds = _read_duration(record, where, need_audio and need_duration)
             transcript = _read_text(record, where, need_text)
@@ -239,57 +234,13 @@ def read(
     )
 
 
-def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of the lines that are not blank."""
-    for number, raw in enumerate(lines, start=1):
-        # Editors on Windows start a file with a byte order mark, which json.loads rejects.
-        raw = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
-        if raw:
-            yield number, raw
-
-
-def _raw_lines(name: str) -> Iterator[bytes]:
-    try:
-        if object_store.is_remote(name):
-            yield from object_store.lines(name)
-            return
-        with open(name, "rb") as file:
-            yield from file
-    except object_store.ObjectStoreError as error:
-        raise ManifestError(f"manifest {error}") from error
-    except FileNotFoundError as error:
-        raise ManifestError(f"manifest {name} does not exist; check the path") from error
-    except OSError as error:
-        raise ManifestError(f"manifest {name} cannot be read: {error.strerror}; name a file you may read") from error
-
-
-def records(path: str | os.PathLike) -> Iterator[dict]:
-    """Yield the records of a manifest, unchanged. Raises ManifestError."""
-    for number, raw in _numbered(_raw_lines(os.fspath(path))):
-        yield _parse_line(raw, f"{os.fspath(path)}:{number}")
-
-
-def _parse_line(raw: bytes, where: str) -> dict:
-    try:
-        record = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ManifestError(
-            f"{where}: not JSON ({error}): {_quote(raw.decode())}; correct or remove the line"
-        ) from error
-    if not isinstance(record, dict):
-        raise ManifestError(f"{where}: a {type(record).__name__} instead of a JSON object; correct or remove the line")
-    return record
-
-
 def _read_audio_path(record: Mapping, where: str, folder: str, needed: bool) -> str:
     value = record.get("audio_filepath")
     if value is None and not needed:
         return ""
     if not isinstance(value, str) or not value or "\0" in value:
         raise _bad_key(record, where, "audio_filepath", "a path, absolute or relative to the manifest's folder")
-    return value if object_store.is_remote(value) else os.path.join(folder, value)
+    return value if object_store.is_remote(value) else os.path.join(folder, os.path.expanduser(value))
 
 
 def _read_duration(record: Mapping, where: str, needed: bool) -> float:
@@ -315,7 +266,7 @@ def _read_segment(record: Mapping, where: str, ignore_keys: Sequence[str]) -> tu
     refused = refused_key(record, ignore_keys)
     if refused:
         raise ManifestError(
-            f"{where}: the key {refused!r} ({_quote(record[refused])}) may mean a part of the file, and is not understood: "
+            f"{where}: the key {refused!r} ({quote(record[refused])}) may mean a part of the file, and is not understood: "
             "write the part as 'offset' and 'duration' in seconds, and 'channel' from 0, or, if rows are whole files, name "
             f"the key in config.data.ignore_keys ({IGNORE_OPTION} of the other commands)"
         )
@@ -336,12 +287,7 @@ def parse_ignored(keys: str) -> tuple[str, ...]:
 def _bad_key(record: Mapping, where: str, key: str, expected: str) -> ManifestError:
     if key not in record:
         return ManifestError(f"{where}: key {key!r} is missing; add {expected}")
-    return ManifestError(f"{where}: {key!r} is {_quote(record[key])}; it must be {expected}")
-
-
-def _quote(value: object) -> str:
-    quoted = repr(value)
-    return quoted if len(quoted) <= MAX_QUOTED else quoted[: MAX_QUOTED - 3] + "..."
+    return ManifestError(f"{where}: {key!r} is {quote(record[key])}; it must be {expected}")
 
 
 def read_many(
@@ -358,7 +304,7 @@ def read_many(
     """
     named: dict[str, float] = {}
     for part in spec.split(","):
-        path, weight = parse_weight(part.strip())
+        path, weight = parse_weight(os.path.expanduser(part.strip()))
         if not path:
             raise ManifestError(f"{spec!r} has an empty path; write path or path:weight, separated by commas")
         if path in named:

@@ -1,7 +1,9 @@
 """A folder of user recordings: tables, text files, LibriSpeech-like transcripts; and errors."""
 
+import json
 import os
 
+import openpyxl
 import pytest
 
 from input_pipeline.corpora import prepare
@@ -38,6 +40,104 @@ def test_tables_are_read_with_any_delimiter(tmp_path, table):
     assert run(source, tmp_path / "x") == 0
     assert all_texts(tmp_path / "x") == ["maybe", "no", "well, yes"]
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"train.jsonl", "dev.jsonl", "test.jsonl"}
+
+
+ROWS = [{"audio_filepath": f"clips/{n:02d}.wav", "text": f"caf\u00e9 {n}", "lang": 7} for n in range(3)]
+FORMS: dict[str, bytes | str] = {
+    "array": json.dumps(ROWS),
+    "indented array": json.dumps(ROWS, indent=1),
+    "pretty": "\n".join(json.dumps(row, indent=1, ensure_ascii=False) for row in ROWS),
+    "keyed": json.dumps({str(n): row for n, row in enumerate(ROWS)}, indent=2),
+    "columns": json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}),
+    "commas": "".join(json.dumps(row) + ",\n" for row in ROWS),
+    "lines": "".join(json.dumps(row) + "\n" for row in ROWS),
+    "carriage returns": "\r".join(json.dumps(row) for row in ROWS),
+    "Python": "".join(f"{row}\n" for row in ROWS),
+    "UTF-16": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode("utf-16"),
+    "Windows-1252": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode("cp1252"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_records_are_read_in_any_form_and_keep_their_other_keys(tmp_path, form):
+    source = write_tree(tmp_path / "s", {**many(3), "rows.data": FORMS[form]})
+    assert run(source, tmp_path / "x", "--table=rows.data", "--dev_share=0", "--test_share=0") == 0
+    records = read_manifest(tmp_path / "x" / "train.jsonl")
+    assert [record["text"] for record in records] == [f"caf\u00e9 {n}" for n in range(3)]
+    assert [record["lang"] for record in records] == [7, 7, 7]
+
+
+def test_the_name_of_a_table_gives_the_split_and_no_table_is_replaced(tmp_path, capsys):
+    source = write_tree(tmp_path / "s", {**many(2), "test.json": FORMS["array"], "train.jsonl": FORMS["lines"]})
+    assert run(source, tmp_path / "x", "--table=test.json") == 0
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["test.jsonl"]
+    assert run(source, source, "--table=train.jsonl") == 1
+    assert "a manifest to write would replace it: choose another --target_dir" in capsys.readouterr().err
+
+
+def test_excel_tables_are_read(tmp_path):
+    book = openpyxl.Workbook()
+    for row in [("Path", "Text", "Speaker"), ("clips/00.wav", "caf\u00e9", 7), (1, 7.0, None), (None, None, None)]:
+        book.active.append(row)
+    source = write_tree(tmp_path / "s", {**many(2), "1.wav": clip(2, "WAV")})
+    book.save(source / "a.xlsx")
+    (source / "~$a.xlsx").write_bytes(b"open")
+    assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
+    records = read_manifest(tmp_path / "x" / "train.jsonl")
+    assert sorted((record["text"], record.get("speaker")) for record in records) == [("7", None), ("caf\u00e9", "7")]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16", "utf-8-sig", "cp1251"])
+def test_tables_and_text_files_are_read_in_their_encoding(tmp_path, encoding):
+    text = "\u0434\u0430" if encoding == "cp1251" else "tr\u00e8s br\u00fbl\u00e9"
+    options = ["--dev_share=0", "--test_share=0"] + (["--encoding=cp1251"] if encoding == "cp1251" else [])
+    source = write_tree(tmp_path / "s", {**many(1), "a.csv": f"path;text\r\n00;{text}\r\n".encode(encoding)})
+    assert run(source, tmp_path / "x", *options) == 0
+    assert texts(tmp_path / "x" / "train.jsonl") == [text]
+    source = write_tree(tmp_path / "t", {**many(1), "clips/00.txt": text.encode(encoding)})
+    assert run(source, tmp_path / "y", *options) == 0
+    assert texts(tmp_path / "y" / "train.jsonl") == [text]
+
+
+def test_a_table_without_titles_may_name_text_files(tmp_path):
+    files = {**many(2), "clips/00.txt": "from a file\n", "a.csv": "clips/00.wav,clips/00.txt\nclips/01.wav,given\n"}
+    assert run(write_tree(tmp_path / "s", files), tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
+    assert all_texts(tmp_path / "x") == ["from a file", "given"]
+
+
+def test_audio_is_found_however_its_path_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = write_tree(tmp_path / "s", many(6))
+    write_tree(tmp_path, {"far.wav": clip(7, "WAV"), "near.wav": clip(8, "WAV")})
+    written = [
+        "clips\\00.wav", "D:\\speech\\clips\\01.wav", f"file://{source}/clips/02.wav", "Clips/03.WAV", "/other/s/clips/04.wav",
+        "clips/05.wav\r", "~/far.wav", "../near.wav",
+    ]  # fmt: skip
+    rows = [{"path": path, "text": number} for number, path in enumerate(written)]
+    (source / "a.json").write_text(json.dumps(rows))
+    assert run("~/s", "~/x", "--table=~/s/a.json", "--dev_share=0", "--test_share=0") == 0
+    records = read_manifest(tmp_path / "x" / "train.jsonl")
+    assert {os.path.basename(record["audio_filepath"]): record["text"] for record in records} == {
+        **{f"0{number}.wav": str(number) for number in range(6)}, "far.wav": "6", "near.wav": "7",
+    }  # fmt: skip
+
+
+def test_paths_that_lead_nowhere_say_why_where_it_can_be_told(tmp_path, capsys):
+    table = "path,text\nclips/00.wav,a\nclops/01.wav,b\nCLIPS/CAF\u00c9.wav,c\n"
+    source = write_tree(tmp_path / "s", {**many(1), "a.csv": table})
+    assert run(source, tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
+    out = capsys.readouterr().out
+    assert f"not found: 'clops/01.wav': there is no folder {source}/clops" in out
+    assert "not found: 'CLIPS/CAF\u00c9.wav': there is clips: upper and lower case differ" in out
+
+
+def test_digits_and_invisible_characters_are_counted(tmp_path, capsys):
+    table = "path,text\n00,bus 7\n01,a\u200bb \u200b\n02,word\n"
+    source = write_tree(tmp_path / "s", {**many(3), "a.csv": table})
+    assert run(source, tmp_path / "x") == 0
+    out = capsys.readouterr().out
+    assert "note: invisible characters in 1 texts: U+200B ZERO WIDTH SPACE 2 times" in out
+    assert "note: digits in 1 of 3 texts, such as 'bus 7'; spell them as words: --spell_numbers" in out
 
 
 def test_quotes_are_part_of_the_text_with_tabs_or_bars(tmp_path):
@@ -232,10 +332,29 @@ def test_audio_in_an_unknown_format_is_reported(tmp_path, capsys):
         (
             many(1),
             [],
-            "contains 1 audio files, but no table (CSV, TSV) with a column for the path (audio_filepath, path",
+            "contains 1 audio files, but no table (CSV, TSV, xlsx) with a column for the path (audio_filepath, path",
         ),
         ({**many(1), "a.csv": ""}, [], "its columns (none) do not include"),
-        ({**many(1), "a.csv": b"path,text\nclips/00.wav,caf\xe9\n"}, [], "a.csv:2: not UTF-8 text"),
+        (
+            {**many(1), "a.csv": "path,text\nclips/00.wav,добрый день\n".encode("cp1251")},
+            ["--table=a.csv"],
+            "a.csv:2: not UTF-8 text (invalid continuation byte): save it as UTF-8, or name its encoding: --encoding=cp1251",
+        ),
+        (many(1), ["--table=clips/00.wav"], "00.wav is an audio file, not a table"),
+        (
+            {**many(1), "a.csv": "path,text,start\n00,a,0\n00,b,2.5\n"},
+            [],
+            "a.csv: column 'start' ('2.5' in row 3) says that rows are parts of files",
+        ),
+        ({**many(1), "a.csv": "clips/00.wav,a,b\n"}, ["--table=a.csv"], "a.csv:1: a table of 3 columns without titles"),
+        ({**many(1), "a.csv": "clips/00.wav,texts/00.txt\n"}, [], "texts/00.txt: no such text file"),
+        (
+            {**many(1), "a.json": '{"path": ["00"], "text": ["a", "b"]}'},
+            ["--table=a.json"],
+            "a.json: its columns have different lengths (path 1, text 2)",
+        ),
+        ({**many(1), "a.jsonl": '{"path": "00", "text": "a"}\n{'}, ["--table=a.jsonl"], "a.jsonl:2: cannot be read"),
+        ({**many(1), "a.xlsx": b"PK\3\4 xl/"}, ["--table=a.xlsx"], "a.xlsx cannot be read as an Excel table"),
         (
             {**many(2), "train.csv": "path,text\nclips/00.wav,a\n", "test.csv": "path,text\n00,a\n01,b\n"},
             [],

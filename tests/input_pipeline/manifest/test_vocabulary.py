@@ -66,7 +66,7 @@ def test_the_tool_reads_real_transcripts_and_is_deterministic(clips, tmp_path, c
 def test_the_tool_tells_a_mistake_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_manifest(tmp_path / "good.jsonl", "abc")
-    (tmp_path / "bad.jsonl").write_text("{'text': 1}\n")
+    (tmp_path / "bad.jsonl").write_text('{"text": 1}\n')
     assert vocabulary.main(["--output=v.txt", *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error

@@ -1,0 +1,66 @@
+"""Paths as people write them: `~` for the home folder, and what is wrong with one that leads nowhere."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from input_pipeline.storage.object_store import is_remote
+
+
+def expand(path: str) -> str:
+    """Replace `~` or `~user` at the start of a path, or of each in a comma-separated list, by the home folder."""
+    return ",".join(os.path.expanduser(part) for part in path.split(",")) if "~" in path else path
+
+
+def expand_path(path: str) -> Path:
+    """Return a path with `~` at its start replaced by the home folder."""
+    return Path(os.path.expanduser(path))
+
+
+def why_missing(path: str) -> str:
+    """Say what may be wrong with a path that does not exist, and what to write instead; '' where nothing is known."""
+    if "file:/" in path:
+        return "it is an address: write the path without file://"
+    if is_remote(path):
+        return ""
+    if "\\" in path:
+        return "it has back slashes: write / between folders" + _instead(path.replace("\\", "/"))
+    if path != path.rstrip():
+        return f"it ends in {_visible(path[len(path.rstrip()) :])}, which does not belong to it" + _instead(
+            path.rstrip()
+        )
+    folder, name = os.path.split(path)
+    last = True
+    while folder and not os.path.isdir(folder):
+        (folder, name), last = os.path.split(folder), False
+        if not name:
+            return ""
+    try:
+        others = os.listdir(folder or ".")
+    except OSError:
+        return ""
+    return _similar(name, others, last) or ("" if last else f"there is no folder {os.path.join(folder, name)}")
+
+
+def _similar(name: str, others: Sequence[str], is_file: bool) -> str:
+    """Describe the name in a folder that differs from a missing one only in what is easily overlooked, '' for none."""
+    for other in others:
+        if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name):
+            form = "composed (NFC)" if unicodedata.is_normalized("NFC", other) else "decomposed (NFD)"
+            return f"there is {other} with accents in {form} form, another spelling that looks the same: rename one"
+    for other in others:
+        if other.casefold() == name.casefold():
+            return f"there is {other}: upper and lower case differ"
+    for other in others if is_file else ():
+        if os.path.splitext(other)[0] in (name, os.path.splitext(name)[0]):
+            return f"there is {other}: the ending differs"
+    return ""
+
+
+def _instead(path: str) -> str:
+    return f"; {path} exists" if os.path.exists(path) else ""
+
+
+def _visible(text: str) -> str:
+    return {" ": "a space", "\r": "a carriage return (\\r)", "\t": "a tab"}.get(text, ascii(text))
