@@ -19,11 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from decoding.lm import kenlm_build, kenlm_run, published, text_corpus
+from decoding.lm import kenlm_build, kenlm_run, published, text_corpus, text_files
 from decoding.lm.kenlm_build import KenlmError
 from decoding.lm.preparation import Preparation
 from input_pipeline.storage import whole_file
 from input_pipeline.storage.lock import exclusive
+from input_pipeline.storage.paths import expand
 from input_pipeline.text import TextRules, Vocabulary, language_code
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
@@ -157,7 +158,7 @@ def run_train(args: argparse.Namespace) -> dict:
     result["dropped"] = {"characters": prepare.dropped.characters.total(), "words": prepare.dropped.unwritable}
     if args.held_out:
         held_out = Preparation(rules, symbols)
-        lines = map(held_out, text_corpus.read_lines(args.held_out.split(","), "--held_out"))
+        lines = map(held_out, text_files.read_lines(args.held_out.split(","), "--held_out"))
         result["held_out"] = measure(args.output, lines)
         for line in held_out.dropped.report():
             print(f"--held_out: {line}", flush=True)
@@ -238,12 +239,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--words", type=int, default=400_000, help="number of most frequent words to keep (default 400000)"
     )
     train.add_argument(
-        "--text", required=True, help="files, comma-separated: text, .gz, .bz2, .xz, or manifests (.jsonl)"
+        "--text",
+        required=True,
+        type=expand,
+        help="files, comma-separated: text, manifests, tables or records, plain or compressed, told by content",
     )
-    train.add_argument("--exclude", default="", help="the same: texts not to train on, such as dev and test sets")
-    train.add_argument("--held_out", default="", help="the same: texts on which to measure perplexity")
-    train.add_argument("--output", required=True, help="binary to write")
-    train.add_argument("--arpa", default="", help="also keep the ARPA file here")
+    train.add_argument(
+        "--exclude", default="", type=expand, help="the same: texts not to train on, such as dev and test sets"
+    )
+    train.add_argument("--held_out", default="", type=expand, help="the same: texts on which to measure perplexity")
+    train.add_argument("--output", required=True, type=expand, help="binary to write")
+    train.add_argument("--arpa", default="", type=expand, help="also keep the ARPA file here")
     train.add_argument("--kind", choices=KINDS, default="trie", help="trie (default) is small, probing is fast")
     train.add_argument(
         "--memory",
@@ -254,7 +260,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     download.add_argument("name", nargs="?", choices=published.MODELS, help="name of the model")
     download.add_argument("--list", action="store_true", help="list the models with size and checksum")
     download.add_argument(
-        "--output", default="", help="file to write (default: data/lm/ and the name of the model's file)"
+        "--output", default="", type=expand, help="file to write (default: data/lm/ and the name of the model's file)"
     )
     download.add_argument("--url", default="", help="address of the file on a mirror")
     return parser.parse_args(argv)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TextIO
 
 from decoding.lm.text_corpus import UNKNOWN
+from input_pipeline.storage.file_kind import file_kind
 from input_pipeline.text import Vocabulary
 from input_pipeline.text.characters import describe_characters
 
 logger = logging.getLogger("decoding")
 
-BINARY = b"mmap lm http://kheafield.com/code"
+MODELS = {("kenlm", ""): "binary", ("arpa", ""): "arpa", ("arpa", "gzip"): "gzip"}  # by form and compression
 HEADER = struct.Struct("<Q B3x f i ? 3x I Q")  # 1, order, multiplier, kind, whether it has words, version, unigrams
 HEADER_OFFSET = 80
 SPECIAL = frozenset((UNKNOWN, "<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
@@ -83,17 +84,13 @@ def _read_words(lm: str, kind: str, size: int, modified: int) -> tuple[str, ...]
 
 def kind_of(lm: str | os.PathLike) -> str:
     """Return `binary`, `arpa` or `gzip` (compressed ARPA), judging by content. Raises LanguageModelError."""
-    with open(lm, "rb") as file:
-        start = file.read(4096)
-    if start.startswith(BINARY):
-        return "binary"
-    if start.startswith(b"\x1f\x8b"):
-        return "gzip"
-    if start.lstrip().startswith(b"\\data\\"):
-        return "arpa"
-    raise LanguageModelError(
-        f"{lm} is not a KenLM model, neither binary nor ARPA: it starts with {start[:20]!r}; name another file, or {TRAIN}"
-    )
+    kind = file_kind(lm)
+    name = MODELS.get((kind.form, kind.compression))
+    if name is None:
+        raise LanguageModelError(
+            f"{lm} is not a KenLM model, neither binary nor ARPA, but {kind}; name another file, or {TRAIN}"
+        )
+    return name
 
 
 def _order_of(lm: str, kind: str) -> int:

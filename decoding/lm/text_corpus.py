@@ -1,70 +1,23 @@
-"""The text of a language model: read from several kinds of files, prepared (decoding/lm/preparation.py), and streamed."""
+"""The text of a language model, prepared (decoding/lm/preparation.py), and streamed."""
 
-import bz2
 import collections
-import gzip
-import io
-import json
-import lzma
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from decoding.lm.preparation import Preparation
+from decoding.lm.text_files import read_lines
 from input_pipeline.storage import whole_file
 from input_pipeline.text import is_spaced
 
 UNKNOWN = "UNKNOWNWORD"  # replaces words that are not among the most frequent ones, as in the original
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-LINES_PER_UPDATE = 500  # of the progress bar
 MAX_COUNTED = 10_000_000  # distinct words counted at a time, about a gigabyte
 # Least tokens of an excluded text that is also searched inside of lines; shorter ones are common phrases.
 MIN_INNER_TOKENS, MIN_INNER_CHARACTERS = 4, 8
 MAX_UNWRITABLE = 0.5  # share of words that a network cannot write, above which a text is in the wrong form
-
-
-def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = None) -> Iterator[str]:
-    """Yield the lines of text files, plain or compressed (gz, bz2, xz), and the texts of manifests (.jsonl).
-
-    `bar` counts the bytes read, of compressed files the compressed ones. Raises ValueError naming `flag` and file.
-    """
-    for path in paths:
-        opener: Callable[..., Any] = OPENERS.get(Path(path).suffix, io.TextIOWrapper)
-        mode = {} if opener is io.TextIOWrapper else {"mode": "rt"}
-        manifest = ".jsonl" in Path(path).suffixes
-        number = position = 0
-        try:
-            with (
-                open(path, "rb") as raw,
-                opener(raw, encoding="utf-8-sig", **mode) as file,
-            ):  # -sig drops a byte order mark
-                for line in file:
-                    number += 1
-                    if bar is not None and number % LINES_PER_UPDATE == 0 and raw.seekable():
-                        bar.update(raw.tell() - position)
-                        position = raw.tell()
-                    if not manifest:
-                        yield line
-                    elif line.strip():
-                        yield _text_of(line)
-        except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-            raise ValueError(f"{flag}: {path} cannot be read after line {number}: {error}") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{flag}: {path}:{number}: not a JSON object with a string as its 'text' ({error}); correct or remove the line"
-            ) from error
-
-
-def _text_of(line: str) -> str:
-    """Return the text of a manifest's line. Raises JSONDecodeError, KeyError, TypeError."""
-    text = json.loads(line)["text"]
-    if not isinstance(text, str):
-        raise TypeError(f"it is a {type(text).__name__}")
-    return text
 
 
 class ExcludedTexts:

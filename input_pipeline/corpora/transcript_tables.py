@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from input_pipeline.corpora import assemble
 from input_pipeline.corpora.assemble import CorpusError
-from input_pipeline.storage.file_kind import RECORDS, TITLES, file_kind
+from input_pipeline.storage.file_kind import RECORDS, TITLES, WESTERN, file_kind
 from input_pipeline.storage.paths import why_missing
 from input_pipeline.storage.tables import TableError, read_records, read_table, read_text
 
@@ -125,6 +125,8 @@ def read_tables(tables: Mapping[Path, str], source: Path, files: Sequence[str], 
     for table, split in tables.items():
         columns = find_columns(table, options, required=True)
         kind = file_kind(table)
+        if kind.encoding == WESTERN and not options.encoding:
+            print(f"note: {table} is not UTF-8; if its letters come out wrong, name its encoding: --encoding=cp1250")
         print(f"reading {table}, {kind} ({', '.join(f'{column}: {name}' for column, name in columns.items())})")
         header, *rows = read_table(table, options.encoding)
         titles = [title.strip().lower() for title in header]

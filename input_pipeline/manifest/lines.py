@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 
-from input_pipeline.storage import object_store
+from input_pipeline.storage import json_line, object_store
 from input_pipeline.storage.file_kind import (
     HEAD_BYTES,
     RECORDS,
@@ -23,12 +23,6 @@ READABLE = ("json lines", "text", "empty", "binary")  # binary, text: the messag
 
 class ManifestError(ValueError):
     """A manifest that cannot be used; the message names file and line and says what to do."""
-
-
-class _Repeated(dict):
-    """An object with different values for one key."""
-
-    key = ""
 
 
 def records(path: str | os.PathLike) -> Iterator[dict]:
@@ -85,36 +79,21 @@ def _check_kind(name: str, kind: FileKind) -> None:
 def parse_line(raw: bytes, where: str) -> dict:
     """Return the object of a line. Raises ManifestError, also for a key with two values."""
     try:
-        record = _DECODER.decode(raw.decode("utf-8"))
+        record = json_line.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ManifestError(
             f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8 (Western European text: iconv -f WINDOWS-1252 "
             "-t UTF-8 FILE > NEW)"
         ) from error
+    except json_line.RepeatedKeyError as error:
+        raise ManifestError(f"{where}: {error}; remove one of them") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise ManifestError(
             f"{where}: not JSON ({error}): {quote(raw.decode())}; correct or remove the line"
         ) from error
     if not isinstance(record, dict):
         raise ManifestError(f"{where}: a {type(record).__name__} instead of a JSON object; correct or remove the line")
-    if isinstance(record, _Repeated):
-        raise ManifestError(f"{where}: key {record.key!r} occurs twice with different values; remove one of them")
     return record
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict:
-    record = dict(pairs)
-    if len(record) == len(pairs):
-        return record
-    different = next((key for key, value in pairs if record[key] != value), None)
-    if different is None:
-        return record
-    repeated = _Repeated(record)
-    repeated.key = different
-    return repeated
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def quote(value: object) -> str:

@@ -78,6 +78,7 @@ WESTERN = "cp1252"
 _FOREIGN_RUN = re.compile(
     rb"[\x80-\xff]{4}"
 )  # as in Chinese or Russian encodings; Western words have one or two accents
+_SIGN_IN_WORD = re.compile(r"[^\W\d_][¡-©±-¶¸¹¼-¿×÷][^\W\d_]")  # as of Polish letters read as Windows-1252
 _KEYED = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*([{\[])')
 _ID = re.compile(r"[\w./\\:-]*\d[\w./\\:-]*")
 
@@ -174,12 +175,15 @@ def _encoding_of(head: bytes, whole: bool) -> str:
 
 
 def is_western(content: bytes) -> bool:
-    """Tell whether bytes that are not UTF-8 are Western European text: decodable as Windows-1252, without long foreign runs."""
+    """Tell whether bytes that are not UTF-8 are Western European text in Windows-1252 or Latin-1.
+
+    Runs of bytes beyond ASCII, and signs inside words, are those of other encodings. Czech, for one, cannot be told.
+    """
     try:
-        content.decode(WESTERN)
+        text = content.decode(WESTERN)
     except UnicodeDecodeError:
         return False
-    return not _FOREIGN_RUN.search(content)
+    return not _FOREIGN_RUN.search(content) and not _SIGN_IN_WORD.search(text)
 
 
 def _form_of(text: str, whole: bool) -> str:

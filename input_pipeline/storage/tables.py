@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from input_pipeline.storage import json_line
 from input_pipeline.storage.file_kind import AUDIO_ENDINGS, RECORDS, WESTERN, FileKind, file_kind, is_western
 
 ADVICE_QUOTES = "correct the quotes, put each text on one line, or save the table with tabs between columns"
@@ -91,7 +92,7 @@ def read_records(path: str | os.PathLike, encoding: str = "") -> Iterator[dict]:
 def _record(line: str, form: str, where: str) -> dict:
     line = line.strip().strip("\ufeff").rstrip("," if form != "json lines" else "")
     try:
-        value = ast.literal_eval(line) if form == "python lines" else json.loads(line)
+        value = ast.literal_eval(line) if form == "python lines" else json_line.decode(line)
     except (ValueError, SyntaxError, RecursionError) as error:
         raise TableError(f"{where}: cannot be read ({error}): correct or remove the line") from error
     if not isinstance(value, dict):

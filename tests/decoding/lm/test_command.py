@@ -1,7 +1,5 @@
 """Language models: text as the original prepared it, and real models where KenLM's programs are built."""
 
-import bz2
-import gzip
 import json
 import shutil
 import subprocess
@@ -22,35 +20,6 @@ needs_kenlm = pytest.mark.skipif(not BUILT, reason="KenLM's programs are not bui
 ENGLISH, MANDARIN = Preparation(TextRules("en")), Preparation(TextRules("zh"))
 LETTERS = " '-abcdefghijklmnopqrstuvwxyz"
 SENTENCES = ["the cat sat", "the dog sat on the cat", "a dog and a cat", "the cat ran to the dog", "a cat sat"]
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_texts_are_read_from_plain_and_compressed_files_and_manifests(encoding, tmp_path):
-    record = json.dumps({"audio_filepath": "x.wav", "duration": 1, "text": "four"})
-    paths = [tmp_path / name for name in ("a.txt", "b.txt.gz", "c.bz2", "d.jsonl")]
-    paths[0].write_text("one\n", encoding)
-    paths[1].write_bytes(gzip.compress("two\n".encode(encoding)))
-    paths[2].write_bytes(bz2.compress("three\n".encode(encoding)))
-    paths[3].write_text(f"{record}\n \n", encoding)
-    assert [line.strip() for line in text_corpus.read_lines(map(str, paths))] == ["one", "two", "three", "four"]
-
-
-@pytest.mark.parametrize(
-    ("content", "name", "named"),
-    [
-        (None, "a.txt", "a.txt cannot be read"),
-        (b"\xff\xfe", "b.txt", "b.txt cannot be read after line 0"),
-        (gzip.compress(b"one\ntwo\n" * 99)[:-9], "c.gz", "c.gz cannot be read"),
-        (b'{"text": "a"}\nno json', "d.jsonl", "d.jsonl:2: not a JSON object"),
-        (b'\n{"text": null}', "d.jsonl", r"d.jsonl:2: .* \(it is a NoneType\); correct or remove the line"),
-        (b'["text"]', "d.jsonl", "d.jsonl:1"),
-    ],
-)
-def test_text_that_cannot_be_read_is_named_with_its_line(content, name, named, tmp_path):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=named):
-        list(text_corpus.read_lines([str(tmp_path / name)]))
 
 
 def test_rare_words_are_replaced(tmp_path):

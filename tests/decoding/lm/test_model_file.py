@@ -10,6 +10,7 @@ from decoding.lm import model_file, text_corpus
 from decoding.search import beam
 from decoding.search.beam import make_engine
 from decoding.settings import BeamSettings
+from input_pipeline.storage import file_kind
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
 from tests.decoding.engines import ENGINES
@@ -33,7 +34,7 @@ def test_a_file_that_is_no_language_model_is_named(tmp_path):
     (tmp_path / "other.bin").write_bytes(b"PK\3\4 something else")
     with pytest.raises(ValueError, match="is not a KenLM model"):
         engine_with(tmp_path / "other.bin")
-    (tmp_path / "cut.bin").write_bytes(model_file.BINARY + b" version 5\n\0" + b"\0" * 300)
+    (tmp_path / "cut.bin").write_bytes(file_kind.KENLM_MAGIC + b" version 5\n\0" + b"\0" * 300)
     with pytest.raises(ValueError, match=r"truncated.*config\.decode\.unigrams"):
         engine_with(tmp_path / "cut.bin")
 
@@ -138,7 +139,7 @@ def test_words_are_read_from_arpa_gzip_and_a_file_of_their_own(tmp_path):
 def binary_of(words: list[str], *, has_words: bool = True, count: int | None = None, order: int = 5) -> bytes:
     """Make what KenLM writes around a model: its header, some numbers, and the words at the end."""
     header = model_file.HEADER.pack(1, order, 1.5, 5, has_words, 1, len(words) if count is None else count)
-    start = (model_file.BINARY + b" version 5\n\0").ljust(model_file.HEADER_OFFSET, b"\0")
+    start = (file_kind.KENLM_MAGIC + b" version 5\n\0").ljust(model_file.HEADER_OFFSET, b"\0")
     return start + header + bytes(range(256)) * 9 + b"".join(word.encode() + b"\0" for word in words)
 
 

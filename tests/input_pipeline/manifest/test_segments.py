@@ -19,7 +19,7 @@ from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import ManifestError, doctor, join, stats
 from input_pipeline.manifest.pack import pack
 from input_pipeline.manifest.segments import REFUSED_KEYS
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import TextRules, Vocabulary
 
 RATE = 16000
 PAUSE_S = 0.5
@@ -65,7 +65,7 @@ def joined(single, tmp_path) -> str:
 
 def batches(path: str, **load) -> list[dict]:
     rows = manifest.read(path)
-    labels, _ = encode_transcripts(rows, Vocabulary.build(rows.text), "en")
+    labels, _ = encode_transcripts(rows, Vocabulary.build(rows.text), TextRules("en"))
     front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=20), "utterance")
     corpus = Corpus(rows, labels, front_end, BatchSettings(size=5, buckets=2), load=LoadSettings(**load))
     return list(corpus.batches(corpus.plan_epoch(0)))

@@ -104,6 +104,7 @@ def test_the_encoding_is_recognised_and_text_is_read_in_it(tmp_path, encoding, f
 def test_text_in_a_foreign_encoding_does_not_count_as_western():
     assert file_kind.is_western("tr\u00e8s br\u00fbl\u00e9 \u2013 \u201eja\u201c".encode("cp1252"))
     assert not file_kind.is_western("\u0434\u043e\u0431\u0440\u044b\u0439".encode("cp1251"))
+    assert not file_kind.is_western("dobry wiecz\u00f3r, \u017c\u00f3\u0142ty".encode("cp1250"))
     assert not file_kind.is_western("\u4eca\u5929\u5929\u6c14".encode("gb18030"))
 
 
