@@ -1,5 +1,7 @@
 """Read every clip of a manifest and report what would harm training, with hours, speakers and histograms.
 
+Of several manifests, such as train and test, also report the audio and the speakers that they share.
+
 Exit code: 0 for no problems, 1 for problems, 2 if the check cannot be done.
 """
 
@@ -7,8 +9,8 @@ import argparse
 import math
 import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,45 +19,21 @@ import numpy as np
 
 from input_pipeline import manifest, text
 from input_pipeline.cores import usable_cores
-from input_pipeline.manifest import Manifest, absolute_path
-from input_pipeline.manifest.examination import NO_SHARD, Clip, examine_all
+from input_pipeline.manifest import Manifest, absolute_path, text_checks
+from input_pipeline.manifest.copies import copy_problems, shared_audio, shared_speakers
+from input_pipeline.manifest.examination import Clip, examine_all
+from input_pipeline.manifest.problems import KINDS, Problem, listing, problem_report, removed_rows
 from input_pipeline.shards import source as shard_source
+from input_pipeline.storage.paths import expand
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and remove a few milliseconds
 SAMPLES_SLACK_S = 1e-4  # by which audio may exceed the length that the batch plan allows for: a sample or two
 HISTOGRAM_BINS = 10
 BAR_WIDTH = 40
 
-# Kinds of problems: title in the report, and what the cleaned manifest does about it.
-KINDS = {
-    "line": ("invalid lines", "removed"),
-    "missing": ("missing audio files", "removed"),
-    "unreadable": ("unreadable audio", "removed"),
-    "empty": ("audio shorter than a window", "removed"),
-    "silent": ("silent audio", "removed"),
-    "clipped": ("clipped audio", "kept"),
-    "duration": ("wrong durations", "corrected"),
-    "header": ("wrong headers, and channels that cancel", "kept"),
-    "limits": ("audio outside the duration limits", "removed"),
-    "text": ("empty text", "removed"),
-    "characters": ("characters outside the vocabulary", "removed"),
-    "ctc": ("text too long for its audio", "removed"),
-    "rate": ("unusual sample rates", "kept"),
-    "duplicate": ("duplicates", "removed"),
-}
-
 
 class DoctorError(ValueError):
     """The check cannot be done with these options, or on this manifest."""
-
-
-class Problem(NamedTuple):
-    """A problem of a row."""
-
-    row: int
-    kind: str
-    message: str
-    unknown: str = ""  # every occurrence of a character outside the vocabulary
 
 
 @dataclass(frozen=True)
@@ -77,6 +55,16 @@ class Limits:
         return (frames - 1) // self.stride + 1 if to_hop >= 0 else 0
 
 
+class Checkup(NamedTuple):
+    """A manifest that has been checked: its clips, normalised texts and problems."""
+
+    manifest: Manifest
+    clips: Sequence[Clip]
+    transcripts: Sequence[str]
+    problems: Sequence[Problem]
+    bad_lines: Sequence[str]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line of `python -m input_pipeline.manifest` and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Check manifests.")
@@ -96,15 +84,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `check` to a command line."""
     add = parser.add_argument
-    add("manifest", help="manifest file to check")
-    add("--vocabulary", default="", help="vocabulary file; texts with other characters are problems")
+    add("manifests", nargs="+", type=expand, metavar="MANIFEST", help="to check, and if several, to compare")
+    add("--vocabulary", default="", type=expand, help="vocabulary file; texts with other characters are problems")
     add(
         "--language",
         default="",
         type=text.language_code,
         help="normalise texts as for this language first (default: do not)",
     )
-    add("--output", default="", help="write a cleaned manifest: unusable rows removed, wrong durations corrected")
+    add(
+        "--output",
+        default="",
+        type=expand,
+        help="write a cleaned manifest: unusable rows removed, wrong durations corrected",
+    )
     add("--min_duration", type=float, default=0.0, help="shortest clip in seconds (default: 0)")
     add("--max_duration", type=float, default=math.inf, help="longest clip in seconds (default: no limit)")
     add(
@@ -129,15 +122,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the manifest, print the report, write the cleaned manifest; return the exit code."""
+    """Check each manifest and compare them, print the reports, write the cleaned manifest; return the exit code."""
     ignored = _check_arguments(args)
     vocabulary = text.Vocabulary.load(args.vocabulary) if args.vocabulary else None
-    bad_lines: list[str] = []
-    ignored_keys = manifest.parse_ignored(args.ignore_keys)
-    checked = manifest.read(
-        args.manifest, need_text="text" not in ignored, ignore_keys=ignored_keys, bad_lines=bad_lines
-    )
-    transcripts = [text.normalise(t, args.language) if args.language else t.strip() for t in checked.text]
     limits = Limits(
         silent_db=args.silent_db,
         clipped_share=args.clipped_share,
@@ -147,21 +134,47 @@ def run(args: argparse.Namespace) -> int:
         hop_ms=args.hop_ms,
         stride=args.stride,
     )
+    checkups = []
+    for path in args.manifests:
+        checkup = _check(path, args, limits, vocabulary)
+        print("\n".join(summary(checkup.manifest, checkup.clips, checkup.transcripts)))
+        print("\n".join(problem_report(checkup.manifest, checkup.problems, checkup.bad_lines, args.show)), flush=True)
+        checkups.append(checkup)
+    shared = {kind: lines for kind, lines in _shared(checkups).items() if lines and kind not in ignored}
+    for kind, lines in shared.items():
+        print("\n".join(listing(f"{KINDS[kind][0]} [{kind}]: {len(lines)}", lines, args.show)))
+    if len(checkups) > 1 and not shared:
+        print("no audio and no speaker is in several manifests")
+    if args.output:
+        (checkup,) = checkups
+        print(write_cleaned(checkup.manifest, checkup.clips, checkup.problems, len(checkup.bad_lines), args.output))
+    return 1 if shared or any(checkup.problems or checkup.bad_lines for checkup in checkups) else 0
+
+
+def _check(path: str, args: argparse.Namespace, limits: Limits, vocabulary: "text.Vocabulary | None") -> Checkup:
+    """Read a manifest and its clips, and find the problems that are not to be ignored, in the order of rows."""
+    ignored = set(args.ignore.split(","))
+    bad_lines: list[str] = []
+    ignored_keys = manifest.parse_ignored(args.ignore_keys)
+    checked = manifest.read(path, need_text="text" not in ignored, ignore_keys=ignored_keys, bad_lines=bad_lines)
+    transcripts = [text.normalise(t, args.language) if args.language else t.strip() for t in checked.text]
     with shard_source.prefetch(checked.audio):
         clips = examine_all(checked.clips, args.workers)
     problems = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
     problems += text_problems(transcripts, clips, vocabulary, limits)
+    seconds = [0.0 if clip.fault else clip.duration_s for clip in clips]
+    problems += [Problem(*one) for one in text_checks.findings(transcripts, seconds, checked.text)]
     problems = [problem for problem in problems if problem.kind not in ignored]
-    if "duplicate" not in ignored:
-        problems += duplicate_problems(checked, clips, _removed_rows(problems))
+    copies = copy_problems(checked, clips, removed_rows(problems))
+    problems += [problem for problem in copies if problem.kind not in ignored]
     problems.sort(key=lambda problem: problem.row)  # stable: the problems of a row stay in order
-    if "line" in ignored:
-        bad_lines = []
-    print("\n".join(summary(checked, clips, transcripts)))
-    print("\n".join(problem_report(checked, problems, bad_lines, args.show)))
-    if args.output:
-        print(write_cleaned(checked, clips, problems, len(bad_lines), args.output))
-    return 1 if problems or bad_lines else 0
+    return Checkup(checked, clips, transcripts, problems, [] if "line" in ignored else bad_lines)
+
+
+def _shared(checkups: Sequence[Checkup]) -> dict[str, list[str]]:
+    """Return descriptions of the audio and the speakers that several manifests share, by kind."""
+    corpora = [(checkup.manifest, checkup.clips) for checkup in checkups]
+    return {"leak": list(shared_audio(corpora)), "speaker": list(shared_speakers([one for one, _ in corpora]))}
 
 
 def _check_arguments(args: argparse.Namespace) -> set[str]:
@@ -175,7 +188,14 @@ def _check_arguments(args: argparse.Namespace) -> set[str]:
             raise DoctorError(f"--{name}={getattr(args, name)}: must be above 0")
     if not 0 <= args.min_duration <= args.max_duration:
         raise DoctorError("--min_duration and --max_duration must satisfy 0 <= shortest <= longest")
-    if args.output and os.path.realpath(args.output) == os.path.realpath(args.manifest):
+    paths = [os.path.realpath(path) for path in args.manifests]
+    if len(set(paths)) < len(paths):
+        raise DoctorError(f"{', '.join(args.manifests)}: name each manifest once")
+    if args.output and len(paths) > 1:
+        raise DoctorError(
+            f"--output={args.output} is the cleaned form of one manifest; clean each by a command of its own"
+        )
+    if args.output and os.path.realpath(args.output) in paths:
         raise DoctorError(f"--output={args.output} is the manifest itself, which would be lost; choose another name")
     return ignored
 
@@ -241,28 +261,6 @@ def text_problems(
             yield Problem(row, "ctc", f"{needed} frames needed (repeats included), {frames} in {clip.duration_s:.3f} s")
 
 
-def duplicate_problems(checked: Manifest, clips: Sequence[Clip], removed: set[int]) -> Iterator[Problem]:
-    """Yield rows with the same file or segment as an earlier row, or with the same samples in another file."""
-    by_part: dict[tuple[str, str], int] = {}
-    by_content: dict[bytes, int] = {}
-    for row, clip in enumerate(clips):
-        if row in removed or clip.fault:  # else both rows could be removed, the first for another reason
-            continue
-        part = checked.part(row)
-        first = by_part.setdefault((absolute_path(checked.audio[row]), part), row)
-        what = "the same segment" if part else "the same file"
-        if first == row:
-            first = by_content.setdefault(clip.digest, row)
-            what = "the same audio"
-        if first != row:
-            texts = "" if checked.text[first] == checked.text[row] else ", with another text"
-            yield Problem(row, "duplicate", f"{what} as line {checked.line[first]}{texts}")
-
-
-def _removed_rows(problems: Iterable[Problem]) -> set[int]:
-    return {problem.row for problem in problems if KINDS[problem.kind][1] == "removed"}
-
-
 def summary(checked: Manifest, clips: Sequence[Clip], transcripts: Sequence[str]) -> Iterator[str]:
     """Describe the corpus: size, speakers, sample rates, levels, histograms."""
     good = [row for row, clip in enumerate(clips) if not clip.fault]
@@ -292,46 +290,11 @@ def histogram(title: str, values: np.ndarray) -> Iterator[str]:
         yield f"  {low:7.2f} -{high:7.2f} |{'#' * math.ceil(BAR_WIDTH * count / counts.max()):{BAR_WIDTH}}| {count}"
 
 
-def problem_report(
-    checked: Manifest, problems: Sequence[Problem], bad_lines: Sequence[str], show: int
-) -> Iterator[str]:
-    """List the problems by kind, each with its file and line."""
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    by_kind["line"] = list(bad_lines)
-    shards = Counter(problem.message for problem in problems if problem.message.startswith(NO_SHARD))
-    by_kind["missing"] = [f"{message}: {clips} clips" for message, clips in shards.items()]
-    for problem in problems:
-        if problem.message not in shards:
-            by_kind[problem.kind].append(f"{checked.where(problem.row)}: {problem.message}")
-    if not any(by_kind.values()):
-        yield "no problems found"
-    for kind, (title, remedy) in KINDS.items():
-        lines = by_kind[kind]
-        if not lines:
-            continue
-        yield f"{title} [{kind}]: {len(lines)} ({remedy} in a cleaned manifest)"
-        if kind == "characters":
-            yield from character_report(checked, [problem for problem in problems if problem.kind == kind])
-        shown = lines[:show] if show > 0 else lines
-        yield from (f"  {line}" for line in shown)
-        if len(shown) < len(lines):
-            yield f"  and {len(lines) - len(shown)} more (--show=0 for all)"
-
-
-def character_report(checked: Manifest, problems: Sequence[Problem]) -> Iterator[str]:
-    """Count each unknown character and list its first lines."""
-    times = Counter(character for problem in problems for character in problem.unknown)
-    for character, count in times.most_common():
-        lines = [str(checked.line[problem.row]) for problem in problems if character in problem.unknown]
-        named = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
-        yield f"  {character!r} (U+{ord(character):04X}) {count} times in {len(lines)} utterances: lines {named}"
-
-
 def write_cleaned(
     checked: Manifest, clips: Sequence[Clip], problems: Sequence[Problem], bad_lines: int, output: str
 ) -> str:
     """Write the manifest without unusable rows and with correct durations; return a sentence with the counts."""
-    removed = _removed_rows(problems)
+    removed = removed_rows(problems)
     corrected = {problem.row for problem in problems if problem.kind == "duration"} - removed
     kept = [row for row in range(len(checked)) if row not in removed]
     if not kept:

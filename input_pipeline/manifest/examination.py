@@ -16,6 +16,7 @@ from tqdm import tqdm
 from input_pipeline import audio
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
+from input_pipeline.storage.paths import why_missing
 
 FULL_SCALE = 0.999
 CLIPS_PER_WORKER = 32  # for fewer, another process takes longer to start than it saves
@@ -69,7 +70,7 @@ def examine(source: audio.Source) -> Clip:
         reference = parse_reference(path)
         if reference is not None:
             return Clip("missing", f"{NO_SHARD}{reference.shard}; copy it there, or pack again")
-        return Clip("missing", "a folder, not a file" if os.path.isdir(path) else "no such file")
+        return Clip("missing", _why_missing(path))
     try:
         samples, rate_hz, remarks = audio.load(source)
     except (audio.AudioError, OSError, MemoryError) as error:
@@ -85,6 +86,13 @@ def examine(source: audio.Source) -> Clip:
         digest=hashlib.blake2b(np.ascontiguousarray(samples).data, digest_size=16, salt=str(rate_hz).encode()).digest(),
         remarks=remarks,
     )
+
+
+def _why_missing(path: str) -> str:
+    if os.path.isdir(path):
+        return "a folder, not a file"
+    reason = why_missing(path)
+    return f"no such file; {reason}" if reason else "no such file"
 
 
 def _has_no_samples(path: str) -> bool:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
+from input_pipeline.storage.paths import expand, expand_path
 from input_pipeline.text import is_spaced, language_code, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; a microphone never records digital silence
@@ -176,9 +177,11 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m input_pipeline.join", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "manifest", help="manifest of the clips; only clips of the same `speaker` are joined, or any if none is named"
+        "manifest",
+        type=expand,
+        help="manifest of the clips; only clips of the same `speaker` are joined, or any if none is named",
     )
-    parser.add_argument("--output", required=True, type=Path, help="manifest to write; the audio goes beside it")
+    parser.add_argument("--output", required=True, type=expand_path, help="manifest to write; the audio goes beside it")
     parser.add_argument(
         "--per",
         default="1..6",

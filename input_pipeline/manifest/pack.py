@@ -32,6 +32,7 @@ from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import object_store
 from input_pipeline.storage.disk_errors import advice
+from input_pipeline.storage.paths import expand, why_missing
 
 SHARD_MB = 256.0
 THREADS = 8
@@ -107,7 +108,7 @@ def _measure(utterances: Manifest, pool: ThreadPoolExecutor) -> tuple[np.ndarray
             stat = os.stat(path)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            return 0, 0, "does not exist" if missing else str(error.strerror or error)
+            return 0, 0, _describe_missing(path) if missing else str(error.strerror or error)
         if os.path.isdir(path):
             return 0, 0, "is a folder"
         return stat.st_size, stat.st_mtime_ns, "" if stat.st_size else "is empty"
@@ -133,6 +134,11 @@ def _packed_line(line: Mapping, utterances: Manifest, row: int) -> dict:
     if isinstance(utterances.clips[row], Segment):
         line = {PACKED_KEYS.get(key, key): value for key, value in line.items()}
     return {**line, "audio_filepath": utterances.original_path(row)}
+
+
+def _describe_missing(path: str) -> str:
+    reason = "" if object_store.is_remote(path) else why_missing(path)
+    return f"does not exist: {reason}" if reason else "does not exist"
 
 
 def _digest(utterances: Manifest, sizes: np.ndarray, modified_ns: np.ndarray, shards: int) -> str:
@@ -176,9 +182,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m input_pipeline.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "manifest", help="manifest to pack; its audio may be files, records of shards, or objects in a store"
+        "manifest",
+        type=expand,
+        help="manifest to pack; its audio may be files, records of shards, or objects in a store",
     )
-    parser.add_argument("--output", required=True, help="folder, or s3://bucket/prefix, gs://bucket/prefix")
+    parser.add_argument(
+        "--output", required=True, type=expand, help="folder, or s3://bucket/prefix, gs://bucket/prefix"
+    )
     parser.add_argument("--shards", type=int, default=0, help="number of shards (default: as --shard_mb requires)")
     parser.add_argument("--shard_mb", type=float, default=SHARD_MB, help=f"size of a shard (default: {SHARD_MB:g} MB)")
     parser.add_argument("--name", default="", help="of the manifest and shards written (default: that of the manifest)")

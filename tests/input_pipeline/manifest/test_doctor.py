@@ -73,7 +73,12 @@ def test_a_sound_manifest_passes_with_its_figures(clinic):
         ("rate", "phone.wav", voice(4.0), {}, "8000 Hz, while most have 16000 Hz"),
         ("line", "bad.wav", None, {"duration": "long"}, "'duration' is 'long'"),
         ("duplicate", "good1.wav", None, {}, "the same file as line 1"),
-        ("duplicate", "copy.wav", voice(2.0, 2), {"text": "no"}, "the same audio as line 2, with another text"),
+        ("duplicate", "copy.wav", voice(2.0, 2), {}, "the same audio as line 2"),
+        ("implausible", "dash.wav", voice(2.0), {"text": "- ..."}, "'- ...' has neither letters nor digits"),
+        ("digits", "bus.wav", voice(2.0), {"text": "bus 7"}, "'bus 7'"),
+        ("case", "loud.wav", voice(2.0), {"text": "YES"}, "'YES' is upper case, most texts are lower case"),
+        ("case", "mixed.wav", voice(2.0), {"text": "yES"}, "'yES' is mixed case, most texts are lower case"),
+        ("invisible", "bom.wav", voice(2.0), {"text": "y\u200bes"}, "'y\\u200bes'"),
     ],
 )
 def test_each_problem_is_found_and_named_with_its_line(clinic, kind, name, samples, changes, message):
@@ -84,6 +89,82 @@ def test_each_problem_is_found_and_named_with_its_line(clinic, kind, name, sampl
     assert len(found) == 1, report
     assert message in found[0]
     assert f"[{kind}]: 1" in report
+
+
+def test_a_text_far_too_short_for_its_audio_is_named_and_a_slow_corpus_is_not(clinic):
+    clinic.add("slow.wav", voice(4.5, 5), text="3")
+    _, report = clinic.check()
+    assert "slow.wav): '3' for 4.500 s of audio" in report
+    assert (
+        "digits among words; spell them as words: --spell_numbers of prepare custom, or the setting text.spell_n"
+        in report
+    )
+    clinic.lines = [line.replace("yes", "3") for line in clinic.lines]
+    assert "no problems found" in clinic.check()[1]
+
+
+def test_of_copies_with_different_texts_none_stays(clinic):
+    for name, seed, text in [("a", 5, "no"), ("b", 5, "no"), ("c", 5, "now"), ("d", 6, "same"), ("e", 6, " same ")]:
+        clinic.add(f"{name}.wav", voice(2.0, seed), text=text)
+    clinic.add("good1.wav", None, text="never")
+    output = clinic.folder / "cleaned.jsonl"
+    code, report = clinic.check(f"--output={output}")
+    assert code == 1
+    assert "the same audio with different texts [conflict]: 5 (removed in a cleaned manifest)" in report
+    assert "m.jsonl:3 (a.wav): the same audio as line 5, with another text: 'no'" in report
+    assert "m.jsonl:1 (good1.wav): the same file as line 8, with another text: 'yes'" in report
+    assert "duplicates [duplicate]: 1" in report
+    assert manifest.read(output).text == ["yes", "same"]
+
+
+def test_unusual_rates_are_one_line_each_with_a_count(clinic):
+    for number, rate in enumerate((8000, 8000, 11025), start=5):
+        clinic.add(f"{number}.wav", voice(2.0, number, rate), rate)
+    report = clinic.check()[1]
+    assert "unusual sample rates [rate]: 3 (kept" in report
+    assert f"  8000 Hz, while most have 16000 Hz: 2 clips, the first {clinic.folder}/m.jsonl:3 (5.wav)\n" in report
+    assert "  11025 Hz, while most have 16000 Hz: 1 clips" in report
+
+
+def test_invisible_characters_are_counted_by_code_point(clinic):
+    clinic.add("a.wav", voice(2.0, 5), text="\ufeffa\u200b \u200b")
+    clinic.add("b.wav", voice(2.0, 6), text="a\u00a0b\u200b")
+    clinic.add("c.wav", voice(2.0, 7), text="\u0645\u06cc\u200c\u0631\u0648\u0645")  # Persian words may have joiners
+    report = clinic.check("--ignore=implausible")[1]
+    assert "invisible characters [invisible]: 2 (kept" in report
+    assert "  U+200B ZERO WIDTH SPACE 3 times in 2 utterances: lines 3, 4\n" in report
+    assert "  U+FEFF ZERO WIDTH NO-BREAK SPACE 1 times" in report
+    assert "  U+00A0 NO-BREAK SPACE 1 times in 1 utterances: lines 4\n" in report
+
+
+def test_several_manifests_are_checked_and_what_they_share_is_named(clinic):
+    clinic.add("own.wav", voice(2.0, 9), text="words", speaker="ann")
+    code, report = clinic.check()
+    assert code == 0
+    (train := clinic.folder / "train.jsonl").write_text("\n".join(clinic.lines))
+    clinic.lines = []
+    clinic.add("renamed.wav", voice(2.0, 2), text="other", speaker="ben")
+    clinic.add("new.wav", voice(2.0, 10), text="words", speaker="ann")
+    code, report = clinic.check(str(train))
+    assert code == 1
+    test = clinic.folder / "m.jsonl"
+    assert "audio that several manifests share [leak]: 1\n" in report
+    assert f"  {train}:2 (good2.wav): the same audio as {test}:1 (renamed.wav), with another text\n" in report
+    assert f"speakers that several manifests share [speaker]: 1\n  ann: 1 in {test}, 1 in {train}\n" in report
+    assert clinic.check(str(train), "--ignore=leak,speaker")[0] == 0
+    clinic.lines = clinic.lines[:0]
+    clinic.add("other.wav", voice(2.0, 11), speaker="cid")
+    code, report = clinic.check(str(train))
+    assert code == 0
+    assert "no audio and no speaker is in several manifests" in report
+
+
+def test_a_missing_file_says_what_may_be_overlooked(clinic):
+    clinic.add("GOOD1.wav")
+    clinic.add("x\\good1.wav")
+    report = clinic.check()[1]
+    assert "no such file; there is good1.wav: upper and lower case differ" in report
+    assert "no such file; it has back slashes: write / between folders" in report
 
 
 def test_text_that_just_fits_its_audio_is_fine(clinic):
@@ -180,12 +261,14 @@ def test_limits_and_ignored_kinds(clinic):
         ("--ignore=colour", "no kind 'colour'"),
         ("--stride=0", "must be above 0"),
         ("--output={folder}/m.jsonl", "is the manifest itself"),
+        ("{folder}/m.jsonl", "name each manifest once"),
+        ("{folder}/n.jsonl --output=x", "--output=x is the cleaned form of one manifest"),
         ("--min_duration=-1", "0 <= shortest <= longest"),
         ("--vocabulary={folder}/gone.txt", "gone.txt"),
     ],
 )
 def test_invalid_options_are_refused_in_one_line(clinic, option, message):
-    code, report = clinic.check(option.format(folder=clinic.folder))
+    code, report = clinic.check(*option.format(folder=clinic.folder).split())
     assert code == 2
     assert message in report.strip().splitlines()[-1]
 
