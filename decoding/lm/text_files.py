@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from tqdm import tqdm
 
 from input_pipeline.storage import json_line, tables
-from input_pipeline.storage.file_kind import RECORDS, TITLES, WESTERN, FileKind, open_binary, peek_kind
+from input_pipeline.storage.file_kind import RECORDS, TITLES, WESTERN, open_binary, peek_kind
 
+MAX_SHOWN = 20  # characters of a title in a message
 LINES_PER_UPDATE = 500  # of the progress bar
 
 
@@ -32,14 +33,15 @@ def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = No
 def _lines(path: str, flag: str, bar: tqdm | None) -> Iterator[str]:
     with open_binary(path) as raw:
         kind = peek_kind(raw)
-        print(f"{flag}: {path} is {_described(kind)}", flush=True)
         if kind.encoding == WESTERN:
             raise ValueError(f"{flag}: {path} is {kind}; save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
+        if kind.form not in (*RECORDS, "text", "empty"):
+            raise ValueError(f"{flag}: {path} is {kind}, which holds no texts to read; name text files or manifests")
+        texts = ": the text of each record is read" if kind.form in RECORDS else ""
+        print(f"{flag}: {path} is {kind}{texts}", flush=True)
         if kind.form in RECORDS and kind.form != "json lines":
             yield from _texts(path, flag)
             return
-        if kind.form not in ("json lines", "text", "empty"):
-            raise ValueError(f"{flag}: {path} is {kind}, which holds no texts to read; name text files or manifests")
         number = position = 0
         try:
             with kind.open_on(raw) as file:
@@ -66,12 +68,6 @@ def _lines(path: str, flag: str, bar: tqdm | None) -> Iterator[str]:
             ) from error
 
 
-def _described(kind: FileKind) -> str:
-    if kind.form == "json lines":
-        return f"{kind}: the text of each is read"
-    return f"{kind}: its text column is read" if kind.form in RECORDS else str(kind)
-
-
 def _text_of(line: str) -> str:
     """Return the text of a manifest's line. Raises JSONDecodeError, RepeatedKeyError, KeyError, TypeError."""
     text = json_line.decode(line)["text"]
@@ -89,8 +85,8 @@ def _texts(path: str, flag: str) -> Iterator[str]:
     first = next(rows, None)
     if column is None or (header == tables.HEADERLESS and first is not None and first[column].endswith(".txt")):
         raise ValueError(
-            f"{flag}: {path} is a table whose columns ({', '.join(header)}) include no text: name one of them "
-            f"{TITLES['text'][0]}, or write the texts to a file of their own"
+            f"{flag}: {path} is a table whose columns ({', '.join(title[:MAX_SHOWN] for title in header)}) include no text: "
+            f"add a first line that names one of them {TITLES['text'][0]}, or cut -f2 FILE > TEXTS, if the second has the texts"
         )
     for row in itertools.chain([first] if first is not None else [], rows):
         yield row[column] if column < len(row) else ""

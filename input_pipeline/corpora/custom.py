@@ -68,7 +68,9 @@ def prepare(args: argparse.Namespace) -> Prepared:
     transcripts = read_transcripts(source, files, args.table, options)
     files += sorted(set(transcripts.elsewhere))
     if not files:
-        raise CorpusError(f"--source={source}: contains no audio ({' '.join(AUDIO_ENDINGS)}): check the path")
+        raise CorpusError(
+            f"--source={source}: contains no audio ({' '.join(AUDIO_ENDINGS)}), and no table leads to any: check the paths"
+        )
     rule = assemble.text_rule(args.text, args.language or "en", spell=args.spell_numbers)
 
     def id_of(path: str | Path) -> str:

@@ -246,7 +246,7 @@ def _literal(line: str) -> Any:
 
 
 def _table_form(lines: list[str]) -> str:
-    """Return `table` for lines with the titles of one, or with the same number of fields, one of them an id or a path."""
+    """Return `table` for lines with the titles of one, or with the same number of fields: by tabs, or one an id or a path."""
     if lines[0].lower().startswith("sep=") and len(lines[0].strip()) == len("sep=;"):
         return "table"
     known = {title for column in ("path", "text") for title in TITLES[column]}
@@ -257,6 +257,8 @@ def _table_form(lines: list[str]) -> str:
             return "table"
         if len(rows[0]) < 2 or len(counts) > 1 or any(field.startswith(" ") for row in rows for field in row):
             continue
+        if delimiter == "\t" and len(rows) >= FEWEST_ROWS:
+            return "table"
         for column in zip(*rows, strict=True):
             fields = column[1:] or column  # the first line may be titles
             if all(field.lower().endswith(AUDIO_ENDINGS) for field in fields):

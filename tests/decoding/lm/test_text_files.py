@@ -14,14 +14,14 @@ from input_pipeline.text import TextRules
 ROWS = [{"audio_filepath": f"{n}.wav", "duration": 1, "text": text} for n, text in enumerate(("one", "two", "three"))]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 FORMS = {
-    "JSON lines: the text of each is read": LINES.encode(),
-    "JSON lines, packed by gzip: the text of each is read": gzip.compress(LINES.encode()),
-    "JSON lines, encoded as UTF-16: the text of each is read": LINES.encode("utf-16"),
-    "a JSON array: its text column is read": json.dumps(ROWS, indent=1).encode(),
-    "JSON objects that extend over several lines: its text column is read": "".join(
+    "JSON lines: the text of each record is read": LINES.encode(),
+    "JSON lines, packed by gzip: the text of each record is read": gzip.compress(LINES.encode()),
+    "JSON lines, encoded as UTF-16: the text of each record is read": LINES.encode("utf-16"),
+    "a JSON array: the text of each record is read": json.dumps(ROWS, indent=1).encode(),
+    "JSON objects that extend over several lines: the text of each record is read": "".join(
         json.dumps(row, indent=1) for row in ROWS
     ).encode(),
-    "a table (CSV, TSV): its text column is read": b"path;sentence\n0.wav;one\n1.wav;two\n2.wav;three\n",
+    "a table (CSV, TSV): the text of each record is read": b"path;sentence\n0.wav;one\n1.wav;two\n2.wav;three\n",
     "text": b"one\ntwo\nthree\n",
 }
 

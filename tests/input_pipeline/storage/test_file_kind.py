@@ -59,6 +59,7 @@ KINDS = [
     ("table", "clips/a.wav,yes\nclips/b.wav,no\n"),
     ("table", "name,words\n01,yes please\n02,no\n03,never\n"),
     ("table", "u1\tyes\nu2\tno\nu3\tnever\n"),
+    ("table", "en\tyes, please\nde\tja, bitte\nfr\toui\n"),
     ("arpa", "\n\\data\\\nngram 1=2\n"),
     ("kenlm", file_kind.KENLM_MAGIC + b"\0" * 40),
     ("audio", wav()),
