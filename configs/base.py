@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
     config.train.eval_every = 0  # steps between evaluations of config.data.dev; 0: once per epoch
     config.train.checkpoint_every_s = 300  # seconds between checkpoints, in addition to those at evaluations
     config.train.keep = 2  # number of latest checkpoints to keep, besides the best
-    config.train.patience = 0  # stop after this many evaluations without a better dev error rate; 0: never
+    config.train.patience = 0  # stop after this many evaluations on dev without a better result; 0: never
     config.train.nonfinite = "skip"  # if a loss or gradient is not finite: skip (the step), stop (the run)
     config.train.max_nonfinite = 20  # stop after this many skipped steps since the last start
     config.train.log_every = 10  # steps between lines of metrics.jsonl

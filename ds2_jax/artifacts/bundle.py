@@ -23,6 +23,7 @@ from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEn
 from input_pipeline.text import TextRules, Vocabulary
 
 VERSION = 1
+CARD = "README.md"  # the model card
 LANGUAGE_MODEL_FILES = ("lm.bin", "lm.arpa", "lm.arpa.gz", "unigrams.txt", "decode.json")  # replaced as a set
 
 
@@ -110,7 +111,7 @@ class ModelMeta:
             raise ModelFileError(f"{where} does not describe a model ({error!r}): export it again") from error
 
     def differences(self, other: "ModelMeta") -> list[str]:
-        """Describe each difference from another model in network, features, vocabulary or language, with both values."""
+        """Describe each difference from another model in network, features, statistics, vocabulary or language."""
         own, theirs = self.to_json(), other.to_json()
         values: dict[str, tuple[Any, Any]] = {}
         for section in ("model", "features"):
@@ -123,6 +124,8 @@ class ModelMeta:
         if self.vocabulary != other.vocabulary:
             a, b = (f"{v.size - 1} symbols {''.join(v.symbols[:40])!r}" for v in (self.vocabulary, other.vocabulary))
             found.append(f"vocabulary is {a} here and {b} there")
+        if own["stats"] != theirs["stats"]:
+            found.append("the feature statistics are others here than there")
         return found
 
 
@@ -159,7 +162,7 @@ def save_bundle(
             for name, array in traverse_util.flatten_dict(jax.device_get(variables)).items()
         }
         (unfinished / "model.safetensors").write_bytes(save(arrays))
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        (unfinished / CARD).write_text(card, encoding="utf-8")
         for name, content in (extra_files or {}).items():
             if isinstance(content, bytes):
                 (unfinished / name).write_bytes(content)

@@ -4,10 +4,12 @@ Bundles only need safetensors; orbax is imported when the arrays of a checkpoint
 """
 
 import contextlib
+import functools
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ import jax
 import numpy as np
 
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle
+from ds2_jax.artifacts.ranking import Score, best_step
 from ds2_jax.parallel import processes
 from input_pipeline.storage import object_store
 
+logger = logging.getLogger("ds2_jax")
+
 RELEASED = Path(__file__).parents[1] / "models"  # models shipped with this package
 CHECKPOINT_FOLDER = "checkpoints"
-METRICS = "metrics"  # orbax's name of the item and of its file
+METRICS = "metrics"  # folder, and its only file: what was measured on dev
 PROGRESS = "progress/metadata"  # file of the item
 _ARRAYS = ("_METADATA", "manifest.ocdbt", "d")
 MODEL_PARTS = ("meta/metadata", *(f"model/{file}" for file in _ARRAYS))  # needed for evaluation
@@ -38,6 +43,12 @@ def load_model(path: str) -> tuple[ModelMeta, dict]:
     meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
     processes.require_same(lambda: {f"the model {path} (digest)": digest_model(meta, variables)[:16]})
     return meta, variables
+
+
+def load_meta(path: str) -> ModelMeta:
+    """Load the description of a model, given as for `load_model`. Raises ModelFileError."""
+    path = resolve_model(path)
+    return load_bundle(path)[0] if is_bundle(path) else read_meta(find_checkpoint(path))
 
 
 def resolve_model(path: str) -> str:
@@ -74,7 +85,7 @@ def find_checkpoint(path: str) -> Any:
             return (
                 folder
                 / CHECKPOINT_FOLDER
-                / str(best_step({int(entry.name): _read_metrics(entry) for entry in complete}))
+                / str(best_step({int(entry.name): read_metrics(entry) for entry in complete}))
             )
     kinds = "a bundle (with model.safetensors), a checkpoint, or a run folder with checkpoints/"
     state = "has no complete checkpoint" if folder.is_dir() else "does not exist"
@@ -95,29 +106,23 @@ def missing_part(checkpoint: Any, parts: Sequence[str] = PARTS) -> str | None:
     return next((part for part in parts if not (checkpoint / part).exists()), None)
 
 
-def best_step(metrics: Mapping[int, Mapping[str, Any] | None]) -> int:
-    """Return the step with the lowest error rate on the latest dev set; the latest step if none was measured.
-
-    metrics: those that `Checkpoints.save` wrote with each checkpoint, by step; None if it was not measured.
-    """
-    measured = {step: values for step, values in metrics.items() if values}
-    if not measured:
-        return max(metrics)
-    dev = measured[max(measured)].get("dev", "")
-    return min(measured, key=lambda step: ranking_key(measured[step], dev))
-
-
-def ranking_key(metrics: Mapping[str, Any], dev: str) -> tuple[bool, float, float]:
-    """Return a key that sorts checkpoints by error rate, then step; those measured on other dev sets come last."""
-    return metrics.get("dev", dev) != dev, metrics["error_rate"], metrics["step"]
-
-
-def _read_metrics(checkpoint: Any) -> dict[str, Any] | None:
+def read_metrics(checkpoint: Any) -> dict[str, Any] | None:
+    """Return what was measured on dev for a checkpoint's folder; None if nothing was, or if the file is damaged."""
     file = checkpoint / METRICS / METRICS
     if not file.exists():
         return None
-    with reading(checkpoint):
-        return json.loads(file.read_text())
+    try:
+        values = json.loads(file.read_text())
+        Score.from_json(values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _warn_of_metrics(str(file), str(error))
+        return None
+    return values
+
+
+@functools.cache  # said once for each file
+def _warn_of_metrics(file: str, reason: str) -> None:
+    logger.warning("%s cannot be read (%s): this checkpoint counts as not evaluated on dev", file, reason)
 
 
 def read_meta(checkpoint: Any) -> ModelMeta:

@@ -2,29 +2,35 @@
 
 import dataclasses
 import json
+import logging
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ds2_jax.artifacts.bundle import ModelMeta, save_bundle
+from ds2_jax.artifacts.bundle import CARD, ModelMeta, is_bundle, save_bundle
 from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, find_checkpoint, load_model
+from ds2_jax.artifacts.model_card import make_card, update_card
 from ds2_jax.artifacts.run_record import commit
 from ds2_jax.cli import settings
 from ds2_jax.parallel import processes
 from ds2_jax.recognition import decode_settings
 from input_pipeline.storage import object_store
 
+logger = logging.getLogger("ds2_jax")
+
 MAX_SYMBOLS = 80  # in the model card
 
 
-def run_export(config: ConfigDict, workdir: str, output: str) -> dict:
+def run_export(config: ConfigDict, workdir: str, output: str, *, overwrite: bool = False) -> dict:
     """Write `config.restore` (or the best checkpoint of the workdir) as a bundle to `output`; return facts to print.
 
     The bundle includes the language model of config.decode.lm, or of the restored bundle, and its decoding settings.
+    overwrite: replace a bundle, but keep what was added to its model card and to its folder. Raises ValueError.
     """
     if processes.count() > 1:
         raise ValueError("--mode=export needs a single process: start it without the launcher")
@@ -32,18 +38,36 @@ def run_export(config: ConfigDict, workdir: str, output: str) -> dict:
         raise ValueError(f"--output={output} is in an object store: export to a local folder, then copy it")
     if not output:
         raise ValueError("--output is empty: give the folder of the bundle, --output=models/mine")
+    if is_bundle(output) and not overwrite:
+        raise ValueError(
+            f"--output={output} is a bundle already: choose another folder, or replace its model with --overwrite, which keeps "
+            "the files added to it and the text written by hand in its README.md"
+        )
     source = config.restore or workdir
     meta, variables = load_model(source)
     decoding = settings.read_decoding(config)
-    save_bundle(
-        output,
-        meta,
-        variables,
-        model_card(meta, variables, source, output) + decode_settings.card_section(decoding),
-        decode_settings.bundle_files(decoding, meta),
-    )
+    sections = describe_model(meta, variables, source, output) | decode_settings.card_sections(decoding)
+    save_bundle(output, meta, variables, _write_card(output, sections), decode_settings.bundle_files(decoding, meta))
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count_parameters(variables["params"]), "bytes": size}
+
+
+def _write_card(output: str, sections: Mapping[str, str]) -> str:
+    """Return the model card with these generated sections, and with all that is written by hand in the present one."""
+    card = Path(output, CARD)
+    if not card.is_file():
+        return make_card(Path(output).name, sections)
+    try:
+        text, by_hand = update_card(card.read_text(encoding="utf-8"), sections)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{card} is not in UTF-8 ({error}): convert it, or move it away") from error
+    if by_hand:
+        logger.warning(
+            "%s: sections written or changed by hand are kept (%s): check whether they describe the new model",
+            card,
+            ", ".join(by_hand),
+        )
+    return text
 
 
 def count_parameters(tree) -> int:
@@ -51,31 +75,34 @@ def count_parameters(tree) -> int:
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-def model_card(meta: ModelMeta, variables: dict, source: str, output: str) -> str:
-    """Describe a model in Markdown: network, features, recorded training, commands. Results are to be added by hand."""
+def describe_model(meta: ModelMeta, variables: dict, source: str, output: str) -> dict[str, str]:
+    """Return the generated sections of a model card, Markdown by name: model and commands, network, recorded training."""
     model = "\n".join(f"| `{name}` | {value} |" for name, value in sorted(dataclasses.asdict(meta.model).items()))
     symbols = "".join(meta.vocabulary.symbols[:MAX_SYMBOLS])
     features = f"{meta.features.kind}, {meta.feature_size} values per frame, {meta.features.sample_rate_hz} Hz"
-    return f"""# {Path(output).name}
-
+    return {
+        "model": f"""\
 A DeepSpeech2 network of DS2-JAX: {count_parameters(variables["params"]):,} parameters (float16 in `model.safetensors`),
 language `{meta.language}`, features: {features}, {meta.vocabulary.size - 1} symbols: `{symbols}`.
 
     python main.py --mode=infer --config.restore={output} --audio=speech.wav
     python main.py --mode=eval --config.restore={output} --config.data.test=test.jsonl
-
+""",
+        "network": f"""\
 ## Network
 
 | setting | value |
 |---|---|
 {model}
-
+""",
+        "training": f"""\
 ## Training
 
 {_describe_training(source)}
 
 Exported at commit {commit() or "unknown"}.
-"""
+""",
+    }
 
 
 def _describe_training(source: str) -> str:

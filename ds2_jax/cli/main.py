@@ -44,6 +44,9 @@ _AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
 _OUTPUT = flags.DEFINE_string(
     "output", "", "JSON lines to write (--mode=infer), or folder of the bundle (--mode=export)."
 )
+_OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."
+)
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the server (--mode=serve: on which it listens; client).")
 _PORT = flags.DEFINE_integer("port", 8086, "Port of the server.")
 _WYOMING_PORT = flags.DEFINE_integer("wyoming_port", 0, "Port for the Wyoming protocol, e.g. 10300; 0: none.")
@@ -161,7 +164,7 @@ def _run_mode() -> dict | None:
         case _:
             from ds2_jax.cli import export
 
-            return export.run_export(config, workdir, _OUTPUT.value)
+            return export.run_export(config, workdir, _OUTPUT.value, overwrite=_OVERWRITE.value)
 
 
 @contextlib.contextmanager

@@ -73,17 +73,18 @@ def describe(settings: BeamSettings, engine: str) -> str:
     return f"{engine}, {model}, beam {settings.beam_size}"
 
 
-def card_section(settings: BeamSettings) -> str:
-    """Return the section of a model card about the language model; '' without one."""
+def card_sections(settings: BeamSettings) -> dict[str, str]:
+    """Return the section of a model card about the language model, Markdown by name; empty without one."""
     if not settings.lm:
-        return ""
+        return {}
     name = MODELS[model_file.kind_of(settings.lm)]
-    return f"""
+    section = f"""\
 ## Language model
 
 `{name}` is used by default, with `decode.json`: alpha {settings.alpha:g}, beta {settings.beta:g} (natural logarithms), lexicon
 `{settings.lexicon}`, beam {settings.beam_size}. `--config.decode.engine=greedy` decodes without it.
 """
+    return {"language_model": section}
 
 
 def bundle_files(settings: BeamSettings, meta: ModelMeta) -> dict[str, str | bytes]:

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,12 +24,12 @@ from ds2_jax.artifacts.load import (
     METRICS,
     PROGRESS,
     absolute,
-    best_step,
     missing_part,
-    ranking_key,
     read_meta,
+    read_metrics,
     reading,
 )
+from ds2_jax.artifacts.ranking import Score, best_step
 from ds2_jax.parallel import processes
 from ds2_jax.training.progress import Progress
 from ds2_jax.training.state import TrainState
@@ -38,6 +38,26 @@ from input_pipeline.storage import object_store
 OVERHEAD_BYTES = 500_000  # per checkpoint: about forty files, each rounded up to blocks (270 kB measured), and locks
 
 logger = logging.getLogger("ds2_jax")
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager without metrics, which this module stores: a damaged file must not prevent resuming."""
+
+    def metrics(self, step: int) -> None:
+        """Read nothing."""
+
+
+class _Preservation(preservation_policy.PreservationPolicy):
+    """What orbax keeps after each checkpoint."""
+
+    def __init__(self, checkpoints: "Checkpoints"):
+        self._checkpoints = checkpoints
+
+    def should_preserve(self, checkpoints, *, context):
+        """Return for each checkpoint whether it is kept."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = self._checkpoints.kept(steps)
+        return [step in kept for step in steps]
 
 
 class Checkpoints:
@@ -49,21 +69,11 @@ class Checkpoints:
 
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
         self._folder = epath.Path(absolute(workdir)) / CHECKPOINT_FOLDER
-        self._dev = ""  # digest of the manifest on which error rates are measured; '' if unknown
+        self._keep = keep
         if not read_only and not object_store.is_remote(workdir):  # in a store, orbax removes them
             _rename_incomplete(self._folder)
-        policy = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(n=keep),
-                preservation_policy.BestN(
-                    get_metric_fn=self._ranking_key, reverse=True, n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=self._ranking_key,  # for orbax to store error rates; the policy decides what is kept
-            best_mode="min",
+            preservation_policy=_Preservation(self),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
@@ -84,7 +94,7 @@ class Checkpoints:
         for name, (save, restore) in arguments.items():
             registry.add(name, save, handlers[name])
             registry.add(name, restore, handlers[name])
-        self._manager = ocp.CheckpointManager(self._folder, options=options, handler_registry=registry)
+        self._manager = _Manager(self._folder, options=options, handler_registry=registry)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -107,18 +117,21 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def best(self) -> int | None:
-        """Return the step with the lowest error rate on the latest dev set; the latest step if none was measured."""
-        steps = self._steps()
-        return best_step({step: self._manager.metrics(step) for step in steps}) if steps else None
+        """Return the step with the best score on the latest dev set; the latest step if none was measured."""
+        return self._best(self._steps())
 
-    def _ranking_key(self, metrics: Mapping[str, Any]) -> tuple[bool, float, float]:
-        return ranking_key(metrics, self._dev)
+    def _best(self, steps: Sequence[int]) -> int | None:
+        return best_step({step: read_metrics(self._folder / str(step)) for step in steps}) if steps else None
 
-    def save(self, state: TrainState, progress: Progress, meta: ModelMeta, error_rate: float | None = None) -> None:
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Return which of these steps are kept: the latest ones and the best."""
+        latest = sorted(steps)[-self._keep :]
+        return {*latest, *(step for step in [self._best(steps)] if step is not None)}
+
+    def save(self, state: TrainState, progress: Progress, meta: ModelMeta) -> None:
         """Start writing a checkpoint in the background. Raises OSError, also if writing the previous one failed."""
         self.wait()  # orbax waits too, but the free space must be checked after waiting
         self._require_space(state)
-        self._dev = progress.dev_digest
         try:
             self._manager.save(
                 progress.step,
@@ -128,7 +141,6 @@ class Checkpoints:
                     progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
                     meta=ocp.args.JsonSave(meta.to_json()),
                 ),
-                metrics=None if error_rate is None else _metrics(progress, error_rate),
             )
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
@@ -150,21 +162,21 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise _write_error(self._folder, error) from error
 
-    def add_error_rate(self, progress: Progress, error_rate: float) -> None:
-        """Add the dev error rate, measured after a checkpoint was written, and the progress it changed to the checkpoint."""
+    def add_score(self, progress: Progress, score: Score) -> None:
+        """Add what was measured on dev, and the progress it changed, to the checkpoint of this step; wait for it first.
+
+        Checkpoints that are kept no longer, because a new one is the best, are removed. Raises OSError.
+        """
+        self.wait()
         checkpoint = self._folder / str(progress.step)
-        item = checkpoint / METRICS
         if processes.rank() == 0:
-            if not item.exists():
-                unfinished = item.with_name(f".{METRICS}")
-                unfinished.mkdir(exist_ok=True)
-                (unfinished / METRICS).write_text(json.dumps(_metrics(progress, error_rate)))
-                unfinished.rename(item)
-            unfinished = checkpoint / ".progress"
-            unfinished.write_text(json.dumps(dataclasses.asdict(progress)))
-            unfinished.replace(checkpoint / PROGRESS)
+            try:
+                _write_score(checkpoint, progress, score)
+            except OSError as error:
+                raise _write_error(self._folder, error) from error
         processes.barrier()
-        self._manager.reload()
+        for step in processes.broadcast(lambda: sorted({*self._steps()} - self.kept(self._steps()))):
+            self._manager.delete(step)
 
     def progress(self, step: int) -> Progress:
         """Read the progress of a checkpoint. Raises ModelFileError."""
@@ -211,8 +223,14 @@ def _rename_incomplete(folder: epath.Path) -> None:
     processes.barrier()
 
 
-def _metrics(progress: Progress, error_rate: float) -> dict[str, Any]:
-    return {"error_rate": error_rate, "step": progress.step, "dev": progress.dev_digest}
+def _write_score(checkpoint: Any, progress: Progress, score: Score) -> None:
+    item = checkpoint / METRICS
+    item.mkdir(exist_ok=True)
+    metrics = {**score.to_json(), "step": progress.step, "dev": progress.dev_digest}
+    for file, values in ((item / METRICS, metrics), (checkpoint / PROGRESS, dataclasses.asdict(progress))):
+        unfinished = checkpoint / f".{file.parent.name}"
+        unfinished.write_text(json.dumps(values))
+        unfinished.replace(file)
 
 
 def _model_item(state: TrainState) -> dict:

@@ -75,7 +75,7 @@ def _draw_error_rates(axis: "Axes", records: Sequence[dict]) -> None:
         if not len(values):
             continue
         percent = 100 * values
-        best = int(np.argmin(percent))  # the first of equal ones, as for checkpoints
+        best = int(np.argmin(percent))  # the first of equal ones
         axis.plot(steps, percent, ".-", color=colour)
         text = f"{label}: best {percent[best]:.2f} % at step {steps[best]:,.0f}"
         axis.plot(steps[best], percent[best], "*", color=colour, markersize=14, markeredgecolor="white", label=text)

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax.artifacts.bundle import ModelMeta
-from ds2_jax.artifacts.load import load_model
+from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta
+from ds2_jax.artifacts.load import load_meta, load_model
 from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.training.checkpoint import Checkpoints
@@ -68,12 +69,14 @@ def choose_model(
     """Return the description and the initial variables of the model to train.
 
     The model is that of the workdir's checkpoints, else the one to restore, else a new one. Raises ValueError if the
-    checkpoints have a different model than the settings.
+    checkpoints have a different model than the one with which these settings would start.
     """
     latest = checkpoints.latest()
     if latest is not None:
         meta = checkpoints.meta(latest)
-        if not settings.restore:
+        if settings.restore:
+            _refuse_another_restored(meta, settings.restore, settings.new_model.vocabulary, workdir)
+        else:
             _refuse_differences(meta, settings.new_model, workdir)
         return meta, _new_variables(meta, settings.seed)
     if settings.restore:
@@ -136,6 +139,40 @@ def _refuse_differences(meta: ModelMeta, new: NewModel, workdir: str) -> None:
             f"the checkpoints in {workdir} (here) have a different model than the config (there): "
             f"{'; '.join(differences)}. Continue with the old settings, or choose another --workdir"
         )
+
+
+def _refuse_another_restored(meta: ModelMeta, restore: str, vocabulary: str, workdir: str) -> None:
+    """Raise ValueError if the model of the checkpoints is not the restored one; warn if that cannot be read."""
+    try:
+        restored = load_meta(restore)
+    except ModelFileError as error:  # a training must go on when the model it started from is gone
+        if processes.rank() == 0:
+            logger.warning(
+                "config.restore is not needed any more, because %s has checkpoints, but they cannot be compared with it: %s",
+                workdir,
+                error,
+            )
+        return
+    if vocabulary:
+        symbols = Vocabulary.load(vocabulary).symbols
+        restored = dataclasses.replace(restored, vocabulary=restored.vocabulary.extended(symbols))
+    differences = meta.differences(restored)
+    if differences:
+        added = f" with config.vocabulary={vocabulary}" if vocabulary else ""
+        raise ValueError(
+            f"the checkpoints in {workdir} (here) have a different model than config.restore={restore}{added} (there): "
+            f"{'; '.join(differences)}. To start from that model, choose another --workdir; to continue the training here, "
+            "give the settings it was started with"
+        )
+    logger.info("%s has checkpoints: the training continues from these, not from config.restore=%s", workdir, restore)
+
+
+def resolve_settings(given: Mapping[str, Any], meta: ModelMeta) -> dict[str, Any]:
+    """Return all values of a run with those that its model defines, which a restored one brings along."""
+    values = meta.to_json()
+    features = {**values["features"], "normalisation": meta.normalisation}
+    sections = {"model": values["model"], "features": features, "text": {"language": meta.language}}
+    return {**given, **{name: {**given.get(name, {}), **defined} for name, defined in sections.items()}}
 
 
 def extend_vocabulary(meta: ModelMeta, variables: dict, more: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:

@@ -1,8 +1,9 @@
-"""Evaluate on the dev set during training, and track the best error rate."""
+"""Evaluate on the dev set during training, and track the best result."""
 
 import logging
 from collections.abc import Callable
 
+from ds2_jax.artifacts.ranking import Score, leads_with_cer
 from ds2_jax.parallel.stopping import Stopped
 from ds2_jax.recognition.evaluation import Evaluation, Evaluator
 from ds2_jax.training.metrics_log import MetricsLog
@@ -10,7 +11,6 @@ from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainSettings
 from ds2_jax.training.state import TrainState
 from input_pipeline.manifest import Manifest
-from input_pipeline.text import is_spaced
 
 logger = logging.getLogger("ds2_jax")
 
@@ -34,8 +34,8 @@ class DevEvaluation:
         """Whether there is a manifest to evaluate."""
         return self._manifest is not None
 
-    def measure(self, state: TrainState, on_batch: Callable[[], None]) -> float | None:
-        """Return the error rate that ranks checkpoints (CER for Mandarin, else WER); None if `on_batch` raised Stopped.
+    def measure(self, state: TrainState, on_batch: Callable[[], None]) -> Score | None:
+        """Return the score that ranks checkpoints; None if `on_batch` raised Stopped.
 
         An evaluation that was stopped stays due, for the next start.
         """
@@ -47,19 +47,22 @@ class DevEvaluation:
             return None
         return self._record(evaluation)
 
-    def _record(self, evaluation: Evaluation) -> float:
-        progress, result = self._progress, evaluation.result.as_dict()
-        rate = result["cer"] if not is_spaced(self._evaluator.meta.language) else result["wer"]
+    def _record(self, evaluation: Evaluation) -> Score:
+        progress, result, meta = self._progress, evaluation.result.as_dict(), self._evaluator.meta
+        first, second = ("cer", "wer") if leads_with_cer(meta.language, meta.vocabulary) else ("wer", "cer")
+        score = Score(result[first], result["cer"], evaluation.loss)
         self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
-        is_best = progress.record_evaluation(rate, self._settings)
+        is_best = progress.record_evaluation(score, self._settings)
         best = "best so far" if is_best else f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"
         logger.info(
-            "step %d, epoch %d: dev WER %.2f %%, CER %.2f %%, loss %.3f (%s)",
+            "step %d, epoch %d: dev %s %.2f %%, %s %.2f %%, loss %.3f (%s)",
             progress.step,
             progress.epoch,
-            100 * result["wer"],
-            100 * result["cer"],
+            first.upper(),
+            100 * result[first],
+            second.upper(),
+            100 * result[second],
             evaluation.loss,
             best,
         )
-        return rate
+        return score

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ds2_jax.artifacts.ranking import Score
 from ds2_jax.training.settings import TrainSettings
 
 
@@ -15,7 +16,9 @@ class Progress:
     step: int = 0  # batches processed
     epoch: int = 0
     batch: int = 0  # batches of this epoch already processed
-    best_error_rate: float | None = None
+    best_error_rate: float | None = None  # the leading rate, and CER and loss of the same evaluation
+    best_cer: float | None = None
+    best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
     data_digest: str = ""  # of the training manifest
@@ -45,6 +48,8 @@ class Progress:
             self,
             batch=self.batch if same_plan else 0,
             best_error_rate=self.best_error_rate if same_dev else None,
+            best_cer=self.best_cer if same_dev else None,
+            best_loss=self.best_loss if same_dev else None,
             best_step=self.best_step if same_dev else 0,
             evaluations_since_best=self.evaluations_since_best if same_dev else 0,
             data_digest=fresh.data_digest,
@@ -70,15 +75,31 @@ class Progress:
 
     def update_finished(self, limits: TrainSettings) -> None:
         """Set `finished` if the training has reached its limit of epochs, steps or patience."""
-        out_of_patience = limits.patience and self.evaluations_since_best >= limits.patience
         out_of_steps = limits.max_steps and self.step >= limits.max_steps
-        self.finished = bool(self.epoch >= limits.epochs or out_of_steps or out_of_patience)
+        self.finished = bool(self.epoch >= limits.epochs or out_of_steps or self._out_of_patience(limits))
 
-    def record_evaluation(self, error_rate: float, limits: TrainSettings) -> bool:
-        """Record an error rate on dev; return whether it is the best so far."""
-        is_best = self.best_error_rate is None or error_rate < self.best_error_rate
+    def _out_of_patience(self, limits: TrainSettings) -> bool:
+        return bool(limits.patience) and self.evaluations_since_best >= limits.patience
+
+    def describe_end(self, limits: TrainSettings) -> str:
+        """Return why the training has finished, naming the setting."""
+        if self._out_of_patience(limits):
+            return (
+                f"the last {self.evaluations_since_best} evaluations on dev were no better than that of step "
+                f"{self.best_step} (config.train.patience={limits.patience})"
+            )
+        if limits.max_steps and self.step >= limits.max_steps:
+            return f"config.train.max_steps={limits.max_steps} is reached"
+        return f"config.train.epochs={limits.epochs} is reached"
+
+    def record_evaluation(self, score: Score, limits: TrainSettings) -> bool:
+        """Record what was measured on dev; return whether it is the best so far."""
+        best = self.best_error_rate
+        is_best = best is None or score.key < Score(best, self.best_cer, self.best_loss).key
         if is_best:
-            self.best_error_rate, self.best_step, self.evaluations_since_best = error_rate, self.step, 0
+            values = score.to_json()
+            self.best_error_rate, self.best_cer, self.best_loss = score.error_rate, values["cer"], values["loss"]
+            self.best_step, self.evaluations_since_best = self.step, 0
         else:
             self.evaluations_since_best += 1
         self.evaluation_due = False

@@ -19,7 +19,14 @@ from ds2_jax.recognition.reports import write_reports
 from ds2_jax.training import resume
 from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.data import Manifests, choose_model, make_corpus, read_manifests, refuse_too_many
+from ds2_jax.training.data import (
+    Manifests,
+    choose_model,
+    make_corpus,
+    read_manifests,
+    refuse_too_many,
+    resolve_settings,
+)
 from ds2_jax.training.dev import DevEvaluation
 from ds2_jax.training.meter import Meter
 from ds2_jax.training.metrics_log import MetricsLog
@@ -64,7 +71,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             state, progress = resume.restore(checkpoints, state, progress, mesh, workdir, allow_changed_data=allowed)
             progress.update_finished(settings.train)  # limits may have been raised
         if processes.rank() == 0:
-            write_run_record(files.local, settings.config, progress.step, digests)
+            write_run_record(files.local, resolve_settings(settings.config, meta), progress.step, digests)
             _log_setup(state, corpus, plan, mesh)
 
         # Compiled steps and helpers.
@@ -72,7 +79,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         stopping = stack.enter_context(Stopping(mesh))
         stack.enter_context(processes.expect_progress(settings.train.stall_s))
         if progress.finished and not progress.evaluation_due:
-            logger.info("the training in %s is finished", workdir)
+            logger.info("the training in %s is finished: %s", workdir, progress.describe_end(settings.train))
             return _measure_test(manifests, settings.data.test, files, checkpoints, evaluator, stopping)
         log = stack.enter_context(MetricsLog(files.local, progress.step, active=processes.rank() == 0))
         step_function = make_train_step(
@@ -93,10 +100,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
 
         # The loop.
         if progress.evaluation_due:  # the previous start was stopped before it
-            with meter.paused():
-                rate = dev.measure(state, stopping.raise_if_stopped)
-            if rate is not None:
-                checkpoints.add_error_rate(progress, rate)
+            _evaluate(dev, meter, state, progress, checkpoints, stopping)
         profiler = stack.enter_context(Profiler(settings.train.profile_step, files.local))
         while not (stopping.stop or progress.finished):
             specs = _plan_epoch(corpus, progress)
@@ -111,25 +115,42 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
                     save = stopping.agree(save=time.monotonic() - saved_at >= settings.train.checkpoint_every_s)
                     _stop_at_bad_utterances(progress, corpus, settings.data.max_bad_share)
                     progress.update(settings.train, len(specs), has_dev=dev.exists)
-                    rate = None
-                    if progress.evaluation_due and not stopping.stop:
-                        with meter.paused():
-                            rate = dev.measure(state, stopping.raise_if_stopped)
-                    if save or rate is not None or progress.finished or stopping.stop:
+                    if save or progress.evaluation_due or progress.finished or stopping.stop:
                         meter.flush()
                         _merge_bad_utterances(progress, corpus, settings.data.max_bad_share)
                         progress.record_time(meter.trained_s, meter.interval)
-                        checkpoints.save(state, progress, meta, rate)
+                        checkpoints.save(state, progress, meta)
                         files.push()
                         saved_at = time.monotonic()
+                    if progress.evaluation_due and not stopping.stop:
+                        _evaluate(dev, meter, state, progress, checkpoints, stopping)
+                        files.push()
                     if stopping.stop or progress.finished:
                         break
         if stopping.stop:
             logger.info("stopped at step %d; run the same command again to continue", progress.step)
             raise Stopped(stopping.stop, progress.step)
+        logger.info("finished at step %d: %s", progress.step, progress.describe_end(settings.train))
         checkpoints.wait()
         log.draw_curves()  # the report shows them
         return _measure_test(manifests, settings.data.test, files, checkpoints, evaluator, stopping)
+
+
+def _evaluate(
+    dev: DevEvaluation,
+    meter: Meter,
+    state: TrainState,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    stopping: Stopping,
+) -> None:
+    """Measure the state on dev, and add the result to its checkpoint, which is completed first: evaluation may fail."""
+    with meter.paused():
+        checkpoints.wait()
+        score = dev.measure(state, stopping.raise_if_stopped)
+    if score is not None:
+        progress.record_time(meter.trained_s, meter.interval)
+        checkpoints.add_score(progress, score)
 
 
 def _require_same_inputs(digests: dict[str, str], checkpoints: Checkpoints) -> None:

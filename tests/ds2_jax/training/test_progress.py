@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from ds2_jax.artifacts.ranking import Score
 from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainSettings
 from tests.runs import ROOT
@@ -20,7 +21,7 @@ def train(progress: Progress, limits: TrainSettings, batches: int, *, has_dev: b
         progress.update(limits, batches, has_dev=has_dev)
         if progress.evaluation_due:
             due.append(progress.step)
-            progress.record_evaluation(0.5, limits)
+            progress.record_evaluation(Score(0.5), limits)
     return due
 
 
@@ -46,13 +47,44 @@ def test_without_a_dev_set_no_evaluation_is_due():
 
 def test_the_first_of_equal_error_rates_is_the_best():
     progress = Progress(step=3)
-    assert progress.record_evaluation(0.4, LIMITS)
+    assert progress.record_evaluation(Score(0.4), LIMITS)
     progress.count_step()
-    assert not progress.record_evaluation(0.4, LIMITS)
+    assert not progress.record_evaluation(Score(0.4), LIMITS)
     assert (progress.best_step, progress.evaluations_since_best) == (3, 1)
     progress.count_step()
-    assert progress.record_evaluation(0.3, LIMITS)
+    assert progress.record_evaluation(Score(0.3), LIMITS)
     assert (progress.best_error_rate, progress.best_step, progress.evaluations_since_best) == (0.3, 5, 0)
+
+
+def test_patience_does_not_run_out_while_cer_and_loss_fall():
+    """A network that writes nothing has a WER of 100 %, less than the same network when it begins to learn."""
+    limits = dataclasses.replace(LIMITS, epochs=99, patience=2)
+    progress = Progress(step=1, best_error_rate=1.0, best_step=1)  # of an earlier version, without CER and loss
+    for rates in [(1.0, 1.0, 90.0), (1.6, 0.9, 60.0), (1.3, 0.85, 50.0), (1.0, 0.8, 40.0)]:
+        progress.count_step()
+        assert progress.record_evaluation(Score(*rates), limits)
+    assert (progress.best_step, progress.best_cer, progress.best_loss) == (5, 0.8, 40.0)
+    for _ in range(2):
+        assert not progress.finished
+        progress.count_step()
+        assert not progress.record_evaluation(Score(0.95, 0.9, 45.0), limits)
+    assert progress.finished
+    assert progress.describe_end(limits) == (
+        "the last 2 evaluations on dev were no better than that of step 5 (config.train.patience=2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (LIMITS, "config.train.epochs=2 is reached"),
+        (dataclasses.replace(LIMITS, max_steps=4), "config.train.max_steps=4 is reached"),
+    ],
+)
+def test_the_reason_of_the_end_names_the_setting(limits, reason):
+    progress = Progress()
+    train(progress, limits, batches=3)
+    assert progress.describe_end(limits) == reason
 
 
 @pytest.mark.parametrize(
@@ -66,7 +98,14 @@ def test_the_first_of_equal_error_rates_is_the_best():
         ),
         (
             Progress(data_digest="d", plan_digest="p", dev_digest="w"),
-            {"dev_digest": "w", "best_error_rate": None, "best_step": 0, "evaluations_since_best": 0},
+            {
+                "dev_digest": "w",
+                "best_error_rate": None,
+                "best_cer": None,
+                "best_loss": None,
+                "best_step": 0,
+                "evaluations_since_best": 0,
+            },
         ),
         (Progress(data_digest="d", plan_digest="p"), {"evaluation_due": False}),
     ],
@@ -77,6 +116,8 @@ def test_changes_only_reset_the_values_that_depend_on_them(fresh, changed):
         epoch=1,
         batch=2,
         best_error_rate=0.5,
+        best_cer=0.4,
+        best_loss=3.0,
         best_step=5,
         evaluations_since_best=1,
         data_digest="d",

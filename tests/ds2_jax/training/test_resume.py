@@ -12,7 +12,7 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest
-from tests.runs import small_config
+from tests.runs import ROOT, small_config
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,34 @@ def test_a_postponed_evaluation_is_stored_with_its_checkpoint(run, config):
     assert [line["step"] for line in lines if "dev_wer" in line].count(progress.step) == 2  # original and postponed
 
 
+def test_an_evaluation_that_fails_loses_no_step_and_is_made_at_the_next_start(clips, tmp_path, caplog):
+    rows = manifest.read(clips)
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text(json.dumps({"audio_filepath": "later.flac", "duration": rows.duration[0], "text": rows.text[0]}))
+    config = small_config(clips)
+    config.data.dev = str(dev)
+    config.train.epochs = 1
+    with pytest.raises(ValueError, match="none of the 1 utterances can be used"):
+        train(config, str(tmp_path / "run"))
+    steps = int(newest(str(tmp_path / "run")).name)
+    shutil.copy(rows.audio[0], tmp_path / "later.flac")
+    with caplog.at_level(logging.INFO):
+        train(config, str(tmp_path / "run"))
+    assert f"resuming at step {steps} (epoch 1, batch 0)" in caplog.text
+    assert f"finished at step {steps}: config.train.epochs=1 is reached" in caplog.text
+    assert json.loads((newest(str(tmp_path / "run")) / "metrics" / "metrics").read_text())["step"] == steps
+
+
+@pytest.mark.parametrize("content", ["", '{"error_rate": null}'])
+def test_a_damaged_dev_result_is_named_and_the_checkpoint_counts_as_not_evaluated(run, config, content, caplog):
+    file = newest(run) / "metrics" / "metrics"
+    file.write_text(content)
+    train(config, run)
+    assert caplog.text.count(f"{file} cannot be read") == 1
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.best() != int(file.parent.parent.name)
+
+
 def test_the_best_checkpoint_is_chosen_on_the_current_dev_set(run, config, clips, tmp_path, caplog):
     """Otherwise an error rate on another dev set might stay the best forever."""
     file = newest(run) / "metrics" / "metrics"
@@ -132,6 +160,47 @@ def test_the_best_checkpoint_is_chosen_on_the_current_dev_set(run, config, clips
     assert "config.data.dev has changed" in caplog.text
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.best() == checkpoints.latest() != old
+
+
+@pytest.fixture
+def source(run, config, tmp_path) -> str:
+    """Return a run with the model of `run`, and change the settings to a finished fine-tuning of it."""
+    shutil.copytree(run, tmp_path / "source")
+    config.restore = str(tmp_path / "source")
+    config.model.rnn_size = 512  # as without a recipe: the restored model has its own
+    config.train.epochs = 1
+    return config.restore
+
+
+def test_a_fine_tuning_started_again_goes_on_and_records_the_settings_of_its_model(run, config, source):
+    train(config, run)
+    recorded = json.loads(Path(run, "config.json").read_text())
+    assert (recorded["restore"], recorded["model"]["rnn_size"], recorded["features"]["kind"]) == (source, 12, "fbank")
+
+
+def test_a_fine_tuning_goes_on_with_a_warning_when_its_source_is_gone(run, config, source, caplog):
+    shutil.rmtree(source)
+    train(config, run)
+    assert f"the model '{source}' does not exist" in caplog.text
+
+
+def test_checkpoints_of_another_model_than_the_restored_one_are_refused(run, config, source, tmp_path):
+    record = Path(run, "config.json").read_text()
+    config.restore = str(ROOT / "models" / "an4")
+    with pytest.raises(ValueError, match="rnn_size is 12 here and 384 there"):
+        train(config, run)
+    (tmp_path / "more.txt").write_text("é\n")
+    config.restore, config.vocabulary = source, str(tmp_path / "more.txt")
+    with pytest.raises(ValueError, match=r"with config.vocabulary=.*vocabulary is (\d+) symbols"):
+        train(config, run)
+    config.vocabulary = ""
+    meta = newest(source) / "meta" / "metadata"
+    values = json.loads(meta.read_text())
+    values["stats"]["mean"][0] += 1.0  # of a training on other data
+    meta.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="feature statistics"):
+        train(config, run)
+    assert Path(run, "config.json").read_text() == record
 
 
 def test_a_trace_ends_with_a_shorter_training(run, config):

@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.load import load_model
+from ds2_jax.artifacts.ranking import Score
 from ds2_jax.artifacts.workdir import Workdir
 from ds2_jax.cli import settings
 from ds2_jax.cli.train import run_train as train
@@ -205,12 +206,13 @@ def test_the_error_for_a_different_network_in_the_workdir_states_both_values(
 
 def test_the_best_checkpoint_and_the_last_ones_are_kept(uninterrupted):
     records = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
-    rates = {record["step"]: record["dev_wer"] for record in records if "dev_wer" in record}
+    names = ("dev_wer", "dev_cer", "dev_loss")
+    scores = {record["step"]: Score(*(record[name] for name in names)) for record in records if "dev_wer" in record}
     with Checkpoints(str(uninterrupted), read_only=True) as checkpoints:
         best = checkpoints.best()
         kept = sorted(int(path.name) for path in (uninterrupted / "checkpoints").iterdir())
-    assert best == min(rates, key=lambda step: (rates[step], step))
-    assert {best, *sorted(rates)[-2:]} == set(kept)
+    assert best == min(scores, key=lambda step: (*scores[step].key, step))
+    assert {best, *sorted(scores)[-2:]} == set(kept)
 
 
 def test_clips_outside_the_duration_limits_are_excluded_from_the_statistics(clips, tmp_path):

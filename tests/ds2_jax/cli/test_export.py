@@ -1,0 +1,48 @@
+"""Exporting over a bundle: refused, or everything that people added stays."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.artifacts.load import load_meta
+from ds2_jax.cli.export import run_export
+from ds2_jax.configs import base
+from tests.runs import ROOT
+
+MODELS = ROOT / "models"
+
+
+def export(source: str, output: Path, *, overwrite: bool = False) -> None:
+    config = base.get_config()
+    config.restore = str(MODELS / source)
+    run_export(config, "", str(output), overwrite=overwrite)
+
+
+def test_a_bundle_is_only_replaced_on_request_and_keeps_its_results(tmp_path):
+    card = tmp_path / "mine" / "README.md"
+    export("an4", tmp_path / "mine")
+    written = card.read_text().replace("## Training", "## Results\n\nWER **3.36 %**\n\n## Training of old")
+    card.write_text(f"{written}\nLicence: CC0\n")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    with pytest.raises(ValueError, match=r"is a bundle already: .*--overwrite"):
+        export("an4_live", tmp_path / "mine")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
+    export("an4_live", tmp_path / "mine", overwrite=True)
+    assert load_meta(str(tmp_path / "mine")).model.rnn_size == 512
+    assert "WER **3.36 %**" in card.read_text()
+    assert card.read_text().endswith("Licence: CC0\n")
+    assert "| `rnn_size` | 512 |" in card.read_text()
+    assert "| `rnn_size` | 384 |" not in card.read_text()
+    assert "4,883,388 parameters" in card.read_text()
+
+
+def test_a_card_without_marks_stays_whole_and_is_named(tmp_path, caplog):
+    export("an4", tmp_path / "mine")
+    card = tmp_path / "mine" / "README.md"
+    old = (MODELS / "an4" / "README.md").read_text()
+    card.write_text(old)
+    with caplog.at_level(logging.WARNING):
+        export("an4_live", tmp_path / "mine", overwrite=True)
+    assert card.read_text() == old
+    assert "are kept (model, network, training, language_model)" in caplog.text
