@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
     config.decode = ConfigDict()
 
     # auto (native if built, otherwise ctc_beam_decoder), greedy, native, pyctcdecode, ctc_beam_decoder; empty: auto with a
-    # language model, otherwise greedy.
+    # language model, hot words or several hypotheses (nbest), otherwise greedy.
     config.decode.engine = ""
     config.decode.lm = ""  # KenLM model, binary or ARPA; empty: that of the bundle config.restore; none: no model
     config.decode.unigrams = ""  # words of the model, one per line; empty: read from the model

@@ -29,7 +29,9 @@ LOCAL = ("lm", "unigrams", "hot_words", "nbest", "threads")  # not written to a 
 
 
 def complete(given: Mapping[str, Any], model: str) -> BeamSettings:
-    """Return the settings of decoding; the default engine is `auto` with a language model, else `greedy`.
+    """Return the settings of decoding.
+
+    The default engine is `auto` with a language model, hot words or several hypotheses, which need a beam, else `greedy`.
 
     given: fields of BeamSettings by name; None and '' count as not given. model: the path of the model, which may be a
     bundle. Raises ValueError naming the field, its value and what to do.
@@ -39,13 +41,20 @@ def complete(given: Mapping[str, Any], model: str) -> BeamSettings:
         del chosen["lm"]
     elif "lm" not in chosen:
         chosen = _bundle_settings(model) | chosen
-    chosen.setdefault("engine", "auto" if chosen.get("lm") else "greedy")
+    needs_beam = chosen.get("lm") or chosen.get("hot_words") or chosen.get("nbest", 1) != 1
+    chosen.setdefault("engine", "auto" if needs_beam else "greedy")
     return BeamSettings(**chosen)
 
 
 def make_engine(settings: BeamSettings, meta: ModelMeta) -> CheckedEngine:
     """Build the engine that decodes a model's output. Raises ValueError if the settings do not fit the model."""
     engine = beam.make_engine(meta.vocabulary, spell_hot_words(settings, meta), meta.output_frame_s)
+    unused = [name for name in ("hot_words", "nbest") if getattr(settings, name) != getattr(BeamSettings, name)]
+    if engine.name == "greedy" and unused:
+        logger.warning(
+            "config.decode.engine is 'greedy', which does not use config.decode.%s: leave the engine empty, or choose native",
+            " and ".join(unused),
+        )
     if engine.name != "greedy":
         logger.info("decoding: %s", describe(settings, engine.name))
     return engine

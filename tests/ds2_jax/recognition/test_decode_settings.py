@@ -14,6 +14,7 @@ from ds2_jax.artifacts.bundle import load_bundle, save_bundle
 from ds2_jax.cli import settings
 from ds2_jax.configs import base
 from ds2_jax.recognition import decode_settings
+from ds2_jax.recognition.decode_settings import make_engine
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
 from tests.decoding.engines import needs_pyctcdecode
@@ -51,6 +52,21 @@ def test_the_default_engine_is_greedy_without_a_language_model_and_auto_with_one
     assert settings_with(lm=str(lm)).engine == "auto"
     assert settings_with(lm=str(lm), engine="greedy").engine == "greedy"
     assert settings_with(AN4 / "nowhere").engine == "greedy"
+
+
+def test_what_greedy_decoding_ignores_selects_another_engine(caplog):
+    assert settings_with(nbest=3).engine == settings_with(hot_words="go:3").engine == "auto"
+    meta, _ = load_bundle(AN4)
+    cases: list[tuple[dict, str]] = [
+        ({"nbest": 3}, "nbest"),
+        ({"hot_words": "go:3", "nbest": 2}, "hot_words and nbest"),
+    ]
+    for given, named in cases:
+        caplog.clear()
+        assert make_engine(settings_with(**given), meta).name != "greedy"
+        assert "does not use" not in caplog.text
+        assert make_engine(settings_with(engine="greedy", **given), meta).name == "greedy"
+        assert f"'greedy', which does not use config.decode.{named}:" in caplog.text
 
 
 def test_a_bundle_provides_its_language_model_and_weights(bundle):
