@@ -45,8 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         meta = describe_model(recipe, manifest, folder)
     corpus = make_corpus(recipe, manifest, meta, mesh)
-    optimizer = make_optimizer(recipe.optim, make_schedule(recipe.optim, 1000, 100))
-    state = init_state(init_variables(meta.network, meta.feature_size, 0), optimizer, average=True)
+    optimizer, schedule = make_optimizer(recipe.optim), make_schedule(recipe.optim, 1000, 100)
+    state = init_state(init_variables(meta.network, meta.feature_size, 0), optimizer, schedule, average=True)
     state = jax.device_put(state, sharding.replicated(mesh))
     step = make_train_step(meta.network, optimizer, seed=0, ema=recipe.optim.ema)
     compiled = compile_steps(step, state, corpus.shapes, meta.feature_size, mesh)

@@ -23,9 +23,9 @@ def make_steps(config: ConfigDict, vocabulary: int, mesh: Mesh) -> dict[str, tup
     recipe = settings.read_training(config)
     model, size = DeepSpeech2(recipe.new_model.network, vocabulary), feature_size(recipe.new_model.features)
     schedule = make_schedule(recipe.optim, recipe.train.epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
-    optimizer = make_optimizer(recipe.optim, schedule)
+    optimizer = make_optimizer(recipe.optim)
     variables = jax.eval_shape(lambda: init_variables(model, size, seed=0))
-    state = jax.eval_shape(lambda v: init_state(v, optimizer, average=recipe.optim.ema > 0), variables)
+    state = jax.eval_shape(lambda v: init_state(v, optimizer, schedule, average=recipe.optim.ema > 0), variables)
     replicated, rows, state_sharding = (
         sharding.replicated(mesh),
         sharding.row_sharding(mesh),

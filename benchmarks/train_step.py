@@ -57,7 +57,7 @@ def main() -> None:
     model = DeepSpeech2(settings, a.vocab)
     optimizer = optax.chain(optax.clip_by_global_norm(400.0), optax.adam(1e-4))
     variables = init_variables(model, a.bins, seed=0)
-    state = init_state(variables, optimizer, average=False)
+    state = init_state(variables, optimizer, None, average=False)
     batch = jax.device_put(make_batch(a.batch, a.frames, a.bins, a.labels, a.vocab))
     step = jax.jit(make_train_step(model, optimizer, seed=0), donate_argnums=0)
 

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, diges
     path = Path(workdir, "run.json")
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         starts = []
     starts.append(
         {
@@ -42,6 +42,28 @@ def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, diges
     )
     _write(path, starts)
     _write(Path(workdir, "config.json"), dict(settings))
+
+
+def changed_settings(workdir: str, settings: Mapping[str, Any]) -> list[str]:
+    """Describe how settings differ from those of the last start, in `config.json`; nothing if it cannot be read."""
+    try:
+        before = dict(_flatten(json.loads(Path(workdir, "config.json").read_text(encoding="utf-8"))))
+    except (OSError, ValueError, AttributeError):
+        return []
+    now = dict(_flatten(json.loads(json.dumps(dict(settings)))))
+    return [
+        f"config.{name} is {value!r}, was {before[name]!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+
+
+def _flatten(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
 def commit() -> str:

@@ -15,7 +15,7 @@ from ds2_jax.parallel import processes
 from input_pipeline.storage import lock, object_store
 
 SHARED_S = 20  # limit for a network file system to show a new file on all machines
-APPENDED = ("metrics.jsonl", "run.json")  # files that each start appends to
+READ = ("metrics.jsonl", "run.json", "config.json")  # files that each start reads
 LOCK = ".lock"  # held while a run writes here; contains its owner
 
 
@@ -43,7 +43,7 @@ class Workdir:
             _make_folder(self.path)
             self._lock = _lock(self.path) if self._exclusive and processes.rank() == 0 else None
         elif processes.rank() == 0:
-            for name in APPENDED:
+            for name in READ:
                 if object_store.exists(self._url(name)):
                     Path(self.local, name).write_bytes(object_store.read(self._url(name)))
         return self

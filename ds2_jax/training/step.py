@@ -46,6 +46,7 @@ def make_train_step(
         return loss, (updated["batch_stats"], sums)
 
     gradient = jax.grad(loss_sum, has_aux=True)
+    update = optax.with_extra_args_support(optimizer).update
 
     def gradient_sums(state: TrainState, batch: Batch, key):
         """Return the gradient of the summed loss, new batch statistics and sums, from sequential micro-batches."""
@@ -72,7 +73,7 @@ def make_train_step(
         norm = optax.tree.norm(grads)
         usable = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm) & (sums["count"] > 0)
 
-        updates, moments = optimizer.update(grads, state.optimizer, state.parameters)
+        updates, moments = update(grads, state.optimizer, state.parameters, schedule=state.schedule)
         parameters = optax.apply_updates(state.parameters, updates)
         new = TrainState(
             step=state.step,
@@ -80,6 +81,7 @@ def make_train_step(
             batch_stats=batch_stats,
             averaged=_average(state.averaged, parameters, state.step, ema),
             optimizer=moments,
+            schedule=state.schedule,
         )
         new = jax.tree.map(lambda n, old: jnp.where(usable, n, old), new, state)
         frames = jnp.where(batch["valid"], batch["frames"], 0).sum()

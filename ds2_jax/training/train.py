@@ -10,7 +10,7 @@ import jax
 from clu import parameter_overview
 
 from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, load_model
-from ds2_jax.artifacts.run_record import write_run_record
+from ds2_jax.artifacts.run_record import changed_settings, write_run_record
 from ds2_jax.artifacts.workdir import Workdir, make_workdir
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.parallel.stopping import Stopped, Stopping
@@ -63,15 +63,19 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         plan = corpus.plan_epoch(1)
         total_steps = _total_steps(settings.train, len(plan))
         schedule = make_schedule(settings.optim, total_steps, len(plan))
-        optimizer = make_optimizer(settings.optim, schedule)
-        state = make_state(variables, optimizer, mesh, average=settings.optim.ema > 0)
+        optimizer = make_optimizer(settings.optim)
+        state = make_state(variables, optimizer, schedule, mesh, average=settings.optim.ema > 0)
         progress = resume.new_progress(settings, corpus.manifest, digests.get("dev", ""))
         if checkpoints.latest() is not None:
             allowed = settings.train.allow_changed_data
             state, progress = resume.restore(checkpoints, state, progress, mesh, workdir, allow_changed_data=allowed)
             progress.update_finished(settings.train)  # limits may have been raised
         if processes.rank() == 0:
-            write_run_record(files.local, resolve_settings(settings.config, meta), progress.step, digests)
+            values = resolve_settings(settings.config, meta)
+            changes = changed_settings(files.local, values)
+            if changes and progress.step:
+                logger.info("settings that have changed since the last start: %s", "; ".join(changes))
+            write_run_record(files.local, values, progress.step, digests)
             _log_setup(state, corpus, plan, mesh)
 
         # Compiled steps and helpers.

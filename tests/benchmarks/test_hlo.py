@@ -69,9 +69,9 @@ def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
         config.model[name] = value
     recipe = settings.read_training(config)
     network = DeepSpeech2(recipe.new_model.network, 25)
-    optimizer = make_optimizer(recipe.optim, make_schedule(recipe.optim, 100, 10))
+    optimizer, schedule = make_optimizer(recipe.optim), make_schedule(recipe.optim, 100, 10)
     variables = jax.eval_shape(lambda: init_variables(network, FEATURES, 0))
-    state = jax.eval_shape(lambda v: init_state(v, optimizer, average=True), variables)
+    state = jax.eval_shape(lambda v: init_state(v, optimizer, schedule, average=True), variables)
     mesh = sharding.make_mesh()
     step = make_train_step(network, optimizer, seed=0, accumulate=parts, ema=0.9)
     replicated, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)

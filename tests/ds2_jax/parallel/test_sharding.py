@@ -5,7 +5,6 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -13,7 +12,7 @@ from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
@@ -22,7 +21,8 @@ B, T, F, H, K, L = 8, 24, 6, 64, 7, 3
 ORDER = 1e-5  # relative: sums in a different order, in float32
 ADAM = 1e-5  # for steps of 0.01: if a gradient is small, Adam divides rounding errors by each other
 COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99, clip_norm=1.0), optax.constant_schedule(0.01))
+SETTINGS = OptimSettings(beta2=0.99, clip_norm=1.0, learning_rate=0.01, schedule="constant", warmup_steps=0)
+OPTIMIZER, SCHEDULE = make_optimizer(SETTINGS), make_schedule(SETTINGS, 100, 10)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,7 +61,7 @@ def run(fsdp: int, accumulate: int = 1):
     step = make_train_step(
         make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.make_gather(mesh)
     )
-    state = make_state(init_variables(make_model(), F, seed=0), OPTIMIZER, mesh, average=True)
+    state = make_state(init_variables(make_model(), F, seed=0), OPTIMIZER, SCHEDULE, mesh, average=True)
     compiled = compile_steps(step, state, [(B, T, L)], F, mesh)
     metrics = []
     for seed in range(3):

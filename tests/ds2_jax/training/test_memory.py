@@ -5,21 +5,21 @@ import logging
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 
 from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.training import memory
 from ds2_jax.training.compile import compile_steps
-from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
 from tests.ds2_jax.training.test_step import F, L, make_model
 
 SHORT, LONG = (4, 16, L), (4, 160, L)
-OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99), optax.constant_schedule(0.01))
+SETTINGS = OptimSettings(beta2=0.99, learning_rate=0.01, schedule="constant", warmup_steps=0)
+OPTIMIZER, SCHEDULE = make_optimizer(SETTINGS), make_schedule(SETTINGS, 100, 10)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,7 +35,7 @@ def mesh():
 
 
 def new_state(average=True):
-    return make_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, mesh(), average)
+    return make_state(init_variables(make_model(0.0), F, seed=0), OPTIMIZER, SCHEDULE, mesh(), average)
 
 
 def compile_for(shapes, state):

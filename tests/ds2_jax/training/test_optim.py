@@ -1,6 +1,7 @@
 """Schedules at their ends, clipping, and the parameters that decay."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,35 @@ def test_exponential_falls_once_per_epoch():
     np.testing.assert_allclose(rates, [PEAK, 0.3 * PEAK, 0.3 * PEAK], atol=ROUNDING)
 
 
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("cosine", optax.cosine_decay_schedule(PEAK, TOTAL - WARMUP, alpha=0.2)),
+        ("exponential", optax.exponential_decay(PEAK, EPOCH, 0.3, staircase=True)),
+        ("constant", optax.constant_schedule(PEAK)),
+    ],
+)
+def test_every_schedule_is_that_of_optax(name, reference):
+    schedule = make_schedule(settings(schedule=name), TOTAL, EPOCH)
+    reference = optax.join_schedules([optax.linear_schedule(0.0, PEAK, WARMUP), reference], [WARMUP])
+    steps = jnp.arange(TOTAL + 5)
+    np.testing.assert_allclose(schedule(steps), reference(steps), atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("adam", optax.adam),
+        ("adamw", functools.partial(optax.adamw, mask=lambda tree: jax.tree.map(bool, jax.tree.map(jnp.ndim, tree)))),
+    ],
+)
+def test_the_state_is_that_of_optax(name, reference, parameters):
+    """Checkpoints of earlier versions have it."""
+    expected = optax.chain(optax.clip_by_global_norm(1.0), reference(optax.constant_schedule(PEAK)))
+    state = make_optimizer(settings(name=name, clip_norm=1.0)).init(parameters)
+    assert str(jax.tree.structure(state)) == str(jax.tree.structure(expected.init(parameters)))
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_without_warm_up_the_first_step_has_the_peak_rate(name):
     assert float(make_schedule(settings(schedule=name, warmup_steps=0), TOTAL, EPOCH)(0)) == pytest.approx(PEAK)
@@ -75,13 +105,16 @@ def parameters():
     return jax.tree.map(jnp.ones, shapes, is_leaf=lambda s: isinstance(s, tuple))
 
 
+CONSTANT = make_schedule(settings(schedule="constant", warmup_steps=0), TOTAL, EPOCH)
+
+
 def one_update(optimizer, gradients, parameters):
-    updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
+    updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters, schedule=CONSTANT)
     return updates
 
 
 def test_weight_decay_does_not_apply_to_biases_and_normalisation(parameters):
-    optimizer = make_optimizer(settings(name="adamw", weight_decay=0.1), optax.constant_schedule(PEAK))
+    optimizer = make_optimizer(settings(name="adamw", weight_decay=0.1))
     updates = one_update(optimizer, jax.tree.map(jnp.zeros_like, parameters), parameters)
     for kernel in (updates["rnn_0"]["recurrent_kernel"], updates["conv_0"]):
         np.testing.assert_allclose(kernel, -PEAK * 0.1, rtol=ROUNDING)
@@ -92,14 +125,14 @@ def test_weight_decay_does_not_apply_to_biases_and_normalisation(parameters):
 def test_adam_without_clipping_follows_the_published_rule(parameters):
     """The first step moves each parameter by the rate against the sign of its gradient (Kingma and Ba 2015)."""
     gradients = jax.tree.map(lambda p: -3.0 * p, parameters)
-    updates = one_update(make_optimizer(settings(), optax.constant_schedule(PEAK)), gradients, parameters)
+    updates = one_update(make_optimizer(settings()), gradients, parameters)
     jax.tree.map(lambda u: np.testing.assert_allclose(u, PEAK, rtol=1e-5), updates)  # 1 - beta2 is rounded in float32
 
 
 def test_gradients_are_clipped_by_their_global_norm_before_the_moments(parameters):
-    optimizer = make_optimizer(settings(clip_norm=2.0), optax.constant_schedule(PEAK))
+    optimizer = make_optimizer(settings(clip_norm=2.0))
     gradients = jax.tree.map(lambda p: 100.0 * p, parameters)
-    _, state = optimizer.update(gradients, optimizer.init(parameters), parameters)
+    _, state = optimizer.update(gradients, optimizer.init(parameters), parameters, schedule=CONSTANT)
     moments = optax.tree_utils.tree_get(state, "mu")
     assert float(optax.tree.norm(moments)) == pytest.approx((1 - 0.9) * 2.0, rel=1e-5)  # a sum of 128 squares
 

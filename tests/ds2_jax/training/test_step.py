@@ -1,11 +1,11 @@
 """Training steps: any number of devices and micro-batches, rows that do not count, non-finite values."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import Mesh
 
@@ -14,7 +14,7 @@ from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.step import make_eval_step
 from ds2_jax.training.compile import batch_shape, compile_steps
-from ds2_jax.training.optim import make_optimizer
+from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
@@ -47,7 +47,8 @@ def make_model(dropout):
     )
 
 
-OPTIMIZER = make_optimizer(OptimSettings(beta2=0.99), optax.constant_schedule(0.01))
+SETTINGS = OptimSettings(beta2=0.99, learning_rate=0.01, schedule="constant", warmup_steps=0)
+OPTIMIZER, SCHEDULE = make_optimizer(SETTINGS), make_schedule(SETTINGS, 100, 10)
 
 
 def make_batch(rows=B, seed=0):
@@ -79,7 +80,7 @@ def compiled(devices=1, rows=B, accumulate=1, dropout=0.2):
 @functools.cache
 def initial():
     variables = init_variables(make_model(0.0), F, seed=0)
-    return jax.tree.map(np.asarray, init_state(variables, OPTIMIZER, average=True))
+    return jax.tree.map(np.asarray, init_state(variables, OPTIMIZER, SCHEDULE, average=True))
 
 
 def start():
@@ -100,6 +101,17 @@ def run(batches, state=None, **how):
 
 def assert_close(a, b, rtol=ORDER, atol=ADAM):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def test_the_values_of_the_schedule_are_no_constants_of_the_program():
+    """Otherwise, a run that is continued with another learning rate or number of epochs compiles every shape again."""
+    step = jax.jit(make_train_step(make_model(0.2), OPTIMIZER, seed=1, ema=EMA))
+    cosine = dataclasses.replace(SETTINGS, schedule="cosine")
+    programs = set()
+    for settings, steps in [(cosine, 100), (cosine, 900), (dataclasses.replace(cosine, learning_rate=0.003), 100)]:
+        schedule = make_schedule(settings, steps, steps // 5)
+        programs.add(step.lower(start().replace(schedule=schedule), make_batch()).as_text())
+    assert len(programs) == 1
 
 
 @pytest.mark.parametrize("devices", [2, 4])
