@@ -4,6 +4,7 @@ Modules outside the command line do not use the whole config.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -24,6 +25,16 @@ from input_pipeline.text import TextRules
 
 FROM_MODEL = ("model.", "features.", "text.")  # settings defined by a restored model
 
+LARGEST = 2**31 - 1  # whole number: those of compiled programs have 32 bits
+LIMITS = (
+    "max_",
+    "longest_",
+    "threshold",
+    "checkpoint_every_s",
+    "stall_s",
+    "clip_norm",
+)  # settings that may be infinite
+
 Settings = TypeVar("Settings")
 
 
@@ -40,11 +51,27 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
             f"config.{fixed[0]} cannot be set together with config.restore={config.restore}, which defines it: remove the "
             "setting"
         )
+    _check_numbers(config)
     settings = read_training(config)
     if mode == "train":
         Augmentation.load(settings.augmentation, settings.new_model.features.sample_rate_hz)
     read_decoding(config)
     read_streams(config)
+
+
+def _check_numbers(values: ConfigDict, path: str = "config") -> None:
+    """Raise ValueError naming a whole number that is too large to be computed with, or a number that is not one.
+
+    Infinity is allowed where it is a limit that nothing reaches.
+    """
+    for name, value in values.items():
+        where = f"{path}.{name}"
+        if isinstance(value, ConfigDict):
+            _check_numbers(value, where)
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"{where} is {value:.3g}: use at most {LARGEST:,}")
+        elif isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not name.startswith(LIMITS))):
+            raise ValueError(f"{where} is {value}: use a finite number")
 
 
 def read_training(config: ConfigDict) -> TrainingSettings:

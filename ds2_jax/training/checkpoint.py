@@ -149,6 +149,11 @@ class Checkpoints:
         """Raise OSError if the disk has too little space: orbax's error during a write is hard to read."""
         if "://" in str(self._folder):
             return
+        if not self._folder.is_dir():
+            raise OSError(
+                f"{self._folder} has been removed or renamed during the training: the steps since the last checkpoint are lost; "
+                "put it back and run the same command again"
+            )
         needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + OVERHEAD_BYTES
         free = shutil.disk_usage(self._folder).free
         if free < needed:

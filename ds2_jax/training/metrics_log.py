@@ -2,13 +2,11 @@
 
 import json
 import logging
-import shutil
 import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from ds2_jax.training import curves
+from ds2_jax.training.tensorboard import Board
 from input_pipeline.storage import whole_file
 
 logger = logging.getLogger("ds2_jax")
@@ -28,14 +26,20 @@ class MetricsLog:
         if not active:
             return
         self._path = Path(workdir, "metrics.jsonl")
-        kept = [record for record in read_metrics(self._path) if record["step"] <= resume_step]
+        records, damaged = _read_lines(self._path)
+        if damaged:
+            logger.warning(
+                "%s: %d line(s) cannot be read and are removed, the first is line %d",
+                self._path,
+                len(damaged),
+                damaged[0],
+            )
+        kept = [record for record in records if record["step"] <= resume_step]
         with whole_file.open_text(self._path) as file:
             file.writelines(json.dumps(record) + "\n" for record in kept)
-        # TensorBoard's files cannot be shortened, so they are rewritten.
-        shutil.rmtree(Path(workdir, "tensorboard"), ignore_errors=True)
-        self._board = SummaryWriter(str(Path(workdir, "tensorboard")))
+        self._board = Board(Path(workdir, "tensorboard"))
         for record in kept:
-            self._add_to_board(record)
+            self._board.add(record)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._drawn_at = time.monotonic()
         self._undrawn = self._warned = False
@@ -56,7 +60,7 @@ class MetricsLog:
         record = {"step": step, **values}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        self._add_to_board(record)
+        self._board.add(record)
         self._undrawn = True
         if _is_evaluation(record) and time.monotonic() - self._drawn_at >= DRAW_EVERY_S:
             self.draw_curves()
@@ -75,30 +79,34 @@ class MetricsLog:
             self._warned = True
         self._drawn_at = time.monotonic()
 
-    def _add_to_board(self, record: dict) -> None:
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(name, value, record["step"])
-
 
 def read_metrics(path: Path, most: int = 0) -> list[dict]:
-    """Read `metrics.jsonl` up to the first incomplete line, which a crash leaves behind.
+    """Read `metrics.jsonl`, except for damaged lines, such as the incomplete one that a crash leaves behind.
 
     most: keep about this many lines of training steps, evenly spaced, besides all lines of evaluations (0: all).
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    return _read_lines(path, most)[0]
+
+
+def _read_lines(path: Path, most: int = 0) -> tuple[list[dict], list[int]]:
+    """Return records as `read_metrics` does, and the numbers of damaged lines, except for a last one without an end."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    ended = len(lines) - 1  # number of lines with an end
+    lines = lines if lines[-1] else lines[:-1]
     every = max(1, -(-len(lines) // most)) if most else 1
-    records = []
+    records, damaged = [], []
     for number, line in enumerate(lines, start=1):
-        if (len(lines) - number) % every and '"dev_' not in line:  # the last line is kept
+        if (len(lines) - number) % every and b'"dev_' not in line:  # the last line is kept
             continue
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+            record = json.loads(line)
+            if not isinstance(record["step"], int):
+                raise TypeError
+            records.append(record)
+        except (ValueError, KeyError, TypeError):
+            if number <= ended:
+                damaged.append(number)
+    return records, damaged
 
 
 def _is_evaluation(record: dict) -> bool:

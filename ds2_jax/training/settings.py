@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition.evaluation import EvaluationSettings
 from input_pipeline.audio.features import FeatureSettings, FrontEnd
@@ -12,6 +14,7 @@ from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.text import TextRules
 
 OPTIMIZERS = ("adam", "adamw")
+DECAY = "use a decay of at least 0 and below 1 (in float32)"
 SCHEDULES = ("cosine", "exponential", "constant")
 
 
@@ -84,13 +87,10 @@ class OptimSettings:
         _require("optim.decay", self.decay, 0 < self.decay <= 1, "use a factor above 0 and at most 1")
         for name in ("beta1", "beta2"):
             _require(
-                f"optim.{name}",
-                getattr(self, name),
-                0 <= getattr(self, name) < 1,
-                "use a decay of at least 0 and below 1",
+                f"optim.{name}", getattr(self, name), _is_decay(getattr(self, name)), f"{DECAY}; 0.9 to 0.999 are usual"
             )
         _require("optim.accumulate", self.accumulate, self.accumulate >= 1, "use 1 for no accumulation")
-        _require("optim.ema", self.ema, 0 <= self.ema < 1, "use 0 for none, or a decay such as 0.999")
+        _require("optim.ema", self.ema, _is_decay(self.ema), f"{DECAY}; 0 for none, or 0.999")
         unused = self.name == "adam" and self.weight_decay > 0
         _require(
             "optim.weight_decay",
@@ -157,6 +157,11 @@ class TrainingSettings:
         _require("seed", self.seed, self.seed >= 0, "use 0 or more")
         advice = "use 1 for no splitting, or a divisor of the number of devices"
         _require("mesh.fsdp", self.fsdp, self.fsdp >= 1, advice)
+
+
+def _is_decay(value: float) -> bool:
+    """Return whether a decay is below 1 in the precision in which it is computed."""
+    return value >= 0 and float(np.float32(value)) < 1
 
 
 def _require(name: str, value: object, valid: bool, advice: str) -> None:
