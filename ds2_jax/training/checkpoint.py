@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -150,10 +151,7 @@ class Checkpoints:
         if "://" in str(self._folder):
             return
         if not self._folder.is_dir():
-            raise OSError(
-                f"{self._folder} has been removed or renamed during the training: the steps since the last checkpoint are lost; "
-                "put it back and run the same command again"
-            )
+            raise _write_error(self._folder, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
         needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + OVERHEAD_BYTES
         free = shutil.disk_usage(self._folder).free
         if free < needed:
@@ -248,6 +246,11 @@ def _model_item(state: TrainState) -> dict:
 def _write_error(folder, error: Exception) -> OSError:
     number = error.errno if isinstance(error, OSError) else None
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if number == errno.ENOENT:  # orbax makes the folder again, so its presence says nothing
+        return OSError(
+            f"a checkpoint cannot be written to {folder}, because that folder or a part of it has been removed or renamed "
+            "during the training: put it back, with its checkpoints, and run the same command again"
+        )
     is_full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason
     return OSError(
         f"a checkpoint cannot be written to {folder} ({reason}); earlier checkpoints are intact: "

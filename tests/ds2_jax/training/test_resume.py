@@ -12,7 +12,7 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest
-from tests.runs import ROOT, small_config
+from tests.runs import ROOT, small_config, small_flags, start_main, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,31 @@ def test_checkpoints_of_another_model_than_the_restored_one_are_refused(run, con
     with pytest.raises(ValueError, match="feature statistics"):
         train(config, run)
     assert Path(run, "config.json").read_text() == record
+
+
+@pytest.mark.slow
+def test_a_workdir_removed_during_the_training_is_named(clips, tmp_path):
+    flags = [*small_flags(clips), "--config.train.epochs=400", "--config.train.checkpoint_every_s=1"]
+    with start_main(*flags, f"--config.data.dev={clips}", f"--workdir={tmp_path}/run") as process:
+        wait_until(lambda: bool(list(tmp_path.glob("run/checkpoints/[0-9]*"))), 200)
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    last = err.splitlines()[-1]
+    assert f"{tmp_path}/run/checkpoints" in last
+    assert "has been removed or renamed during the training" in last
+
+
+def test_changed_settings_are_named_when_a_run_resumes(run, config, caplog):
+    config.train.epochs = 1
+    config.optim.learning_rate = 1e-3
+    config.train.log_every = 2
+    with caplog.at_level(logging.INFO):
+        train(config, run)
+    assert (
+        "settings that have changed since the last start: config.optim.learning_rate is 0.001, was 0.0005; "
+        "config.train.log_every is 2, was 1"
+    ) in caplog.text
 
 
 def test_a_trace_ends_with_a_shorter_training(run, config):
