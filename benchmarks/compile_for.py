@@ -37,8 +37,8 @@ from benchmarks import recipe_shapes
 from benchmarks.hlo import Program
 from benchmarks.recipe_steps import make_steps
 from ds2_jax.parallel import sharding
+from ds2_jax.recognition.step import abstract_batch
 from ds2_jax.training import memory
-from ds2_jax.training.compile import abstract_batch
 from input_pipeline.batches.plan import Bucket
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import whole_file

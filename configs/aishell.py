@@ -37,6 +37,7 @@ def get_config(devices: str = "8") -> ConfigDict:
     config.batch.buckets = 12
     config.batch.shuffle = "batch_shuffle_clipped"
     config.batch.eval_size = 128
+    config.batch.eval_seconds = 3600.0
     config.augment.file = "configs/augmentation_original.json"
     config.model.cell = "gru"
     config.model.rnn_size = 1024

@@ -30,10 +30,12 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.size = 16  # utterances in a batch; 0: use seconds
     config.batch.seconds = 0.0  # audio in a batch, including padding; 0: use size
-    config.batch.buckets = 8  # number of batch lengths, each compiled once
+    config.batch.buckets = 8  # number of batch lengths, each compiled once; far longer utterances get more of their own
     config.batch.shuffle = "batch_shuffle"  # instance_shuffle, batch_shuffle, batch_shuffle_clipped, none
     config.batch.sortagrad = True  # order the first epoch from short to long
-    config.batch.eval_size = 16  # utterances in an evaluation batch
+    config.batch.eval_size = 16  # most utterances in an evaluation batch
+    # Most audio in an evaluation batch, in seconds, including padding; longer utterances are left out, and reported.
+    config.batch.eval_seconds = 300.0
     config.batch.eval_buckets = 4
 
     config.text = ConfigDict()

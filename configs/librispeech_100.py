@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.batch.buckets = 12
     config.batch.shuffle = "batch_shuffle_clipped"
     config.batch.eval_size = 64
+    config.batch.eval_seconds = 1600.0
     config.features.kind = "fbank"
     config.features.mel_bins = 80
     config.augment.file = "configs/augmentation.json"

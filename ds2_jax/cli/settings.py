@@ -102,7 +102,11 @@ def read_training(config: ConfigDict) -> TrainingSettings:
 
 def read_evaluation(config: ConfigDict) -> EvaluationSettings:
     """Read the settings of an evaluation."""
-    batch = BatchSettings(size=config.batch.eval_size, buckets=config.batch.eval_buckets, shuffle="none")
+    limits = config.batch
+    for name in ("eval_size", "eval_seconds"):
+        if not limits[name] > 0:
+            raise ValueError(f"config.batch.{name} is {limits[name]!r}: use a number above 0")
+    batch = BatchSettings(limits.eval_size, limits.eval_seconds, limits.eval_buckets, shuffle="none")
     return EvaluationSettings(batch, read_section(LoadSettings, config.data))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from decoding.search import greedy
 from decoding.search.beam import Engine
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.parallel import processes, sharding
+from ds2_jax.recognition.out_of_memory import explained
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.step import make_eval_step
+from ds2_jax.recognition.step import abstract_batch, make_eval_step
 from input_pipeline import manifest as manifests
 from input_pipeline.batches.corpus import Corpus, describe_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts
-from input_pipeline.batches.loader import LoadSettings, RowShare
+from input_pipeline.batches.loader import LoadSettings, RowShare, planned_frames
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest.sample_rates import describe_upsampling
@@ -32,9 +34,14 @@ logger = logging.getLogger("ds2_jax")
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of an evaluation: its batches and how they are loaded."""
+    """Settings of an evaluation: its batches and how they are loaded.
 
-    batch: BatchSettings = field(default_factory=lambda: BatchSettings(size=16, buckets=4, shuffle="none"))
+    batch.seconds (0: no limit) bounds the memory: utterances that are longer are left out, and reported.
+    """
+
+    batch: BatchSettings = field(
+        default_factory=lambda: BatchSettings(size=16, seconds=300.0, buckets=4, shuffle="none")
+    )
     load: LoadSettings = field(default_factory=LoadSettings)
 
 
@@ -85,6 +92,7 @@ class Evaluator:
         self._mesh = mesh
         self._settings = settings
         self._engine = None if engine is None or engine.name == "greedy" else engine
+        self._reported: set[str] = set()  # problems; those of a dev set are the same at each evaluation
         everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
         all_symbols = all_symbols or self._engine is not None
         step = make_eval_step(meta.network, all_symbols=all_symbols)
@@ -114,7 +122,7 @@ class Evaluator:
         transcripts = self.transcribe(variables, self.corpus(manifest, labels), progress=progress, on_batch=on_batch)
         best = transcripts.hypotheses
         rows = sorted(best)
-        report_problems(manifest, rows, transcripts.problems)
+        report_problems(manifest, rows, transcripts.problems, self._reported)
         references = [meta.text.normalise(manifest.text[row]) for row in rows]
         hypotheses = [best[row].text for row in rows]
         names = [manifest.name(row) for row in rows]
@@ -135,7 +143,25 @@ class Evaluator:
             self._settings.batch,
             load=self._settings.load,
             share=RowShare(*sharding.share_of_rows(self._mesh)),
+            longest_s=self._settings.batch.seconds or math.inf,
         )
+
+    def probe(self, variables: dict, manifest: Manifest) -> None:
+        """Run the largest batch of a manifest with text, without effect, and report the utterances that are left out.
+
+        Raises MemoryError if it does not fit, and ValueError if all utterances are left out.
+        """
+        labels, _ = encode_transcripts(manifest, self.meta.vocabulary, self.meta.text)
+        corpus = self.corpus(manifest, labels)
+        report_problems(manifest, np.flatnonzero(~corpus.left_out), self._too_long(corpus), self._reported)
+        shape = max(corpus.shapes, key=lambda shape: (shape[0] * shape[1], shape[2]))
+        local = corpus.share.rows_of(shape[0])
+        abstract = abstract_batch((local.stop - local.start, *shape[1:]), self.meta.feature_size)
+        fitting = np.flatnonzero(planned_frames(manifest, self.meta.features) <= shape[1])
+        with self._explained(corpus, fitting):
+            batch = {name: np.zeros(x.shape, x.dtype) for name, x in abstract.items()}
+            variables = sharding.put(variables, sharding.replicated(self._mesh))
+            sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
 
     def transcribe(
         self,
@@ -193,6 +219,7 @@ class Evaluator:
         """
         variables = sharding.put(variables, sharding.replicated(self._mesh))
         specs = corpus.plan_epoch(0)
+        transcripts.problems |= self._too_long(corpus)
         with (
             tqdm(total=len(corpus.manifest), desc=progress, unit=" utterances", delay=2.0, leave=False) as bar,
             contextlib.closing(corpus.batches(specs)) as batches,
@@ -200,7 +227,8 @@ class Evaluator:
             for number, (spec, batch) in enumerate(zip(specs, batches, strict=True), start=1):
                 processes.report_progress(f"{progress}: batch {number} of {len(specs)}")
                 problems, utterances, valid = batch.pop("problem"), batch["utterance"], batch["valid"]
-                output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
+                with self._explained(corpus, spec.utterances):
+                    output = sharding.to_host(self._step(variables, sharding.put_batch(batch, self._mesh)))
                 transcripts.loss += float(output["loss"])
                 transcripts.count += int(output["count"])
                 present = np.flatnonzero(utterances >= 0)
@@ -208,6 +236,29 @@ class Evaluator:
                 yield output, {int(row): int(utterances[row]) for row in present if valid[row]}
                 bar.update(len(spec.utterances))
                 processes.report_progress(f"{progress}: waiting for the data of batch {number + 1}")
+
+    def _explained(self, corpus: Corpus, utterances: np.ndarray) -> contextlib.AbstractContextManager:
+        """Return a context in which too little memory for a batch with these rows raises MemoryError, naming the longest."""
+
+        def describe(reason: str) -> str:
+            longest = int(utterances[np.argmax(corpus.manifest.duration[utterances])])
+            batch = self._settings.batch
+            return (
+                f"{corpus.manifest.where(longest)}: the evaluation batch with this utterance of "
+                f"{corpus.manifest.duration[longest]:g} s does not fit into memory ({reason}): reduce "
+                f"config.batch.eval_seconds (here {batch.seconds:g}) or config.batch.eval_size (here {batch.size})"
+            )
+
+        return explained(describe)
+
+    @staticmethod
+    def _too_long(corpus: Corpus) -> dict[int, str]:
+        """Return the problem of each row that is left out."""
+        return {
+            row: f"{corpus.manifest.duration[row]:g} s are more than config.batch.eval_seconds={corpus.longest_s:g}: split "
+            "the recording at pauses, or increase the setting, which takes more memory"
+            for row in np.flatnonzero(corpus.left_out).tolist()
+        }
 
     def _decode(self, output: dict, rows: Mapping[int, int]) -> dict[int, list[Hypothesis]]:
         lengths = output["lengths"]
@@ -239,12 +290,23 @@ def evaluate(
     return evaluator.measure(model.variables, utterances, progress=progress)
 
 
-def report_problems(manifest: Manifest, usable: Sequence[int], problems: Mapping[int, str]) -> None:
-    """Log a warning with the problems of unusable rows; raise ValueError if there is no usable row."""
-    if problems and processes.rank() == 0:
+def report_problems(
+    manifest: Manifest,
+    usable: Sequence[int] | np.ndarray,
+    problems: Mapping[int, str],
+    reported: set[str] | None = None,
+) -> None:
+    """Log a warning with the problems of unusable rows; raise ValueError if there is no usable row.
+
+    reported: descriptions that are not repeated; the new one is added.
+    """
+    reported = set() if reported is None else reported
+    if problems:
         description = describe_problems(manifest, problems)
-        logger.warning("%d of %d utterances cannot be used:\n%s", len(problems), len(manifest), description)
-    if not usable:
+        if description not in reported and processes.rank() == 0:
+            logger.warning("%d of %d utterances cannot be used:\n%s", len(problems), len(manifest), description)
+        reported.add(description)
+    if not len(usable):
         raise ValueError(
             f"{', '.join(manifest.sources)}: none of the {len(manifest)} utterances can be used: fix the problems above"
         )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ds2_jax.network.ctc import ctc_loss
 from ds2_jax.network.model import DeepSpeech2
 
+Shape = tuple[int, int, int]  # of a batch: rows, frames, labels
 Batch = dict[str, jax.Array]  # docs/design.md, Contracts: spectrogram, frames, labels, label_lengths, valid
 
 
@@ -54,3 +55,16 @@ def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable
         }
 
     return eval_step
+
+
+def abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes and types of a batch's arrays."""
+    rows, frames, labels = shape
+    return {
+        "spectrogram": jax.ShapeDtypeStruct((rows, frames, feature_size), jnp.float32),
+        "frames": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "labels": jax.ShapeDtypeStruct((rows, labels), jnp.int32),
+        "label_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "valid": jax.ShapeDtypeStruct((rows,), jnp.bool_),
+        "utterance": jax.ShapeDtypeStruct((rows,), jnp.int32),
+    }

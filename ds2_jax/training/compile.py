@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from ds2_jax.parallel import sharding
+from ds2_jax.recognition.out_of_memory import explained, is_out_of_memory
+from ds2_jax.recognition.step import Shape, abstract_batch
 from ds2_jax.training import memory
-from ds2_jax.training.memory import Shape
 from ds2_jax.training.state import TrainState
 from input_pipeline.cores import usable_cores
 
@@ -72,7 +73,7 @@ def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shap
         try:
             compiled = compile_one(shape)
         except jax.errors.JaxRuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = reason or str(error).splitlines()[0]
             continue
@@ -84,11 +85,6 @@ def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shap
             )
         reason = reason or f"it needs {memory.needed_bytes(compiled)} of {memory.limit_bytes()} bytes"
     raise _memory_error(shapes[0], "no smaller one fits either", reason)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error)
-    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()  # not "an illegal memory access"
 
 
 def _memory_error(shape: Shape, alternative: str, reason: str) -> MemoryError:
@@ -104,25 +100,8 @@ def _size(shape: Shape) -> tuple[int, int]:
     return shape[0] * shape[1], shape[2]
 
 
-def abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return shapes and types of a batch's arrays."""
-    rows, frames, labels = shape
-    return {
-        "spectrogram": jax.ShapeDtypeStruct((rows, frames, feature_size), jnp.float32),
-        "frames": jax.ShapeDtypeStruct((rows,), jnp.int32),
-        "labels": jax.ShapeDtypeStruct((rows, labels), jnp.int32),
-        "label_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
-        "valid": jax.ShapeDtypeStruct((rows,), jnp.bool_),
-        "utterance": jax.ShapeDtypeStruct((rows,), jnp.int32),
-    }
-
-
 def _probe(compiled: Callable, state: TrainState, shape: Shape, feature_size: int, by_row) -> None:
     abstract = abstract_batch(shape, feature_size)
-    try:
+    with explained(lambda reason: str(_memory_error(shape, "a smaller one may fit", reason))):
         batch = {name: jnp.zeros(x.shape, x.dtype, device=by_row) for name, x in abstract.items()}
         jax.block_until_ready(compiled(jax.tree.map(jnp.copy, state), batch))
-    except jax.errors.JaxRuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise _memory_error(shape, "a smaller one may fit", str(error).splitlines()[0]) from error

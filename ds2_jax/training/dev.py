@@ -34,15 +34,23 @@ class DevEvaluation:
         """Whether there is a manifest to evaluate."""
         return self._manifest is not None
 
+    def probe(self, state: TrainState, test: Manifest | None) -> None:
+        """Run the largest batch of dev and of test without effect, and report the utterances that are left out.
+
+        Raises MemoryError and ValueError as the evaluation would, but before the training.
+        """
+        for manifest in (self._manifest, test):
+            if manifest is not None:
+                self._evaluator.probe(_variables(state), manifest)
+
     def measure(self, state: TrainState, on_batch: Callable[[], None]) -> Score | None:
         """Return the score that ranks checkpoints; None if `on_batch` raised Stopped.
 
         An evaluation that was stopped stays due, for the next start.
         """
         assert self._manifest is not None
-        variables = {"params": state.evaluated, "batch_stats": state.batch_stats}
         try:
-            evaluation = self._evaluator.measure(variables, self._manifest, progress="dev", on_batch=on_batch)
+            evaluation = self._evaluator.measure(_variables(state), self._manifest, progress="dev", on_batch=on_batch)
         except Stopped:
             return None
         return self._record(evaluation)
@@ -66,3 +74,7 @@ class DevEvaluation:
             best,
         )
         return score
+
+
+def _variables(state: TrainState) -> dict:
+    return {"params": state.evaluated, "batch_stats": state.batch_stats}

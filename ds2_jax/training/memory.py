@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ds2_jax.recognition.step import Shape
 from ds2_jax.training.state import TrainState
-
-Shape = tuple[int, int, int]  # rows, frames, labels
 
 
 def needed_bytes(compiled: Any) -> int | None:

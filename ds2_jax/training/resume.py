@@ -13,30 +13,32 @@ from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import OptimSettings, TrainingSettings
 from ds2_jax.training.state import TrainState
-from input_pipeline.manifest import Manifest
+from input_pipeline.batches.corpus import Corpus
 
 logger = logging.getLogger("ds2_jax")
 
 
-def new_progress(settings: TrainingSettings, manifest: Manifest, dev_digest: str) -> Progress:
-    """Return the progress of a training that has not started; manifest: its usable utterances."""
+def new_progress(settings: TrainingSettings, corpus: Corpus, dev_digest: str) -> Progress:
+    """Return the progress of a training that has not started; corpus: its usable utterances."""
     return Progress(
-        data_digest=manifest.digest(),
-        plan_digest=_plan_digest(settings, manifest),
+        data_digest=corpus.manifest.digest(),
+        plan_digest=_plan_digest(settings, corpus),
         dev_digest=dev_digest,
         optimizer=_describe_optimizer(settings.optim),
     )
 
 
-def _plan_digest(settings: TrainingSettings, manifest: Manifest) -> str:
-    """Return a digest of all settings that determine batches and their order."""
+def _plan_digest(settings: TrainingSettings, corpus: Corpus) -> str:
+    """Return a digest of all that determines batches and their order, apart from the utterances."""
     file = settings.augmentation
+    outliers = [[bucket.frames, bucket.rows] for bucket in corpus.buckets if bucket.outliers]
     parts = {
         "batch": dataclasses.asdict(settings.batch),
         "seed": settings.seed,
-        "weights": manifest.weights,
+        "weights": corpus.manifest.weights,
         "augmentation": Path(file).read_text(encoding="utf-8") if file else "",
     }
+    parts |= {"outliers": outliers} if outliers else {}  # checkpoints without them stay valid
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

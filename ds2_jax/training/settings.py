@@ -153,7 +153,12 @@ class TrainingSettings:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        """Refuse an invalid seed or number of devices."""
+        """Refuse two limits of a batch, an invalid seed or number of devices."""
+        batch = self.batch
+        both = batch.size > 0 and batch.seconds > 0
+        _require(
+            "batch.size", batch.size, not both, f"set it to 0, or config.batch.seconds (here {batch.seconds}) to 0"
+        )
         _require("seed", self.seed, self.seed >= 0, "use 0 or more")
         advice = "use 1 for no splitting, or a divisor of the number of devices"
         _require("mesh.fsdp", self.fsdp, self.fsdp >= 1, advice)

@@ -65,7 +65,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         schedule = make_schedule(settings.optim, total_steps, len(plan))
         optimizer = make_optimizer(settings.optim)
         state = make_state(variables, optimizer, schedule, mesh, average=settings.optim.ema > 0)
-        progress = resume.new_progress(settings, corpus.manifest, digests.get("dev", ""))
+        progress = resume.new_progress(settings, corpus, digests.get("dev", ""))
         if checkpoints.latest() is not None:
             allowed = settings.train.allow_changed_data
             state, progress = resume.restore(checkpoints, state, progress, mesh, workdir, allow_changed_data=allowed)
@@ -98,8 +98,10 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             compiled = compile_steps(
                 step_function, state, corpus.shapes, meta.feature_size, mesh, on_shape=stopping.raise_if_signalled
             )
+            dev = DevEvaluation(evaluator, manifests.dev, settings.train, progress, log)
+            dev.probe(state, manifests.test)
+            stopping.raise_if_signalled()
         meter = stack.enter_context(Meter(settings.train, corpus, log, schedule, progress, total_steps))
-        dev = DevEvaluation(evaluator, manifests.dev, settings.train, progress, log)
         saved_at = time.monotonic()
 
         # The loop.

@@ -49,7 +49,10 @@ def choose_shapes(
 
 @dataclass
 class Corpus:
-    """Utterances of a manifest, ready to be batched: `plan_epoch` plans, `batches` loads."""
+    """Utterances of a manifest, ready to be batched: `plan_epoch` plans, `batches` loads.
+
+    longest_s: utterances whose duration is longer are left out of the plan.
+    """
 
     manifest: Manifest
     labels: Labels | None
@@ -59,13 +62,20 @@ class Corpus:
     seed: int = 0
     load: LoadSettings = field(default_factory=LoadSettings)
     share: RowShare = field(default_factory=RowShare)
+    longest_s: float = math.inf
     buckets: list[Bucket] = field(init=False)
 
     def __post_init__(self):
         """Choose the batch shapes, which are the same in all epochs."""
-        frames = planned_frames(self.manifest, self.front_end.settings)
+        kept = ~self.left_out
+        frames = planned_frames(self.manifest, self.front_end.settings)[kept]
         lengths = self.labels.lengths if self.labels is not None else np.ones(len(self.manifest), np.int64)
-        self.buckets = choose_shapes(frames, lengths, self.front_end.settings, self.settings, self.augmentation)
+        self.buckets = choose_shapes(frames, lengths[kept], self.front_end.settings, self.settings, self.augmentation)
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """Return which utterances are longer than `longest_s`: [N] bool."""
+        return self.manifest.duration > self.longest_s
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -75,6 +85,8 @@ class Corpus:
     def plan_epoch(self, epoch: int) -> EpochSpecs:
         """Plan the batches of an epoch, which are the same on all hosts and in all runs with this seed."""
         utterances, copies = epoch_rows(self.manifest.source, self.manifest.weights, self.seed, epoch)
+        kept = ~self.left_out[utterances]
+        utterances, copies = utterances[kept], copies[kept]
         rates = np.ones(len(utterances))
         for copy in np.unique(copies):
             drawn = self.augmentation.speed_rates(len(self.manifest), self.seed, epoch, int(copy))

@@ -6,7 +6,7 @@ workers; all shapes to compile are known before the first step; and a resumed ep
 Letters: N rows of an epoch (an utterance may occur several times), T frames, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, overload
@@ -16,15 +16,16 @@ import numpy as np
 SHUFFLES = ("instance_shuffle", "batch_shuffle", "batch_shuffle_clipped", "none")
 FRAME_STEP = 8  # bucket lengths are multiples of it, for fewer candidates and aligned shapes
 LABEL_STEP = 8
+TYPICAL_SHARE, OUTLIER_FACTOR = 0.9, 3.0  # an outlier is longer than this factor times the length of this share
 
 
 @dataclass(frozen=True)
 class BatchSettings:
     """Settings of the batch plan.
 
-    size: utterances per batch, whatever their length; or 0, and seconds: audio per batch, including padding, so that short
-    utterances get larger batches. shuffle: one of SHUFFLES. sortagrad: sort epoch 0 from short to long (arXiv:1512.02595,
-    section 3.3). buckets: number of batch lengths, each compiled once.
+    size: most utterances in a batch; 0 for no limit. seconds: most audio in a batch, including padding, so that long
+    utterances get smaller batches; 0 for no limit. shuffle: one of SHUFFLES. sortagrad: sort epoch 0 from short to long
+    (arXiv:1512.02595, section 3.3). buckets: number of batch lengths without those of outliers, each compiled once.
     """
 
     size: int = 16
@@ -35,7 +36,7 @@ class BatchSettings:
 
     def __post_init__(self):
         """Refuse invalid values, naming the field, its value and what is allowed."""
-        if self.size < 0 or self.seconds < 0 or (self.size > 0) == (self.seconds > 0):
+        if self.size < 0 or self.seconds < 0 or not (self.size or self.seconds):
             raise ValueError(
                 f"config.batch.size is {self.size} and config.batch.seconds is {self.seconds}: set one of them above 0 and "
                 "the other to 0"
@@ -48,11 +49,12 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A batch shape: frames T, labels L and rows."""
+    """A batch shape: frames T, labels L and rows. outliers: for utterances far longer than the others only."""
 
     frames: int
     labels: int
     rows: int
+    outliers: bool = False
 
 
 class PlannedBatch(NamedTuple):
@@ -126,24 +128,48 @@ def choose_buckets(
     """Choose the batch lengths with the least padding, shortest first; every augmented utterance fits one with its labels.
 
     frames [M], label_lengths [M]: without augmentation. stretch: the smallest and the largest factor by which augmentation
-    changes the length of an utterance. slack: frames by which rounding may change it.
+    changes the length of an utterance. slack: frames by which rounding may change it. Outliers get buckets of their own
+    with fewer rows, and do not change those of the other utterances; none are sought in batches limited by seconds alone.
     """
+    if not len(frames):
+        return []
     shortest, longest = stretch
-    most = frames + slack
+    limit = _longest_ordinary(frames) if settings.size else int(frames.max())
+    ordinary = frames[frames <= limit] + slack
     spread = np.concatenate(
-        [most * factor for factor in np.linspace(shortest, longest, 5 if longest > shortest else 1)]
+        [ordinary * factor for factor in np.linspace(shortest, longest, 5 if longest > shortest else 1)]
     )
     lengths, counts = np.unique(_round_up(np.ceil(spread).astype(np.int64), FRAME_STEP), return_counts=True)
-    top = int(_round_up(np.ceil(np.max(most) * longest), FRAME_STEP))
+    top = int(_round_up(np.ceil(np.max(ordinary) * longest), FRAME_STEP))
     if lengths[-1] < top:
         lengths, counts = np.append(lengths, top), np.append(counts, 0)
-    buckets = []
-    for length in _minimise_padding(lengths, counts, settings.buckets):
+
+    def bucket(length: int, most: int, *, outliers: bool = False) -> Bucket:
         fitting = label_lengths[np.floor(frames * shortest) - slack <= length]
         labels = int(_round_up(max(int(fitting.max(initial=1)), 1), LABEL_STEP))
-        rows = settings.size or max(1, int(settings.seconds / (length * frame_s)))
-        buckets.append(Bucket(int(length), labels, rows))
+        rows = int(settings.seconds / (length * frame_s)) if settings.seconds else most
+        return Bucket(length, labels, max(1, min(rows, most or rows)), outliers)
+
+    buckets = [bucket(int(length), settings.size) for length in _minimise_padding(lengths, counts, settings.buckets)]
+    for group in _group_outliers(frames[frames > limit], limit):
+        length = int(_round_up(np.ceil((group.max() + slack) * longest), FRAME_STEP))
+        rows = int(settings.size * limit / length)  # no more audio than in a batch of the longest other utterances
+        buckets.append(bucket(length, max(1, min(rows, len(group))), outliers=True))
     return buckets
+
+
+def _longest_ordinary(frames: np.ndarray) -> int:
+    """Return the length beyond which an utterance is an outlier, from the lengths of all [M]."""
+    return int(OUTLIER_FACTOR * np.quantile(frames, TYPICAL_SHARE, method="lower"))
+
+
+def _group_outliers(frames: np.ndarray, limit: int) -> Iterator[np.ndarray]:
+    """Yield the lengths of outliers [n] in groups, shortest first, each up to twice as long as its shortest may be."""
+    while len(frames):
+        limit *= 2
+        if (frames <= limit).any():
+            yield frames[frames <= limit]
+        frames = frames[frames > limit]
 
 
 def _round_up(value, step: int):
@@ -179,16 +205,17 @@ def plan_epoch(frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSet
 
     `batch_shuffle` sorts by length, cuts full batches from a random offset and shuffles them; the rows left over at both
     ends follow in separate batches, or are skipped in this epoch (`batch_shuffle_clipped`). `instance_shuffle` draws each
-    batch from all rows of a bucket. `none` sorts by length, and so does SortaGrad in epoch 0. Raises ValueError if an
-    utterance is longer than the longest bucket.
+    batch from all rows of a bucket. `none` sorts by length, and so does SortaGrad in epoch 0. Outliers are never skipped,
+    nor in a batch with others. Raises ValueError if an utterance is longer than the longest bucket.
     """
     lengths = np.array([bucket.frames for bucket in buckets])
-    if np.max(frames, initial=0) > lengths[-1]:
-        raise ValueError(f"an utterance of {np.max(frames)} frames is longer than the longest bucket, {lengths[-1]}")
+    if np.max(frames, initial=0) > np.max(lengths, initial=0):
+        raise ValueError(f"an utterance of {np.max(frames)} frames is longer than the longest bucket, {max(lengths)}")
     rng = np.random.default_rng([seed, epoch])
     if settings.shuffle == "none" or (settings.sortagrad and epoch == 0):
         order = np.argsort(frames, kind="stable")
-        return _cut(order, np.searchsorted(lengths, frames[order]), buckets, [0, len(order)])
+        smallest = np.searchsorted(lengths, frames[order])
+        return _cut(order, smallest, buckets, [0, *_outlier_starts(smallest, buckets), len(order)])
     order = rng.permutation(len(frames))  # groups utterances of equal length differently in each epoch
     if settings.shuffle == "instance_shuffle":
         smallest = np.searchsorted(lengths, frames)
@@ -198,15 +225,24 @@ def plan_epoch(frames: np.ndarray, buckets: Sequence[Bucket], settings: BatchSet
         return plan.select(rng.permutation(len(plan)))
 
     order = order[np.argsort(frames[order], kind="stable")]
-    first = int(rng.integers(min(buckets[0].rows, len(frames))))
-    plan = _cut(order, np.searchsorted(lengths, frames[order]), buckets, [first, len(order), 0, first])
+    smallest = np.searchsorted(lengths, frames[order])
+    outliers = _outlier_starts(smallest, buckets)
+    first = int(rng.integers(min(buckets[0].rows, max(1, outliers[0]) if outliers else len(frames))))
+    plan = _cut(order, smallest, buckets, [first, *outliers, len(order), 0, first])
     main = plan.starts >= first
     is_full = main & (plan.ends - plan.starts == np.array([bucket.rows for bucket in buckets])[plan.bucket_indices])
+    clipped = settings.shuffle == "batch_shuffle_clipped" and is_full.any()
+    is_full |= np.array([bucket.outliers for bucket in buckets])[plan.bucket_indices]
     full = np.flatnonzero(is_full)
     shuffled = full[rng.permutation(len(full))]
-    if settings.shuffle == "batch_shuffle_clipped" and len(shuffled):
+    if clipped:
         return plan.select(shuffled)
     return plan.select(np.concatenate([shuffled, np.flatnonzero(main & ~is_full), np.flatnonzero(~main)]))
+
+
+def _outlier_starts(smallest: np.ndarray, buckets: Sequence[Bucket]) -> list[int]:
+    """Return the position of the first row of each bucket of outliers; smallest [N], ascending: each row's bucket."""
+    return [int(np.searchsorted(smallest, index)) for index, bucket in enumerate(buckets) if bucket.outliers]
 
 
 def _cut(

@@ -9,7 +9,7 @@ from benchmarks.hlo import Program, bytes_of
 from ds2_jax.cli import settings
 from ds2_jax.network.model import DeepSpeech2, init_variables
 from ds2_jax.parallel import sharding
-from ds2_jax.training.compile import abstract_batch
+from ds2_jax.recognition.step import abstract_batch
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step

@@ -17,7 +17,7 @@ from benchmarks.compile_for import LIBTPU, parse_settings, steps_of
 from benchmarks.recipe_steps import make_steps
 from ds2_jax.cli import settings
 from ds2_jax.parallel import sharding
-from ds2_jax.training.compile import abstract_batch
+from ds2_jax.recognition.step import abstract_batch
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.features import FrontEnd
 from input_pipeline.augment import Augmentation

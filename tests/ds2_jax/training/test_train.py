@@ -1,6 +1,7 @@
 """Training end to end on a few real utterances: resuming, overfitting, bad input, the files in the workdir."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -283,6 +284,37 @@ def test_corpora_of_8_and_16_khz_train_together(clips, tmp_path, caplog):
     assert np.isfinite(losses).all()
     assert "4 of 16 clips checked were recorded below the model's 16000 Hz and are upsampled" in caplog.text
     assert caplog.text.count("upsampled") == 1
+
+
+def add_row(clips, path, tone, seconds: float) -> str:
+    """Write a manifest of the clips and one of a tone of this length; return its path."""
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    rows = [row | {"audio_filepath": str(clips.parent / row["audio_filepath"])} for row in rows]
+    manifest.write(path, [*rows, {"audio_filepath": tone("long.wav", seconds), "duration": seconds, "text": "a"}])
+    return str(path)
+
+
+def test_a_dev_row_that_is_too_long_is_reported_once_before_the_first_step(clips, tone, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config = small_config(clips)
+    config.data.dev = config.data.test = add_row(clips, tmp_path / "dev.jsonl", tone, 12.0)
+    config.batch.eval_seconds = 10.0
+    config.train.epochs = 2
+    results = train(config, str(tmp_path / "run"))
+    assert results["utterances"] == len(clips.read_text().splitlines())
+    reported = [m for m in caplog.messages if "12 s are more than config.batch.eval_seconds=10" in m]
+    assert len(reported) == 1
+    assert "long.wav" in reported[0]
+    assert caplog.messages.index(reported[0]) < min(i for i, m in enumerate(caplog.messages) if m.startswith("step "))
+
+
+def test_a_dev_set_that_cannot_be_evaluated_stops_a_training_before_its_first_step(clips, tmp_path):
+    config = small_config(clips)
+    config.data.dev = str(clips)
+    config.batch.eval_seconds = 0.2
+    with pytest.raises(ValueError, match="none of the 12 utterances can be used"):
+        train(config, str(tmp_path / "run"))
+    assert not loss_curve(tmp_path / "run")
 
 
 @pytest.mark.slow

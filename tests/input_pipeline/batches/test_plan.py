@@ -1,5 +1,6 @@
 """The batch plan: each utterance once, in a shape that fits, with little padding, reproducible from its seed."""
 
+import dataclasses
 import itertools
 import json
 import pickle
@@ -199,7 +200,7 @@ def test_an_utterance_beyond_the_longest_bucket_is_refused(lengths):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 8, "seconds": 9.0}, r"batch\.size is 8 .*batch\.seconds is 9"),
+        ({"size": 8, "seconds": -9.0}, r"batch\.size is 8 .*batch\.seconds is -9"),
         ({"size": 0, "seconds": 0.0}, r"batch\.size is 0"),
         ({"size": -1}, r"batch\.size is -1"),
         ({"buckets": 0}, r"batch\.buckets is 0"),
@@ -278,3 +279,47 @@ def test_a_million_utterances_are_planned_in_seconds_with_little_memory(batch):
     tracemalloc.stop()
     assert np.array_equal(np.sort(np.concatenate([b.rows for b in plan])), np.arange(1_000_000))
     assert len(pickle.dumps(plan)) < 32 * 1_000_000 + 10_000  # columns
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("outliers", [(2990,), (2990, 2200, 5000), (2500,) * 12])
+def test_an_outlier_costs_its_own_length_and_changes_no_other_batch(lengths, shuffle, outliers):
+    settings = BatchSettings(size=8, buckets=5, shuffle=shuffle)
+    frames = np.insert(lengths[0], 100, outliers)
+    ordinary = choose_buckets(lengths[0], lengths[1], settings, FRAME_S)
+    buckets = choose_buckets(frames, frames // 12, settings, FRAME_S)
+    assert buckets[:5] == ordinary
+    for bucket in buckets[5:]:
+        assert bucket.rows <= len(outliers)
+        assert bucket.rows == 1 or bucket.rows * bucket.frames <= 8 * 3 * 700
+        assert bucket.frames < 2 * max(outliers)
+    for epoch in range(3):
+        plan = plan_epoch(frames, buckets, settings, 3, epoch)
+        rows = np.concatenate([b.rows for b in plan])
+        assert len(set(rows)) == len(rows)
+        assert set(range(100, 100 + len(outliers))) <= set(rows.tolist())
+        for planned in plan:
+            is_long = frames[planned.rows] > 700
+            assert is_long.all() if planned.bucket.outliers else not is_long.any()
+
+
+def test_outliers_of_half_a_manifest_are_none():
+    frames = np.repeat([200, 3000], [20, 20])
+    buckets = choose_buckets(frames, frames // 12, BatchSettings(size=16, buckets=2), FRAME_S)
+    assert [(bucket.rows, bucket.outliers) for bucket in buckets] == [(16, False), (16, False)]
+
+
+def test_size_and_seconds_limit_a_batch_together(lengths):
+    settings = BatchSettings(size=8, seconds=20.0, buckets=5)
+    for bucket in choose_buckets(lengths[0], lengths[1], settings, FRAME_S):
+        assert bucket.rows == min(8, int(20.0 / (bucket.frames * FRAME_S)))
+
+
+def test_utterances_that_are_too_long_are_left_out(tmp_path):
+    corpus = corpus_of(tmp_path, [[1.0, 30.0, 2.0, 3600.0]])
+    whole = [(bucket.frames, bucket.rows) for bucket in corpus.buckets]
+    limited = dataclasses.replace(corpus, longest_s=30.0)
+    assert whole[-1][0] > 360_000
+    assert limited.buckets[-1].frames < 3100
+    assert sorted(int(row) for spec in limited.plan_epoch(0) for row in spec.utterances) == [0, 1, 2]
+    assert len(dataclasses.replace(corpus, longest_s=0.5).plan_epoch(0)) == 0
