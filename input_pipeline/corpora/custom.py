@@ -27,8 +27,6 @@ from input_pipeline.storage.file_kind import AUDIO_ENDINGS, TITLES
 from input_pipeline.storage.paths import expand
 from input_pipeline.text import count_with_digits
 
-RECIPE = "configs/an4.py"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
@@ -154,5 +152,8 @@ def describe_next_step(folder: Path, records: Mapping[str, Sequence], language: 
         text = "".join(record["text"] for record in records["train"][:100])
         chinese = 2 * sum("\u4e00" <= character <= "\u9fff" for character in text) > len(text)
         language = "zh" if chinese else "en"
-    train = next_step.train(RECIPE, folder, **held_out) + next_step.language_option(language, "en")
+    recipe, options = next_step.settings_for(sum(record["duration"] for record in records["train"]) / 3600)
+    train = " ".join([next_step.train(recipe, folder, **held_out), *options]) + next_step.language_option(
+        language, "en"
+    )
     return f"{next_step.check(folder / 'train.jsonl')}\n  {train}"

@@ -9,6 +9,22 @@ from pathlib import Path
 PROGRAM = ("python", "main.py") if Path(__file__).parents[2].joinpath("main.py").is_file() else ("ds2",)
 
 
+AN4_HOURS = 88  # the recipe an4 hears this much audio: 160 epochs of 0.55 hours
+
+
+def settings_for(hours: float) -> tuple[str, list[str]]:
+    """Return a recipe and the options to start with for these hours of training speech (docs/your_data.md)."""
+    if hours >= 50:
+        return "configs/librispeech_100.py", []
+    if hours >= 10:
+        return "configs/ljspeech.py", []
+    epochs = min(160, round(AN4_HOURS / max(hours, 0.1)))
+    options = [f"--config.train.epochs={epochs}"]
+    if hours < 2:  # each is compiled before the first step
+        options.append("--config.batch.buckets=6")
+    return "configs/an4.py", options
+
+
 def train(recipe: str, folder: Path, splits: Sequence[str] = ("train",), dev: str = "dev", test: str = "test") -> str:
     """Return the command that trains with a recipe on manifests of a folder; dev or test '' disables the recipe's."""
     manifests = {"train": ",".join(f"{folder / name}.jsonl" for name in splits)}
