@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from input_pipeline.audio import ffmpeg
 from input_pipeline.audio.opening import (
     COMPLETE,
     CONVERT,
@@ -288,11 +289,15 @@ def rms_db(samples: np.ndarray) -> float:
 
 
 def _resolve(source: File) -> File:
-    """Return the content of a reference or an address; return other sources unchanged. Raises AudioError."""
-    if not isinstance(source, str | os.PathLike):
-        return source
+    """Return the content of a reference or an address, decoded if it needs ffmpeg; return other sources unchanged.
+
+    Raises AudioError.
+    """
+    name = source_name(source)
     try:
-        return shard_source.resolve(os.fspath(source))
+        if isinstance(source, str | os.PathLike):
+            source = shard_source.resolve(os.fspath(source))
+        return ffmpeg.decode_if_needed(source, name)
     except (OSError, ValueError) as error:
         raise AudioError(str(error)) from error
 

@@ -21,8 +21,13 @@ HEAD_BYTES = 1 << 16
 LONGEST_LINE_BYTES = 64 << 20  # of a first line that is read whole: some write a corpus as one line
 LINES_LOOKED_AT = 20
 FEWEST_ROWS = 3  # by which a table without known titles is recognised
+FFMPEG_ENDINGS = (  # of audio and video that ffmpeg decodes
+    *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".webm", ".mka", ".mkv", ".wma", ".wmv", ".amr"),
+    *(".avi", ".flv", ".ac3", ".wv", ".ape", ".tta"),
+)
 AUDIO_ENDINGS = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aif", ".aiff", ".au", ".m4a", ".aac", ".webm"),
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf"),
+    *FFMPEG_ENDINGS,
 )
 # Titles of the columns of tables, and keys of records, by meaning; the first existing one counts.
 TITLES = {

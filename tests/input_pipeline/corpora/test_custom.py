@@ -317,12 +317,13 @@ def test_a_text_with_an_unquoted_comma_is_reported_and_skipped(tmp_path, capsys)
     assert all_texts(tmp_path / "x") == ["hello, you there"]
 
 
-def test_audio_in_an_unknown_format_is_reported(tmp_path, capsys):
+def test_audio_in_an_unknown_format_is_reported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # without ffmpeg
     files = {**many(1), "clips/00.txt": "fine", "clips/01.m4a": b"\0\0\0\x20ftypM4A ", "clips/01.txt": "lost"}
     assert run(write_tree(tmp_path / "s", files), tmp_path / "x", "--dev_share=0", "--test_share=0") == 0
     out = capsys.readouterr().out
     assert "skipped 1 (unreadable): " in out
-    assert "01.m4a is not in an audio format that libsndfile can read" in out
+    assert "01.m4a needs ffmpeg" in out
 
 
 @pytest.mark.parametrize(
