@@ -45,7 +45,7 @@ def make_steps(config: ConfigDict, vocabulary: int, mesh: Mesh) -> dict[str, tup
         in_shardings=(state_sharding, rows),
         out_shardings=(state_sharding, replicated),
     )
-    eval_outputs = dict.fromkeys(("ids", "probabilities", "lengths"), rows)
+    eval_outputs = dict.fromkeys(("ids", "probabilities", "lengths", "text_loss"), rows)
     eval_outputs |= dict.fromkeys(("loss", "count", "infeasible"), replicated)
     evaluate = jax.jit(make_eval_step(model), in_shardings=(replicated, rows), out_shardings=eval_outputs)
     return {"train": (train, state, size), "eval": (evaluate, variables, size)}

@@ -168,6 +168,9 @@ def get_config() -> ConfigDict:
     config.infer = ConfigDict()
     config.infer.samples = 10  # utterances of a manifest to print; 0: all (--output always has all)
     config.infer.words = True  # print times and confidence of each word
+
+    config.suspects = ConfigDict()
+    config.suspects.show = 20  # clips to print, the most suspicious first; 0: all (--output always has all)
     return config
 
 

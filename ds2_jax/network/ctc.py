@@ -31,9 +31,16 @@ def ctc_loss(
     logits [B, U, K] with blank 0, lengths [B], labels [B, L] (1 .. K-1), label_lengths [B], valid [B] -> (sum f32,
     counted [B]: rows in the sum, infeasible [B]: valid rows without an alignment, which get neither loss nor gradient).
     """
+    loss = negative_log_likelihood(logits, lengths, labels, label_lengths)
+    return sum_losses(loss, lengths, labels, label_lengths, valid)
+
+
+def sum_losses(
+    loss: jax.Array, lengths: jax.Array, labels: jax.Array, label_lengths: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sum the losses [B] of `negative_log_likelihood`; parameters and results as of `ctc_loss`."""
     possible = feasible(lengths, labels, label_lengths)
     counted = valid & possible & (lengths > 0)
-    loss = negative_log_likelihood(logits, lengths, labels, label_lengths)
     return jnp.where(counted, loss, 0.0).sum(), counted, valid & ~possible
 
 

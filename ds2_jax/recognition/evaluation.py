@@ -26,7 +26,7 @@ from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import LoadSettings, RowShare, planned_frames
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
-from input_pipeline.manifest.sample_rates import describe_upsampling
+from input_pipeline.manifest.sample_rates import warn_about_upsampling
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
@@ -96,8 +96,10 @@ class Evaluator:
         everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
         all_symbols = all_symbols or self._engine is not None
         step = make_eval_step(meta.network, all_symbols=all_symbols)
-        by_row = ("log_probs", "lengths") if all_symbols else ("ids", "probabilities", "lengths")
-        outputs = dict.fromkeys(by_row, rows) | dict.fromkeys(("loss", "count", "infeasible"), everywhere)
+        by_row = ("log_probs",) if all_symbols else ("ids", "probabilities")
+        outputs = dict.fromkeys((*by_row, "lengths", "text_loss"), rows) | dict.fromkeys(
+            ("loss", "count", "infeasible"), everywhere
+        )
         self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
 
     def measure(
@@ -116,9 +118,8 @@ class Evaluator:
         meta = self.meta
         # Symbols outside the vocabulary are no problem here: they count as errors.
         labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.text)
-        warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
-        if warning and processes.rank() == 0:
-            logger.warning("%s", warning)
+        if processes.rank() == 0:
+            warn_about_upsampling(manifest, meta.features.sample_rate_hz, logger)
         transcripts = self.transcribe(variables, self.corpus(manifest, labels), progress=progress, on_batch=on_batch)
         best = transcripts.hypotheses
         rows = sorted(best)
@@ -179,7 +180,7 @@ class Evaluator:
         transcripts = Transcripts()
         decoding: Future | None = None
         with ThreadPoolExecutor(1, "decode") as host:
-            for output, rows in self._outputs(variables, corpus, transcripts, progress):
+            for output, rows in self.outputs(variables, corpus, transcripts, progress):
                 on_batch()
                 if decoding is not None:
                     transcripts.nbest |= decoding.result()
@@ -199,7 +200,7 @@ class Evaluator:
         Process 0 returns those of all processes, the others return none. Requires `all_symbols`.
         """
         local, transcripts = {}, Transcripts()
-        for output, rows in self._outputs(variables, corpus, transcripts, progress):
+        for output, rows in self.outputs(variables, corpus, transcripts, progress):
             for row, utterance in rows.items():
                 local[utterance] = output["log_probs"][row, : output["lengths"][row]].copy()
         log_probs: dict[int, np.ndarray] = {}
@@ -209,7 +210,7 @@ class Evaluator:
             problems |= messages
         return log_probs, problems
 
-    def _outputs(
+    def outputs(
         self, variables: dict, corpus: Corpus, transcripts: Transcripts, progress: str
     ) -> Iterator[tuple[dict, dict[int, int]]]:
         """Run the step on every batch; yield its output on the host, and the manifest's row for each valid batch row.

@@ -6,7 +6,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
-from ds2_jax.network.ctc import ctc_loss
+from ds2_jax.network.ctc import negative_log_likelihood, sum_losses
 from ds2_jax.network.model import DeepSpeech2
 
 Shape = tuple[int, int, int]  # of a batch: rows, frames, labels
@@ -35,8 +35,9 @@ def _apply(
 def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable[[dict, Batch], dict[str, jax.Array]]:
     """Build (variables, batch) -> output of the network and sums.
 
-    The step returns ids [B, U] i32 and probabilities [B, U] f32 of each frame's best symbol, lengths [B] i32, and the sums
-    loss, count and infeasible. With `all_symbols`, log_probs [B, U, K] f32, for beam search, replaces the first two.
+    The step returns ids [B, U] i32 and probabilities [B, U] f32 of each frame's best symbol, lengths [B] i32, text_loss
+    [B] f32 (-ln p(text); huge without an alignment), and the sums loss, count and infeasible. With `all_symbols`, log_probs
+    [B, U, K] f32, for beam search, replaces the first two.
     """
 
     def eval_step(variables: dict, batch: Batch) -> dict[str, jax.Array]:
@@ -44,11 +45,14 @@ def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable
         logits, lengths = _apply(model, variables, batch["spectrogram"], frames)
         log_probs = jax.nn.log_softmax(logits)
         labelled = batch["valid"] & (batch["label_lengths"] > 0)  # others have no text, or unknown symbols in it
-        loss, counted, infeasible = ctc_loss(logits, lengths, batch["labels"], batch["label_lengths"], labelled)
+        text = lengths, batch["labels"], batch["label_lengths"]
+        text_loss = negative_log_likelihood(logits, *text)
+        loss, counted, infeasible = sum_losses(text_loss, *text, labelled)
         best = {"ids": log_probs.argmax(-1).astype(jnp.int32), "probabilities": jnp.exp(log_probs.max(-1))}
         return {
             **({"log_probs": log_probs} if all_symbols else best),
             "lengths": lengths,
+            "text_loss": text_loss,
             "loss": loss,
             "count": counted.sum(),
             "infeasible": infeasible.sum(),
