@@ -29,6 +29,7 @@ from input_pipeline.augment.audio_effects import (
     shift,
 )
 from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
+from input_pipeline.storage import console
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -92,6 +93,7 @@ def draw(panels: dict[str, np.ndarray], output: Path) -> None:
     pictures.save(figure, output, dpi=DPI, colours=COLOURS)
 
 
+@console.command
 def main() -> None:
     """Draw the picture and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

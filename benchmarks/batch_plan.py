@@ -29,6 +29,7 @@ from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.batches.loader import EpochSpecs
 from input_pipeline.batches.plan import SHUFFLES, BatchSettings
+from input_pipeline.storage import console
 from input_pipeline.text import TextRules, Vocabulary
 
 WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "for", "with", "his", "they", "this", "from", "what"]
@@ -61,6 +62,7 @@ def timed(call: Callable[[], Result]) -> tuple[Result, float, float]:
     return result, round(time.process_time() - start, 2), round(time.perf_counter() - clock, 2)
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,6 +19,7 @@ from decoding.hypothesis import BLANK, Hypothesis
 from decoding.search import greedy
 from input_pipeline import audio
 from input_pipeline.audio.features import FeatureSettings, extract
+from input_pipeline.storage import console
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -104,6 +105,7 @@ def draw(samples: np.ndarray, recognition: Recognition, output: Path) -> None:
     pictures.save(figure, output, dpi=DPI, colours=COLOURS)
 
 
+@console.command
 def main() -> None:
     """Draw the picture and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,6 +13,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+from input_pipeline.storage import console
+
 DEVICES = (2, 4, 8, 16)
 ORIGINAL = {2: 1.97, 4: 3.74, 8: 6.21, 16: 10.70}
 
@@ -87,6 +89,7 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+@console.command
 def main() -> None:
     """Print the table for one program of a file of figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

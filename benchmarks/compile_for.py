@@ -41,7 +41,7 @@ from ds2_jax.recognition.step import abstract_batch
 from ds2_jax.training import memory
 from input_pipeline.batches.plan import Bucket
 from input_pipeline.cores import usable_cores
-from input_pipeline.storage import whole_file
+from input_pipeline.storage import console, whole_file
 
 CALLBACK = re.compile(r"custom_call_target=\"[^\"]*(?:callback|host)[^\"]*\"|\b(?:infeed|outfeed|send|recv)\(")
 LIBTPU = Path("build/libtpu/libtpu/libtpu.so")
@@ -196,6 +196,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@console.command
 def main() -> None:
     """Compile the steps, print a table, and write the results if --json is given."""
     a = parse_arguments()

@@ -17,8 +17,10 @@ import optax
 
 from benchmarks import measure
 from ds2_jax.network.ctc import negative_log_likelihood
+from input_pipeline.storage import console
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks import measure
 from decoding.scoring.error_rate import summarise
 from decoding.search.beam import BeamSettings, make_engine
+from input_pipeline.storage import console
 from input_pipeline.text import ScoringRules, Vocabulary
 
 
@@ -66,6 +67,7 @@ def decode(output: NetworkOutput, settings: BeamSettings) -> tuple[float, float,
     return seconds, set_up_s, measure.peak_memory_mb(), [hypotheses[0].text for hypotheses in decoded]
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -24,8 +24,10 @@ from ds2_jax.training.data import describe_model, make_corpus, read_manifests
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
+from input_pipeline.storage import console
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import measure
+from input_pipeline.storage import console
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
@@ -35,6 +36,7 @@ def start(model: str, clip: str) -> list[float]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@console.command
 def main() -> None:
     """Parse, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

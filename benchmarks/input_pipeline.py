@@ -36,6 +36,7 @@ from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
+from input_pipeline.storage import console
 
 WARM_UP = 50  # clips processed before timing starts
 
@@ -106,6 +107,7 @@ def time_parts(
     return audio_s, dict(laps.parts)
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,6 +19,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream import join_texts
 from ds2_jax.recognition.stream_settings import EndpointSettings, StreamSettings
 from input_pipeline import audio, manifest
+from input_pipeline.storage import console
 from input_pipeline.text import ScoringRules
 
 NO_ENDPOINTS = EndpointSettings(silence_s=0, after_text_s=0, longest_s=0, early_s=0)
@@ -93,6 +94,7 @@ def load_clips(path: str, rate_hz: int, *, joined: bool) -> list[tuple[str, np.n
     ]
 
 
+@console.command
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

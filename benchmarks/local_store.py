@@ -4,6 +4,7 @@
 until its standard input is closed.
 """
 
+import argparse
 import json
 import logging
 import sys
@@ -14,6 +15,8 @@ from types import TracebackType
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+
+from input_pipeline.storage import console
 
 BUCKET = "speech"
 
@@ -80,9 +83,12 @@ def _first(body: Iterable[bytes], size: int) -> Iterator[bytes]:
             return
 
 
+@console.command
 def main() -> None:
     """Serve until standard input is closed."""
-    with LocalStore(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0) as store:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("latency_s", nargs="?", type=float, default=0.0, help="seconds by which each answer is delayed")
+    with LocalStore(parser.parse_args().latency_s) as store:
         print(json.dumps(store.environment), flush=True)
         sys.stdin.read()
 

@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import measure
 from decoding.lm import model_file
 from decoding.search.beam import BeamSettings, make_engine
+from input_pipeline.storage import console
 from input_pipeline.text import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,6 +145,7 @@ def _line(worker: subprocess.Popen) -> str:
     return line
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -22,6 +22,7 @@ from benchmarks import measure
 from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import librispeech, prepare
 from input_pipeline.corpora.assemble import Preparation
+from input_pipeline.storage import console
 
 CLIP = Path(__file__).parents[1] / "tests" / "clips" / "cen2-fash-b.flac"
 PER_CHAPTER = 50
@@ -42,6 +43,7 @@ def make_tree(folder: Path, files: int) -> None:
         (chapter_folder / f"{speaker}-{chapter}.trans.txt").write_text(lines, encoding="utf-8")
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

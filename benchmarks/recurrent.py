@@ -16,10 +16,12 @@ import numpy as np
 
 from benchmarks import measure
 from ds2_jax.network.rnn import CELLS, Recurrent
+from input_pipeline.storage import console
 
 WARM_UPS = 2
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import measure
+from input_pipeline.storage import console
 
 ROOT = Path(__file__).resolve().parents[1]
 STEP = ["--batch=8", "--frames=500", "--hidden=512", "--layers=3", "--labels=60"]
@@ -241,6 +242,7 @@ def write(figures: dict, folder: Path, command: str) -> None:
 MARKER = "<!-- written by hand from here on -->\n"
 
 
+@console.command
 def main() -> None:
     """Run all benchmarks and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

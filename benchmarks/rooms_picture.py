@@ -6,6 +6,7 @@ An arrow means that a wing imports another one; imports implied by other arrows 
 or moving a module: a test compares the picture with the current imports.
 """
 
+import argparse
 import functools
 import json
 import textwrap
@@ -15,6 +16,7 @@ from html import escape
 from pathlib import Path
 
 from benchmarks.imports import INSIDE, ROOMS, ROOT, modules_used, wing_of
+from input_pipeline.storage import console
 
 OUTPUT = ROOT / "docs" / "rooms.svg"
 
@@ -267,8 +269,10 @@ def draw(output: Path = OUTPUT) -> None:
     output.write_text(Picture().svg(), encoding="utf-8")
 
 
+@console.command
 def main() -> None:
     """Write the picture and print one JSON line."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     draw()
     print(json.dumps({"benchmark": "rooms_picture", "bytes": OUTPUT.stat().st_size, "output": str(OUTPUT)}))
 

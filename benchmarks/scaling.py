@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import sys
 
+from input_pipeline.storage import console
+
 WARM_UPS = 2
 ORIGINAL = {1: 1.0, 2: 1.97, 4: 3.74, 8: 6.21, 16: 10.70}  # DeepSpeech2's profiling tool: Tesla K40m, 64 per device
 DEFAULTS = {"batch": (64, 2), "frames": (650, 120), "labels": (96, 16), "hidden": (0, 64), "steps": (10, 5)}
@@ -183,6 +185,7 @@ def draw(results: list[dict], path: str) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
+@console.command
 def main() -> None:
     """Start a worker for each number of devices and print the results; with --worker, be one."""
     a = parse_arguments()

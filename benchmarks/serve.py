@@ -28,6 +28,7 @@ import numpy as np
 from benchmarks.measure import resident_memory_mb
 from ds2_jax.serving.client import Connection, Delays, Server, ServerError, at_speaking_pace
 from input_pipeline import audio, manifest
+from input_pipeline.storage import console
 
 ROOT = Path(__file__).parents[1]
 RATE_HZ, PAUSE_S, COMMIT_EVERY = 16000, 1.0, 3  # clips from commit to commit
@@ -147,6 +148,7 @@ def _describe(values: list[float]) -> str:
     return " | ".join(f"{1000 * q:.0f}" for q in np.quantile(values, QUANTILES))
 
 
+@console.command
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -39,6 +39,7 @@ from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest.pack import pack
 from input_pipeline.shards import source as shard_source
+from input_pipeline.storage import console
 
 
 def write_files(folder: Path, files: int, file_kb: int) -> Path:
@@ -157,6 +158,7 @@ def time_waiting(a: argparse.Namespace, folder: Path) -> dict[str, float]:
     return shares
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

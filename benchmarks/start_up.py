@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
+from input_pipeline.storage import console
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +43,7 @@ def start(config: str, manifest: str, folder: str, cache: str) -> float:
     return seconds
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,6 +20,7 @@ from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.network.rnn import CELLS
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
+from input_pipeline.storage import console
 
 FRAME_S = 0.01
 CONV = "11x41/3x2:32, 11x21/1x2:32"
@@ -38,6 +39,7 @@ def make_batch(batch: int, frames: int, bins: int, labels: int, vocab: int) -> d
     }
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

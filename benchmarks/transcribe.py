@@ -22,9 +22,11 @@ from input_pipeline import manifest as manifests
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.cores import usable_cores
+from input_pipeline.storage import console
 from input_pipeline.text import ScoringRules
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

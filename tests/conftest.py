@@ -41,6 +41,12 @@ def clips() -> Path:
     return CLIPS / "manifest.jsonl"
 
 
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch):
+    """Let each test log the warnings that a process logs once."""
+    monkeypatch.setattr("input_pipeline.manifest.sample_rates._warned", set())
+
+
 @pytest.fixture
 def tone(tmp_path):
     """Return a function that writes a tone with noise to a file and returns its path."""

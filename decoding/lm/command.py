@@ -22,7 +22,7 @@ from pathlib import Path
 from decoding.lm import kenlm_build, kenlm_run, published, text_corpus, text_files
 from decoding.lm.kenlm_build import KenlmError
 from decoding.lm.preparation import Preparation
-from input_pipeline.storage import whole_file
+from input_pipeline.storage import console, whole_file
 from input_pipeline.storage.lock import exclusive
 from input_pipeline.storage.paths import expand
 from input_pipeline.text import TextRules, Vocabulary, language_code
@@ -266,6 +266,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@console.command
 def main() -> int:
     """Run the command line, print a JSON line and return the exit code."""
     args = parse()

@@ -3,6 +3,7 @@
 They are needed to train language models, not to use them.
 """
 
+import argparse
 import collections
 import re
 import shutil
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from decoding.lm import kenlm_source
 from input_pipeline.cores import usable_cores
+from input_pipeline.storage import console
 
 BIN = kenlm_source.BUILD / "kenlm" / "bin"
 PROGRAMS = ("lmplz", "build_binary")
@@ -96,8 +98,10 @@ def _run(command: list[str]) -> None:
         raise KenlmError(f"{' '.join(command)} failed:\n{''.join(last)}")
 
 
+@console.command
 def main() -> int:
     """Build the programs and print where they are; return the exit code."""
+    argparse.ArgumentParser(prog="python -m decoding.lm.kenlm_build", description=__doc__).parse_args()
     try:
         build()
     except KenlmError as error:

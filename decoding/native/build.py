@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from input_pipeline.cores import usable_cores
-from input_pipeline.storage import whole_file
+from input_pipeline.storage import console, whole_file
 
 HERE = Path(__file__).resolve().parent
 KENLM = HERE / "third_party" / "kenlm"
@@ -120,6 +120,7 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{shlex.join(command)}\n{result.stderr[-4000:]}")
 
 
+@console.command
 def main() -> int:
     """Run the command line, print the result and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -31,7 +31,7 @@ class Report:
     """An evaluation to report. Sequences hold one entry per utterance, in the order of `result.utterances`.
 
     audio: paths of audio files, '' for utterances without one. durations: seconds, nan if unknown. Both may be empty.
-    facts: shown at the top of the HTML page, by name (model, decoding, date). Raises ValueError for unequal lengths.
+    facts: shown at the top, by name (model, decoding, date); empty ones are left out. Raises ValueError for unequal lengths.
     """
 
     title: str
@@ -94,7 +94,8 @@ class Table:
 def write_text(path: str | os.PathLike, report: Report, *, worst: int = 50) -> None:
     """Write a report as plain text, aligned in columns (East Asian characters take two)."""
     result = report.result
-    lines = [report.title, report.summary(), f"scoring: {result.rules.describe()}"]
+    facts = [f"{name.lower()}: {value}" for name, value in report.facts.items() if value]
+    lines = [report.title, report.summary(), *facts, f"scoring: {result.rules.describe()}"]
     for table in (rate_table(result), *confusion_tables(report.alignments), *speaker_tables(result)):
         lines += ["", table.title, *_text_table(table)]
     lines += ["", f"Worst utterances ({LEGEND})"]

@@ -215,6 +215,7 @@ def search(task: Task, grid: Grid, folder: Path, digest: str) -> dict:
     start = time.monotonic()
     points = _measure_grid(task, grid, file)
     best = best_point(points, characters=task.by_characters)
+    logger.info("best: %s", best)  # now, as the files below may not fit on the disk
     edges = grid.edges(best.alpha, best.beta)
     if edges:
         logger.warning("the minimum is at the edge of the grid: another %s may find a better one", ", ".join(edges))

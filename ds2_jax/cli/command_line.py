@@ -5,10 +5,15 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from input_pipeline.storage.console import expand_home
 
 RECIPES = Path(__file__).parents[1] / "configs"  # recipes of this package, and the files they refer to
 BASE = RECIPES / "base.py"  # the default recipe
 USAGE_ERROR = 2  # exit code
+FILES = ("vocabulary", "features.stats", "augment.file", "decode.lm", "decode.unigrams")  # may lie beside the recipe
+PLACES = ("restore", "data.train", "data.dev", "data.test", *FILES)  # settings that are paths
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -19,7 +24,7 @@ def parse(argv: list[str]) -> list[str]:
             raise flags.Error(f"unexpected argument {rest[1]!r}: write settings as --config.NAME=VALUE")
         config = flags.FLAGS.config
         config.lock()  # fails if the recipe could not be read
-        config.augment.file = find_file(config.augment.file)
+        _complete_paths(config, Path(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]).parent)
     except Exception as error:  # recipes are programs
         print(f"error: invalid command line: {_describe(error)}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
@@ -31,15 +36,28 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.py") if path.stem not in ("__init__", "base"))
 
 
-def find_file(path: str) -> str:
+def find_file(path: str, beside: Path | None = None) -> str:
     """Return the path of a recipe, or of a file that one refers to, given as a path, `configs/NAME` or `NAME`.
 
-    An existing path takes precedence over a file of this package. Other paths are returned unchanged.
+    An existing path takes precedence over a file in the folder `beside`, and this over a file of this package. Other paths
+    are returned unchanged.
     """
     folder, name = Path(path).parent.as_posix(), Path(path).name
-    if path and not Path(path).exists() and folder in (".", RECIPES.name) and (RECIPES / name).is_file():
-        return str(RECIPES / name)
-    return path
+    if not path or Path(path).exists():
+        return path
+    if beside is not None and (beside / path).is_file():
+        return str(beside / path)
+    return str(RECIPES / name) if folder in (".", RECIPES.name) and (RECIPES / name).is_file() else path
+
+
+def _complete_paths(config: ConfigDict, recipe_folder: Path) -> None:
+    """Expand home folders in the settings that are paths, and find the files that the recipe names."""
+    for name in PLACES:
+        section = config[name.rpartition(".")[0]] if "." in name else config
+        key = name.rpartition(".")[2]
+        section[key] = expand_home(section[key])
+        if name in FILES:
+            section[key] = find_file(section[key], recipe_folder)
 
 
 def _insert_recipe(argv: list[str]) -> list[str]:

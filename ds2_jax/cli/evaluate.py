@@ -1,5 +1,7 @@
 """`--mode=eval`: measure a model on a manifest."""
 
+import contextlib
+import json
 import math
 import time
 
@@ -17,35 +19,44 @@ from ds2_jax.recognition.reports import write_reports
 from input_pipeline import manifest as manifests
 
 
-def run_eval(config: ConfigDict, workdir: str) -> dict:
-    """Measure `config.restore` (or the run in the workdir) on `config.data.test`; return the results to print."""
+def run_eval(config: ConfigDict, workdir: str) -> None:
+    """Measure `config.restore` (or the run in the workdir) on `config.data.test`; print the results, then write reports.
+
+    Raises ValueError, and OSError if the reports cannot be written.
+    """
     if not config.data.test:
         raise ValueError("config.data.test is empty: give the manifest to evaluate, --config.data.test=test.jsonl")
-    meta, variables = load_model(config.restore or workdir)
-    manifest = manifests.read_many(config.data.test, ignore_keys=manifests.parse_ignored(config.data.ignore_keys))
-    processes.require_same(lambda: {"config.data.test (digest)": manifest.digest()})
-    model = Recogniser(meta, variables, settings.read_decoding(config))
-    with processes.expect_progress(config.train.stall_s):
-        evaluation = evaluate(model, manifest, settings.read_evaluation(config))
-    summary = {
-        **evaluation.result.as_dict(),
-        "loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
-        "unusable": len(evaluation.problems),
-        "engine": model.engine.name,
-        "decoding": decode_settings.describe(model.settings, model.engine.name),
-    }
-    if workdir and processes.rank() == 0:
-        with Workdir(workdir) as files:
-            title = f"{', '.join(manifest.sources)} ({summary['engine']})"
-            facts = _describe_model(config.restore or workdir) | {
-                "Decoding": summary["decoding"],
-                "Date": time.strftime("%Y-%m-%d %H:%M %Z"),
-            }
+    path = config.restore or workdir
+    meta, variables = load_model(path)
+    with contextlib.ExitStack() as stack:
+        writes = workdir and processes.rank() == 0
+        files = stack.enter_context(Workdir(workdir)) if writes else None  # tried before the work
+        manifest = manifests.read_many(config.data.test, ignore_keys=manifests.parse_ignored(config.data.ignore_keys))
+        processes.require_same(lambda: {"config.data.test (digest)": manifest.digest()})
+        model = Recogniser(meta, variables, settings.read_decoding(config))
+        with processes.expect_progress(config.train.stall_s):
+            evaluation = evaluate(model, manifest, settings.read_evaluation(config))
+        decoding = decode_settings.describe(model.settings, model.engine.name)
+        summary = {
+            **evaluation.result.as_dict(),
+            "loss": evaluation.loss if math.isfinite(evaluation.loss) else None,
+            "unusable": len(evaluation.problems),
+            "engine": model.engine.name,
+            "decoding": decoding,
+            **_describe_model(path),
+            **decode_settings.weights(model.settings, model.engine.name),
+            "date": time.strftime("%Y-%m-%d %H:%M %Z"),
+        }
+        if processes.rank() == 0:
+            print(json.dumps(summary), flush=True)
+        if files is not None:
+            facts = {"Model": summary["model"], "Checkpoint": summary["checkpoint"] or ""}
+            facts |= {"Decoding": decoding, "Date": summary["date"]}
+            title = f"{', '.join(manifest.sources)} ({model.engine.name})"
             write_reports(evaluation, manifest, files, "eval", title, facts)
-    return summary
 
 
-def _describe_model(path: str) -> dict[str, str]:
-    """Return the model's path and, unless it is a bundle, its checkpoint's step, for a report."""
+def _describe_model(path: str) -> dict[str, str | None]:
+    """Return the model's path and its checkpoint's step; None for a bundle, which has no steps."""
     folder = resolve_model(path)
-    return {"Model": path, "Checkpoint": "" if is_bundle(folder) else f"step {find_checkpoint(folder).name}"}
+    return {"model": path, "checkpoint": None if is_bundle(folder) else f"step {find_checkpoint(folder).name}"}

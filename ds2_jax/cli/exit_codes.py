@@ -23,6 +23,7 @@ from ds2_jax.artifacts.workdir import WorkdirInUse
 from ds2_jax.parallel import processes
 from ds2_jax.parallel.stopping import Interrupted, Stopped
 from ds2_jax.parallel.watch import RETRY
+from input_pipeline.storage.console import escape
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 USER_ERRORS = (ValueError, OSError, MemoryError, FloatingPointError)  # reported without a traceback
@@ -59,7 +60,7 @@ def report_errors(output: str) -> Iterator[None]:
             raise
         if not expected:  # a plain raise would wait for the other processes, which wait for this one
             traceback.print_exc()
-        processes.abort(RETRY if isinstance(error, WorkdirInUse) else 1, _describe(error, output))
+        processes.abort(RETRY if isinstance(error, WorkdirInUse) else 1, escape(_describe(error, output), keep="\n\t"))
 
 
 def _describe(error: Exception, output: str) -> str:

@@ -16,7 +16,7 @@ from ds2_jax.artifacts.bundle import CARD, ModelMeta, is_bundle, save_bundle
 from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, find_checkpoint, load_model
 from ds2_jax.artifacts.model_card import make_card, update_card
 from ds2_jax.artifacts.run_record import commit
-from ds2_jax.cli import settings
+from ds2_jax.cli import output_file, settings
 from ds2_jax.parallel import processes
 from ds2_jax.recognition import decode_settings
 from input_pipeline.storage import object_store
@@ -43,6 +43,7 @@ def run_export(config: ConfigDict, workdir: str, output: str, *, overwrite: bool
             f"--output={output} is a bundle already: choose another folder, or replace its model with --overwrite, which keeps "
             "the files added to it and the text written by hand in its README.md"
         )
+    output_file.try_folder(Path(output).absolute().parent, output)
     source = config.restore or workdir
     meta, variables = load_model(source)
     decoding = settings.read_decoding(config)

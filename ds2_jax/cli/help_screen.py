@@ -12,15 +12,15 @@ SHORT = {"-h", "--help", "-help", "--helpshort", "-helpshort", "-?"}
 FULL = {"--helpfull", "-helpfull"}
 SCREEN = """\
 DS2-JAX: DeepSpeech2 speech recognition in JAX/Flax
-
 Modes ({program} --mode=MODE ...):
-  train   train in --workdir, or resume there (the default)
-  eval    measure error rates on a manifest
-  infer   transcribe files or a manifest
-  tune    find alpha and beta, the weights of a language model
-  export  write a trained model as a bundle
-  serve   serve a model: a page with a microphone, OpenAI's API and others
-  client  push to talk to such a server in a terminal
+  train     train in --workdir, or resume there (the default)
+  eval      measure error rates on a manifest
+  infer     transcribe files or a manifest
+  suspects  find clips whose text does not fit, in a manifest
+  tune      find alpha and beta, the weights of a language model
+  export    write a trained model as a bundle
+  serve     serve a model: a page with a microphone, OpenAI's API and others
+  client    push to talk to such a server in a terminal
 
 Commands:
   {program} --mode=infer --config.restore=an4 --audio=a.wav,b.flac
@@ -53,10 +53,15 @@ def print_help(argv: Sequence[str]) -> bool:
 def format_screen(program: str) -> str:
     """Return the help text for a program started under this name."""
     return SCREEN.format(
-        program="python main.py" if Path(program).name == "main.py" else "ds2",
+        program=name_program(program),
         recipes=_wrap(command_line.list_recipes()),
         settings=min(str(command_line.BASE), os.path.relpath(command_line.BASE), key=len),
     )
+
+
+def name_program(program: str) -> str:
+    """Return what a user types to start a program that was started under this name."""
+    return "python main.py" if Path(program).name == "main.py" else "ds2"
 
 
 def _wrap(names: Sequence[str]) -> str:

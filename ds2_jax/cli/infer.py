@@ -1,12 +1,9 @@
 """`--mode=infer`: transcribe files or a manifest, and print or write the transcripts."""
 
 import dataclasses
-import json
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -14,7 +11,8 @@ from tqdm import tqdm
 from decoding.hypothesis import Hypothesis, Word, as_json
 from decoding.scoring.error_rate import count_utterance
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.cli import settings
+from ds2_jax.cli import output_file, settings
+from ds2_jax.cli.audio_arguments import STDIN, STDIN_NAME, list_audio, read_stdin
 from ds2_jax.parallel import processes
 from ds2_jax.recognition.recogniser import Recogniser, Transcript
 from input_pipeline import manifest as manifests
@@ -23,7 +21,7 @@ from input_pipeline.columns import Strings
 from input_pipeline.manifest.sample_rates import describe_low_rates
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
-from input_pipeline.storage import object_store, whole_file
+from input_pipeline.storage.console import escape
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
@@ -53,8 +51,7 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
     `config.infer.samples` limits the rows on the screen (0: all). An unusable clip is reported and does not stop the rest.
     Raises ValueError if no clip is usable or `output` cannot be written.
     """
-    if output:
-        _check_output(output)
+    output_file.check(output)
     requests = _list_requests(config, files, limit=0 if output else config.infer.samples)
     processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
     meta, variables = load_model(config.restore or workdir)
@@ -72,7 +69,7 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
 def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list[Request]:
     """Return requests for the files, or for the first `limit` rows of the manifest (0: all)."""
     if files:
-        return [Request(path, path) for path in files]
+        return [Request(path, path) for path in list_audio(files)]
     if not config.data.test:
         raise ValueError("nothing to transcribe: give --audio=a.wav,b.flac or --config.data.test=test.jsonl")
     ignored = manifests.parse_ignored(config.data.ignore_keys)
@@ -84,13 +81,13 @@ def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list
 def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcript | str]:
     """Transcribe this process's share of the requests; return the transcripts or problems of all requests, in order."""
     own = range(processes.rank(), len(requests), processes.count())
-    clips = [requests[row].clip for row in own]
     results: dict[int, Transcript | str] = {}
     with (
         shard_source.prefetch(Strings(requests[row].path for row in own)),
-        tqdm(total=len(clips), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
+        tqdm(total=len(own), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
     ):
-        for index, result in model.transcribe_each(clips, whole=False):
+        sources = (read_stdin() if requests[row].path == STDIN else requests[row].clip for row in own)
+        for index, result in model.transcribe_each(sources, whole=False):
             results[own[index]] = str(result) if isinstance(result, Exception) else result
             bar.update()
     for share in processes.gather(results, classes=(Transcript, Hypothesis, Word)):
@@ -108,26 +105,6 @@ def _warn_about_upsampling(
         logger.warning("%s", describe_low_rates(low, len(rates_hz), sample_rate_hz))
 
 
-def _check_output(output: str) -> None:
-    """Create the folder of --output; raise ValueError if the file cannot be written, before transcription starts."""
-    if object_store.is_remote(output):
-        raise ValueError(f"--output={output} is in an object store: write to a local file, then copy it")
-    if Path(output).is_dir():
-        raise ValueError(f"--output={output} is a folder: give a file in it, --output={Path(output, 'out.jsonl')}")
-    if processes.rank() != 0:
-        return
-    folder = Path(output).absolute().parent
-    try:
-        if not folder.exists():
-            folder.mkdir(parents=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--output={output} cannot be written ({error.strerror}): choose a file in another folder"
-        ) from error
-
-
 def _write(
     requests: Sequence[Request],
     results: Sequence[Transcript | str],
@@ -136,15 +113,24 @@ def _write(
     *,
     words: bool,
 ) -> None:
-    """Write all transcripts and problems to `output`, or print them if it is ''."""
+    """Write all transcripts and problems to `output`, or print them if it is '', or if it cannot be written.
+
+    Raises OSError in the last case.
+    """
     records = [_make_record(request, result) for request, result in zip(requests, results, strict=True)]
+    failure: OSError | None = None
     if output:
-        _write_lines(output, records)
-        problems = sum("error" in record for record in records)
-        print(f"{len(records) - problems} transcripts, {problems} problems: {output}")
-        return
+        try:
+            output_file.write_lines(output, records)
+            problems = sum("error" in record for record in records)
+            print(f"{len(records) - problems} transcripts, {problems} problems: {escape(output)}")
+            return
+        except OSError as error:
+            failure = error
     for record in records:
         _print(record, rules, words=words)
+    if failure is not None:
+        raise failure
 
 
 def _make_record(request: Request, result: Transcript | str) -> dict:
@@ -172,15 +158,16 @@ def _describe_segment(segment: Segment) -> dict:
 
 
 def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
+    name = record.get(ORIGINAL_KEY, record["audio_filepath"])
     segment = describe_part(record.get("offset", 0.0), record.get("duration", 0.0), record.get("channel"))
-    print(", ".join(filter(None, (record.get(ORIGINAL_KEY, record["audio_filepath"]), segment))))
+    print(", ".join(filter(None, (STDIN_NAME if name == STDIN else escape(name), segment))))
     for remark in record.get("remarks", ()):
-        print(f"  warning:    {remark}")
+        print(f"  warning:    {escape(remark)}")
     if "error" in record:
-        print(f"  error:      {record['error']}")
+        print(f"  error:      {escape(record['error'])}")
         return
     if "reference" in record:
-        print(f"  reference:  {record['reference']}")
+        print(f"  reference:  {escape(record['reference'])}")
     print(f"  hypothesis: {record['text']}")
     if words and record["words"]:
         print(f"  words:      {', '.join(map(_describe_word, record['words']))}")
@@ -197,8 +184,3 @@ def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
 
 def _describe_word(word: Mapping) -> str:
     return f"{word['text']} {word['start_s']:.2f}-{word['end_s']:.2f} s {word['confidence']:.0%}"
-
-
-def _write_lines(path: str, records: Sequence[Mapping]) -> None:
-    with whole_file.open_text(path) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -3,6 +3,7 @@
 --mode=train   train in --workdir, or resume there; then measure config.data.test
 --mode=eval    measure config.restore (or the best checkpoint of --workdir) on config.data.test
 --mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (all of it if --output is given)
+--mode=suspects  rank the clips of config.data.test by how little their texts fit (all of them in --output)
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
 --mode=export  write config.restore (or the best checkpoint of --workdir) as a bundle to --output
 --mode=serve   serve config.restore at --host and --port: live speech and files, for the page and other clients
@@ -19,6 +20,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from input_pipeline.storage import console
+
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/ds2_jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
@@ -28,7 +31,8 @@ from ml_collections import config_flags
 
 from ds2_jax.cli import command_line, help_screen
 
-MODES = ("train", "eval", "infer", "tune", "export", "serve", "client")
+MODES = ("train", "eval", "infer", "suspects", "tune", "export", "serve", "client")
+WRITE_OUTPUT = ("infer", "suspects", "export")
 EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra that installs them
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
@@ -40,9 +44,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run: checkpoints, curves, reports.")
-_AUDIO = flags.DEFINE_list("audio", [], "Files to transcribe (--mode=infer).")
+_AUDIO = flags.DEFINE_list(
+    "audio", [], "Files, folders and patterns (*.wav) to transcribe; -: standard input (--mode=infer)."
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "JSON lines to write (--mode=infer), or folder of the bundle (--mode=export)."
+    "output", "", "JSON lines to write (--mode=infer, suspects), or folder of the bundle (--mode=export)."
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."
@@ -70,6 +76,7 @@ for _name, _help in CLUSTER.items():
     flags.DEFINE_string(_name, "", _help)
 
 
+@console.command
 def main() -> None:
     """Run the command line of this process and exit."""
     if help_screen.print_help(sys.argv):
@@ -86,6 +93,7 @@ def _run(argv: list[str]) -> None:
     from ds2_jax.parallel import processes
 
     with exit_codes.report_errors(_WORKDIR.value or _OUTPUT.value), _name_missing_extra():
+        absl_logging.get_absl_handler().python_handler.setStream(sys.stderr)  # it has the one before protect_output
         if not flags.FLAGS["verbosity"].present:  # libraries log a lot, including the errors that they raise
             absl_logging.set_verbosity(absl_logging.FATAL)
         processes.join({name: str(flags.FLAGS[name].value) for name in CLUSTER})
@@ -100,6 +108,7 @@ def _run(argv: list[str]) -> None:
 
 def _run_client() -> None:
     """Run --mode=client, which needs neither JAX nor a config, so that it starts in a moment."""
+    console.protect_output(raw=True)
     try:
         with _name_missing_extra():
             from ds2_jax.cli import client
@@ -127,6 +136,8 @@ def _run_mode() -> dict | None:
         {"config": config.to_dict(), "--mode": mode, "--workdir": workdir, "--output": _OUTPUT.value}
     )
     settings.check(config, config_flags.get_override_values(flags.FLAGS["config"]), mode, workdir)
+    if _OUTPUT.value and mode not in WRITE_OUTPUT:
+        raise ValueError(f"--mode={mode} writes to --workdir, not to --output={_OUTPUT.value}: give --workdir")
     match mode:
         case "train":
             from ds2_jax.cli import train
@@ -135,16 +146,23 @@ def _run_mode() -> dict | None:
         case "eval":
             from ds2_jax.cli import evaluate
 
-            return evaluate.run_eval(config, workdir)
+            evaluate.run_eval(config, workdir)
+            return None
         case "infer":
             from ds2_jax.cli import infer
 
             infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)
             return None
+        case "suspects":
+            from ds2_jax.cli import suspects
+
+            suspects.run_suspects(config, workdir, _OUTPUT.value)
+            return None
         case "tune":
             from ds2_jax.cli import tune
 
-            return tune.run_tune(config, workdir)
+            tune.run_tune(config, workdir)
+            return None
         case "serve":
             from ds2_jax.cli import serve
             from ds2_jax.serving.settings import Address

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from input_pipeline.storage import console
 
+
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m ds2_jax.cli.run_summary", description=__doc__.partition(":")[0])

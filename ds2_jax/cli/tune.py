@@ -5,8 +5,13 @@ import hashlib
 import json
 import logging
 import os
+import shlex
+import sys
+import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,7 +20,7 @@ from decoding.scoring import tune
 from decoding.search import beam
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import digest_model, load_model
-from ds2_jax.cli import settings
+from ds2_jax.cli import help_screen, settings
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.evaluation import Evaluator, report_problems
@@ -29,13 +34,14 @@ logger = logging.getLogger("ds2_jax")
 
 FOLDER = "tune"  # in the workdir
 LOG_PROBS = "log_probs.npz"
+UNRELATED = ("nbest", "threads")  # settings of decoding that change no error rate
 SAMPLES, SAMPLE_BYTES = 64, 1 << 18  # blocks of a file that its digest covers
 
 
-def run_tune(config: ConfigDict, workdir: str) -> dict:
-    """Find the best alpha and beta for `config.decode` on `config.data.dev`; return the results to print.
+def run_tune(config: ConfigDict, workdir: str) -> None:
+    """Find the best alpha and beta for `config.decode` on `config.data.dev`; print the results and the command to use them.
 
-    Files are written to <workdir>/tune. Raises ValueError with what to do.
+    Files are written to <workdir>/tune. Raises ValueError with what to do, OSError if they cannot be written.
     """
     if not workdir:
         raise ValueError("--workdir is empty: give a folder for points and plot, --workdir=runs/tune")
@@ -52,12 +58,14 @@ def run_tune(config: ConfigDict, workdir: str) -> dict:
         )
     decoding = dataclasses.replace(decoding, engine=beam.choose_engine(decoding))
     grid = settings.read_grid(config)
+    folder = Path(workdir, FOLDER)
+    if config.restore:  # otherwise, the workdir is that of a model, which is read first
+        _make_folder(folder)
     meta, variables = load_model(config.restore or workdir)
     decoding = decode_settings.spell_hot_words(decoding, meta)
     beam.make_engine(meta.vocabulary, decoding, meta.output_frame_s)  # fails now if the language model does not fit
     manifest = manifests.read_many(config.data.dev, ignore_keys=manifests.parse_ignored(config.data.ignore_keys))
-    folder = Path(workdir, FOLDER)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     processes.require_same(lambda: {"config.data.dev (digest)": manifest.digest()})
     inputs = _digest(digest_model(meta, variables), manifest.digest())
     evaluator = Evaluator(meta, sharding.make_mesh(), settings.read_evaluation(config), all_symbols=True)
@@ -78,7 +86,32 @@ def run_tune(config: ConfigDict, workdir: str) -> dict:
         return tune.search(task, grid, folder, _digest(inputs, _digest_settings(decoding)))
 
     result = processes.broadcast(search)
-    return {**result, "engine": decoding.engine, "picture": str(folder / tune.PICTURE)}
+    if processes.rank() == 0:
+        print(json.dumps({**result, "engine": decoding.engine, "picture": str(folder / tune.PICTURE)}), flush=True)
+        print(f"use these weights:\n  {_command(config, workdir, result)}", file=sys.stderr)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create the folder of the results, and a file in it, which is removed. Raises OSError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"--workdir: {folder} cannot be written ({error.strerror}): choose a writable folder") from error
+
+
+def _command(config: ConfigDict, workdir: str, result: Mapping[str, Any]) -> str:
+    """Return the command that evaluates with the weights found, and the decoding settings with which they were."""
+    given = {n: v for n, v in config.decode.items() if v not in (None, "") and n not in ("alpha", "beta", *UNRELATED)}
+    values = {
+        "restore": config.restore or workdir,
+        "data.test": config.data.test or config.data.dev,
+        **{f"decode.{name}": value for name, value in given.items()},
+        **{f"decode.{name}": f"{result[name]:g}" for name in ("alpha", "beta")},
+    }
+    flags = [f"--config.{name}={value}" for name, value in values.items()]
+    return f"{help_screen.name_program(sys.argv[0])} {shlex.join(['--mode=eval', *flags])}"
 
 
 def _log_probs(
@@ -124,7 +157,7 @@ def _read_log_probs(path: Path, digest: str) -> tuple[list[int], list[np.ndarray
 def _digest_settings(settings: BeamSettings) -> str:
     """Return what else affects the errors of a point: settings other than alpha and beta, and language model contents."""
     values = dataclasses.asdict(settings)
-    for name in ("alpha", "beta", "nbest", "threads"):
+    for name in ("alpha", "beta", *UNRELATED):
         del values[name]
     for name in ("lm", "unigrams"):
         if values[name]:

@@ -82,6 +82,13 @@ def describe(settings: BeamSettings, engine: str) -> str:
     return f"{engine}, {model}, beam {settings.beam_size}"
 
 
+def weights(settings: BeamSettings, engine: str) -> dict[str, str | float | None]:
+    """Return language model, alpha and beta for a record of results; None where no language model is used."""
+    used = bool(settings.lm) and engine != "greedy"
+    values: dict[str, str | float | None] = {"lm": settings.lm, "alpha": settings.alpha, "beta": settings.beta}
+    return values if used else dict.fromkeys(values)
+
+
 def card_sections(settings: BeamSettings) -> dict[str, str]:
     """Return the section of a model card about the language model, Markdown by name; empty without one."""
     if not settings.lm:

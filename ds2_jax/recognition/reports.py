@@ -17,7 +17,8 @@ def write_reports(
 ) -> None:
     """Write `<name>.html`, `<name>.txt` and `<name>.json` into a run's folder.
 
-    manifest: the one evaluated. facts: shown at the top of the HTML page, by name, for instance model and decoding.
+    manifest: the one evaluated. facts: what was measured, such as model, decoding and date, by the name that the reports
+    show; keys of the JSON file are in lower case.
     """
     folder = Path(files.local)
     rows = [row for row in range(len(manifest)) if row not in evaluation.problems]
@@ -33,7 +34,8 @@ def write_reports(
     )
     report_page.write_html(folder / f"{name}.html", content)
     report.write_text(folder / f"{name}.txt", content)
-    (folder / f"{name}.json").write_text(json.dumps(evaluation.result.as_dict(), indent=1) + "\n", encoding="utf-8")
+    record = evaluation.result.as_dict() | {fact.lower(): value for fact, value in facts.items()}
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _local_file(manifest: Manifest, row: int) -> str:

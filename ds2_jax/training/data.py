@@ -25,7 +25,7 @@ from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import RowShare, planned_frames
 from input_pipeline.manifest import Manifest
 from input_pipeline.manifest import stats as feature_stats
-from input_pipeline.manifest.sample_rates import describe_upsampling
+from input_pipeline.manifest.sample_rates import warn_about_upsampling
 from input_pipeline.manifest.vocabulary import mixed
 from input_pipeline.text import Vocabulary
 
@@ -201,9 +201,8 @@ def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta,
     Raises ValueError if their share exceeds `config.data.max_bad_share`.
     """
     manifest, labels = _select_usable(manifest, meta, settings.data.max_bad_share)
-    warning = describe_upsampling(manifest, meta.features.sample_rate_hz)
-    if warning and processes.rank() == 0:
-        logger.warning("%s", warning)
+    if processes.rank() == 0:
+        warn_about_upsampling(manifest, meta.features.sample_rate_hz, logger)
     # Its clips were checked with the settings.
     augmentation = Augmentation.load(settings.augmentation, meta.features.sample_rate_hz, read_clips=False)
     logger.info("augmentation:\n%s", augmentation.describe())

@@ -235,6 +235,8 @@ def _measure_test(
     _, variables = load_model(os.path.join(files.path, CHECKPOINT_FOLDER, str(best)))
     evaluation = evaluator.measure(variables, manifests.test, progress="test", on_batch=stopping.raise_if_stopped)
     if processes.rank() == 0:
+        rates = evaluation.result.as_dict()
+        logger.info("test: WER %.2f %%, CER %.2f %%", 100 * rates["wer"], 100 * rates["cer"])  # even if no report fits
         facts = {
             "Model": files.path,
             "Checkpoint": f"step {best}",

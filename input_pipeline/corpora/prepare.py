@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from input_pipeline.corpora.assemble import Prepared
+from input_pipeline.storage import console
 from input_pipeline.storage.disk_errors import advice
 
 # The module of a corpus has `add_arguments(parser)` and `prepare(args)`, which writes manifests and returns Prepared.
@@ -34,6 +35,7 @@ CORPORA = {
 }
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)

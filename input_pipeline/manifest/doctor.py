@@ -24,6 +24,7 @@ from input_pipeline.manifest.copies import copy_problems, shared_audio, shared_s
 from input_pipeline.manifest.examination import Clip, examine_all
 from input_pipeline.manifest.problems import KINDS, Problem, listing, problem_report, removed_rows
 from input_pipeline.shards import source as shard_source
+from input_pipeline.storage import console
 from input_pipeline.storage.paths import expand
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and remove a few milliseconds
@@ -65,6 +66,7 @@ class Checkup(NamedTuple):
     bad_lines: Sequence[str]
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line of `python -m input_pipeline.manifest` and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Check manifests.")

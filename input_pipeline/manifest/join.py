@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
+from input_pipeline.storage import console
 from input_pipeline.storage.paths import expand, expand_path
 from input_pipeline.text import is_spaced, language_code, normalise
 
@@ -213,6 +214,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = make_parser()

@@ -30,7 +30,7 @@ from input_pipeline.manifest.packing import Packed, PackError, Packing, equal_en
 from input_pipeline.manifest.segments import PACKED_KEYS
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
-from input_pipeline.storage import object_store
+from input_pipeline.storage import console, object_store
 from input_pipeline.storage.disk_errors import advice
 from input_pipeline.storage.paths import expand, why_missing
 
@@ -176,6 +176,7 @@ def _content(clip: Source) -> bytes:
     return Path(source).read_bytes() if isinstance(source, str) else source.getvalue()
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(

@@ -1,5 +1,6 @@
 """Whether a corpus was recorded at the sample rate that a model works at."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +9,15 @@ from input_pipeline import audio
 from input_pipeline.manifest.table import Manifest
 
 HEADERS_READ = 50  # of clips spread over the manifest
+
+_warned: set[int] = set()  # sample rates of models about which a warning was logged
+
+
+def warn_about_upsampling(manifest: Manifest, sample_rate_hz: int, logger: logging.Logger) -> None:
+    """Log what `describe_upsampling` returns, once in a process for each sample rate of a model."""
+    if sample_rate_hz not in _warned and (warning := describe_upsampling(manifest, sample_rate_hz)):
+        _warned.add(sample_rate_hz)
+        logger.warning("%s", warning)
 
 
 def describe_upsampling(manifest: Manifest, sample_rate_hz: int) -> str:

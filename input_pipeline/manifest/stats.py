@@ -21,8 +21,9 @@ from tqdm import tqdm
 from input_pipeline import audio, manifest
 from input_pipeline.audio.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
 from input_pipeline.cores import usable_cores
-from input_pipeline.manifest.sample_rates import describe_upsampling
+from input_pipeline.manifest.sample_rates import warn_about_upsampling
 from input_pipeline.shards import source as shard_source
+from input_pipeline.storage import console
 from input_pipeline.storage.paths import expand
 
 CHUNK = 25  # clips summed in one step; fixed, so that the result does not depend on the number of workers
@@ -165,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 for success, 1 for failure, 2 for wrong usage."""
     parser = _parser()
@@ -176,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = FeatureSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(FeatureSettings)})
         ignored = manifest.parse_ignored(args.ignore_keys)
         corpora = [manifest.read(path, need_text=False, ignore_keys=ignored) for path in args.manifests]
-        for warning in filter(None, (describe_upsampling(corpus, settings.sample_rate_hz) for corpus in corpora)):
-            logger.warning("%s", warning)
+        for corpus in corpora:
+            warn_about_upsampling(corpus, settings.sample_rate_hz, logger)
         clips = manifest.Segments.concatenate([corpus.clips for corpus in corpora])
         stats = compute(clips, settings, num_samples=args.num_samples, seed=args.seed, workers=args.workers)
         stats.save(args.output)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from tqdm import tqdm
 
 from input_pipeline import manifest
+from input_pipeline.storage import console
 from input_pipeline.storage.paths import expand
 from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
@@ -48,6 +49,7 @@ def mixed(texts: Iterable[str]) -> list[str]:
     return [f"words with letters of two scripts that look alike: {', '.join(words[:SHOWN])}{more}"] if words else []
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(

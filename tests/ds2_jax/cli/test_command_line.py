@@ -40,6 +40,31 @@ def test_a_recipe_is_found_by_its_name_from_any_folder(flags, tmp_path):
     assert result.stdout.split() == ["320", str(RECIPES / "augmentation.json"), "7"], result.stderr
 
 
+def test_files_that_a_recipe_names_are_found_beside_it_and_in_the_home_folder(tmp_path):
+    (tmp_path / "recipes" / "noise").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "recipes" / "noise" / "mine.json").write_text("[]")
+    (tmp_path / "recipes" / "words.txt").write_text("a")
+    (tmp_path / "recipes" / "mine.py").write_text(
+        "from ds2_jax.configs import base\ndef get_config():\n    config = base.get_config()\n"
+        "    config.augment.file, config.vocabulary = 'noise/mine.json', 'words.txt'\n"
+        "    config.data.train, config.decode.lm = '~/a.jsonl,~/b.jsonl:0.5', '~/lm.bin'\n    return config\n"
+    )
+    program = (
+        "from absl import flags; from ds2_jax.cli import command_line, main; command_line.parse(sys.argv)\n"
+        "config = flags.FLAGS.config; print(config.augment.file, config.vocabulary, config.data.train, config.decode.lm)"
+    )
+    result = run(tmp_path / "elsewhere", "--config=../recipes/mine.py", program=program)
+    home = os.path.expanduser("~")
+    expected = [
+        "../recipes/noise/mine.json",
+        "../recipes/words.txt",
+        f"{home}/a.jsonl,{home}/b.jsonl:0.5",
+        f"{home}/lm.bin",
+    ]
+    assert result.stdout.split() == expected, result.stderr
+
+
 def test_the_error_for_an_unknown_recipe_lists_all_recipes(tmp_path):
     result = run(tmp_path, "--config=tinny")
     assert result.returncode == 2

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +75,13 @@ def test_eval_reads_a_run_a_checkpoint_and_a_bundle_alike(run, clips, tmp_path):
         page = (tmp_path / "report" / "eval.html").read_text()
         assert f"<dt>Model</dt><dd>{restore}</dd>" in page
         assert (f"<dt>Checkpoint</dt><dd>step {checkpoint.name}</dd>" in page) == (restore != tmp_path / "bundle")
+        step = None if restore == tmp_path / "bundle" else f"step {checkpoint.name}"
+        assert (results[-1].pop("model"), results[-1].pop("checkpoint")) == (str(restore), step)
+        date = results[-1].pop("date")
+        assert (results[-1]["lm"], results[-1]["alpha"], results[-1]["beta"]) == (None, None, None)
+        record = json.loads((tmp_path / "report" / "eval.json").read_text())
+        assert (record["model"], record["date"], record["decoding"]) == (str(restore), date, "greedy")
+        assert f"model: {restore}\n" in (tmp_path / "report" / "eval.txt").read_text()
     assert results[0] == results[1]
     assert results[0]["cer"] == pytest.approx(results[2]["cer"], abs=0.02)  # float16 may change a close decision
 
@@ -87,6 +96,54 @@ def test_infer_transcribes_files_and_one_bad_file_does_not_stop_the_rest(run, cl
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert [("text" in record, "error" in record) for record in records] == [(True, False), (False, True)] * 2
     assert "empty.wav" in records[1]["error"]
+
+
+def test_a_result_is_printed_even_if_its_report_cannot_be_written(run, clips, tmp_path):
+    (tmp_path / "eval.html").mkdir()
+    flags = [f"--config.restore={run[0]}", f"--config.data.test={clips}", f"--workdir={tmp_path}"]
+    result = run_main("--mode=eval", *flags)
+    assert "eval.html" in error_of(result)
+    assert json.loads(result.stdout.splitlines()[-1])["utterances"] == len(clips.read_text().splitlines())
+    no_files = ["bash", "-c", 'ulimit -f 0; exec "$@"', "limited", sys.executable, "main.py"]
+    audio = [f"--audio={clips.parent / 'cen1-mtos-b.flac'}", f"--output={tmp_path / 'out.jsonl'}"]
+    command = [*no_files, "--mode=infer", f"--config.restore={run[0]}", *audio]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert "out.jsonl" in error_of(result)
+    assert result.stdout.count("hypothesis:") == 1
+
+
+def test_infer_writes_names_that_are_no_text(run, clips, tmp_path):
+    names = [b"a\xff.flac", b"b\x1b[31m.flac", "\u4f60.flac".encode()]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        shutil.copy(os.fsencode(clips.parent / "cen1-mtos-b.flac"), os.fsencode(tmp_path / "in") + b"/" + name)
+    flags = ["--mode=infer", f"--config.restore={run[0]}"]
+    result = run_main(*flags, f"--audio={tmp_path / 'in'}", f"--output={tmp_path / 'out.jsonl'}")
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {os.fsencode(Path(record["audio_filepath"]).name) for record in records} == set(names)
+    assert all("text" in record for record in records)
+    command = [sys.executable, "main.py", *flags, f"--audio={tmp_path / 'in'},-"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    with open(clips.parent / "cen1-mtos-b.flac", "rb") as audio:
+        shown = subprocess.run(command, cwd=ROOT, env=environment, stdin=audio, capture_output=True, timeout=300)
+    assert shown.returncode == 0, shown.stderr
+    heads = [line for line in shown.stdout.splitlines() if not line.startswith(b" ")]
+    expected = [b"a\\udcff.flac", b"b\\x1b[31m.flac", b"\\u4f60.flac", b"standard input"]
+    assert [head.rpartition(b"/")[2] for head in heads] == expected
+
+
+def test_suspects_ranks_the_clips_of_a_manifest(run, clips, tmp_path):
+    output = tmp_path / "suspects.jsonl"
+    flags = [f"--config.restore={run[0]}", f"--config.data.test={clips}", f"--output={output}"]
+    result = run_main("--mode=suspects", *flags, "--config.suspects.show=3")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["rank"] for record in records] == [*range(1, len(rows) + 1)]
+    assert {(record["line"], record["text"]) for record in records} == {(n, r["text"]) for n, r in enumerate(rows, 1)}
+    assert result.stdout.count("recognised: ") == 3
+    assert f"    1. {records[0]['score']:7.2f}  {clips}:{records[0]['line']} (" in result.stdout
 
 
 def test_infer_of_a_manifest_without_text(run, clips, tmp_path):
@@ -189,11 +246,14 @@ def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
         (["--config.model.cell=gro"], "gro"),
         (["--config.batch.seconds=60"], "config.batch.size"),
         (["--mode=eval"], "config.restore"),
+        (["--mode=eval", "--config.restore=an4", "--output=x"], "--mode=eval writes to --workdir, not to --output=x"),
+        (["--mode=suspects", "--config.restore=an4"], "config.data.test is empty: give the manifest to examine"),
+        (["--mode=infer", "--config.restore=an4", "--audio=nowhere*.wav"], "no file matches the pattern"),
         (["--mode=eval", "--config.restore=nowhere", "--config.data.test=t.jsonl"], "nowhere"),
     ],
 )
 def test_wrong_values_are_reported(flags, expected, tmp_path):
-    workdir = [] if "--mode=eval" in flags else [f"--workdir={tmp_path}"]
+    workdir = [] if flags[0].startswith("--mode") else [f"--workdir={tmp_path}"]
     assert expected in error_of(run_main(*flags, *workdir))
 
 

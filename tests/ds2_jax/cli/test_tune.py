@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import time
 from dataclasses import dataclass
@@ -243,6 +244,17 @@ def test_the_command_line_tunes_and_resumes(flags, tmp_path):
     assert {name: json.loads(again.stdout)[name] for name in same} == {name: result[name] for name in same}
     other = run_main(*arguments, "--config.decode.beam_size=5")
     assert len(other.stdout.splitlines()) > 2, other.stderr
+    program, flags = first.stderr.splitlines()[-1].strip().split(" --mode=", 1)
+    assert program == "python main.py"
+    used = run_main(*shlex.split(f"--mode={flags}"))
+    assert used.returncode == 0, used.stderr
+    measured = json.loads(used.stdout)
+    assert (measured["alpha"], measured["beta"], measured["engine"]) == (
+        result["alpha"],
+        result["beta"],
+        "ctc_beam_decoder",
+    )
+    assert measured["wer"] == pytest.approx(result["wer"], abs=1e-6)
 
 
 def test_an_interruption_keeps_the_points(flags, tmp_path):

@@ -1,0 +1,94 @@
+"""What all commands share: home folders in their arguments, and output that any terminal can show.
+
+Characters that a terminal's encoding lacks, control characters and the surrogates of file names that are not UTF-8 are
+written as escapes. A reader that has enough, such as `head`, is no error: what is printed afterwards is dropped.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TextIO, TypeVar
+
+_HOME = re.compile(r"(?<![^,=])~[^/,:=]*(?=[/,:]|$)")
+# C0, C1, line separators, embeddings and isolates of direction, surrogates
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def command(main: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Make a function the main function of a command; called with arguments of its own, it is left as it is."""
+
+    @functools.wraps(main)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if not args and not kwargs:
+            sys.argv[1:] = map(expand_home, sys.argv[1:])
+            protect_output()
+        return main(*args, **kwargs)
+
+    return run
+
+
+def expand_home(argument: str) -> str:
+    """Replace `~` and `~user` by the home folder where a path of an argument begins with it: `--text=~/a.txt,~/b.txt`."""
+    return _HOME.sub(lambda match: os.path.expanduser(match[0]), argument)
+
+
+def escape(text: str, keep: str = "") -> str:
+    r"""Return a text with control characters, such as `\x1b`, and half surrogates written as escapes, except those kept."""
+    return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
+
+
+def protect_output(*, raw: bool = False) -> None:
+    """Replace sys.stdout and sys.stderr by streams that escape what cannot be shown and outlive their reader.
+
+    raw: leave control characters as they are, for a program that moves the cursor.
+    """
+    os.environ.setdefault("PYTHON_COLORS", "0")  # Python 3.13 colours tracebacks, Python 3.14 also help
+    sys.stdout = _protected(sys.stdout, None if raw else "\n\t")
+    sys.stderr = _protected(sys.stderr, None if raw else "\n\t\r")  # progress bars return to the start of their line
+
+
+def _protected(stream: TextIO, keep: str | None) -> TextIO:
+    try:
+        stream.flush()
+        return _Output(stream, keep)
+    except (AttributeError, OSError, ValueError):  # closed, or without a file: a notebook's, a test's
+        return stream
+
+
+class _Output(io.TextIOWrapper):
+    """A text stream to the file of another one. keep: control characters that are not escaped; None: all."""
+
+    def __init__(self, stream: TextIO, keep: str | None):
+        file = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 - open as long as the program runs
+        # Like Python's own streams, stderr and terminals are written line by line.
+        super().__init__(
+            file, stream.encoding, "backslashreplace", line_buffering=getattr(stream, "line_buffering", True)
+        )
+        self._keep = keep
+
+    def write(self, text: str) -> int:
+        shown = text if self._keep is None else escape(text, self._keep)
+        with self._reader():
+            super().write(shown)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._reader():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _reader(self) -> Any:
+        """Drop this and all later output if the reader has gone."""
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
