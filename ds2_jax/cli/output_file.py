@@ -24,7 +24,8 @@ def check(output: str) -> None:
 def try_folder(folder: Path, output: str) -> None:
     """Create a folder and a file in it, which is removed. Raises ValueError naming --output if that is impossible."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
