@@ -55,7 +55,7 @@ def rank_suspects(evaluator: Evaluator, variables: dict, manifest: Manifest) -> 
             note = _describe_unknown(normalised[row], known)
             found[row] = Suspect(row, best.text, distance / max(symbols, len(best.text), 1), note)
     problems: dict[int, str] = {}
-    for suspects, unusable in processes.gather((found, transcripts.problems)):
+    for suspects, unusable in processes.gather((found, transcripts.problems), classes=(Suspect,)):
         found |= suspects
         problems |= unusable
     return sorted(found.values(), key=lambda suspect: (-suspect.score, suspect.row)), problems
