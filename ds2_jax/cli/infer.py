@@ -136,8 +136,7 @@ def _write(
 def _make_record(request: Request, result: Transcript | str) -> dict:
     """Return an utterance's transcript with words, or its error; several hypotheses are listed in `nbest`."""
     record: dict = {"audio_filepath": request.path}
-    if isinstance(request.clip, Segment):
-        record |= _describe_segment(request.clip)
+    record |= part_keys(request.clip)
     if parse_reference(request.path):
         record[ORIGINAL_KEY] = request.name
     if request.reference:
@@ -150,10 +149,12 @@ def _make_record(request: Request, result: Transcript | str) -> dict:
     return {**record, **best, "nbest": [best, *others]} if others else {**record, **best}
 
 
-def _describe_segment(segment: Segment) -> dict:
-    """Return the keys of a manifest that describe a segment."""
-    keys = {"offset": segment.offset_s, "duration": segment.duration_s, "channel": segment.channel}
-    left_out = () if segment.is_part else ("offset", "duration")
+def part_keys(clip: str | Segment) -> dict:
+    """Return the keys of a manifest that describe a segment; none for a whole file."""
+    if not isinstance(clip, Segment):
+        return {}
+    keys = {"offset": clip.offset_s, "duration": clip.duration_s, "channel": clip.channel}
+    left_out = () if clip.is_part else ("offset", "duration")
     return {key: value for key, value in keys.items() if value is not None and key not in left_out}
 
 

@@ -3,17 +3,18 @@
 import logging
 import math
 
-from input_pipeline.storage.console import escape
 from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli import output_file, settings
+from ds2_jax.cli.infer import part_keys
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition.evaluation import Evaluator, report_problems
 from ds2_jax.recognition.suspects import Suspect, rank_suspects
 from input_pipeline import manifest as manifests
 from input_pipeline.manifest import Manifest
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
+from input_pipeline.storage.console import escape
 
 logger = logging.getLogger("ds2_jax")
 
@@ -31,7 +32,8 @@ def run_suspects(config: ConfigDict, workdir: str, output: str) -> None:
     if config.suspects.show < 0:
         raise ValueError(f"config.suspects.show is {config.suspects.show}: use 0 (all) or more")
     meta, variables = load_model(config.restore or workdir)
-    manifest = manifests.read_many(config.data.test, need_text=False)
+    ignored = manifests.parse_ignored(config.data.ignore_keys)
+    manifest = manifests.read_many(config.data.test, need_text=False, ignore_keys=ignored)
     processes.require_same(lambda: {"config.data.test (digest)": manifest.digest()})
     evaluator = Evaluator(meta, sharding.make_mesh(), settings.read_evaluation(config))
     with processes.expect_progress(config.train.stall_s):
@@ -67,5 +69,6 @@ def _make_record(rank: int, suspect: Suspect, manifest: Manifest) -> dict:
 def _locate(manifest: Manifest, row: int) -> dict:
     """Return where a row is: its audio file, its manifest and its line there."""
     audio, source = manifest.audio[row], manifest.sources[manifest.source[row]]
+    line = int(manifest.line[row])
     packed = {ORIGINAL_KEY: manifest.name(row)} if parse_reference(audio) else {}
-    return {"audio_filepath": audio, **packed, "manifest": source, "line": int(manifest.line[row])}
+    return {"audio_filepath": audio, **part_keys(manifest.clips[row]), **packed, "manifest": source, "line": line}

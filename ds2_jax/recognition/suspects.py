@@ -11,6 +11,7 @@ from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.columns import Strings
 from input_pipeline.manifest import Manifest
 from input_pipeline.text import TextRules
+from input_pipeline.text.language import NONE
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ def rank_suspects(evaluator: Evaluator, variables: dict, manifest: Manifest) -> 
     """
     meta = evaluator.meta
     known = set(meta.vocabulary.symbols)
-    normalised = Strings(meta.text.normalise(text) for text in manifest.text)
+    normalised = Strings(map(meta.text.normalise, manifest.text))
     writable = Strings("".join(symbol for symbol in text if symbol in known) for text in normalised)
-    labels, _ = encode_transcripts(dataclasses.replace(manifest, text=writable), meta.vocabulary, TextRules("none"))
+    labels, _ = encode_transcripts(dataclasses.replace(manifest, text=writable), meta.vocabulary, TextRules(NONE))
     needed = labels.needed_frames()
     found: dict[int, Suspect] = {}
     transcripts = Transcripts()
