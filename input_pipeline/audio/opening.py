@@ -20,6 +20,7 @@ import soundfile
 
 from input_pipeline.audio import containers, riff
 from input_pipeline.audio.segment import File, source_name
+from input_pipeline.storage.paths import why_missing
 
 COMPLETE = 0.99  # share of the stated samples that a complete file has: MP3 headers are slightly wrong
 UNKNOWN = 2**62  # samples that libsndfile reports for a FLAC file written to a pipe
@@ -328,7 +329,7 @@ def _size(file: BinaryIO) -> int:
 def _why_unreadable(handle: str | os.PathLike | BinaryIO, name: str, error: Exception) -> str:
     if isinstance(handle, str | os.PathLike):
         if not os.path.exists(handle):
-            return f"{name} does not exist; check the path"
+            return f"{name} does not exist; {why_missing(name) or 'check the path'}"
         if os.path.isdir(handle):
             return f"{name} is a folder; name an audio file"
         if not os.access(handle, os.R_OK):

@@ -21,11 +21,10 @@ from input_pipeline.corpora.transcript_tables import (
     path_id,
     read_tables,
 )
-from input_pipeline.manifest import text_checks
 from input_pipeline.storage import tables
 from input_pipeline.storage.file_kind import AUDIO_ENDINGS, TITLES
 from input_pipeline.storage.paths import expand
-from input_pipeline.text import count_with_digits
+from input_pipeline.text import count_invisible, count_with_digits, describe_invisible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +92,13 @@ def prepare(args: argparse.Namespace) -> Prepared:
         splits |= divide(splits["train"], shares, id_in)
     records: dict[str, list[dict]] = {split: splits[split] for split in ("train", "dev", "test") if split in splits}
     preparation.write_records(records)
-    for note in text_checks.notes([record["text"] for split in records.values() for record in split]):
-        print(f"note: {note}")
     for split in ("train", "dev", "test"):
         if split not in records and (preparation.folder / f"{split}.jsonl").exists():
             print(f"note: {preparation.folder / split}.jsonl is from an earlier run; remove it")
-    if digits := count_with_digits(record["text"] for split in records.values() for record in split):
+    written = [record["text"] for split in records.values() for record in split]
+    if counts := count_invisible(written):
+        print(f"note: texts have invisible characters, which normalisation removes: {describe_invisible(counts)}")
+    if digits := count_with_digits(written):
         print(
             f"note: {digits} texts have digits; --spell_numbers writes numbers as words, for a network that learns letters only"
         )

@@ -90,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vocabulary", default="", type=expand, help="vocabulary file; texts with other characters are problems")
     add(
         "--language",
-        default="",
         type=text.language_code,
         help="normalise texts as for this language first (default: do not)",
     )

@@ -1,12 +1,13 @@
 """The kinds of problems that a manifest may have, and their report."""
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from input_pipeline.manifest.examination import NO_SHARD
 from input_pipeline.manifest.table import Manifest
-from input_pipeline.manifest.text_checks import SPELL, describe_symbol
+from input_pipeline.manifest.text_checks import SPELL
 
 # Kinds of problems: title in the report, and what the cleaned manifest does about it.
 KINDS = {
@@ -101,5 +102,6 @@ def character_report(checked: Manifest, problems: Sequence[Problem]) -> Iterator
     for character, count in times.most_common():
         lines = [str(checked.line[problem.row]) for problem in problems if character in problem.characters]
         named = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
-        shown = f"{character!r} (U+{ord(character):04X})" if character.isprintable() else describe_symbol(character)
+        code = f"U+{ord(character):04X}"
+        shown = f"{character!r} ({code})" if character.isprintable() else f"{code} {unicodedata.name(character, '')}"
         yield f"{shown} {count} times in {len(lines)} utterances: lines {named}"

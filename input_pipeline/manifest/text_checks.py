@@ -1,15 +1,14 @@
 """What is suspicious about transcripts, judged by all texts of a corpus: digits, case, invisible characters, lengths."""
 
 import statistics
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from input_pipeline.text import count_invisible, visible
+
 SLOW_PER_S = 0.5  # characters a second, below which a text may be incomplete
 SLOW_SHARE = 0.2  # of the median, below which it may be
-NO_BREAK_SPACES = "\u00a0\u202f\u2007"
-JOINERS = "\u200c\u200d"
 SPELL = "spell them as words: --spell_numbers of prepare custom, or the setting text.spell_numbers"
 QUOTED = 60  # characters of a text in a message
 
@@ -40,8 +39,8 @@ def findings(texts: Sequence[str], seconds: Sequence[float], raw: Sequence[str])
             yield Finding(row, "digits", shown)
         if cases[row] and cases[row] != usual[0][0]:
             yield Finding(row, "case", f"{shown} is {cases[row]}, most texts are {usual[0][0]}")
-        if found := invisible(raw[row]):
-            yield Finding(row, "invisible", repr(raw[row][:QUOTED]), found)
+        if found := invisible_characters(raw[row]):
+            yield Finding(row, "invisible", repr(visible(raw[row][:QUOTED])), found)
 
 
 def _has_letters(text: str) -> bool:
@@ -58,38 +57,6 @@ def case_of(text: str) -> str:
     return "mixed case"
 
 
-def invisible(text: str) -> str:
-    """Return every character of a text that shows nothing, or looks like a space without being one.
-
-    Joiners inside words of scripts that use them are no fault.
-    """
-    return "".join(c for position, c in enumerate(text) if _is_invisible(c) and not _joins(text, position))
-
-
-def _is_invisible(character: str) -> bool:
-    return character in NO_BREAK_SPACES or (
-        unicodedata.category(character) in ("Cf", "Cc") and character not in "\t\r\n"
-    )
-
-
-def _joins(text: str, position: int) -> bool:
-    """Tell whether a joiner stands between letters, or marks, of a script that is neither Latin, Greek nor Cyrillic."""
-    if text[position] not in JOINERS or not 0 < position < len(text) - 1:
-        return False
-    return all(unicodedata.category(c)[0] in "LM" and c > "\u0530" for c in (text[position - 1], text[position + 1]))
-
-
-def describe_symbol(character: str) -> str:
-    """Describe a character that cannot be seen: U+200B ZERO WIDTH SPACE."""
-    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
-
-
-def notes(texts: Sequence[str]) -> Iterator[str]:
-    """Describe in a sentence each what should be known about the texts of a prepared corpus."""
-    counts = Counter(character for text in texts for character in invisible(text))
-    if counts:
-        listed = ", ".join(f"{describe_symbol(c)} {count} times" for c, count in counts.most_common())
-        yield f"invisible characters in {sum(bool(invisible(text)) for text in texts)} texts: {listed}"
-    digits = [text for text in texts if any(map(str.isdecimal, text))]
-    if digits and any(map(_has_letters, texts)):
-        yield f"digits in {len(digits)} of {len(texts)} texts, such as {digits[0][:QUOTED]!r}; {SPELL}"
+def invisible_characters(text: str) -> str:
+    """Return every character of a text that shows nothing, or looks like a space without being one."""
+    return "".join(count_invisible([text]).elements())

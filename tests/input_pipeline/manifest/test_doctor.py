@@ -78,7 +78,7 @@ def test_a_sound_manifest_passes_with_its_figures(clinic):
         ("digits", "bus.wav", voice(2.0), {"text": "bus 7"}, "'bus 7'"),
         ("case", "loud.wav", voice(2.0), {"text": "YES"}, "'YES' is upper case, most texts are lower case"),
         ("case", "mixed.wav", voice(2.0), {"text": "yES"}, "'yES' is mixed case, most texts are lower case"),
-        ("invisible", "bom.wav", voice(2.0), {"text": "y\u200bes"}, "'y\\u200bes'"),
+        ("invisible", "bom.wav", voice(2.0), {"text": "y\u200bes"}, "'y<U+200B>es'"),
     ],
 )
 def test_each_problem_is_found_and_named_with_its_line(clinic, kind, name, samples, changes, message):
