@@ -49,7 +49,7 @@ def test_each_version_is_given_once_and_every_requirements_file_is_used():
     included = [
         line.removeprefix("-r requirements/").removesuffix(".txt") for line in lines if not line.startswith("#")
     ]
-    assert included == ["base", "train", "lm", "live", "build"]
+    assert included == ["base", "train", "lm", "live", "onnx", "hub", "build"]
     assert {path.stem for path in REQUIREMENTS.iterdir()} == {"base", "build", "cpu", *extras}
     requirements = [requirement for path in REQUIREMENTS.iterdir() for requirement in requirements_in(path.stem)]
     packages = [re.split(r"[<>=]", requirement)[0] for requirement in requirements if re.search(r"[<>=]", requirement)]

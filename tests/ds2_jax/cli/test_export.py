@@ -16,7 +16,7 @@ MODELS = ROOT / "models"
 def export(source: str, output: Path, *, overwrite: bool = False) -> None:
     config = base.get_config()
     config.restore = str(MODELS / source)
-    run_export(config, "", str(output), overwrite=overwrite)
+    run_export(config, "", str(output), "bundle", overwrite=overwrite)
 
 
 def test_a_bundle_is_only_replaced_on_request_and_keeps_its_results(tmp_path):

@@ -1,0 +1,173 @@
+"""The exported folder: its own script and sherpa-onnx transcribe with it as DS2-JAX does."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from jax import export
+
+import ds2_jax
+from ds2_jax.artifacts.load import load_model
+from ds2_jax.export import folder, stablehlo
+from input_pipeline import audio
+from tests.conftest import CLIPS
+from tests.ds2_jax.export.networks import log_probs, random_variables, small_meta
+from tests.ds2_jax.serving.clients import install
+from tests.runs import run_main
+
+# sherpa-onnx has frames of 20 ms, and removes the mean of a clip, which may move the start of a word by one of ours of 30 ms.
+GRID_S = 0.0501
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("small") / "model"
+    meta = small_meta()
+    folder.write(str(target), meta, random_variables(meta), "onnx", {"decode.json": b"{}\n"})
+    return target
+
+
+@pytest.fixture(scope="module")
+def an4(tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("an4") / "an4"
+    folder.write(str(target), *load_model("models/an4"), "onnx", {})
+    return target
+
+
+def write_wav(path: Path, clip: Path) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(np.rint(audio.read(str(clip), 16000)[0] * 32768).astype("<i2").tobytes())
+    return path
+
+
+def block(readme: str, number: int) -> str:
+    """Return a block of Python of the README."""
+    return readme.split("```python\n")[number].split("```")[0]
+
+
+def test_the_description_lists_every_file_with_its_digest(small):
+    metadata = json.loads((small / "metadata.json").read_text())
+    names = {path.name for path in small.iterdir()}
+    assert set(metadata["files"]) == names - {"metadata.json"}
+    assert metadata["symbols"] == ["", " ", "a", "b", "c", "d"]
+    assert (small / "tokens.txt").read_text() == "<blk> 0\n  1\na 2\nb 3\nc 4\nd 5\n"
+    assert metadata["files"]["model.onnx"]["bytes"] == (small / "model.onnx").stat().st_size
+    sizes = {name: values["bytes"] for name, values in metadata["files"].items()}
+    assert sizes["model.int8.onnx"] < sizes["model.float16.onnx"] < sizes["model.onnx"]
+    assert all(f"`{name}`" in (small / "README.md").read_text() for name in names - {"README.md"})
+
+
+def test_the_file_describes_itself(small):
+    properties = {p.key: p.value for p in onnx.load(small / "model.onnx").metadata_props}
+    assert properties == {"sample_rate_hz": "16000", "output_frame_s": "0.03", "language": "en", "symbols": " abcd"}
+
+
+def test_an_export_is_repeated_into_its_folder_but_not_into_another(small, tmp_path):
+    meta = small_meta()
+    before = (small / "model.onnx").read_bytes()
+    folder.write(str(small), meta, random_variables(meta), "onnx", {"decode.json": b"{}\n"})
+    assert (small / "model.onnx").read_bytes() == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="has other contents"):
+        folder.write(str(tmp_path), meta, random_variables(meta), "onnx", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_model_that_sherpa_cannot_run_says_why(tmp_path):
+    meta = small_meta(features={"level_s": 5.0})
+    folder.write(str(tmp_path / "model"), meta, random_variables(meta), "onnx", {})
+    assert not (tmp_path / "model" / "model.sherpa.onnx").exists()
+    assert "no file for sherpa-onnx: the engine normalises" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_stablehlo_runs_in_a_process_with_jax_and_numpy_only(tmp_path):
+    meta = small_meta({"cell": "lstm", "bidirectional": False, "lookahead": 2})
+    variables = random_variables(meta)
+    folder.write(str(tmp_path / "model"), meta, variables, "stablehlo", {})
+    clip = audio.read(str(CLIPS / "cen1-fjdn-b.flac"), 16000)[0]
+    np.save(tmp_path / "features.npy", meta.front_end(clip))
+    script = block((tmp_path / "model" / "README.md").read_text(), 1)
+    script += f"np.save({str(tmp_path / 'output.npy')!r}, log_probs[0, : lengths[0]])\n"
+    script += "print(sorted({'flax', 'ds2_jax', 'input_pipeline'} & set(sys.modules)))\n"
+    command = [sys.executable, "-c", script, str(tmp_path / "features.npy")]
+    done = subprocess.run(command, cwd=tmp_path / "model", capture_output=True, text=True, timeout=200)
+    assert done.stdout == "[]\n", done.stderr
+    [ours] = log_probs(meta, variables, [clip])
+    np.testing.assert_allclose(np.load(tmp_path / "output.npy"), ours, atol=1e-5)
+
+
+def test_stablehlo_is_written_for_three_platforms_and_calls_nothing_foreign():
+    meta = small_meta()
+    exported = export.deserialize(bytearray(stablehlo.build(meta, random_variables(meta))))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert set(re.findall(r"custom_call @(\w+)", exported.mlir_module())) == {"shape_assertion"}  # checks inputs
+
+
+def test_formats_of_one_model_share_a_folder_and_those_of_another_model_are_removed(tmp_path):
+    meta, target = small_meta(), tmp_path / "model"
+    variables = random_variables(meta)
+    folder.write(str(target), meta, variables, "stablehlo", {})
+    folder.write(str(target), meta, variables, "onnx", {})
+    readme = (target / "README.md").read_text()
+    assert "## ONNX" in readme
+    assert "## StableHLO" in readme
+    assert {"model.onnx", "model.stablehlo"} <= set(json.loads((target / "metadata.json").read_text())["files"])
+    variables["params"]["output"]["bias"] += 1
+    folder.write(str(target), meta, variables, "onnx", {})
+    assert not (target / "model.stablehlo").exists()
+    assert "## StableHLO" not in (target / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_main_exports_a_bundle_with_its_language_model(tmp_path):
+    done = run_main("--mode=export", "--format=onnx", "--config.restore=models/an4", f"--output={tmp_path / 'an4'}")
+    assert done.returncode == 0, done.stderr
+    names = json.loads(done.stdout.splitlines()[-1])["bytes"]
+    assert {"model.onnx", "model.sherpa.onnx", "lm.bin", "decode.json"} <= set(names)
+    assert (tmp_path / "an4" / "lm.bin").read_bytes() == Path("models/an4/lm.bin").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_script_of_the_readme_transcribes_without_jax(an4, tmp_path):
+    python = install(tmp_path / "venv", "onnxruntime", "numpy")
+    model = ds2_jax.load("models/an4", engine="greedy")
+    readme = (an4 / "README.md").read_text()
+    for clip in sorted(CLIPS.glob("*.flac")):
+        wav = write_wav(tmp_path / "clip.wav", clip)
+        done = subprocess.run(
+            [python, "-c", block(readme, 1), str(wav)], cwd=an4, capture_output=True, text=True, timeout=100
+        )
+        assert done.stdout.strip() == model.transcribe(str(clip)).text, done.stderr
+    absent = subprocess.run([python, "-c", "import jax"], capture_output=True, text=True)
+    assert "No module named 'jax'" in absent.stderr
+
+
+@pytest.mark.slow
+def test_sherpa_onnx_gives_the_same_text_and_times(an4, tmp_path):
+    python = install(tmp_path / "venv", "sherpa-onnx", "numpy")
+    model = ds2_jax.load("models/an4", engine="greedy")
+    readme = (an4 / "README.md").read_text()
+    for clip in sorted(CLIPS.glob("*.flac")):
+        wav = write_wav(tmp_path / "clip.wav", clip)
+        done = subprocess.run(
+            [python, "-c", block(readme, 2), str(wav)], cwd=an4, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+        text, symbols = done.stdout.splitlines()
+        ours = model.transcribe(str(clip))
+        assert text == ours.text
+        times = [
+            start for symbol, start in ast.literal_eval(symbols) if symbol != " "
+        ]  # each word of the clips is one letter
+        assert [word.start_s for word in ours.words] == pytest.approx(times, abs=GRID_S)
