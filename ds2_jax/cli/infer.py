@@ -14,7 +14,11 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli import output_file, settings
 from ds2_jax.cli.audio_arguments import STDIN, STDIN_NAME, list_audio, read_stdin
 from ds2_jax.parallel import processes
+from ds2_jax.recognition.cues import CueSettings
+from ds2_jax.recognition.long_recording import Passage, passage_of
 from ds2_jax.recognition.recogniser import Recogniser, Transcript
+from ds2_jax.recognition.recording import RecordingSettings, Turn
+from ds2_jax.recognition.transcript_files import NamedTranscript, check_count, format_transcripts, suffix_of
 from input_pipeline import manifest as manifests
 from input_pipeline.audio import Segment, describe_part
 from input_pipeline.columns import Strings
@@ -51,17 +55,31 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
     `config.infer.samples` limits the rows on the screen (0: all). An unusable clip is reported and does not stop the rest.
     Raises ValueError if no clip is usable or `output` cannot be written.
     """
-    output_file.check(output)
-    requests = _list_requests(config, files, limit=0 if output else config.infer.samples)
+    outputs = [path for path in output.split(",") if path]
+    for path in outputs:
+        suffix_of(path)
+        output_file.check(path)
+    requests = _list_requests(config, files, limit=0 if outputs else config.infer.samples)
+    for path in outputs:
+        check_count(suffix_of(path), len(requests))
     processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
     meta, variables = load_model(config.restore or workdir)
     model = Recogniser(meta, variables, settings.read_decoding(config))
     with processes.expect_progress(config.train.stall_s):
-        results = _transcribe(model, requests)
+        results = _transcribe(model, requests, settings.read_recording(config))
     usable = [result for result in results if isinstance(result, Transcript)]
     if processes.rank() == 0:
         _warn_about_upsampling(requests, results, model.sample_rate_hz)
-        _write(requests, results, output, ScoringRules.for_language(meta.language), words=config.infer.words)
+        transcripts = [_name(request, result) for request, result in zip(requests, results, strict=True)]
+        _warn(transcripts)
+        subtitles = dataclasses.replace(settings.read_subtitles(config), joiner=model.joiner, language=meta.language)
+        failure = _write(transcripts, outputs, subtitles)
+        if failure or not outputs:
+            rules = ScoringRules.for_language(meta.language)
+            for item in transcripts:
+                _print(item.record, rules, words=config.infer.words)
+        if failure:
+            raise failure
     if not usable:
         raise ValueError(f"none of {len(requests)} utterances could be transcribed: see the errors of each")
 
@@ -78,19 +96,27 @@ def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list
     return [Request(manifest.clips[row], manifest.name(row), manifest.text[row]) for row in rows]
 
 
-def _transcribe(model: Recogniser, requests: Sequence[Request]) -> list[Transcript | str]:
+def _transcribe(model: Recogniser, requests: Sequence[Request], recording: RecordingSettings) -> list[Transcript | str]:
     """Transcribe this process's share of the requests; return the transcripts or problems of all requests, in order."""
     own = range(processes.rank(), len(requests), processes.count())
     results: dict[int, Transcript | str] = {}
     with (
         shard_source.prefetch(Strings(requests[row].path for row in own)),
         tqdm(total=len(own), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
+        tqdm(desc="recording", unit=" s", delay=2.0, leave=False) as seconds,
     ):
+
+        def show(done_s: float, total_s: float) -> None:
+            if done_s < seconds.n:  # another recording
+                seconds.reset()
+            seconds.total = round(total_s) or None
+            seconds.update(round(done_s) - seconds.n)
+
         sources = (read_stdin() if requests[row].path == STDIN else requests[row].clip for row in own)
-        for index, result in model.transcribe_each(sources, whole=False):
+        for index, result in model.transcribe_each(sources, whole=False, settings=recording, on_progress=show):
             results[own[index]] = str(result) if isinstance(result, Exception) else result
             bar.update()
-    for share in processes.gather(results, classes=(Transcript, Hypothesis, Word)):
+    for share in processes.gather(results, classes=(Transcript, Hypothesis, Word, Turn, Passage)):
         results |= share
     return [results[row] for row in range(len(requests))]
 
@@ -105,32 +131,44 @@ def _warn_about_upsampling(
         logger.warning("%s", describe_low_rates(low, len(rates_hz), sample_rate_hz))
 
 
-def _write(
-    requests: Sequence[Request],
-    results: Sequence[Transcript | str],
-    output: str,
-    rules: ScoringRules,
-    *,
-    words: bool,
-) -> None:
-    """Write all transcripts and problems to `output`, or print them if it is '', or if it cannot be written.
+def _warn(transcripts: Sequence[NamedTranscript]) -> None:
+    """Log what is wrong with recordings, and which have no speech."""
+    for item in transcripts:
+        for remark in item.remarks:
+            logger.warning("%s", escape(remark))
+        if "error" not in item.record and not item.record["text"]:
+            logger.warning("%s: no speech was found in %.1f s", escape(item.name), item.duration_s)
 
-    Raises OSError in the last case.
+
+def _write(transcripts: Sequence[NamedTranscript], outputs: Sequence[str], subtitles: CueSettings) -> OSError | None:
+    """Write all transcripts to each output, in the format that its name says; problems to JSON lines only.
+
+    Returns the error of an output that cannot be written.
     """
-    records = [_make_record(request, result) for request, result in zip(requests, results, strict=True)]
-    failure: OSError | None = None
-    if output:
+    usable = [item for item in transcripts if "error" not in item.record]
+    for path in outputs:
+        suffix = suffix_of(path)
+        if suffix != ".jsonl" and not usable:
+            continue
+        content = format_transcripts(suffix, transcripts if suffix == ".jsonl" else usable, subtitles)
         try:
-            output_file.write_lines(output, records)
-            problems = sum("error" in record for record in records)
-            print(f"{len(records) - problems} transcripts, {problems} problems: {escape(output)}")
-            return
+            output_file.write(path, content)
         except OSError as error:
-            failure = error
-    for record in records:
-        _print(record, rules, words=words)
-    if failure is not None:
-        raise failure
+            return error
+        print(f"{len(usable)} transcripts, {len(transcripts) - len(usable)} problems: {escape(path)}")
+    for item in transcripts:
+        if "error" in item.record and outputs:
+            logger.warning("%s", escape(item.record["error"]))
+    return None
+
+
+def _name(request: Request, result: Transcript | str) -> NamedTranscript:
+    """Return the turns of a recording, also of a clip, with its record."""
+    record = _make_record(request, result)
+    if isinstance(result, str):
+        return NamedTranscript(request.name, 0.0, [], record)
+    turns = result.turns or [Turn("", passage_of(result.nbest[0], 0.0))]
+    return NamedTranscript(request.name, result.duration_s, turns, record, result.remarks)
 
 
 def _make_record(request: Request, result: Transcript | str) -> dict:
@@ -145,6 +183,9 @@ def _make_record(request: Request, result: Transcript | str) -> dict:
         return {**record, "error": result}
     if result.remarks:
         record["remarks"] = list(result.remarks)
+    if any(turn.speaker for turn in result.turns):
+        turns = [{"speaker": turn.speaker, **as_json(turn.passage)} for turn in result.turns]
+        return {**record, "text": result.text, "turns": turns}
     best, *others = map(as_json, result.nbest)
     return {**record, **best, "nbest": [best, *others]} if others else {**record, **best}
 
@@ -169,6 +210,10 @@ def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
         return
     if "reference" in record:
         print(f"  reference:  {escape(record['reference'])}")
+    for turn in record.get("turns", ()):
+        print(f"  {turn['start_s']:9.2f} s  {turn['speaker']}: {turn['text']}")
+    if "turns" in record:
+        return
     print(f"  hypothesis: {record['text']}")
     if words and record["words"]:
         print(f"  words:      {', '.join(map(_describe_word, record['words']))}")

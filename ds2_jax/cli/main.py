@@ -49,7 +49,9 @@ _AUDIO = flags.DEFINE_list(
     "audio", [], "Files, folders and patterns (*.wav) to transcribe; -: standard input (--mode=infer)."
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "JSON lines to write (--mode=infer, suspects), or folder to write (--mode=export)."
+    "output",
+    "",
+    "Files to write, e.g. a.srt,a.json (--mode=infer), JSON lines (suspects), or folder (--mode=export).",
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."

@@ -37,5 +37,10 @@ def write_lines(output: str, records: Iterable[Mapping]) -> None:
 
     Half surrogates, of file names that are not UTF-8, become the escapes that JSON has for them.
     """
+    write(output, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def write(output: str, content: str) -> None:
+    """Write a text. Raises OSError. Half surrogates become escapes, as of `write_lines`."""
     with whole_file.open_text(output, errors="backslashreplace") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        file.write(content)

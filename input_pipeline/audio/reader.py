@@ -35,7 +35,7 @@ from input_pipeline.storage.object_store import is_remote
 _BLOCK = 1 << 22  # samples of all channels read at a time: a header that promises too much costs no memory
 _SMALL_BLOCK = 1 << 12
 _ROUNDING_S = 0.05  # by which a segment may end behind its file, as durations are rounded
-_CANCELLED = 0.05  # share of the channels' power below which their average is no recording of them
+CANCELLED = 0.05  # share of the channels' power below which their average is no recording of them
 _MOST_REMARKS = 20
 
 logger = logging.getLogger("input_pipeline")
@@ -79,7 +79,7 @@ def load(
     audio that is missing, empty, not finite or longer than `longest_s`.
     """
     segment = source if isinstance(source, Segment) else Segment(source)
-    file = _resolve(segment.source)
+    file = resolve(segment.source)
     name = source_name(file)
     try:
         with open_audio(file, whole=whole, keep=segment.is_part) as recording:
@@ -104,7 +104,7 @@ def cut(segment: Segment) -> bytes:
 
     Integer samples become FLAC; decoded ones, which are fractions, a WAV of float samples. Raises AudioError.
     """
-    file = _resolve(segment.source)
+    file = resolve(segment.source)
     with open_audio(file, whole=True, keep=segment.is_part) as recording:
         subtype, rate_hz = recording.parts[0].subtype, recording.rate_hz
         kind, exact = _EXACT.get(subtype, ("float64" if subtype == "DOUBLE" else "float32", ""))
@@ -168,14 +168,14 @@ def _read_segment(
     first, stated = round(segment.offset_s * rate_hz), recording.frames
     wanted = round(segment.duration_s * rate_hz) if segment.duration_s else UNKNOWN
     if stated < UNKNOWN:
-        _check_inside(segment, stated / rate_hz, name)
+        check_inside(segment, stated / rate_hz, name)
         wanted = min(wanted, stated - first)
     most = int(min(longest_s * rate_hz, UNKNOWN)) + 1
     # What a block holds before damaged content is lost.
     size = max(1, _BLOCK // recording.channels) if whole else _SMALL_BLOCK
     blocks, failure = [], ""
     try:
-        for block in _blocks(recording, first, min(wanted, most), kind, size):
+        for block in read_blocks(recording, first, min(wanted, most), kind, size):
             blocks.append(block if segment.channel is None else block[:, segment.channel : segment.channel + 1].copy())
     except soundfile.SoundFileError as error:
         if whole or not blocks:
@@ -194,7 +194,7 @@ def _read_segment(
     return samples
 
 
-def _check_inside(segment: Segment, file_s: float, name: str) -> None:
+def check_inside(segment: Segment, file_s: float, name: str) -> None:
     """Raise AudioError for a segment that is not inside its file."""
     if segment.offset_s and segment.offset_s >= file_s:
         raise AudioError(
@@ -208,7 +208,7 @@ def _check_inside(segment: Segment, file_s: float, name: str) -> None:
         )
 
 
-def _blocks(recording: Recording, first: int, count: int, kind: str, size: int) -> Iterator[np.ndarray]:
+def read_blocks(recording: Recording, first: int, count: int, kind: str, size: int) -> Iterator[np.ndarray]:
     """Yield `count` samples [n, channels] from the sample `first` on, or as many as there are, up to `size` at a time."""
     used, recording.used = recording.used, True
     for part in recording.parts:
@@ -237,7 +237,7 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
     if samples.shape[1] > 1:
         mono = samples.mean(axis=1)
         power = np.einsum("nc,nc->", samples, samples, dtype=np.float64) / samples.shape[1]
-        if np.einsum("n,n->", mono, mono, dtype=np.float64) < _CANCELLED * power:
+        if np.einsum("n,n->", mono, mono, dtype=np.float64) < CANCELLED * power:
             mono = samples[:, 0]
             remarks.append(
                 f"{name} has channels that cancel each other when they are averaged, as one is inverted; the first is used"
@@ -268,7 +268,7 @@ _warned: set[str] = set()
 
 def info(source: File) -> AudioInfo:
     """Read a file's header. Raises AudioError, also for truncated files except FLAC, where only decoding shows it."""
-    source = _resolve(source)
+    source = resolve(source)
     with open_audio(source, whole=True) as recording:
         samples, rate_hz = recording.frames, recording.rate_hz
         header = AudioInfo(samples, rate_hz, recording.channels, samples / rate_hz)
@@ -288,7 +288,7 @@ def rms_db(samples: np.ndarray) -> float:
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
 
 
-def _resolve(source: File) -> File:
+def resolve(source: File) -> File:
     """Return the content of a reference or an address, decoded if it needs ffmpeg; return other sources unchanged.
 
     Raises AudioError.

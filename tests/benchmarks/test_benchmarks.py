@@ -175,3 +175,9 @@ def test_mapped_model_is_shared_by_processes():
     for memory in (first, second):
         assert 0 < memory["model"]["pss"] < memory["model"]["rss"] < memory["all"]["rss"]
         assert memory["model"]["private_dirty"] == 0
+
+
+def test_long_recordings_are_compared_with_their_clips(clips):
+    result = run("benchmarks.long_recording", f"--manifest={clips}", "--minutes=1.5", "--pause=0.5")
+    assert result["wer_joined"] <= result["wer_clips"] + 0.03
+    assert result["audio_s"] > 80

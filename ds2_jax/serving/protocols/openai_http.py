@@ -5,6 +5,7 @@ words; temperature is accepted without effect.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -208,6 +209,7 @@ def _check_temperature(text: str) -> None:
 
 def _respond(result: FileResult, wishes: Wishes, vocabulary: Vocabulary, language: str) -> web.Response:
     joiner = " " if " " in vocabulary.symbols else ""
+    subtitles = dataclasses.replace(cues.SUBTITLES, joiner=joiner, language=language)
     usage = {"type": "duration", "seconds": round(result.duration_s, 3)}
     match wishes.response_format:
         case "json":
@@ -218,9 +220,9 @@ def _respond(result: FileResult, wishes: Wishes, vocabulary: Vocabulary, languag
         case "text":
             text = f"{result.text}\n"
         case "srt":
-            text = cues.format_srt(_split(result, cues.SUBTITLES, joiner))
+            text = cues.format_srt(_split(result, subtitles, joiner), subtitles)
         case _:
-            text = cues.format_vtt(_split(result, cues.SUBTITLES, joiner))
+            text = cues.format_vtt(_split(result, subtitles, joiner), subtitles)
     return web.Response(text=text, content_type=CONTENT_TYPES[wishes.response_format], charset="utf-8")
 
 
@@ -238,7 +240,7 @@ def describe_result(result: FileResult, wishes: Wishes, vocabulary: Vocabulary, 
 
 
 def _split(result: FileResult, settings: CueSettings, joiner: str) -> list[Cue]:
-    return cues.split(result.words, CueSettings(settings.pause_s, settings.longest_s, settings.most_characters, joiner))
+    return cues.split(result.words, dataclasses.replace(settings, joiner=joiner))
 
 
 def _segment(number: int, cue: Cue, vocabulary: Vocabulary) -> dict[str, Any]:

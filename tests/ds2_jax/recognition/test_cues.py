@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoding.hypothesis import Word
-from ds2_jax.recognition.cues import LINE, SEGMENTS, SUBTITLES, CueSettings, format_srt, format_vtt, lengthen, split
+from ds2_jax.recognition.cues import SEGMENTS, SUBTITLES, CueSettings, format_srt, format_vtt, lengthen, split, width
 
 
 def speak(*texts: str, start_s: float = 0.0, pause_s: float = 0.1) -> list[Word]:
@@ -25,12 +25,12 @@ def test_a_long_pause_separates_cues():
 
 
 def test_a_cue_that_is_too_long_is_split_at_its_longest_pause():
-    words = [*speak(*"abcdefghi"), *speak(*"jklmnopq", start_s=3.95)]  # 9 words, 0.35 s, 8 words: more than 6 s
-    assert [cue.text for cue in split(words)] == ["a b c d e f g h i", "j k l m n o p q"]
+    words = [*speak(*"abcdefghi"), *speak(*"jklmnopqrs", start_s=3.95)]  # 9 words, 0.45 s, 10 words: more than 7 s
+    assert [cue.text for cue in split(words)] == ["a b c d e f g h i", "j k l m n o p q r s"]
 
 
 def test_a_cue_has_at_most_the_characters_allowed():
-    cues = split(speak(*["word"] * 50, pause_s=0.0), CueSettings(longest_s=100, most_characters=19))
+    cues = split(speak(*["word"] * 50, pause_s=0.0), CueSettings(longest_s=100, line_width=19, lines=1))
     assert {cue.text for cue in cues[:-1]} == {"word word word word"}
     assert sum(len(cue.words) for cue in cues) == 50
 
@@ -50,7 +50,7 @@ def test_short_cues_are_shown_for_a_second_unless_the_next_one_starts():
     assert [(cue.start_s, cue.end_s) for cue in lengthen(cues)] == [(0.0, 0.5), (0.5, 1.5), (9.0, 10.0)]
 
 
-@pytest.mark.parametrize("field", ["pause_s", "longest_s", "most_characters"])
+@pytest.mark.parametrize("field", ["pause_s", "longest_s", "line_width", "lines", "characters_per_s"])
 def test_limits_without_meaning_are_refused(field):
     with pytest.raises(ValueError, match=field):
         CueSettings(**{field: 0})  # type: ignore[arg-type]
@@ -70,7 +70,36 @@ def test_vtt_escapes_what_would_be_markup():
 def test_lines_are_balanced_and_not_too_long():
     text = format_srt(split(speak(*["word"] * 12, pause_s=0.0))).splitlines()[2:]
     assert text == ["word word word word word word"] * 2
-    assert format_srt(split(speak("天" * 50), CueSettings(joiner=""))).splitlines()[2:] == ["天" * 25] * 2
+    mandarin = CueSettings(joiner="")
+    assert format_srt(split(speak(*"天" * 38, pause_s=-0.2), mandarin), mandarin).splitlines()[2:] == ["天" * 19] * 2
+
+
+def test_a_chinese_character_takes_two_columns():
+    mandarin = CueSettings(joiner="", longest_s=100)
+    cues = split(speak(*"天" * 100, pause_s=0.0), mandarin)
+    assert max(len(cue.text) for cue in cues) <= 42
+    lines = [line for line in format_srt(cues, mandarin).splitlines() if "天" in line]
+    assert max(map(len, lines)) == 21
+    assert width("天a\u0301") == 3
+
+
+def test_english_cues_and_lines_end_before_conjunctions_and_prepositions():
+    english = CueSettings(language="en", longest_s=100)
+    words = speak(*["the", "quick", "brown", "fox", "jumped", "over", "the", "lazy", "dog"], pause_s=0.0)
+    assert format_srt(split(words, english), english).splitlines()[2:] == [
+        "the quick brown fox jumped",
+        "over the lazy dog",
+    ]
+    words = speak(*["one", "two", "three", "four", "and", "five", "six"], pause_s=0.0)
+    assert next(cue.text for cue in split(words, CueSettings(language="en", longest_s=2.0))) == "one two three four"
+    clear = [*words[:5], *speak("five", "six", start_s=words[4].end_s + 0.5)]
+    assert next(cue.text for cue in split(clear, CueSettings(language="en", longest_s=2.2))) == "one two three four and"
+
+
+def test_a_cue_is_shown_long_enough_to_be_read():
+    cue = split([Word("w" * 40, 1.0, 1.5, 1.0)])[0]
+    assert lengthen([cue])[0].end_s == 3.0
+    assert lengthen([cue], CueSettings(characters_per_s=40.0))[0].end_s == 2.0
 
 
 def test_a_day_of_words_is_split_in_a_second():
@@ -102,7 +131,7 @@ def test_cues_have_all_words_in_order_within_the_limits(steps, limits):
     for cue in cues:
         assert cue.text == " ".join(word.text for word in cue.words)
         if len(cue.words) > 1:
-            assert len(cue.text) <= limits.most_characters
+            assert width(cue.text) <= limits.line_width * limits.lines
             assert cue.end_s - cue.start_s <= limits.longest_s
             assert all(round(b.start_s - a.end_s, 3) < limits.pause_s for a, b in itertools.pairwise(cue.words))
 
@@ -113,15 +142,8 @@ def test_a_file_of_subtitles_can_be_read_back(steps):
     cues = split(_words(steps))
     blocks = re.findall(r"(\d+)\n(\S+) --> (\S+)\n((?:.+\n)+)", format_srt(cues))
     assert [int(number) for number, *_ in blocks] == list(range(1, len(cues) + 1))
-    assert [text.split() for *_, text in blocks] == [_broken(cue.text) for cue in cues]
+    for (*_, text), cue in zip(blocks, cues, strict=True):
+        assert text.replace("\n", "").replace(" ", "") == cue.text.replace(" ", "")
+        assert max(map(width, text.splitlines())) <= SUBTITLES.line_width
     times = [time for _, start, end, _ in blocks for time in (start, end)]
     assert times == sorted(times)
-
-
-def _broken(text: str) -> list[str]:
-    """Return the words of a text; one word alone is broken if it is longer than a line."""
-    if " " in text or len(text) <= LINE:
-        return text.split()
-    size = max(len(text) // -(-len(text) // LINE), 1)
-    width = next(width for width in range(size, LINE + 1) if -(-len(text) // width) <= -(-len(text) // LINE))
-    return [text[start : start + width] for start in range(0, len(text), width)]

@@ -1,0 +1,67 @@
+"""The network over clips of any length up to a minute, in a few compiled shapes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ds2_jax.artifacts.bundle import ModelMeta
+from ds2_jax.parallel import sharding
+from ds2_jax.recognition.step import make_forward
+from input_pipeline.audio.features import frame_count
+
+# Clips are padded to the smallest of a few shapes that fits, so that at most eight programs are compiled.
+SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
+BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and clips per batch
+LONGEST_S = SINGLE_S[-1]
+
+
+class Shape(NamedTuple):
+    """Size of a compiled batch."""
+
+    frames: int
+    rows: int
+
+
+class BatchedNetwork:
+    """The compiled network of a model.
+
+    Attributes: meta, variables (on the devices), singles and batches (the shapes for one and for several clips, in order).
+    """
+
+    def __init__(self, meta: ModelMeta, variables: dict):
+        mesh = sharding.local_mesh()
+        everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
+        self.meta = meta
+        self.variables = sharding.put(variables, everywhere)
+        self.forward = jax.jit(make_forward(meta.network), in_shardings=(everywhere, rows, rows), out_shardings=rows)
+        self._devices = mesh.size
+        self.singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
+        self.batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]
+
+    def _shape(self, seconds: float, rows: int) -> Shape:
+        settings = self.meta.features
+        samples = round(seconds * settings.sample_rate_hz) + settings.window_samples
+        return Shape(int(frame_count(samples, settings)), -(-rows // self._devices) * self._devices)
+
+    def shape_of_batch(self, frames: int) -> Shape | None:
+        """Return the smallest shape for several clips of at most so many frames; None if they are too long."""
+        return next((shape for shape in self.batches if frames <= shape.frames), None)
+
+    def __call__(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the natural-log probabilities [U, K] of the features [T, F] of clips that fit a shape together."""
+        shapes = self.singles if len(clips) == 1 else self.batches
+        longest = max(map(len, clips))
+        shape = next(shape for shape in shapes if longest <= shape.frames)
+        return self.compute(clips, shape)
+
+    def compute(self, clips: Sequence[np.ndarray], shape: Shape) -> list[np.ndarray]:
+        """Return the natural-log probabilities [U, K] of the features [T, F] of clips, padded to this shape."""
+        spectrogram = np.zeros((shape.rows, shape.frames, self.meta.feature_size), np.float32)
+        frames = np.zeros(shape.rows, np.int32)
+        for row, features in enumerate(clips):
+            spectrogram[row, : len(features)] = features
+            frames[row] = len(features)
+        log_probs, lengths = jax.device_get(self.forward(self.variables, spectrogram, frames))
+        return [log_probs[row, : lengths[row]] for row in range(len(clips))]

@@ -1,0 +1,218 @@
+"""Write the transcripts of recordings as subtitles, tables and data, by the suffix of the file's name."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from decoding.hypothesis import Word, as_json
+from ds2_jax.recognition import cues
+from ds2_jax.recognition.cues import Cue, CueSettings
+from ds2_jax.recognition.recording import Turn
+
+PASSAGES = replace(cues.SEGMENTS, pause_s=1.5)  # of the formats other than subtitles
+
+
+@dataclass(frozen=True)
+class NamedTranscript:
+    """The turns of a recording, its name and length, and the record that describes it in JSON lines.
+
+    remarks: what is wrong with the recording.
+    """
+
+    name: str
+    duration_s: float
+    turns: Sequence[Turn]
+    record: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A cue and its speaker."""
+
+    speaker: str
+    cue: Cue
+
+    @property
+    def line(self) -> str:
+        """The text, with the speaker in front."""
+        return f"{self.speaker}: {self.cue.text}" if self.speaker else self.cue.text
+
+
+def speakers_of(transcript: NamedTranscript) -> list[str]:
+    """Return the speakers in the order of their names; [''] for a recording whose channels are mixed."""
+    return sorted({turn.speaker for turn in transcript.turns}) or [""]
+
+
+def words_of(transcript: NamedTranscript, speaker: str) -> list[Word]:
+    """Return the words of a speaker in order."""
+    return [word for turn in transcript.turns if turn.speaker == speaker for word in turn.passage.words]
+
+
+def split(transcript: NamedTranscript, settings: CueSettings) -> list[Spoken]:
+    """Split the words of each speaker into cues; return them by time."""
+    spoken = [
+        Spoken(speaker, cue)
+        for speaker in speakers_of(transcript)
+        for cue in cues.split(words_of(transcript, speaker), settings)
+    ]
+    return sorted(spoken, key=lambda item: item.cue.start_s)
+
+
+def format_transcripts(suffix: str, transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    """Return the content of a file with this suffix, one of FORMATS; settings: of subtitles."""
+    return FORMATS[suffix](transcripts, settings)
+
+
+def check_count(suffix: str, recordings: int) -> None:
+    """Raise ValueError if a file with this suffix cannot hold so many recordings."""
+    if suffix in SINGLE and recordings != 1:
+        raise ValueError(
+            f"a {suffix} file holds one recording, of {recordings} given: use .json, .jsonl, .txt, .tsv or .ctm, or "
+            "transcribe them one by one"
+        )
+
+
+def suffix_of(path: str | os.PathLike) -> str:
+    """Return the format of an output file: its suffix, in the case of FORMATS; .jsonl for a name without one.
+
+    Raises ValueError for an unknown format.
+    """
+    given = Path(path).suffix or ".jsonl"
+    suffix = next((name for name in FORMATS if name.lower() == given.lower()), None)
+    if suffix is None:
+        raise ValueError(f"--output={path}: {given} is no format of transcripts: use {', '.join(FORMATS)}")
+    return suffix
+
+
+def _srt(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    return cues.format_srt(_subtitles(transcripts[0], settings), settings)
+
+
+def _vtt(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    return cues.format_vtt(_subtitles(transcripts[0], settings), settings)
+
+
+def _subtitles(transcript: NamedTranscript, settings: CueSettings) -> list[Cue]:
+    """Return cues by time; each begins with its speaker, if there are several."""
+    shown = []
+    for spoken in split(transcript, settings):
+        cue = spoken.cue
+        if spoken.speaker:
+            first = replace(cue.words[0], text=f"{spoken.speaker}: {cue.words[0].text}")
+            cue = replace(cue, text=spoken.line, words=[first, *cue.words[1:]])
+        shown.append(cue)
+    return shown
+
+
+def _txt(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    """Return a line for each passage; recordings are separated by an empty line."""
+    return "\n".join(
+        "".join(f"{item.line}\n" for item in split(transcript, _passages(settings))) for transcript in transcripts
+    )
+
+
+def _tsv(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    writer.writerow(["audio", "start_s", "end_s", "speaker", "text"])
+    for transcript in transcripts:
+        for speaker, cue in ((item.speaker, item.cue) for item in split(transcript, _passages(settings))):
+            writer.writerow([transcript.name, f"{cue.start_s:.3f}", f"{cue.end_s:.3f}", speaker, cue.text])
+    return table.getvalue()
+
+
+def _ctm(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    """Return NIST's CTM: recording, channel, start, duration, word and confidence, by recording, channel and time."""
+    lines = []
+    for transcript in transcripts:
+        name = Path(transcript.name).stem.replace(" ", "_")
+        for number, speaker in enumerate(speakers_of(transcript), start=1):
+            lines += [
+                f"{name} {number} {w.start_s:.3f} {w.end_s - w.start_s:.3f} {w.text} {w.confidence:.4f}\n"
+                for w in words_of(transcript, speaker)
+            ]
+    return "".join(lines)
+
+
+def _textgrid(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    """Return Praat's TextGrid in its long form: a tier of words for each speaker, without gaps."""
+    transcript = transcripts[0]
+    speakers = speakers_of(transcript)
+    end_s = max([transcript.duration_s, *(turn.passage.end_s for turn in transcript.turns)])
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {end_s:.3f}"]
+    lines += ["tiers? <exists>", f"size = {len(speakers)}", "item []:"]
+    for number, speaker in enumerate(speakers, start=1):
+        intervals = _intervals(words_of(transcript, speaker), end_s)
+        name = speaker or "words"
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"', f'        name = "{name}"']
+        lines += ["        xmin = 0", f"        xmax = {end_s:.3f}", f"        intervals: size = {len(intervals)}"]
+        for place, (start_s, stop_s, text) in enumerate(intervals, start=1):
+            quoted = text.replace('"', '""')
+            lines += [f"        intervals [{place}]:", f"            xmin = {start_s:.3f}"]
+            lines += [f"            xmax = {stop_s:.3f}", f'            text = "{quoted}"']
+    return "\n".join(lines) + "\n"
+
+
+def _intervals(words: Sequence[Word], end_s: float) -> list[tuple[float, float, str]]:
+    """Return start, end and text of the words, and of the silences between them."""
+    intervals, done_s = [], 0.0
+    for word in words:
+        start_s, stop_s = max(done_s, round(word.start_s, 3)), round(word.end_s, 3)
+        if stop_s <= start_s:  # Praat refuses an interval without length
+            continue
+        if start_s > done_s:
+            intervals.append((done_s, start_s, ""))
+        intervals.append((start_s, stop_s, word.text))
+        done_s = stop_s
+    if done_s < round(end_s, 3) or not intervals:
+        intervals.append((done_s, end_s, ""))
+    return intervals
+
+
+def _json(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    """Return a list with an object for each recording: text, and segments with times, speaker and words."""
+    return (
+        json.dumps([_describe(item, _passages(settings)) for item in transcripts], ensure_ascii=False, indent=1) + "\n"
+    )
+
+
+def _describe(transcript: NamedTranscript, settings: CueSettings) -> dict[str, Any]:
+    spoken = split(transcript, settings)
+    segments = [
+        {"start_s": round(cue.start_s, 3), "end_s": round(cue.end_s, 3)}
+        | ({"speaker": speaker} if speaker else {})
+        | {"text": cue.text, "words": [as_json(word) for word in cue.words]}
+        for speaker, cue in ((item.speaker, item.cue) for item in spoken)
+    ]
+    joined = "\n".join(item.line for item in spoken) if any(item.speaker for item in spoken) else ""
+    text = joined or settings.joiner.join(item.cue.text for item in spoken)
+    described = {"audio": transcript.name, "duration_s": round(transcript.duration_s, 3), "text": text}
+    return described | ({"remarks": list(transcript.remarks)} if transcript.remarks else {}) | {"segments": segments}
+
+
+def _jsonl(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
+    return "".join(json.dumps(transcript.record, ensure_ascii=False) + "\n" for transcript in transcripts)
+
+
+def _passages(settings: CueSettings) -> CueSettings:
+    return replace(PASSAGES, joiner=settings.joiner, language=settings.language)
+
+
+Format = Callable[[Sequence[NamedTranscript], CueSettings], str]
+FORMATS: dict[str, Format] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".txt": _txt,
+    ".tsv": _tsv,
+    ".srt": _srt,
+    ".vtt": _vtt,
+    ".ctm": _ctm,
+    ".TextGrid": _textgrid,
+}
+SINGLE = (".srt", ".vtt", ".TextGrid")

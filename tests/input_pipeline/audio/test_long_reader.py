@@ -1,0 +1,89 @@
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline.audio import AudioError, Segment
+from input_pipeline.audio.long_reader import mix, open_long, stated_s
+
+RATE_HZ = 8000
+
+
+@pytest.fixture
+def samples() -> np.ndarray:
+    """Return 10 s of stereo noise [N, 2]."""
+    return (0.1 * np.random.default_rng(0).standard_normal((10 * RATE_HZ, 2))).astype(np.float32)
+
+
+def read(source) -> tuple[np.ndarray, str]:
+    with open_long(source, whole=False) as audio:
+        return np.concatenate(list(audio.blocks())), "; ".join(audio.remarks)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_every_format_is_read_in_blocks(tmp_path, samples, name):
+    path = tmp_path / name
+    soundfile.write(path, samples, RATE_HZ)
+    expected, _ = soundfile.read(path, dtype="float32")
+    for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+        found, problem = read(source)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert problem == ""
+    assert stated_s(path) == pytest.approx(len(expected) / RATE_HZ)
+
+
+def test_an_array_is_read_in_blocks(samples):
+    np.testing.assert_array_equal(read((samples, RATE_HZ))[0], samples)
+    np.testing.assert_array_equal(read((samples[:, 0], RATE_HZ))[0], samples[:, :1])
+
+
+@pytest.mark.parametrize(("name", "least_s"), [("a.wav", 7.4), ("a.flac", 5.0)])
+def test_a_file_that_ends_early_is_read_as_far_as_it_goes(tmp_path, samples, name, least_s):
+    path = tmp_path / name
+    soundfile.write(path, samples, RATE_HZ)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    found, problem = read(path)
+    assert least_s < len(found) / RATE_HZ < 7.6
+    np.testing.assert_allclose(found, samples[: len(found)], atol=1e-4)
+    assert f"{len(found) / RATE_HZ:.1f} s" in problem
+    with pytest.raises(AudioError, match=f"{name} .*copy it again"), open_long(path) as audio:
+        list(audio.blocks())
+
+
+def test_a_file_that_is_no_audio_is_explained(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("no audio")
+    for source, message in [
+        (path, "not in an audio format"),
+        (tmp_path / "nowhere.wav", "does not exist"),
+    ]:
+        with pytest.raises(AudioError, match=message), open_long(source):
+            pass
+    assert stated_s(path) == 0
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_containers_are_decoded_by_ffmpeg(tmp_path, samples):
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "alac", tmp_path / "a.m4a"]
+    subprocess.run(command, check=True)
+    found, problem = read(tmp_path / "a.m4a")
+    np.testing.assert_allclose(found[: len(samples)], samples, atol=1e-4)
+    assert problem == ""
+    assert stated_s(tmp_path / "a.m4a") == float("inf")
+
+
+def test_a_segment_and_a_channel_are_read(tmp_path, samples):
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, subtype="FLOAT")
+    found, _ = read(Segment(tmp_path / "a.wav", 2.0, 3.0, channel=1))
+    np.testing.assert_array_equal(found, samples[2 * RATE_HZ : 5 * RATE_HZ, 1:])
+
+
+def test_channels_that_cancel_each_other_are_not_averaged(samples):
+    inverted = np.stack([samples[:, 0], -samples[:, 0]], axis=1)
+    np.testing.assert_array_equal(mix(inverted), samples[:, 0])
+    np.testing.assert_allclose(mix(samples), samples.mean(1))
