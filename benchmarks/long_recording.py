@@ -18,6 +18,7 @@ import soundfile
 import ds2_jax
 from benchmarks import measure
 from decoding.scoring.error_rate import summarise
+from ds2_jax.recognition.recogniser import Audio
 from input_pipeline import audio, manifest
 from input_pipeline.text import ScoringRules
 
@@ -48,7 +49,7 @@ def main() -> None:
     rate_hz, rules = model.sample_rate_hz, ScoringRules.for_language(model.meta.language)
     rows = manifest.read_many(arguments.manifest)
     clips = [audio.read(path, rate_hz)[0] for path in rows.audio]
-    short = [(clip, rate_hz) for clip in clips]
+    short: list[Audio] = [(clip, rate_hz) for clip in clips]
     model.transcribe(short)  # compiles
     start = time.perf_counter()
     hypotheses = [transcript.text for transcript in model.transcribe(short)]

@@ -11,7 +11,7 @@ import soundfile
 from input_pipeline.audio import ffmpeg
 from input_pipeline.audio.opening import COMPLETE, UNKNOWN, AudioError, Recording, open_audio
 from input_pipeline.audio.reader import CANCELLED, check_inside, read_blocks, resolve
-from input_pipeline.audio.segment import Segment, Source
+from input_pipeline.audio.segment import File, Segment, Source
 
 BLOCK_S = 1.0  # of which nothing is kept where damaged content begins
 
@@ -134,9 +134,10 @@ def mix(samples: np.ndarray) -> np.ndarray:
     return samples[:, 0] if np.square(mono, dtype=np.float64).sum() < CANCELLED * power else mono
 
 
-def _head(source: object) -> bytes:
+def _head(source: File) -> bytes:
     if isinstance(source, bytes):
         return source[: ffmpeg.HEAD_BYTES]
-    with open(source, "rb") if isinstance(source, str | os.PathLike) else contextlib.nullcontext(source) as file:  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(source, "rb")) if isinstance(source, str | os.PathLike) else source
         file.seek(0)
         return file.read(ffmpeg.HEAD_BYTES)
