@@ -34,7 +34,8 @@ def get_config() -> ConfigDict:
     config.batch.shuffle = "batch_shuffle"  # instance_shuffle, batch_shuffle, batch_shuffle_clipped, none
     config.batch.sortagrad = True  # order the first epoch from short to long
     config.batch.eval_size = 16  # most utterances in an evaluation batch
-    # Most audio in an evaluation batch, in seconds, including padding; longer utterances are left out, and reported.
+    # Most audio in an evaluation batch, in seconds, including padding. --mode=eval recognises longer utterances in parts; a
+    # training leaves them out of dev and test, and reports them.
     config.batch.eval_seconds = 300.0
     config.batch.eval_buckets = 4
 

@@ -36,7 +36,8 @@ logger = logging.getLogger("ds2_jax")
 class EvaluationSettings:
     """Settings of an evaluation: its batches and how they are loaded.
 
-    batch.seconds (0: no limit) bounds the memory: utterances that are longer are left out, and reported.
+    batch.seconds (0: no limit) bounds the memory: utterances that are longer are recognised in parts by `evaluate`, and left
+    out, and reported, by an `Evaluator` alone.
     """
 
     batch: BatchSettings = field(
@@ -109,18 +110,20 @@ class Evaluator:
         *,
         progress: str = "evaluate",
         on_batch: Callable[[], None] = lambda: None,
+        recogniser: Recogniser | None = None,
     ) -> Evaluation:
         """Measure variables on a manifest with text. Unusable clips are skipped, reported and listed in `problems`.
 
-        progress: label of the progress bar. on_batch: called after each batch; may raise. Raises ValueError if no
-        utterance can be used.
+        progress: label of the progress bar. on_batch: called after each batch; may raise. recogniser: of the same model, for
+        utterances that are longer than a batch. Raises ValueError if no utterance can be used.
         """
         meta = self.meta
         # Symbols outside the vocabulary are no problem here: they count as errors.
         labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.text)
         if processes.rank() == 0:
             warn_about_upsampling(manifest, meta.features.sample_rate_hz, logger)
-        transcripts = self.transcribe(variables, self.corpus(manifest, labels), progress=progress, on_batch=on_batch)
+        corpus = self.corpus(manifest, labels)
+        transcripts = self.transcribe(variables, corpus, progress=progress, on_batch=on_batch, recogniser=recogniser)
         best = transcripts.hypotheses
         rows = sorted(best)
         report_problems(manifest, rows, transcripts.problems, self._reported)
@@ -171,11 +174,12 @@ class Evaluator:
         *,
         progress: str = "recognise",
         on_batch: Callable[[], None] = lambda: None,
+        recogniser: Recogniser | None = None,
     ) -> Transcripts:
         """Recognise every utterance of a corpus once; a batch is decoded while the device computes the next one.
 
-        Each process decodes its rows of every batch; all processes return all transcripts. on_batch: called after each
-        batch; may raise.
+        Each process decodes its rows of every batch; all processes return all transcripts. on_batch and recogniser: as for
+        `measure`; without a recogniser, longer utterances are problems. The loss does not count them.
         """
         transcripts = Transcripts()
         decoding: Future | None = None
@@ -187,10 +191,25 @@ class Evaluator:
                 decoding = host.submit(self._decode, output, rows)
             if decoding is not None:
                 transcripts.nbest |= decoding.result()
+        if recogniser is not None:
+            self._recognise_long(recogniser, corpus, transcripts)
         for nbest, problems in processes.gather((transcripts.nbest, transcripts.problems), classes=(Hypothesis, Word)):
             transcripts.nbest |= nbest
             transcripts.problems |= problems
         return transcripts
+
+    @staticmethod
+    def _recognise_long(recogniser: Recogniser, corpus: Corpus, transcripts: Transcripts) -> None:
+        """Recognise this process's share of the utterances that are longer than a batch, instead of reporting them."""
+        rows = np.flatnonzero(corpus.left_out).tolist()
+        for row in rows:
+            transcripts.problems.pop(row)
+        own = rows[processes.rank() :: processes.count()]
+        for index, result in recogniser.transcribe_each(corpus.manifest.clips[row] for row in own):
+            if isinstance(result, Exception):
+                transcripts.problems[own[index]] = str(result)
+            else:
+                transcripts.nbest[own[index]] = result.nbest
 
     def log_probs(
         self, variables: dict, corpus: Corpus, *, progress: str = "recognise"
@@ -288,7 +307,7 @@ def evaluate(
     """
     utterances = manifests.read_many(manifest) if isinstance(manifest, str) else manifest
     evaluator = Evaluator(model.meta, sharding.make_mesh(), settings or EvaluationSettings(), model.engine)
-    return evaluator.measure(model.variables, utterances, progress=progress)
+    return evaluator.measure(model.variables, utterances, progress=progress, recogniser=model)
 
 
 def report_problems(

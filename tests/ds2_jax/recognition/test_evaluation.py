@@ -1,6 +1,7 @@
 """Evaluation of manifests: long utterances do not change the others, and memory is bounded whatever a row's length."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 
+import ds2_jax
+from decoding.scoring.error_rate import summarise
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.parallel import sharding
-from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
+from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator, evaluate
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import Manifest
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import ScoringRules, Vocabulary
 from tests.runs import ROOT
 
 GIB = 2**30
@@ -77,6 +80,19 @@ def test_a_batch_that_exceeds_the_memory_names_its_longest_utterance(model, clip
     evaluator = Evaluator(meta, sharding.make_mesh(), settings(seconds=1e9))
     with pytest.raises(MemoryError, match=r"mixed\.jsonl:6 \(endless\.wav\).*9e\+08 s.*eval_seconds"):
         evaluator.probe(variables, manifest)
+
+
+def test_long_utterances_are_recognised_in_parts(clips, tmp_path):
+    rows = [*manifests.records(clips)] * 2
+    seconds = sum(row["duration"] for row in rows)
+    long = joined(clips, tmp_path / "long.flac", seconds) | {"text": " ".join(row["text"] for row in rows)}
+    manifest = among_clips(clips, tmp_path / "mixed.jsonl", [long])
+    evaluation = evaluate(ds2_jax.load("an4", engine="greedy"), manifest, settings(seconds=seconds - 1))
+    assert not evaluation.problems
+    assert evaluation.references[5] == long["text"]
+    rules = ScoringRules.for_language("en")
+    assert summarise(evaluation.references[5:6], evaluation.hypotheses[5:6], rules=rules).as_dict()["wer"] < 0.1
+    assert math.isfinite(evaluation.loss)
 
 
 @pytest.mark.slow
