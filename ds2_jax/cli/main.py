@@ -33,6 +33,7 @@ from ds2_jax.cli import command_line, help_screen
 
 MODES = ("train", "eval", "infer", "suspects", "tune", "export", "serve", "client")
 WRITE_OUTPUT = ("infer", "suspects", "export")
+FORMATS = ("bundle", "onnx", "stablehlo")
 EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra that installs them
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
@@ -56,7 +57,7 @@ _OUTPUT = flags.DEFINE_string(
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."
 )
-_FORMAT = flags.DEFINE_enum("format", "bundle", ("bundle", "onnx", "stablehlo"), "What to write (--mode=export).")
+_FORMAT = flags.DEFINE_enum("format", "bundle", FORMATS, "What to write (--mode=export).")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the server (--mode=serve: on which it listens; client).")
 _PORT = flags.DEFINE_integer("port", 8086, "Port of the server.")
 _WYOMING_PORT = flags.DEFINE_integer("wyoming_port", 0, "Port for the Wyoming protocol, e.g. 10300; 0: none.")
