@@ -103,5 +103,9 @@ def character_report(checked: Manifest, problems: Sequence[Problem]) -> Iterator
         lines = [str(checked.line[problem.row]) for problem in problems if character in problem.characters]
         named = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
         code = f"U+{ord(character):04X}"
-        shown = f"{character!r} ({code})" if character.isprintable() else f"{code} {unicodedata.name(character, 'CONTROL CHARACTER')}"
+        shown = (
+            f"{character!r} ({code})"
+            if character.isprintable()
+            else f"{code} {unicodedata.name(character, 'CONTROL CHARACTER')}"
+        )
         yield f"{shown} {count} times in {len(lines)} utterances: lines {named}"

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 _HOME = re.compile(r"(?<![^,=])~[^/,:=]*(?=[/,:]|$)")
 # C0, C1, line separators, embeddings and isolates of direction, surrogates
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_MOVES = re.compile("\n*(\x1b\\[A)*")  # what progress bars write to change the line
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -74,7 +75,8 @@ class _Output(io.TextIOWrapper):
         self._keep = keep
 
     def write(self, text: str) -> int:
-        shown = text if self._keep is None else escape(text, self._keep)
+        as_it_is = self._keep is None or _MOVES.fullmatch(text)
+        shown = text if as_it_is else escape(text, self._keep or "")
         with self._reader():
             super().write(shown)
         return len(text)

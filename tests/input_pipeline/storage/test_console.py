@@ -76,6 +76,17 @@ def test_a_progress_bar_may_return_to_the_start_of_its_line():
     assert result.stderr == b"1\r2\n"
 
 
+def test_a_progress_bar_inside_another_one_may_change_the_line():
+    body = (
+        "from tqdm import tqdm; outer = tqdm(total=2, desc='outer'); inner = tqdm(total=2, desc='inner', leave=False);"
+        "inner.update(); inner.refresh(); inner.close(); outer.close(); print('a\\x1b[Ab', file=sys.stderr)"
+    )
+    bars, _, printed = run(body, stderr=subprocess.PIPE).stderr.rpartition(b"a\\x1b")
+    assert b"\x1b[A" in bars
+    assert b"\\x1b" not in bars
+    assert printed == b"[Ab\n"
+
+
 def test_a_name_is_escaped_in_one_line():
     assert console.escape("a\nb\tc\u202ed\ud800é") == "a\\nb\\tc\\u202ed\\ud800é"
     assert console.escape("a\nb\x1b", keep="\n") == "a\nb\\x1b"
