@@ -28,9 +28,6 @@ from input_pipeline.audio.reader import rms_db
 
 WAITING = 64  # parts whose output may wait for that of an earlier one
 LONGEST_PASSAGE_S = 60.0
-# Shortest part of a unidirectional and of a bidirectional network: the first loses nothing at a pause, and its state should
-# not be that of the words before it; the second needs what follows.
-SHORTEST_S = {False: 0.3, True: 2.0}
 TOGETHER = 16  # passages that are decoded at once
 
 
@@ -64,11 +61,11 @@ class LongRecogniser:
         network: BatchedNetwork,
         engine: Engine,
         check: SpeechCheck | None,
-        settings: CutSettings | None = None,
+        settings: CutSettings,
     ):
         self._network, self._engine, self._check = network, engine, check
         meta = network.meta
-        self._settings = settings or CutSettings(shortest_s=SHORTEST_S[meta.model.bidirectional])
+        self._settings = settings
         self._frame_s = meta.output_frame_s
         self._step = meta.features.stride_samples * meta.model.time_stride
         self._front_end = _PartFrontEnd(meta)

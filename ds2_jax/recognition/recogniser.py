@@ -25,6 +25,7 @@ from ds2_jax.recognition.stream_settings import StreamSettings
 from ds2_jax.recognition.stream_step import StreamStep
 from ds2_jax.recognition.voice_gate import make_check
 from input_pipeline import audio
+from input_pipeline.audio.cutting import CutSettings
 from input_pipeline.audio.long_reader import LongSource, stated_s
 from input_pipeline.cores import usable_cores
 from input_pipeline.shards.format import parse_reference
@@ -204,7 +205,7 @@ class Recogniser:
 
         source: a file, its content, a file object, a segment or (samples, rate). Noise is recognised, too. Raises AudioError.
         """
-        return recording.log_probs(self.long_recogniser("off"), source)
+        return recording.log_probs(self.long_recogniser(RecordingSettings(voice_gate="off")), source)
 
     def recognise_recording(
         self,
@@ -219,12 +220,13 @@ class Recogniser:
         whole: as for `transcribe_each`.
         """
         separate = settings.channels == "separate"
-        long = self.long_recogniser(settings.voice_gate)
+        long = self.long_recogniser(settings)
         return recording.recognise(long, source, separate=separate, whole=whole, on_progress=on_progress)
 
-    def long_recogniser(self, voice_gate: str) -> LongRecogniser:
-        """Return the recogniser of long recordings; voice_gate: on, off or auto."""
-        return LongRecogniser(self.network, self.engine, make_check(voice_gate, self.sample_rate_hz))
+    def long_recogniser(self, settings: RecordingSettings) -> LongRecogniser:
+        """Return the recogniser of long recordings."""
+        check = make_check(settings.voice_gate, self.sample_rate_hz)
+        return LongRecogniser(self.network, self.engine, check, CutSettings(shortest_s=settings.part_s))
 
     def stream(self, sample_rate_hz: int = 0, settings: StreamSettings = DEFAULT_STREAM) -> Stream:
         """Start a stream of audio with this sample rate (0: the model's).

@@ -27,10 +27,10 @@ class CutSettings:
     there is no pause between them. around_s: audio before and after that decides what is quiet.
     """
 
-    shortest_s: float = 2.0
-    pause_s: float = 0.2
+    shortest_s: float = 0.3
+    pause_s: float = 0.25
     longest_s: float = 13.0
-    edge_s: float = 0.5
+    edge_s: float = 1.0
     lead_s: float = 0.1
     context_s: float = 1.0
     around_s: float = 10.0

@@ -14,6 +14,7 @@ from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.recording import RecordingSettings
 from input_pipeline import manifest as manifests
+from input_pipeline.audio.cutting import CutSettings
 from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.conftest import CLIPS
@@ -73,11 +74,12 @@ def test_a_part_has_the_output_of_a_clip(small):
     step = 3 * 160  # samples of an output frame
     assert len(output) == pytest.approx((80 + 4) * RATE_HZ / step, abs=20)
     assert output.dtype == np.float32
-    first = round((40 * RATE_HZ - RATE_HZ // 2) / step)
-    edge = np.zeros(len(silence) - first * step, np.float32)
-    expected = small.log_probs((np.concatenate([edge, clip, np.zeros(RATE_HZ // 2, np.float32)]), RATE_HZ))
+    edge = int(CutSettings().edge_s * RATE_HZ)
+    first = round((40 * RATE_HZ - edge) / step)
+    before = np.zeros(len(silence) - first * step, np.float32)
+    expected = small.log_probs((np.concatenate([before, clip, np.zeros(edge, np.float32)]), RATE_HZ))[1:]
     count = len(expected) - 20  # the silence kept after the clip is a whole number of frames
-    here = _align(output, expected, first)
+    here = _align(output, expected, first + 1)
     np.testing.assert_allclose(output[here : here + count], expected[:count], atol=0.1)
 
 
