@@ -46,6 +46,9 @@ def get_config() -> ConfigDict:
     config.features = ConfigDict()
     config.features.kind = "linear"  # linear (log spectrogram), fbank (log-mel filter bank), mfcc
     config.features.sample_rate_hz = 16000  # rate of the model; other audio is resampled
+    # Rate to which audio is resampled first, for a model trained with recordings of a lower rate than its own, such as 8000
+    # for telephone speech; 0: none.
+    config.features.source_rate_hz = 0
     config.features.window_ms = 20.0
     config.features.stride_ms = 10.0
     config.features.max_freq_hz = 0.0  # upper limit; 0: half the sample rate
@@ -65,7 +68,9 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.conv = "11x41/3x2:32, 11x21/1x2:32"  # time x frequency: kernel/stride:channels
-    config.model.cell = "gru"  # rnn, gru, lstm
+    # rnn (clipped rectifier), gru, lstm; gru_relu: the original's GRU, with its reset gate before the recurrent product and a
+    # rectified candidate
+    config.model.cell = "gru"
     config.model.rnn_size = 512  # units per direction
     config.model.rnn_layers = 3
     config.model.bidirectional = True
@@ -74,6 +79,9 @@ def get_config() -> ConfigDict:
     config.model.lookahead = 0  # output frames that a unidirectional network sees ahead, after the recurrent layers
     config.model.activation_clip = 20.0  # upper limit of the clipped rectifiers
     config.model.dropout = 0.0  # before each recurrent layer and the output; the mask is the same for all frames
+    config.model.norm = (
+        "input"  # what recurrent layers normalise by batch: input, projection (of the input; the original)
+    )
     config.model.norm_momentum = 0.9  # momentum of the running statistics
     config.model.compute_dtype = "float32"  # float32, bfloat16; parameters and reductions are always float32
 

@@ -34,7 +34,7 @@ def add_network(weights: Weights, settings: ModelSettings, arrays: Arrays, frame
     x = graph.reshape(graph.transpose(x, 2, 0, 3, 1), 0, 0, -1)  # [U, B, X]; bins before channels, as in the weights
     least = graph.node("Where", graph.node("Less", lengths, graph.int32(1)), graph.int32(1), lengths)
     for i in range(settings.rnn_layers):
-        gain, shift = _normalisation(arrays, f"rnn_norm_{i}")
+        gain, shift = _normalisation(arrays, f"rnn_norm_{i}" if settings.norm == "input" else f"rnn_{i}.norm")
         parameters = {n: arrays[f"params.rnn_{i}.{n}"] for n in ("input_kernel", "recurrent_kernel", "bias")}
         x = add_recurrent(weights, settings, arrange(settings, parameters, gain, shift), x, least)
     if settings.lookahead:

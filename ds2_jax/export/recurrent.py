@@ -12,7 +12,12 @@ from ds2_jax.network.model import ModelSettings
 
 # Operator, and the places of its gates among ours: ONNX's GRU has update, reset, candidate, its LSTM input, output, forget,
 # candidate (ds2_jax/network/rnn.py has the order of ours).
-OPERATORS = {"rnn": ("RNN", (0,)), "gru": ("GRU", (1, 0, 2)), "lstm": ("LSTM", (0, 3, 1, 2))}
+OPERATORS = {
+    "rnn": ("RNN", (0,)),
+    "gru": ("GRU", (1, 0, 2)),
+    "lstm": ("LSTM", (0, 3, 1, 2)),
+    "gru_relu": ("GRU", (1, 0, 2)),
+}
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,23 @@ class LayerWeights:
 def arrange(
     settings: ModelSettings, parameters: dict[str, np.ndarray], gain: np.ndarray, shift: np.ndarray
 ) -> LayerWeights:
-    """Return the weights of a layer whose input x is normalised first: x * gain + shift, [X] each.
+    """Return the weights of a layer that normalises: x * gain + shift, of its input x or of the projection, each of its width.
 
     parameters: input_kernel [X, (1 or D) * G * H], recurrent_kernel [D, H, G * H], bias [D, G * H].
     """
     recurrent = parameters["recurrent_kernel"]
     directions, hidden, columns = recurrent.shape
     order = np.concatenate([np.arange(hidden) + gate * hidden for gate in OPERATORS[settings.cell][1]])
-    kernel = parameters["input_kernel"].reshape(len(gain), -1, columns)  # [X, 1 or D, G * H]
-    kernel = np.broadcast_to(kernel, (len(gain), directions, columns)).transpose(1, 2, 0)[:, order]  # [D, G * H, X]
-    bias = np.concatenate([kernel @ shift, parameters["bias"][:, order]], axis=1)  # ours is in the recurrent term
-    return LayerWeights(kernel * gain, recurrent.transpose(0, 2, 1)[:, order], bias)
+    kernel = parameters["input_kernel"]  # [X, (1 or D) * G * H]
+    if settings.norm == "projection":
+        kernel = kernel * gain
+    else:
+        kernel, shift = kernel * gain[:, None], shift @ kernel
+    kernel = kernel.reshape(len(kernel), -1, columns)
+    kernel = np.broadcast_to(kernel, (len(kernel), directions, columns)).transpose(1, 2, 0)[:, order]  # [D, G * H, X]
+    shift = np.broadcast_to(shift.reshape(-1, columns), (directions, columns))[:, order]
+    bias = np.concatenate([shift, parameters["bias"][:, order]], axis=1)  # ours is in the recurrent term
+    return LayerWeights(kernel, recurrent.transpose(0, 2, 1)[:, order], bias)
 
 
 def add_recurrent(weights: Weights, settings: ModelSettings, layer: LayerWeights, x: str, lengths: str) -> str:
@@ -51,6 +62,8 @@ def add_recurrent(weights: Weights, settings: ModelSettings, layer: LayerWeights
         attributes |= {"activations": ["Relu"] * len(layer.bias), "clip": settings.activation_clip}
     elif settings.cell == "gru":
         attributes["linear_before_reset"] = 1
+    elif settings.cell == "gru_relu":
+        attributes["activations"] = ["Sigmoid", "Relu"] * len(layer.bias)
     if settings.cell == "lstm" and weights.kind == "int8":
         outputs = _quantised_lstm(weights, layer, x, lengths, attributes)
     else:

@@ -6,6 +6,7 @@ Letters: B batch, T frames, U frames after striding, F frequency, C channels, H 
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,7 @@ class ModelSettings:
     lookahead: int = 0
     activation_clip: float = 20.0
     dropout: float = 0.0
+    norm: str = "input"
     norm_momentum: float = 0.9
     compute_dtype: str = "float32"
 
@@ -65,6 +67,7 @@ class ModelSettings:
             advice = "use 0 for a bidirectional network, which sees the whole utterance"
             _check(self.lookahead == 0, "lookahead", self.lookahead, advice)
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "use a probability of at least 0 and below 1")
+        _check(self.norm in ("input", "projection"), "norm", self.norm, "choose 'input' or 'projection'")
         _check(0 <= self.norm_momentum < 1, "norm_momentum", self.norm_momentum, "use 0.9 to 0.999")
         _check(self.activation_clip > 0, "activation_clip", self.activation_clip, "use a positive ceiling such as 20")
         _check(self.compute_dtype in DTYPES, "compute_dtype", self.compute_dtype, f"choose one of {', '.join(DTYPES)}")
@@ -108,6 +111,20 @@ def parse_conv(text: str) -> tuple[ConvLayer, ...]:
     return tuple(layers)
 
 
+def recurrent_fields(settings: ModelSettings) -> dict[str, Any]:
+    """Return the attributes of a network's recurrent layers, `Recurrent`."""
+    return {
+        "cell": settings.cell,
+        "hidden": settings.rnn_size,
+        "bidirectional": settings.bidirectional,
+        "merge": settings.merge,
+        "share_input": settings.share_input,
+        "clip": settings.activation_clip,
+        "dtype": DTYPES[settings.compute_dtype],
+        "norm_momentum": settings.norm_momentum if settings.norm == "projection" else None,
+    }
+
+
 class DeepSpeech2(nn.Module):
     """Network from spectrograms (linear or log-mel) to a score for each frame and symbol (arXiv:1512.02595, section 3)."""
 
@@ -134,11 +151,10 @@ class DeepSpeech2(nn.Module):
         mask = jnp.arange(length)[:, None] < lengths  # [U, B]
         recurrent = nn.remat(Recurrent) if self.remat else Recurrent
         for i in range(s.rnn_layers):
-            x = MaskedBatchNorm(s.norm_momentum, name=f"rnn_norm_{i}")(x, mask[..., None], train)
+            if s.norm == "input":
+                x = MaskedBatchNorm(s.norm_momentum, name=f"rnn_norm_{i}")(x, mask[..., None], train)
             x = nn.Dropout(s.dropout, broadcast_dims=(0,), deterministic=not train)(x)
-            x, _ = recurrent(
-                s.cell, s.rnn_size, s.bidirectional, s.merge, s.share_input, s.activation_clip, dtype, name=f"rnn_{i}"
-            )(x, mask)
+            x, _ = recurrent(**recurrent_fields(s), train=train, name=f"rnn_{i}")(x, mask)
         if s.lookahead:
             x = RowConvolution(s.lookahead, name="lookahead")(x)
         x = nn.Dropout(s.dropout, broadcast_dims=(0,), deterministic=not train)(x)

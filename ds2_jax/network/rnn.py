@@ -3,17 +3,20 @@
 The input projection of all frames is one product outside the scan, which contains only `h @ W_h` and element-wise
 operations. The backward scan contains one product and one multiplication; the local derivatives are computed before it
 and the gradient of `W_h` after it, for all frames at once. Gates are separate arrays because XLA's CPU code reads a
-slice of a frame ten times slower than a whole one.
+slice of a frame ten times slower than a whole one. The original's GRU needs two products a step and JAX's own gradient.
 
 Letters: U frames, D directions (1 or 2), B batch, H hidden units, G gates, X input width.
 """
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from ds2_jax.network.norm import MaskedBatchNorm
 
 State = tuple[jax.Array, ...]  # each [D, B, H]; the first is the layer's output
 Gates = tuple[jax.Array, ...]  # each [D, B, H]
@@ -46,13 +49,6 @@ def lstm(state: State, x: Gates, h: Gates) -> State:
     i, f, g, o = (a + b for a, b in zip(x, h, strict=True))
     carry = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(carry), carry
-
-
-CELLS: dict[str, tuple[Cell, int, int]] = {  # function, gates, arrays in the state
-    "rnn": (simple_rnn, 1, 1),
-    "gru": (gru, 3, 1),
-    "lstm": (lstm, 4, 2),
-}
 
 
 def _select(mask: jax.Array, new: State, old: State) -> State:
@@ -131,6 +127,50 @@ def _scan_backward(cell, residuals, gradients):
 scan_cell.defvjp(_scan_forward, _scan_backward)
 
 
+def scan_gru_relu(
+    projected: Gates, weights: jax.Array, bias: jax.Array, initial: State, mask: jax.Array
+) -> tuple[jax.Array, State]:
+    """Run the original's GRU, which applies its reset gate before the recurrent product and rectifies its candidate.
+
+    Gates: reset, update, candidate. r = sigmoid(x_r + h W_r + b_r);  z = sigmoid(x_z + h W_z + b_z);
+    n = max(x_n + (r * h) W_n + b_n, 0);  h' = (1 - z) * n + z * h. Parameters and results as of `scan_cell`.
+    """
+    hidden = weights.shape[1]
+    for_gates, for_candidate = weights[..., : 2 * hidden], weights[..., 2 * hidden :]
+
+    def frame(state, inputs):
+        x, valid = inputs
+        h = state[0]
+        gates = jnp.einsum("dbh,dhg->dbg", h, for_gates) + bias[:, None, : 2 * hidden]
+        reset, update = (jax.nn.sigmoid(a + b) for a, b in zip(x[:2], _split(gates, 2), strict=True))
+        product = jnp.einsum("dbh,dhg->dbg", reset * h, for_candidate) + bias[:, None, 2 * hidden :]
+        candidate = jax.nn.relu(x[2] + product)
+        new = _select(valid, (candidate + update * (h - candidate),), state)
+        return new, new[0]
+
+    last, outputs = jax.lax.scan(frame, initial, (projected, mask))
+    return outputs, last
+
+
+Scan = Callable[[Gates, jax.Array, jax.Array, State, jax.Array], tuple[jax.Array, State]]
+
+
+class CellKind(NamedTuple):
+    """A recurrent cell: its scan over all frames, the number of its gates, and of the arrays in its state."""
+
+    scan: Scan
+    gates: int
+    arrays: int
+
+
+CELLS = {
+    "rnn": CellKind(functools.partial(scan_cell, simple_rnn), 1, 1),
+    "gru": CellKind(functools.partial(scan_cell, gru), 3, 1),
+    "lstm": CellKind(functools.partial(scan_cell, lstm), 4, 2),
+    "gru_relu": CellKind(scan_gru_relu, 3, 1),
+}
+
+
 def _uniform(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> jax.Array:
     """Draw uniformly within 1 / sqrt(H), as PyTorch does by default.
 
@@ -145,7 +185,8 @@ class Recurrent(nn.Module):
 
     Attributes: cell (a key of CELLS), hidden H, bidirectional, merge ('sum' or 'concat' of the two directions),
     share_input (one input projection for both directions, as in the original's simple RNN), clip (upper limit of the
-    simple RNN's rectifier).
+    simple RNN's rectifier), norm_momentum (of the batch normalisation of the projection; None for none), train (as of
+    `MaskedBatchNorm`).
     """
 
     cell: str
@@ -155,6 +196,8 @@ class Recurrent(nn.Module):
     share_input: bool = False
     clip: float = 20.0
     dtype: jnp.dtype = jnp.float32
+    norm_momentum: float | None = None
+    train: bool = False
 
     @nn.compact
     def __call__(
@@ -164,9 +207,9 @@ class Recurrent(nn.Module):
 
         kept: return the state after this number of steps instead.
         """
-        function, gates, state_size = CELLS[self.cell]
+        scan_frames, gates, state_size = CELLS[self.cell]
         if self.cell == "rnn":
-            function = _clipped(self.clip)
+            scan_frames = functools.partial(scan_cell, _clipped(self.clip))
         frames, batch, width = x.shape
         directions, columns = (2 if self.bidirectional else 1), gates * self.hidden
         copies = 1 if self.share_input else directions
@@ -175,7 +218,10 @@ class Recurrent(nn.Module):
         bias = self.param("bias", _bias(self.cell), (directions, columns))
 
         # not reshaped to [U * B, X]: XLA would gather a batch that is split over devices
-        product = (x @ w_x.astype(self.dtype)).reshape(frames, batch, copies, columns)
+        product = x @ w_x.astype(self.dtype)
+        if self.norm_momentum is not None:
+            product = MaskedBatchNorm(self.norm_momentum, name="norm")(product, mask[..., None], self.train)
+        product = product.reshape(frames, batch, copies, columns)
         product = jnp.broadcast_to(product.transpose(0, 2, 1, 3), (frames, directions, batch, columns))
         projected = tuple(_flip_second(gate) for gate in _split(product, gates))
         if initial is None:
@@ -184,7 +230,7 @@ class Recurrent(nn.Module):
 
         def scan(state: State, part: slice) -> tuple[jax.Array, State]:
             projected, mask = jax.tree.map(lambda array: array[part], steps)
-            return scan_cell(function, projected, w_h.astype(self.dtype), bias.astype(self.dtype), state, mask)
+            return scan_frames(projected, w_h.astype(self.dtype), bias.astype(self.dtype), state, mask)
 
         outputs, last = scan(initial, slice(kept))
         if kept is not None and kept < frames:

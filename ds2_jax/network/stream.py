@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ds2_jax.network.conv import conv2d_valid, out_size
-from ds2_jax.network.model import DTYPES, ModelSettings
+from ds2_jax.network.model import DTYPES, ModelSettings, recurrent_fields
 from ds2_jax.network.norm import MaskedBatchNorm
 from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution, State
 
@@ -112,10 +112,9 @@ class StreamingDeepSpeech2(nn.Module):
         mask = _inside(first, length, lengths).T  # [U, B]
         carried: list[State] = []
         for i in range(s.rnn_layers):
-            x = MaskedBatchNorm(s.norm_momentum, name=f"rnn_norm_{i}")(x, mask[..., None], False)
-            recurrent = Recurrent(
-                s.cell, s.rnn_size, s.bidirectional, s.merge, s.share_input, s.activation_clip, dtype, name=f"rnn_{i}"
-            )
+            if s.norm == "input":
+                x = MaskedBatchNorm(s.norm_momentum, name=f"rnn_norm_{i}")(x, mask[..., None], False)
+            recurrent = Recurrent(**recurrent_fields(s), name=f"rnn_{i}")
             x, last = recurrent(x, mask, self._initial(state.recurrent[i]), kept=sizes.chunk)
             carried.append(tuple(array[0] for array in last))
         ahead = state.ahead
@@ -137,9 +136,8 @@ def initial_state(chunking: Chunking, rows: int) -> NetworkState:
     """Return the state of `rows` utterances before their first step."""
     s = chunking.settings
     dtype = DTYPES[s.compute_dtype]
-    _, _, arrays = CELLS[s.cell]
     return NetworkState(
-        recurrent=((jnp.zeros((rows, s.rnn_size), dtype),) * arrays,) * s.rnn_layers,
+        recurrent=((jnp.zeros((rows, s.rnn_size), dtype),) * CELLS[s.cell].arrays,) * s.rnn_layers,
         ahead=jnp.zeros((rows, s.lookahead, s.rnn_size), dtype),
     )
 

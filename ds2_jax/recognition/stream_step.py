@@ -81,6 +81,11 @@ class StreamStep:
                 "config.features.kind of this model is 'mfcc', which needs the frames that follow: stream a model that was "
                 "trained with 'fbank' or 'linear'"
             )
+        if meta.features.source_rate_hz:
+            raise ValueError(
+                f"this model resamples whole clips to {meta.features.source_rate_hz} Hz first (config.features.source_rate_hz), "
+                "which a stream cannot: transcribe files with it, --mode=infer"
+            )
         two_ways = meta.model.bidirectional
         frame_ms = meta.output_frame_s * 1000
         chunk = max(1, round((chunk_ms or CHUNK_MS[two_ways]) / frame_ms))

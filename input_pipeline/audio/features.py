@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
+import soxr
 
+from input_pipeline.audio.opening import LOWEST_HZ
 from input_pipeline.storage import whole_file
 
 KINDS = ("linear", "mfcc", "fbank")
@@ -47,12 +49,14 @@ class SilenceError(FeatureError):
 class FeatureSettings:
     """Settings of feature extraction.
 
-    max_freq_hz: 0 for half the sample rate. level_s: 0 to normalise the level of the whole clip, else that of the audio up
-    to each frame (`running_gains`). Raises ValueError naming field and value.
+    source_rate_hz: rate to which samples are first resampled, and back; 0 for none. max_freq_hz: 0 for half the sample rate.
+    level_s: 0 to normalise the level of the whole clip, else that of the audio up to each frame (`running_gains`).
+    Raises ValueError naming field and value.
     """
 
     kind: str = "linear"
     sample_rate_hz: int = 16000
+    source_rate_hz: int = 0
     window_ms: float = 20.0
     stride_ms: float = 10.0
     max_freq_hz: float = 0.0
@@ -66,6 +70,8 @@ class FeatureSettings:
         """Raise ValueError for a value with which no features can be computed."""
         _check(self.kind in KINDS, "kind", self.kind, f"choose one of {', '.join(KINDS)}")
         _check(self.sample_rate_hz > 0, "sample_rate_hz", self.sample_rate_hz, "use a value such as 16000")
+        lower = self.source_rate_hz == 0 or LOWEST_HZ <= self.source_rate_hz < self.sample_rate_hz
+        _check(lower, "source_rate_hz", self.source_rate_hz, "use 0, or a rate below sample_rate_hz, such as 8000")
         _check(0 < self.window_ms < math.inf, "window_ms", self.window_ms, "use a value such as 20")
         _check(self.window_samples >= 2, "window_ms", self.window_ms, "use a longer window, such as 20")
         _check(
@@ -138,11 +144,21 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
             f"{len(samples)} samples are less than a window of {settings.window_samples} ({settings.window_ms:g} ms); "
             "remove the clip"
         )
+    if settings.source_rate_hz:
+        samples = limit_band(samples, settings)
     if settings.normalise_db and not settings.level_s:
         samples = normalise_db(samples, settings.target_db)
     if settings.kind == "mfcc":
         return _mfcc(samples, settings)
     return spectra(samples, settings, running_gains(samples, settings)[0] if running_level(settings) else None)
+
+
+def limit_band(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
+    """Resample samples [N] to the source rate and back, which leaves nothing above half of it; [N] f32."""
+    rates = settings.sample_rate_hz, settings.source_rate_hz
+    narrow = soxr.resample(samples, *rates, quality="HQ")
+    wide = soxr.resample(narrow, *reversed(rates), quality="HQ")[: len(samples)]
+    return np.pad(wide, (0, len(samples) - len(wide))).astype(np.float32, copy=False)
 
 
 def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:

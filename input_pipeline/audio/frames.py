@@ -65,6 +65,8 @@ class FrameStream:
     def __init__(self, settings: FeatureSettings, kept: int = 0):
         if settings.kind == "mfcc":
             raise FeatureError("mfcc needs the frames that follow: streams need a model with the kind linear or fbank")
+        if settings.source_rate_hz:
+            raise FeatureError("source_rate_hz resamples whole clips: streams need a model without it")
         self._settings, self._kept = settings, kept
         self._samples = np.zeros(0, np.float32)
         self._first = 0  # frame at which the samples begin

@@ -19,6 +19,8 @@ NETWORKS = [
     {"cell": "lstm"},
     {"cell": "lstm", "share_input": True, "merge": "concat"},
     {"cell": "lstm", "bidirectional": False, "conv": "3x5/1x1:3"},
+    {"cell": "gru_relu", "norm": "projection", "merge": "concat"},
+    {"cell": "rnn", "norm": "projection", "share_input": True},
 ]
 
 
@@ -49,6 +51,12 @@ def test_smaller_weights_give_similar_log_probabilities(cell, kind, tolerance, c
     exact, small = (open_session(build(meta, variables, k).SerializeToString()) for k in ("float32", kind))
     for expected, row in zip(run_onnx(exact, clips), run_onnx(small, clips), strict=True):
         np.testing.assert_allclose(row, expected, atol=tolerance)
+
+
+def test_features_that_resample_are_refused():
+    meta = small_meta(features={"source_rate_hz": 8000})
+    with pytest.raises(ValueError, match="resamples audio to 8000 Hz"):
+        build(meta, random_variables(meta), "float32")
 
 
 def test_rows_without_frames_change_no_other(clips):

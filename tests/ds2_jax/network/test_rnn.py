@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution, scan_cell
+from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution, gru, lstm, scan_cell, simple_rnn
 
 B, T, X, H = 2, 7, 5, 3
 LENGTHS = np.array([7, 4])
@@ -13,6 +13,7 @@ ROUNDING = 2e-5  # float32 against float64 through seven frames of values around
 EXACT = 1e-10  # the same sums in a different order, in float64
 DIFFERENCE = 1e-6  # central differences in float64 with a step of 1e-5, on sums of about 100 terms
 POISON = 1e6  # finite, far larger than any spectrogram
+ELEMENTWISE = {"rnn": simple_rnn, "gru": gru, "lstm": lstm}  # cells with a custom backward pass
 CLIP = 1.5  # low enough that the simple RNN is clipped
 
 
@@ -40,16 +41,29 @@ def slow_frame(cell, state, x, h):
     return sigmoid(o) * np.tanh(carry), carry
 
 
+def slow_gru_relu(state, x, weights, bias):
+    """Compute one frame of the original's GRU of one utterance in numpy."""
+    (h,), (w_r, w_z, w_n) = state, np.split(weights, 3, axis=1)
+    b_r, b_z, b_n = np.split(bias, 3)
+    reset, update = sigmoid(x[:H] + h @ w_r + b_r), sigmoid(x[H : 2 * H] + h @ w_z + b_z)
+    candidate = np.maximum(x[2 * H :] + (reset * h) @ w_n + b_n, 0)
+    return ((1 - update) * candidate + update * h,)
+
+
 def slow_layer(cell, x, variables, direction):
     """Run one utterance [n, X], without padding, in one direction -> outputs [n, H], last state."""
     p = {name: np.asarray(value, np.float64) for name, value in variables["params"].items()}
     columns = p["bias"].shape[1]
     w_x = p["input_kernel"].reshape(X, -1, columns)
     w_x = w_x[:, min(direction, w_x.shape[1] - 1)]
-    state = (np.zeros(H),) * CELLS[cell][2]
+    state = (np.zeros(H),) * CELLS[cell].arrays
     outputs = np.zeros((len(x), H))
     for t in range(len(x))[:: -1 if direction else 1]:
-        state = slow_frame(cell, state, x[t] @ w_x, state[0] @ p["recurrent_kernel"][direction] + p["bias"][direction])
+        weights, bias = p["recurrent_kernel"][direction], p["bias"][direction]
+        if cell == "gru_relu":
+            state = slow_gru_relu(state, x[t] @ w_x, weights, bias)
+        else:
+            state = slow_frame(cell, state, x[t] @ w_x, state[0] @ weights + bias)
         outputs[t] = state[0]
     return outputs, state
 
@@ -125,9 +139,9 @@ def weighted_sum(scan, cell, mask):
     return objective
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ELEMENTWISE)
 def test_custom_backward_equals_autodiff_and_finite_differences(name):
-    cell, gates, state_size = CELLS[name]
+    cell, (_, gates, state_size) = ELEMENTWISE[name], CELLS[name]
     with jax.enable_x64(True):
         arguments, mask = scan_arguments(gates, state_size)
         objective = jax.jit(weighted_sum(scan_cell, cell, mask))
@@ -188,10 +202,9 @@ def test_two_halves_with_the_state_carried_equal_the_whole(cell):
 
 
 def test_an_utterance_without_frames_keeps_its_initial_state():
-    cell, gates, state_size = CELLS["lstm"]
-    (projected, weights, bias, initial), _ = scan_arguments(gates, state_size)
+    (projected, weights, bias, initial), _ = scan_arguments(CELLS["lstm"].gates, CELLS["lstm"].arrays)
     outputs, last = jax.jit(scan_cell, static_argnums=0)(
-        cell, projected, weights, bias, initial, jnp.zeros((T, 2, B), bool)
+        lstm, projected, weights, bias, initial, jnp.zeros((T, 2, B), bool)
     )
     jax.tree.map(np.testing.assert_array_equal, last, initial)
     assert outputs.shape == (T, 2, B, H)

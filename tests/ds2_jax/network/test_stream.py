@@ -18,6 +18,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"bidirectional": False, "cell": "rnn", "lookahead": 2, "conv": "11x21/3x2:8, 7x11/2x2:8"},
     {"bidirectional": False, "conv": "1x5/1x2:4", "lookahead": 1},
     {"cell": "gru"},
+    {"cell": "gru_relu", "norm": "projection"},
     {"cell": "lstm", "merge": "concat", "conv": "5x5/2x2:4"},
     {"cell": "rnn", "share_input": True, "conv": "3x5/3x2:4, 5x5/1x2:4, 3x5/2x1:4"},
 ]

@@ -260,3 +260,26 @@ def test_normalising_an_utterance_leaves_mean_0_and_std_1():
     normal = normalise(features, "utterance", None)
     np.testing.assert_allclose(normal.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(normal.std(0), 1, atol=1e-5)
+
+
+def test_a_source_rate_leaves_nothing_above_half_of_it_and_the_rest_as_it_is():
+    """Noise of all frequencies; the model's rate stays 16 kHz, so bin b is at 50 b Hz."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 16001).astype(np.float32)
+    settings = FeatureSettings(source_rate_hz=8000, normalise_db=False)
+    narrow, wide = extract(samples, settings), extract(samples, FeatureSettings(normalise_db=False))
+    assert narrow.shape == wide.shape
+    np.testing.assert_allclose(narrow[1:-1, :70], wide[1:-1, :70], atol=0.1)
+    assert narrow[3:-3, 90:].max() < -31 < wide[:, 90:].mean()  # ln of the floor is -32.2
+
+
+def test_recordings_of_the_source_rate_keep_their_band():
+    samples = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    telephone = audio.from_array(samples, 8000, 16000)
+    again = extract(telephone, FeatureSettings(source_rate_hz=8000))
+    np.testing.assert_allclose(again[1:-1, :70], extract(telephone, LINEAR)[1:-1, :70], atol=0.2)
+
+
+@pytest.mark.parametrize("rate", [16000, 24000, 10, -8000])
+def test_a_source_rate_that_is_not_lower_is_refused(rate):
+    with pytest.raises(ValueError, match=f"source_rate_hz is {rate}: use 0, or a rate below"):
+        FeatureSettings(source_rate_hz=rate)
