@@ -31,10 +31,11 @@ DECODERS = {"num2words", "pybind11", "pyctcdecode", "ctc_beam_decoder", "kenlm",
 
 # A wing may import itself, the wings listed here, and what those may import.
 WINGS = {
-    "ds2_jax.cli": {"ds2_jax.training", "ds2_jax.serving", "ds2_jax.export"},
+    "ds2_jax.cli": {"ds2_jax.training", "ds2_jax.serving", "ds2_jax.export", "ds2_jax.foreign"},
     "ds2_jax.training": {"ds2_jax.recognition"},
     "ds2_jax.serving": {"ds2_jax.recognition"},
     "ds2_jax.export": {"ds2_jax.artifacts"},
+    "ds2_jax.foreign": {"ds2_jax.artifacts"},
     "ds2_jax.recognition": {"ds2_jax.artifacts", "input_pipeline.batches", "decoding.scoring"},
     "ds2_jax.artifacts": {"ds2_jax.network", "ds2_jax.parallel", "input_pipeline.audio"},
     "ds2_jax.parallel": set(),

@@ -1,8 +1,8 @@
 """Descriptions of models, and bundles: released models as a few plain files.
 
 A bundle is a folder: `config.json` (version, model, features, text), `vocabulary.txt`, `feature_stats.npz`,
-`model.safetensors` (parameters in float16, batch statistics in float32) and `README.md`, the model card; with a language
-model also `lm.bin` and `decode.json` (ds2_jax/recognition/decode_settings.py).
+`model.safetensors` (parameters in float16, those of other programs in float32, as batch statistics are) and `README.md`,
+the model card; with a language model also `lm.bin` and `decode.json` (ds2_jax/recognition/decode_settings.py).
 """
 
 import dataclasses
@@ -140,10 +140,13 @@ def save_bundle(
     variables: dict,
     card: str,
     extra_files: Mapping[str, str | os.PathLike | bytes] | None = None,
+    *,
+    half: bool = True,
 ) -> None:
     """Write a bundle completely or not at all: into a temporary folder beside it, which is then renamed.
 
-    extra_files: more files by name, as bytes or as paths to copy. Raises ModelFileError if another kind of folder exists.
+    extra_files: more files by name, as bytes or as paths to copy. half: store parameters in float16.
+    Raises ModelFileError if another kind of folder exists.
     """
     target = Path(path).resolve()  # behind a link, the folder is replaced and the link kept
     if target.exists() and not is_bundle(target):
@@ -158,7 +161,7 @@ def save_bundle(
         if meta.stats is not None:
             meta.stats.save(unfinished / "feature_stats.npz")
         arrays = {
-            ".".join(name): np.ascontiguousarray(array, np.float16 if name[0] == "params" else np.float32)
+            ".".join(name): np.ascontiguousarray(array, np.float16 if half and name[0] == "params" else np.float32)
             for name, array in traverse_util.flatten_dict(jax.device_get(variables)).items()
         }
         (unfinished / "model.safetensors").write_bytes(save(arrays))

@@ -84,7 +84,6 @@ def count_parameters(tree) -> int:
 
 def describe_model(meta: ModelMeta, variables: dict, source: str, output: str) -> dict[str, str]:
     """Return the generated sections of a model card, Markdown by name: model and commands, network, recorded training."""
-    model = "\n".join(f"| `{name}` | {value} |" for name, value in sorted(dataclasses.asdict(meta.model).items()))
     symbols = "".join(meta.vocabulary.symbols[:MAX_SYMBOLS])
     features = f"{meta.features.kind}, {meta.feature_size} values per frame, {meta.features.sample_rate_hz} Hz"
     return {
@@ -95,13 +94,7 @@ language `{meta.language}`, features: {features}, {meta.vocabulary.size - 1} sym
     python main.py --mode=infer --config.restore={output} --audio=speech.wav
     python main.py --mode=eval --config.restore={output} --config.data.test=test.jsonl
 """,
-        "network": f"""\
-## Network
-
-| setting | value |
-|---|---|
-{model}
-""",
+        **describe_network(meta),
         "training": f"""\
 ## Training
 
@@ -109,6 +102,20 @@ language `{meta.language}`, features: {features}, {meta.vocabulary.size - 1} sym
 
 Exported at commit {commit() or "unknown"}.
 """,
+    }
+
+
+def describe_network(meta: ModelMeta) -> dict[str, str]:
+    """Return the section of a model card about the network, Markdown by name."""
+    model = "\n".join(f"| `{name}` | {value} |" for name, value in sorted(dataclasses.asdict(meta.model).items()))
+    return {
+        "network": f"""\
+## Network
+
+| setting | value |
+|---|---|
+{model}
+"""
     }
 
 

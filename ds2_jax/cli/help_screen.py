@@ -19,9 +19,9 @@ Modes ({program} --mode=MODE ...):
   suspects  find clips whose text does not fit, in a manifest
   tune      find alpha and beta, the weights of a language model
   export    write a trained model as a bundle, or for other engines (--format)
+  import    make a bundle from a model of another program (--source)
   serve     serve a model: a page with a microphone, OpenAI's API and others
   client    push to talk to such a server in a terminal
-
 Commands:
   {program} --mode=infer --config.restore=an4 --audio=a.wav,b.flac
   python -m input_pipeline.prepare an4 --target_dir=data/an4

@@ -1,4 +1,4 @@
-"""Train, evaluate, transcribe, tune and export: `ds2 --config=an4 --workdir=runs/an4`, or `python main.py` in a checkout.
+"""Train, evaluate, transcribe, tune, export and import: `ds2 --config=an4 --workdir=runs/an4`, or `python main.py` in a checkout.
 
 --mode=train   train in --workdir, or resume there; then measure config.data.test
 --mode=eval    measure config.restore (or the best checkpoint of --workdir) on config.data.test
@@ -6,6 +6,7 @@
 --mode=suspects  rank the clips of config.data.test by how little their texts fit (all of them in --output)
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
 --mode=export  write config.restore (or the best checkpoint of --workdir) to --output, as --format=bundle, onnx, stablehlo
+--mode=import  make a bundle, --output, from another program's model: --source=FILE_OR_FOLDER, or --download=NAME
 --mode=serve   serve config.restore at --host and --port: live speech and files, for the page and other clients
 --mode=client  push to talk in a terminal: send the microphone, or --file=a.wav, to the server at --host and --port
 
@@ -31,9 +32,12 @@ from ml_collections import config_flags
 
 from ds2_jax.cli import command_line, help_screen
 
-MODES = ("train", "eval", "infer", "suspects", "tune", "export", "serve", "client")
-WRITE_OUTPUT = ("infer", "suspects", "export")
+MODES = ("train", "eval", "infer", "suspects", "tune", "export", "import", "serve", "client")
+WRITE_OUTPUT = ("infer", "suspects", "export", "import")
 FORMATS = ("bundle", "onnx", "stablehlo")
+ORIGINALS = tuple(
+    f"{n}{kind}" for kind in ("", "_fluid") for n in ("librispeech", "baidu_en8k", "aishell", "baidu_cn1.2k")
+)
 EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra that installs them
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
@@ -52,12 +56,17 @@ _AUDIO = flags.DEFINE_list(
 _OUTPUT = flags.DEFINE_string(
     "output",
     "",
-    "Files to write, e.g. a.srt,a.json (--mode=infer), JSON lines (suspects), or folder (--mode=export).",
+    "Files to write, e.g. a.srt,a.json (--mode=infer), JSON lines (suspects), or folder (--mode=export, import).",
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."
 )
 _FORMAT = flags.DEFINE_enum("format", "bundle", FORMATS, "What to write (--mode=export).")
+_SOURCE = flags.DEFINE_string("source", "", "Model of another program: a file or a folder (--mode=import).")
+_DOWNLOAD = flags.DEFINE_enum(
+    "download", None, ORIGINALS, "Published model of the original to fetch instead of --source (--mode=import)."
+)
+_CHECK = flags.DEFINE_boolean("check", False, "Print what the model has to satisfy, and write nothing (--mode=import).")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the server (--mode=serve: on which it listens; client).")
 _PORT = flags.DEFINE_integer("port", 8086, "Port of the server.")
 _WYOMING_PORT = flags.DEFINE_integer("wyoming_port", 0, "Port for the Wyoming protocol, e.g. 10300; 0: none.")
@@ -168,6 +177,11 @@ def _run_mode() -> dict | None:
 
             tune.run_tune(config, workdir)
             return None
+        case "import":
+            from ds2_jax.cli import import_model
+
+            source, name = _SOURCE.value, _DOWNLOAD.value or ""
+            return import_model.run_import(config, source, name, _OUTPUT.value, check=_CHECK.value)
         case "serve":
             from ds2_jax.cli import serve
             from ds2_jax.serving.settings import Address

@@ -45,7 +45,7 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
 
     overrides: names of the settings that the command line sets.
     """
-    if mode != "train" and not config.restore and not workdir:
+    if mode not in ("train", "import") and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
     fixed = [name for name in overrides if name.startswith(FROM_MODEL) or (name == "vocabulary" and mode != "train")]
     if config.restore and fixed:

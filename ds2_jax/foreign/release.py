@@ -1,0 +1,112 @@
+"""A release of the original, as a folder, an archive or its parameter file: read as one of our models."""
+
+import contextlib
+import dataclasses
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta
+from ds2_jax.foreign.containers import PICKLE, read_fluid, read_v2
+from ds2_jax.foreign.original import Network, read_fluid_network, read_v2_network
+from input_pipeline.audio.features import FeatureSettings, FeatureStats, feature_size
+from input_pipeline.storage import archive
+from input_pipeline.text import Vocabulary
+
+V2, FLUID = "params.tar.gz", "params.pdparams"
+STATS, SYMBOLS = "mean_std.npz", "vocab.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A model of another program as one of ours, and the parameters as the file has them, for checks."""
+
+    meta: ModelMeta
+    variables: dict
+    network: Network
+    kind: str
+
+
+def read(source: str, source_rate_hz: int, language: str) -> Imported:
+    """Read a release.
+
+    source: a folder with the parameters, `mean_std.npz` and `vocab.txt`; the parameters in such a folder; or an archive of
+    one. source_rate_hz: as in FeatureSettings. Raises ModelFileError and other ValueErrors that name the file.
+    """
+    with _opened(Path(source)) as parameters:
+        stats, symbols = (_beside(parameters, name) for name in (STATS, SYMBOLS))
+        features = FeatureSettings(source_rate_hz=source_rate_hz)
+        statistics, vocabulary = FeatureStats.load(stats), Vocabulary.load(symbols)
+        size = feature_size(features)
+        if statistics.mean.size != size:
+            raise ModelFileError(
+                f"{stats} has statistics of {statistics.mean.size} features, and the original's spectrogram has {size}: it "
+                "belongs to another model"
+            )
+        if _is_v2(parameters):
+            kind, network = "V2", read_v2_network(str(parameters), read_v2(parameters), size)
+        else:
+            kind, network = "Fluid", read_fluid_network(str(parameters), read_fluid(parameters), size)
+        if network.symbols != vocabulary.size:
+            raise ModelFileError(
+                f"{symbols} has {vocabulary.size - 1} symbols, and the network of {parameters} {network.symbols - 1} (besides "
+                "the blank): it belongs to another model"
+            )
+    meta = ModelMeta(network.settings, features, "corpus", statistics, vocabulary, language)
+    return Imported(meta, network.variables(), network, kind)
+
+
+def with_language(model: Imported, language: str) -> Imported:
+    """Return the same model for another language."""
+    return dataclasses.replace(model, meta=dataclasses.replace(model.meta, language=language))
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[Path]:
+    """Yield the path of the parameters, with the files of the release beside it."""
+    if source.is_dir():
+        yield _find(source, source)
+    elif not source.is_file():
+        raise ModelFileError(f"--source={source} does not exist: give a file or folder of a release")
+    elif _is_tar(source) and not _is_v2(source):
+        with tempfile.TemporaryDirectory() as folder:
+            yield _find(archive.extract(source, Path(folder, "release"), quiet=True), source)
+    else:
+        yield source
+
+
+def _find(folder: Path, source: Path) -> Path:
+    """Return the only parameter file in a folder. Raises ModelFileError."""
+    found = [path for name in (V2, FLUID) for path in sorted(folder.rglob(name))]
+    if len(found) != 1:
+        what = f"has {' and '.join(str(path.relative_to(folder)) for path in found)}" if found else "has neither"
+        raise ModelFileError(
+            f"{source} {what}: a release has one {V2} (V2) or {FLUID} (Fluid); give that file as --source"
+        )
+    return found[0]
+
+
+def _beside(parameters: Path, name: str) -> Path:
+    path = parameters.with_name(name)
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing: a release has it beside its parameters, {parameters.name}")
+    return path
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start == b"\x1f\x8b" or (not start.startswith(PICKLE) and tarfile.is_tarfile(path))
+
+
+def _is_v2(path: Path) -> bool:
+    """Return whether the first member of a tar is one of a V2 parameter. Raises ModelFileError for a damaged one."""
+    if not _is_tar(path):
+        return False
+    try:
+        with tarfile.open(path) as tar:
+            first = tar.next()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ModelFileError(f"{path} cannot be read ({error}): it is damaged or incomplete; copy it again") from error
+    return first is not None and first.name.startswith("___")
