@@ -44,7 +44,9 @@ def get_config() -> ConfigDict:
     config.text.spell_numbers = False  # write numbers in transcripts as words of the language (needs num2words)
 
     config.features = ConfigDict()
-    config.features.kind = "linear"  # linear (log spectrogram), fbank (log-mel filter bank), mfcc
+    # linear (log spectrogram), fbank (log-mel filter bank), mfcc; log1p: ln(1 + magnitude) of centred Hamming windows, as
+    # deepspeech.pytorch
+    config.features.kind = "linear"
     config.features.sample_rate_hz = 16000  # rate of the model; other audio is resampled
     # Rate to which audio is resampled first, for a model trained with recordings of a lower rate than its own, such as 8000
     # for telephone speech; 0: none.
@@ -59,7 +61,8 @@ def get_config() -> ConfigDict:
     config.features.target_db = -20.0  # relative to full scale
     config.features.mel_bins = 64  # for fbank
     config.features.cepstra = 13  # for mfcc
-    config.features.normalisation = "corpus"  # corpus (statistics of the training data), utterance, none
+    # corpus (statistics of the training data), utterance (each feature), clip (all features together), none
+    config.features.normalisation = "corpus"
     config.features.stats = ""  # .npz with mean and std; empty: made from config.data.train
     config.features.stats_samples = 2000  # utterances used for the statistics
 
@@ -77,6 +80,7 @@ def get_config() -> ConfigDict:
     config.model.merge = "sum"  # how directions are merged: sum, concat
     config.model.share_input = False  # use one input projection for both directions
     config.model.lookahead = 0  # output frames that a unidirectional network sees ahead, after the recurrent layers
+    config.model.lookahead_clip = False  # clip what the look-ahead layer gives, as deepspeech.pytorch
     config.model.activation_clip = 20.0  # upper limit of the clipped rectifiers
     config.model.dropout = 0.0  # before each recurrent layer and the output; the mask is the same for all frames
     config.model.norm = (

@@ -19,6 +19,12 @@ from input_pipeline.text.scripts import script_of
 
 logger = logging.getLogger("ds2_jax")
 
+_PROGRAMS = {
+    "V2": "PaddlePaddle's DeepSpeech2, V2",
+    "Fluid": "PaddlePaddle's DeepSpeech2, Fluid",
+    "deepspeech.pytorch": "deepspeech.pytorch",
+}
+
 
 def run_import(config: ConfigDict, source: str, download: str, output: str, *, check: bool = False) -> dict:
     """Read a model of another program and write it as a bundle; return facts to print.
@@ -43,8 +49,8 @@ def run_import(config: ConfigDict, source: str, download: str, output: str, *, c
         raise ValueError(f"{source} is no trained network of this kind; required: {'; '.join(failed)}")
     facts = {
         "from": source,
-        "format": model.kind,
-        "network": model.network.topology.describe(),
+        "format": model.format,
+        "network": model.network,
         "parameters": count_parameters(model.variables["params"]),
         "statistics": count_parameters(model.variables["batch_stats"]),
         "symbols": model.meta.vocabulary.size - 1,
@@ -97,7 +103,7 @@ def _write(
 def _describe_origin(model: release.Imported, source: str, output: str) -> str:
     meta = model.meta
     return f"""\
-Read from `{Path(source).name}`, a model of PaddlePaddle's DeepSpeech2 ({model.kind}), by `--mode=import`:
+Read from `{Path(source).name}`, a model of another program ({_PROGRAMS[model.format]}), by `--mode=import`:
 {count_parameters(model.variables["params"]):,} parameters (float32), language `{meta.language}`, {meta.vocabulary.size - 1} symbols.
 Whoever published it decides how it may be used.
 

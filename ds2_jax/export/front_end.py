@@ -42,13 +42,18 @@ class Frames(NamedTuple):
 def add_front_end(graph: Graph, front_end: FrontEnd, samples: str, lengths: str) -> Frames:
     """Add the front end for samples [B, N] f32 of which each row has lengths [B] i32.
 
-    Raises ValueError for features that resample.
+    Raises ValueError for features that resample, and for those of deepspeech.pytorch.
     """
     settings = front_end.settings
     if settings.source_rate_hz:
         raise ValueError(
             f"this model resamples audio to {settings.source_rate_hz} Hz and back (config.features.source_rate_hz), which no "
             "ONNX operator does: export it with --format=stablehlo, which begins with features"
+        )
+    if settings.kind == "log1p" or front_end.normalisation == "clip":
+        raise ValueError(
+            f"the features of this model ({settings.kind}, normalisation {front_end.normalisation}) have no form in ONNX: export "
+            "it with --format=stablehlo, which begins with features"
         )
     inside = graph.inside(graph.size(samples, 1), lengths)
     samples = graph.node("Where", inside, samples, graph.floats(0))

@@ -39,6 +39,8 @@ def add_network(weights: Weights, settings: ModelSettings, arrays: Arrays, frame
         x = add_recurrent(weights, settings, arrange(settings, parameters, gain, shift), x, least)
     if settings.lookahead:
         x = _look_ahead(graph, arrays["params.lookahead.kernel"], Frames(x, lengths))
+        if settings.lookahead_clip:
+            x = graph.node("Clip", x, graph.floats(0), graph.floats(settings.activation_clip))
     logits = weights.matmul(x, arrays["params.output.kernel"])
     logits = graph.node("Add", logits, graph.floats(arrays["params.output.bias"]))
     return Frames(graph.transpose(graph.node("LogSoftmax", logits, axis=2), 1, 0, 2), lengths)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ds2_jax.foreign.release import Imported
-from input_pipeline.audio.features import extract
+from input_pipeline.audio.features import extract, normalise
 
 SILENCE_S, SILENCE_DB = 3.0, -70.0  # noise as in a quiet room, not brought to the level of speech
 BLANK_SHARE, POSITIVE_SHARE = 0.9, 0.9
@@ -24,7 +24,7 @@ class Requirement(NamedTuple):
 
 def check_parameters(model: Imported) -> Iterator[Requirement]:
     """Yield the requirements that the numbers in the file have to satisfy."""
-    arrays, names = model.network.arrays, model.network.names
+    arrays, names = model.arrays, model.names
     infinite = [names[role] for role, array in arrays.items() if not np.isfinite(array).all()]
     yield Requirement("all values are finite", _list(infinite), not infinite)
     negative = [names[role] for role, array in arrays.items() if role.endswith(".var") and (array < 0).any()]
@@ -40,8 +40,7 @@ def check_silence(model: Imported) -> Requirement:
     meta = model.meta
     settings = dataclasses.replace(meta.features, normalise_db=False)
     noise = np.random.default_rng(0).normal(0, 10 ** (SILENCE_DB / 20), int(SILENCE_S * settings.sample_rate_hz))
-    assert meta.stats is not None
-    features = meta.stats.apply(extract(noise.astype(np.float32), settings))[None]
+    features = normalise(extract(noise.astype(np.float32), settings), meta.normalisation, meta.stats)[None]
     run = jax.jit(lambda variables, x, frames: meta.network.apply(variables, x, frames, train=False))
     logits, lengths = run(model.variables, features, np.array([features.shape[1]]))
     share = float((np.asarray(logits)[0, : int(lengths[0])].argmax(-1) == 0).mean())

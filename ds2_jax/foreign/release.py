@@ -1,15 +1,19 @@
-"""A release of the original, as a folder, an archive or its parameter file: read as one of our models."""
+"""A model of another program, by its file, folder or archive: read as one of ours."""
 
 import contextlib
 import dataclasses
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+from flax import traverse_util
+
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta
+from ds2_jax.foreign import deepspeech_pytorch, torch_file
 from ds2_jax.foreign.containers import PICKLE, read_fluid, read_v2
-from ds2_jax.foreign.original import Network, read_fluid_network, read_v2_network
+from ds2_jax.foreign.original import read_fluid_network, read_v2_network
 from input_pipeline.audio.features import FeatureSettings, FeatureStats, feature_size
 from input_pipeline.storage import archive
 from input_pipeline.text import Vocabulary
@@ -20,20 +24,40 @@ STATS, SYMBOLS = "mean_std.npz", "vocab.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A model of another program as one of ours, and the parameters as the file has them, for checks."""
+    """A model of another program as one of ours.
+
+    format: of its file. network: its layers. arrays: parameters by role, such as `conv0.var`. names: what a role is called in
+    the file.
+    """
 
     meta: ModelMeta
     variables: dict
-    network: Network
-    kind: str
+    format: str
+    network: str
+    arrays: Mapping[str, np.ndarray]
+    names: Mapping[str, str]
 
 
 def read(source: str, source_rate_hz: int, language: str) -> Imported:
-    """Read a release.
+    """Read a release of the original, or a checkpoint of deepspeech.pytorch.
 
-    source: a folder with the parameters, `mean_std.npz` and `vocab.txt`; the parameters in such a folder; or an archive of
-    one. source_rate_hz: as in FeatureSettings. Raises ModelFileError and other ValueErrors that name the file.
+    source: a folder with the parameters, `mean_std.npz` and `vocab.txt`; the parameters in such a folder; an archive of one; or
+    a checkpoint. source_rate_hz: as in FeatureSettings. Raises ModelFileError and other ValueErrors that name the file.
     """
+    if Path(source).is_file() and torch_file.is_torch(Path(source)):
+        return _read_torch(Path(source), source_rate_hz, language)
+    return _read_original(source, source_rate_hz, language)
+
+
+def _read_torch(path: Path, source_rate_hz: int, language: str) -> Imported:
+    features = FeatureSettings(kind="log1p", normalise_db=False, source_rate_hz=source_rate_hz)
+    meta, variables = deepspeech_pytorch.read(path, features, language)
+    s, flat = meta.model, traverse_util.flatten_dict(variables, sep=".")
+    network = f"2 convolutions, {s.rnn_layers} recurrent layers ({s.cell.upper()}{'' if s.bidirectional else ', one direction'})"
+    return Imported(meta, variables, "deepspeech.pytorch", network, flat, {name: name for name in flat})
+
+
+def _read_original(source: str, source_rate_hz: int, language: str) -> Imported:
     with _opened(Path(source)) as parameters:
         stats, symbols = (_beside(parameters, name) for name in (STATS, SYMBOLS))
         features = FeatureSettings(source_rate_hz=source_rate_hz)
@@ -54,7 +78,7 @@ def read(source: str, source_rate_hz: int, language: str) -> Imported:
                 "the blank): it belongs to another model"
             )
     meta = ModelMeta(network.settings, features, "corpus", statistics, vocabulary, language)
-    return Imported(meta, network.variables(), network, kind)
+    return Imported(meta, network.variables(), kind, network.topology.describe(), network.arrays, network.names)
 
 
 def with_language(model: Imported, language: str) -> Imported:

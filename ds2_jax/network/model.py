@@ -45,6 +45,7 @@ class ModelSettings:
     merge: str = "sum"
     share_input: bool = False
     lookahead: int = 0
+    lookahead_clip: bool = False
     activation_clip: float = 20.0
     dropout: float = 0.0
     norm: str = "input"
@@ -157,6 +158,7 @@ class DeepSpeech2(nn.Module):
             x, _ = recurrent(**recurrent_fields(s), train=train, name=f"rnn_{i}")(x, mask)
         if s.lookahead:
             x = RowConvolution(s.lookahead, name="lookahead")(x)
+            x = jnp.clip(x, 0, s.activation_clip) if s.lookahead_clip else x
         x = nn.Dropout(s.dropout, broadcast_dims=(0,), deterministic=not train)(x)
         logits = nn.Dense(self.vocabulary_size, dtype=dtype, name="output")(x)  # [U, B, K]
         return logits.transpose(1, 0, 2).astype(jnp.float32), lengths

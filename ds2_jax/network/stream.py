@@ -122,6 +122,7 @@ class StreamingDeepSpeech2(nn.Module):
             x = jnp.concatenate([ahead.transpose(1, 0, 2), x])
             ahead = x[-s.lookahead :].transpose(1, 0, 2)
             x = RowConvolution(s.lookahead, name="lookahead")(x[: sizes.chunk], x[sizes.chunk :][: s.lookahead])
+            x = jnp.clip(x, 0, s.activation_clip) if s.lookahead_clip else x
         logits = nn.Dense(self.vocabulary_size, dtype=dtype, name="output")(x[: sizes.chunk])
         return logits.transpose(1, 0, 2).astype(jnp.float32), NetworkState(tuple(carried), ahead)
 

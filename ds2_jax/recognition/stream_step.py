@@ -71,15 +71,15 @@ class StreamStep:
     """
 
     def __init__(self, meta: ModelMeta, variables: dict, chunk_ms: float, right_ms: float):
-        if meta.normalisation == "utterance":
+        if meta.normalisation in ("utterance", "clip"):
             raise ValueError(
-                "config.features.normalisation of this model is 'utterance', which needs the whole clip: stream a model that was "
-                "trained with 'corpus'"
+                f"config.features.normalisation of this model is {meta.normalisation!r}, which needs the whole clip: stream a model "
+                "that was trained with 'corpus'"
             )
-        if meta.features.kind == "mfcc":
+        if meta.features.kind in ("mfcc", "log1p"):
             raise ValueError(
-                "config.features.kind of this model is 'mfcc', which needs the frames that follow: stream a model that was "
-                "trained with 'fbank' or 'linear'"
+                f"config.features.kind of this model is {meta.features.kind!r}, which needs the frames that follow: stream a model "
+                "that was trained with 'fbank' or 'linear'"
             )
         if meta.features.source_rate_hz:
             raise ValueError(

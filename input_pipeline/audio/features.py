@@ -19,8 +19,8 @@ import soxr
 from input_pipeline.audio.opening import LOWEST_HZ
 from input_pipeline.storage import whole_file
 
-KINDS = ("linear", "mfcc", "fbank")
-NORMALISATIONS = ("corpus", "utterance", "none")
+KINDS = ("linear", "mfcc", "fbank", "log1p")
+NORMALISATIONS = ("corpus", "utterance", "clip", "none")
 FLOOR = 1e-14  # added to a power before its logarithm
 MAX_GAIN_DB = 300.0
 MAX_RUNNING_GAIN_DB = 30.0
@@ -82,8 +82,8 @@ class FeatureSettings:
         _check(0 <= self.max_freq_hz <= half, "max_freq_hz", self.max_freq_hz, f"use 0 to {half:g}, half the rate")
         _check(math.isfinite(self.target_db), "target_db", self.target_db, "use a value such as -20")
         _check(0 <= self.level_s < math.inf, "level_s", self.level_s, "use 0 for the whole clip, or seconds such as 10")
-        if self.kind == "mfcc":
-            _check(self.level_s == 0, "level_s", self.level_s, "use 0 with mfcc, or the kind fbank")
+        if self.kind in ("mfcc", "log1p"):
+            _check(self.level_s == 0, "level_s", self.level_s, f"use 0 with {self.kind}, or the kind fbank")
         _check(self.mel_bins >= 1, "mel_bins", self.mel_bins, "use 1 or more")
         _check(1 <= self.cepstra <= MFCC_FILTERS, "cepstra", self.cepstra, f"use 1 to {MFCC_FILTERS}")
         if self.kind == "fbank":
@@ -113,7 +113,7 @@ def _check(valid: bool, name: str, value: object, advice: str) -> None:
 
 def feature_size(settings: FeatureSettings) -> int:
     """Return F, the number of features of a frame: 161 for the linear spectrogram at 16 kHz."""
-    if settings.kind == "linear":
+    if settings.kind in ("linear", "log1p"):
         return _linear_bins(settings)
     return settings.mel_bins if settings.kind == "fbank" else 3 * settings.cepstra
 
@@ -125,6 +125,9 @@ def frame_count(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray: .
 def frame_count(samples, settings):
     """Return T for N samples (a number, or an integer array of any shape); 0 for less than one window."""
     beyond = np.asarray(samples, np.int64) - settings.window_samples
+    if settings.kind == "log1p":  # windows are centred at the first sample and at each stride after it
+        frames = np.where(beyond >= 0, (beyond + settings.window_samples) // settings.stride_samples + 1, 0)
+        return frames if frames.ndim else int(frames)
     if settings.kind == "mfcc":  # the last window may extend beyond the end
         beyond = np.where(beyond >= 0, beyond + settings.stride_samples - 1, beyond)
     frames = np.where(beyond >= 0, beyond // settings.stride_samples + 1, 0)
@@ -150,6 +153,8 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
         samples = normalise_db(samples, settings.target_db)
     if settings.kind == "mfcc":
         return _mfcc(samples, settings)
+    if settings.kind == "log1p":
+        return _log1p(samples, settings)
     return spectra(samples, settings, running_gains(samples, settings)[0] if running_level(settings) else None)
 
 
@@ -281,6 +286,18 @@ def spectra(samples: np.ndarray, settings: FeatureSettings, gains: np.ndarray | 
     return features
 
 
+def _log1p(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
+    """Return ln(1 + magnitude) of periodic Hamming windows around each stride [T, F]; the ends are reflected."""
+    window = settings.window_samples
+    frames, size = frame_count(len(samples), settings), feature_size(settings)
+    padded = np.pad(samples, (window // 2, window), mode="reflect")[: (frames - 1) * settings.stride_samples + window]
+    features = np.empty((frames, size), np.float32)
+    hamming = np.hamming(window + 1)[:-1].astype(np.float32)
+    for block, power in _power_blocks(padded, hamming, settings.stride_samples, window):
+        features[block] = np.log1p(np.sqrt(power[:, :size]))
+    return features
+
+
 def _mfcc(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Return mel-frequency cepstra with first and second deltas [T, 3 * cepstra], as python_speech_features 0.6."""
     window, stride = settings.window_samples, settings.stride_samples
@@ -373,7 +390,7 @@ class FeatureStats:
 
 
 def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np.ndarray:
-    """Normalise features [T, F] by the statistics of the corpus, by the utterance's own over time, or not ('none').
+    """Normalise features [T, F] by the statistics of the corpus, by the utterance's own over time or, 'clip', of all, or not ('none').
 
     An utterance's standard deviation is taken as at least 1e-3. Raises FeatureError for an unknown mode, and for corpus
     statistics that are missing or of another size.
@@ -384,6 +401,9 @@ def normalise(features: np.ndarray, mode: str, stats: FeatureStats | None) -> np
         deviations = features - features.mean(axis=0)
         deviations /= np.maximum(np.sqrt(np.square(deviations).mean(axis=0)), np.float32(STD_FLOOR))
         return deviations
+    if mode == "clip":
+        deviations = features - features.mean(dtype=np.float64).astype(np.float32)
+        return deviations / np.maximum(deviations.std(ddof=1), np.float32(STD_FLOOR))
     if mode != "corpus":
         raise FeatureError(f"normalisation is {mode!r}: choose one of {', '.join(NORMALISATIONS)}")
     if stats is None or stats.mean.shape != features.shape[1:]:

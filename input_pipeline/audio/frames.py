@@ -59,12 +59,14 @@ class FrameStream:
 
     If the level of whole clips is normalised, frames are computed at the level at which they come; `gain` is the power gain
     that all frames need by the samples so far. kept: frames whose samples are kept after they were taken. Raises FeatureError
-    for features that look at neighbouring frames (mfcc).
+    for features that look at neighbouring frames (mfcc) or begin before the first sample (log1p).
     """
 
     def __init__(self, settings: FeatureSettings, kept: int = 0):
-        if settings.kind == "mfcc":
-            raise FeatureError("mfcc needs the frames that follow: streams need a model with the kind linear or fbank")
+        if settings.kind in ("mfcc", "log1p"):
+            raise FeatureError(
+                f"{settings.kind} needs the frames that follow: streams need a model with the kind linear or fbank"
+            )
         if settings.source_rate_hz:
             raise FeatureError("source_rate_hz resamples whole clips: streams need a model without it")
         self._settings, self._kept = settings, kept

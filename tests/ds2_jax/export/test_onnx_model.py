@@ -21,6 +21,7 @@ NETWORKS = [
     {"cell": "lstm", "bidirectional": False, "conv": "3x5/1x1:3"},
     {"cell": "gru_relu", "norm": "projection", "merge": "concat"},
     {"cell": "rnn", "norm": "projection", "share_input": True},
+    {"cell": "gru", "bidirectional": False, "lookahead": 2, "lookahead_clip": True},
 ]
 
 
@@ -53,9 +54,12 @@ def test_smaller_weights_give_similar_log_probabilities(cell, kind, tolerance, c
         np.testing.assert_allclose(row, expected, atol=tolerance)
 
 
-def test_features_that_resample_are_refused():
+def test_features_without_a_form_in_onnx_are_refused():
     meta = small_meta(features={"source_rate_hz": 8000})
     with pytest.raises(ValueError, match="resamples audio to 8000 Hz"):
+        build(meta, random_variables(meta), "float32")
+    meta = small_meta(features={"kind": "log1p"}, normalisation="clip")
+    with pytest.raises(ValueError, match="log1p, normalisation clip"):
         build(meta, random_variables(meta), "float32")
 
 

@@ -13,7 +13,7 @@ from ds2_jax.network.stream import ENDLESS, Chunking, StreamingDeepSpeech2, init
 FEATURES, SYMBOLS, TOLERANCE = 20, 7, 1e-4
 SMALL: dict[str, Any] = {"conv": "11x21/3x2:8, 7x11/1x2:8", "rnn_size": 16, "rnn_layers": 2}
 NETWORKS: list[dict[str, Any]] = [
-    {"bidirectional": False, "lookahead": 5},
+    {"bidirectional": False, "lookahead": 5, "lookahead_clip": True},
     {"bidirectional": False, "cell": "lstm"},
     {"bidirectional": False, "cell": "rnn", "lookahead": 2, "conv": "11x21/3x2:8, 7x11/2x2:8"},
     {"bidirectional": False, "conv": "1x5/1x2:4", "lookahead": 1},

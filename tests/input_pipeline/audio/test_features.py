@@ -283,3 +283,26 @@ def test_recordings_of_the_source_rate_keep_their_band():
 def test_a_source_rate_that_is_not_lower_is_refused(rate):
     with pytest.raises(ValueError, match=f"source_rate_hz is {rate}: use 0, or a rate below"):
         FeatureSettings(source_rate_hz=rate)
+
+
+def test_log1p_is_that_of_deepspeech_pytorch_written_out():
+    """Librosa's centred transform with a periodic Hamming window, then torch.log1p, mean and unbiased std of all values."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32)
+    settings = FeatureSettings(kind="log1p", normalise_db=False)
+    padded = np.pad(samples.astype(np.float64), 160, mode="reflect")
+    window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(320) / 320)
+    frames = [padded[160 * t : 160 * t + 320] * window for t in range(1 + 1000 // 160)]
+    expected = np.log1p(np.abs(np.fft.rfft(frames)))
+    features = extract(samples, settings)
+    assert features.shape == (frame_count(1000, settings), feature_size(settings)) == (7, 161)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    normalised = (expected - expected.mean()) / expected.std(ddof=1)
+    np.testing.assert_allclose(normalise(features, "clip", None), normalised, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [320, 321, 479, 480, 16000])
+def test_log1p_has_the_stated_number_of_frames(samples):
+    settings = FeatureSettings(kind="log1p", normalise_db=False)
+    features = extract(np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32), settings)
+    assert len(features) == frame_count(samples, settings) == 1 + samples // 160
+    assert frame_count(np.array([319, samples]), settings).tolist() == [0, len(features)]
