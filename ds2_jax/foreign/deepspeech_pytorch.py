@@ -16,7 +16,7 @@ from ds2_jax.network.norm import MaskedBatchNorm
 from input_pipeline.audio.features import FeatureSettings, feature_size
 from input_pipeline.text import Vocabulary
 
-BLANK, CLIP = "_", 20.0
+BLANK, CLIP, WINDOW = "_", 20.0, "hamming"
 CELLS = {4: "lstm", 3: "gru"}  # by gates, whose order is ours
 CONVS = ((0, (41, 11), (2, 2)), (3, (21, 11), (2, 1)))  # place, kernel and stride over frequency and time
 NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -44,6 +44,8 @@ class Checkpoint:
         if BLANK not in labels or labels[0] != BLANK:
             raise ModelFileError(f"{path}: its first label is {labels[:1]}, and the blank, {BLANK!r}, is needed there")
         self.vocabulary = Vocabulary(tuple(labels[1:]))
+        conf = content.get("audio_conf")  # of version 2; the configuration of version 3 is an object, which is not read
+        self.audio = conf if isinstance(conf, dict) else {}
         self.state = {
             name.removeprefix("module."): array
             for name, array in state.items()
@@ -69,9 +71,10 @@ class Checkpoint:
         return {ours: self.take(f"{name}.{theirs}", width) for ours, theirs in NORM.items()}
 
 
-def read(path: Path, features: FeatureSettings, language: str) -> tuple[ModelMeta, dict[str, Any]]:
-    """Read a checkpoint as one of our models. Raises ModelFileError."""
+def read(path: Path, source_rate_hz: int, language: str) -> tuple[ModelMeta, dict[str, Any]]:
+    """Read a checkpoint as one of our models; source_rate_hz as in FeatureSettings. Raises ModelFileError."""
     file = Checkpoint(path)
+    features = _features(file, source_rate_hz)
     params: dict[str, Any] = {}
     stats: dict[str, Any] = {}
     conv, inputs, bins = [], 1, feature_size(features)
@@ -124,6 +127,24 @@ def read(path: Path, features: FeatureSettings, language: str) -> tuple[ModelMet
     )
     meta = ModelMeta(settings, features, "clip", None, file.vocabulary, language)
     return meta, {"params": params, "batch_stats": stats}
+
+
+def _features(file: Checkpoint, source_rate_hz: int) -> FeatureSettings:
+    """Return the features of a checkpoint, by default those of the program. Raises ModelFileError for other windows."""
+    conf = file.audio
+    if conf.get("window", WINDOW) != WINDOW and isinstance(conf["window"], str):
+        raise ModelFileError(f"{file.path} was trained with {conf['window']} windows: only {WINDOW} can be imported")
+    try:
+        return FeatureSettings(
+            kind="log1p",
+            normalise_db=False,
+            sample_rate_hz=int(conf.get("sample_rate", 16000)),
+            source_rate_hz=source_rate_hz,
+            window_ms=1000 * float(conf.get("window_size", 0.02)),
+            stride_ms=1000 * float(conf.get("window_stride", 0.01)),
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{file.path}: its audio_conf cannot be used ({error})") from error
 
 
 def _layer(file: Checkpoint, i: int, sizes: tuple[int, int, int], two_ways: bool) -> tuple[dict, dict]:

@@ -50,8 +50,7 @@ def read(source: str, source_rate_hz: int, language: str) -> Imported:
 
 
 def _read_torch(path: Path, source_rate_hz: int, language: str) -> Imported:
-    features = FeatureSettings(kind="log1p", normalise_db=False, source_rate_hz=source_rate_hz)
-    meta, variables = deepspeech_pytorch.read(path, features, language)
+    meta, variables = deepspeech_pytorch.read(path, source_rate_hz, language)
     s, flat = meta.model, traverse_util.flatten_dict(variables, sep=".")
     network = f"2 convolutions, {s.rnn_layers} recurrent layers ({s.cell.upper()}{'' if s.bidirectional else ', one direction'})"
     return Imported(meta, variables, "deepspeech.pytorch", network, flat, {name: name for name in flat})

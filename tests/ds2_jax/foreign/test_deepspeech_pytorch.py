@@ -116,11 +116,30 @@ def test_classes_that_are_unknown_are_inert(tmp_path):
         (zipped(pickle.dumps({"state_dict": {}}, 2)), "has no labels"),
         (zipped(pickle.dumps({"state_dict": {}, "labels": "ab_"}, 2)), "the blank, '_', is needed there"),
         (zipped(pickle.dumps({"state_dict": {}, "labels": "_ab"}, 2)), r"no tensor conv\.seq_module\.0\.weight"),
+        (
+            zipped(pickle.dumps({"state_dict": {}, "labels": "_ab", "audio_conf": {"window": "hann"}}, 2)),
+            "was trained with hann windows",
+        ),
+        (
+            zipped(pickle.dumps({"state_dict": {}, "labels": "_ab", "audio_conf": {"sample_rate": -1}}, 2)),
+            "sample_rate_hz is -1",
+        ),
         (zipped(b"\x80\x02}"), "damaged, incomplete"),
         (b"PK\x03\x04 and no more", "damaged, incomplete"),
         (torch_file.LEGACY + b"\x80\x02", "damaged, incomplete"),
     ],
-    ids=["list", "numbers", "no labels", "blank", "no tensors", "pickle cut", "zip cut", "legacy cut"],
+    ids=[
+        "list",
+        "numbers",
+        "no labels",
+        "blank",
+        "no tensors",
+        "window",
+        "rate",
+        "pickle cut",
+        "zip cut",
+        "legacy cut",
+    ],
 )
 def test_other_files_are_refused_by_what_they_lack(content, message, tmp_path):
     refused(tmp_path, content, message)

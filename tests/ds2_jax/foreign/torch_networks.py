@@ -94,7 +94,12 @@ def main() -> None:
         x = torch.from_numpy(np.load(Path(folder, "spectrogram.npy")))
         np.save(Path(folder, "output.npy"), network(x.T[None, None]).numpy())
     state = network.state_dict()
-    content = {"state_dict": state, "labels": LABELS, "audio_conf": {"window": "hamming"}, "version": "0.0.1"}
+    content = {
+        "state_dict": state,
+        "labels": LABELS,
+        "audio_conf": {"window": "hamming", "window_size": 0.02},
+        "version": "0.0.1",
+    }
     if file_format == "zip":
         hyper = {"labels": LABELS, "model_cfg": Configuration(), "precision": 16}
         content = {
