@@ -10,9 +10,11 @@ ENGINES = ("auto", "greedy", "native", "pyctcdecode", "ctc_beam_decoder")
 LEXICONS = ("strict", "open")
 MAX_COUNT = 1_000_000  # of prefixes or symbols: more is a mistake, and may overflow the engines' integers
 
-NUMBERS: dict[object, tuple[type, str]] = {
+TYPES: dict[object, tuple[type, str]] = {
     int: (numbers.Integral, "give a whole number"),
     float: (numbers.Real, "give a number"),
+    bool: (bool, "use true or false"),
+    str: (str, "give text"),
 }
 
 
@@ -48,10 +50,10 @@ class BeamSettings:
     def __post_init__(self):
         """Raise ValueError for invalid values."""
         for field in fields(self):
-            if field.type in NUMBERS:
-                kind, advice = NUMBERS[field.type]
+            if field.type in TYPES:
+                kind, advice = TYPES[field.type]
                 value = getattr(self, field.name)
-                self._require(field.name, isinstance(value, kind) and not isinstance(value, bool), advice)
+                self._require(field.name, isinstance(value, kind) and isinstance(value, bool) == (kind is bool), advice)
         self._require("engine", self.engine in ENGINES, f"choose one of {', '.join(ENGINES)}")
         self._require("lexicon", self.lexicon in LEXICONS, f"choose one of {', '.join(LEXICONS)}")
         for name in ("alpha", "beta", "unknown_score"):

@@ -22,7 +22,7 @@ from pathlib import Path
 from decoding.lm import kenlm_build, kenlm_run, published, text_corpus, text_files
 from decoding.lm.kenlm_build import KenlmError
 from decoding.lm.preparation import Preparation
-from input_pipeline.storage import console, whole_file
+from input_pipeline.storage import console, digests, whole_file
 from input_pipeline.storage.lock import exclusive
 from input_pipeline.storage.paths import expand
 from input_pipeline.text import TextRules, Vocabulary, language_code
@@ -67,12 +67,20 @@ def estimate(corpus: Path, folder: Path, settings: ModelSettings, output: Path, 
             f"the corpus is too small, or too repetitive, to estimate discounts for {listed}: KenLM's default ones are used"
         )
     kenlm_run.run([kenlm_build.program("build_binary"), *shared, *KINDS[settings.kind], str(estimated), str(binary)])
-    whole_file.commit(binary, output)
+    commit(binary, output)
     if arpa:
         target = Path(arpa).absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file.temporary_path(target) as path:
             shutil.move(estimated, path)  # copies if the target is on another file system
+        digests.write_for(target)
+
+
+def commit(binary: Path, output: Path) -> None:
+    """Rename a finished model and store its digest beside it; a killed process leaves none rather than a wrong one."""
+    output.with_name(output.name + digests.SUFFIX).unlink(missing_ok=True)
+    whole_file.commit(binary, output)
+    digests.write_for(output)
 
 
 def measure(lm: str, lines: Iterable[str]) -> dict:

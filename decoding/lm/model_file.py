@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -100,7 +101,7 @@ def _order_of(lm: str, kind: str) -> int:
             head = file.read(HEADER_OFFSET + HEADER.size)
         return HEADER.unpack_from(head, HEADER_OFFSET)[1] if len(head) == HEADER_OFFSET + HEADER.size else 0
     order = 0
-    with contextlib.suppress(OSError, EOFError, UnicodeDecodeError), _open_arpa(lm, kind) as lines:
+    with contextlib.suppress(OSError, EOFError, UnicodeDecodeError, zlib.error), _open_arpa(lm, kind) as lines:
         for line in itertools.takewhile(lambda line: not line.startswith("\\1-grams"), lines):
             order += line.startswith("ngram ")
     return order
@@ -143,7 +144,7 @@ def _words_of_arpa(lm: str, kind: str) -> Iterator[str]:
                     inside = line.strip() == "\\1-grams:"
                 elif inside and line.strip():
                     yield (line.rstrip("\n").split("\t") if "\t" in line else line.split())[1]
-    except (OSError, EOFError, UnicodeDecodeError, IndexError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, IndexError, zlib.error) as error:
         raise LanguageModelError(
             f"{lm} cannot be read as ARPA ({error}); it may be truncated: make or copy it again"
         ) from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decoding.lm import model_file
+from input_pipeline.storage import digests
 from input_pipeline.storage import download as downloads
 from input_pipeline.storage.download import DownloadError
 
@@ -97,6 +98,7 @@ def download(name: str, output: str = "", url: str = "") -> dict:
     else:
         print(f"no checksum of {model.name} is published; its size and structure are verified instead", flush=True)
         _fetch_without_digest(url, target, model)
+    digests.write_for(target)
     alpha, beta = model.weights
     print(
         f"the original decodes with alpha {alpha} for log10, which is --config.decode.alpha={alpha / math.log(10):.3f} here, "

@@ -64,7 +64,7 @@ class NativeEngine:
             self._decoder = _extension().Decoder(
                 symbols, self._space, settings.lm, words, list(hot_words.items()), options
             )
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, MemoryError) as error:
             raise ValueError(
                 f"KenLM cannot load config.decode.lm={settings.lm!r}: {model_file.kenlm_message(error)}. It may be "
                 "truncated, or built for another kind of machine; train it again (python -m decoding.lm train --help), or "

@@ -8,9 +8,12 @@ in natural logarithms: a published alpha of the original, whose language model u
 units are words, or characters for a character model.
 """
 
+import dataclasses
 import importlib
+import json
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -18,7 +21,8 @@ import numpy as np
 
 from decoding.hypothesis import Hypothesis
 from decoding.lm import model_file
-from decoding.search import greedy
+from decoding.lm.verification import is_verified
+from decoding.search import greedy, trial
 from decoding.settings import BeamSettings
 from input_pipeline.text import UnknownCharacters, Vocabulary, describe_character
 
@@ -98,13 +102,39 @@ def make_engine(vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) 
     if name == "greedy":
         return CheckedEngine(GreedyEngine(vocabulary, frame_s), vocabulary)
     _check_hot_words(settings, vocabulary)
-    words = model_file.read_words(settings.lm, settings.unigrams) if settings.lm else None
-    if words is not None:
-        model_file.check_words(words, vocabulary, settings.lm)
+    if settings.lm:
+        require_sound(vocabulary, dataclasses.replace(settings, engine=name))
+    return build_engine(name, vocabulary, settings, frame_s)
+
+
+def require_sound(vocabulary: Vocabulary, settings: BeamSettings) -> None:
+    """Check that the model `settings.lm` fits a vocabulary, and is as it was written as far as a digest says so.
+
+    A binary without a digest is unverified, which is logged; it is tried with the engine of the settings. Raises
+    LanguageModelError.
+    """
+    words = model_file.read_words(settings.lm, settings.unigrams)
+    model_file.check_words(words, vocabulary, settings.lm)
+    if not is_verified(settings.lm) and model_file.kind_of(settings.lm) == "binary":
+        logger.info("%s is unverified: no digest is stored for it (%s)", settings.lm, "docs/language_models.md#trust")
+        trial.try_model(vocabulary, settings, choose_engine(settings))
+
+
+def run_trial() -> None:
+    """Build the engine that standard input describes, and decode noise: the child process of `trial.try_model`."""
+    task = json.load(sys.stdin)
+    vocabulary = Vocabulary(tuple(task["symbols"]))
+    engine = build_engine(task["engine"], vocabulary, BeamSettings(**task["settings"]), frame_s=0.02)
+    trial.decode_noise(engine.decode_batch, vocabulary.size)
+
+
+def build_engine(name: str, vocabulary: Vocabulary, settings: BeamSettings, frame_s: float) -> "CheckedEngine":
+    """Make a beam-search engine without checking its language model first. Raises ValueError for a missing library."""
     if name == "native":
         return CheckedEngine(_make_native(vocabulary, settings, frame_s), vocabulary)
     from decoding.search.library_engine import LibraryEngine
 
+    words = model_file.read_words(settings.lm, settings.unigrams) if settings.lm else None
     return CheckedEngine(LibraryEngine(name, vocabulary, settings, frame_s, words), vocabulary)
 
 

@@ -106,7 +106,7 @@ class LibraryEngine:
                 unk_score_offset=STRICT if strict else self._settings.unknown_score / math.log(10),
                 lm_score_boundary=True,  # without it, <s> is not scored either
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise ValueError(
                 f"{self.name} cannot load config.decode.lm={self._settings.lm!r}: {model_file.kenlm_message(error)}; train it "
                 "again (python -m decoding.lm train --help), or choose another file"

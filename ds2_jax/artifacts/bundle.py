@@ -1,17 +1,20 @@
 """Descriptions of models, and bundles: released models as a few plain files.
 
 A bundle is a folder: `config.json` (version, model, features, text), `vocabulary.txt`, `feature_stats.npz`,
-`model.safetensors` (parameters in float16, those of other programs in float32, as batch statistics are) and `README.md`,
-the model card; with a language model also `lm.bin` and `decode.json` (ds2_jax/recognition/decode_settings.py).
+`model.safetensors` (parameters in float16, those of other programs in float32, as batch statistics are), `README.md`, the
+model card, and `SHA256SUMS`, the digests of what the program reads; with a language model also `lm.bin` and `decode.json`
+(ds2_jax/recognition/decode_settings.py).
 """
 
 import dataclasses
 import json
+import logging
 import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,11 +23,18 @@ from safetensors.numpy import load_file, save
 
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd, feature_size
+from input_pipeline.storage import digests
 from input_pipeline.text import TextRules, Vocabulary
+
+logger = logging.getLogger("ds2_jax")
 
 VERSION = 1
 CARD = "README.md"  # the model card
+WEIGHTS = "model.safetensors"
+STATS = "feature_stats.npz"
+MODEL_FILES = ("config.json", "vocabulary.txt", STATS, WEIGHTS)
 LANGUAGE_MODEL_FILES = ("lm.bin", "lm.arpa", "lm.arpa.gz", "unigrams.txt", "decode.json")  # replaced as a set
+CHECKED = (*MODEL_FILES, *LANGUAGE_MODEL_FILES)  # by their digests, before they are used
 
 
 class ModelFileError(ValueError):
@@ -89,6 +99,10 @@ class ModelMeta:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> "ModelMeta":
         """Build a description from the values of `to_json`. Raises ModelFileError naming the file, `where`."""
+        if not isinstance(values, Mapping):
+            raise ModelFileError(
+                f"{where} does not describe a model (it is a {type(values).__name__}): export it again"
+            )
         if values.get("version") != VERSION:
             raise ModelFileError(
                 f"{where} has version {values.get('version')!r}, but this program reads version {VERSION}: use the program "
@@ -99,15 +113,17 @@ class ModelMeta:
                 np.array(values["stats"]["mean"], np.float32), np.array(values["stats"]["std"], np.float32)
             )
             return cls(
-                model=ModelSettings(**values["model"]),
-                features=FeatureSettings(**values["features"]),
-                normalisation=values["normalisation"],
+                model=_read_settings(ModelSettings, values["model"]),
+                features=_read_settings(FeatureSettings, values["features"]),
+                normalisation=_typed(str, "normalisation", values["normalisation"]),
                 stats=stats or None,
                 vocabulary=Vocabulary(tuple(values["vocabulary"])),
-                language=values["language"],
-                spell_numbers=values.get("spell_numbers", False),  # missing in old models
+                language=_typed(str, "language", values["language"]),
+                spell_numbers=_typed(
+                    bool, "spell_numbers", values.get("spell_numbers", False)
+                ),  # missing in old models
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{where} does not describe a model ({error!r}): export it again") from error
 
     def differences(self, other: "ModelMeta") -> list[str]:
@@ -129,9 +145,29 @@ class ModelMeta:
         return found
 
 
+Settings = TypeVar("Settings", ModelSettings, FeatureSettings)
+
+
+def _read_settings(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Build settings from JSON values. Raises TypeError naming a value of another type, or for unknown names."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{kind.__name__} from a {type(values).__name__}")
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    return kind(**{name: _typed(types.get(name, object), name, value) for name, value in values.items()})
+
+
+def _typed(kind: Any, name: str, value: Any) -> Any:
+    """Return a JSON value. Raises TypeError if it is not of this type; a whole number counts as a float, too."""
+    if kind is float and type(value) is int:
+        return value
+    if kind is not object and type(value) is not kind:
+        raise TypeError(f"{name} is {value!r}, not of type {kind.__name__}")
+    return value
+
+
 def is_bundle(path: str | os.PathLike) -> bool:
     """Return whether a folder is a bundle."""
-    return Path(path, "model.safetensors").is_file() and Path(path, "config.json").is_file()
+    return Path(path, WEIGHTS).is_file() and Path(path, "config.json").is_file()
 
 
 def save_bundle(
@@ -151,7 +187,7 @@ def save_bundle(
     target = Path(path).resolve()  # behind a link, the folder is replaced and the link kept
     if target.exists() and not is_bundle(target):
         raise ModelFileError(f"{target} exists and is not a bundle: export to another folder")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     unfinished.mkdir(parents=True)
     try:
         config = meta.to_json()
@@ -159,24 +195,28 @@ def save_bundle(
         (unfinished / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         meta.vocabulary.save(unfinished / "vocabulary.txt")
         if meta.stats is not None:
-            meta.stats.save(unfinished / "feature_stats.npz")
+            meta.stats.save(unfinished / STATS)
         arrays = {
             ".".join(name): np.ascontiguousarray(array, np.float16 if half and name[0] == "params" else np.float32)
             for name, array in traverse_util.flatten_dict(jax.device_get(variables)).items()
         }
-        (unfinished / "model.safetensors").write_bytes(save(arrays))
+        (unfinished / WEIGHTS).write_bytes(save(arrays))
         (unfinished / CARD).write_text(card, encoding="utf-8")
         for name, content in (extra_files or {}).items():
             if isinstance(content, bytes):
                 (unfinished / name).write_bytes(content)
             else:
                 shutil.copyfile(content, unfinished / name)
+        listed = digests.of_files(unfinished, [name for name in CHECKED if (unfinished / name).exists()])
         replaced = LANGUAGE_MODEL_FILES if extra_files else ()
         others = [p for p in target.iterdir() if p.name not in replaced] if target.exists() else []
-        others = [p for p in others if not (unfinished / p.name).exists()]
+        others = [p for p in others if not (unfinished / p.name).exists() and p.name != digests.LISTING]
+        kept = _listed(target)  # a file keeps the digest that it had, so that damage to it is not made valid
         for other in others:  # files that were added to the bundle, such as a language model
             copy = shutil.copytree if other.is_dir() else shutil.copy2
             copy(other, unfinished / other.name)
+            listed |= {name: value for name, value in kept.items() if name == other.name}
+        digests.write(unfinished / digests.LISTING, listed)
         _replace_folder(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -184,7 +224,7 @@ def save_bundle(
 
 def _replace_folder(new: Path, target: Path) -> None:
     """Rename a folder to `target` and remove the old one, which gets its name back if renaming fails."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    aside = new.with_name(f"{new.name}.old")
     if target.exists():
         target.rename(aside)
     try:
@@ -196,15 +236,41 @@ def _replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def check_digests(folder: Path, names: Sequence[str]) -> None:
+    """Compare these files of a bundle, as far as they exist, with their digests; log which have none.
+
+    Raises ModelFileError naming a file that is damaged.
+    """
+    listed = _listed(folder)
+    try:
+        digests.check(folder, {name: value for name, value in listed.items() if name in names})
+    except digests.DamagedFileError as error:
+        raise ModelFileError(
+            f"{error}; export or copy the bundle again, or remove the file's line from {folder / digests.LISTING} if you "
+            "changed the file on purpose"
+        ) from error
+    unlisted = [name for name in names if name not in listed and (folder / name).exists()]
+    if unlisted:
+        logger.info("%s is unverified: it has no digest of %s", folder, ", ".join(unlisted))
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    try:
+        return digests.read(folder / digests.LISTING)
+    except digests.DamagedFileError as error:
+        raise ModelFileError(str(error)) from error
+
+
 def load_bundle(path: str | os.PathLike) -> tuple[ModelMeta, dict]:
     """Read the description and the variables (float32 numpy) of a bundle. Raises ModelFileError."""
     folder = Path(path)
+    check_digests(folder, MODEL_FILES)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config["vocabulary"] = Vocabulary.load(folder / "vocabulary.txt").symbols
-        has_stats = (folder / "feature_stats.npz").exists()
-        stats = FeatureStats.load(folder / "feature_stats.npz") if has_stats else None
-        arrays = load_file(folder / "model.safetensors")
+        has_stats = (folder / STATS).exists()
+        stats = FeatureStats.load(folder / STATS) if has_stats else None
+        arrays = load_file(folder / WEIGHTS)
     except Exception as error:  # safetensors has its own error types
         raise ModelFileError(f"bundle {folder} cannot be read ({error}): export or clone it again") from error
     meta = dataclasses.replace(ModelMeta.from_json({**config, "stats": None}, str(folder / "config.json")), stats=stats)
@@ -215,8 +281,15 @@ def load_bundle(path: str | os.PathLike) -> tuple[ModelMeta, dict]:
 
 
 def _check_shapes(variables: dict, meta: ModelMeta, where: str) -> None:
-    expected = traverse_util.flatten_dict(meta.abstract_variables(), sep=".")
     actual = traverse_util.flatten_dict(variables, sep=".")
+    try:
+        if meta.model.rnn_layers > len(actual):  # building a million layers would take for ever
+            raise ValueError(f"{meta.model.rnn_layers} layers from {len(actual)} arrays")
+        expected = traverse_util.flatten_dict(meta.abstract_variables(), sep=".")
+    except Exception as error:  # what JAX raises for impossible sizes has many types
+        raise ModelFileError(
+            f"{where}: its config.json describes no possible network ({error}): export it again"
+        ) from error
     for name in sorted({*expected, *actual}):
         a, b = (getattr(arrays.get(name), "shape", "missing") for arrays in (expected, actual))
         if a != b:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ds2_jax.artifacts import hub
+from ds2_jax.artifacts import hub, verification
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle
 from ds2_jax.artifacts.ranking import Score, best_step
 from ds2_jax.parallel import processes
@@ -42,6 +42,10 @@ def load_model(path: str) -> tuple[ModelMeta, dict]:
     """
     path = resolve_model(path)
     meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
+    try:
+        verification.require_finite(variables, path)
+    except ValueError as error:
+        raise ModelFileError(f"{error}: it is damaged, or its training diverged; choose another checkpoint") from error
     processes.require_same(lambda: {f"the model {path} (digest)": digest_model(meta, variables)[:16]})
     return meta, variables
 
@@ -133,7 +137,9 @@ def read_meta(checkpoint: Any) -> ModelMeta:
     file = checkpoint / "meta" / "metadata"
     try:
         return ModelMeta.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
-    except (OSError, json.JSONDecodeError) as error:
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:
         raise ModelFileError(f"{file} cannot be read ({error}): choose another checkpoint") from error
 
 
@@ -142,12 +148,16 @@ def reading(checkpoint: str | os.PathLike) -> Iterator[None]:
     """Turn errors from reading a checkpoint into ModelFileError."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).partition(" [tensorstore_spec")[0]  # the rest is pages long
-        raise ModelFileError(
-            f"{checkpoint} cannot be read ({reason}): if it is damaged, copy it again, or move it away to resume from the "
-            "previous checkpoint"
-        ) from error
+    except Exception as error:  # the libraries' own types, too
+        raise ModelFileError(describe_damage(checkpoint, verification.one_line(error))) from error
+
+
+def describe_damage(checkpoint: str | os.PathLike, reason: str) -> str:
+    """Return the message about a checkpoint that cannot be used."""
+    return (
+        f"{checkpoint} cannot be read ({reason}): if it is damaged, copy it again, or move it away to resume from the previous "
+        "checkpoint"
+    )
 
 
 def _load_checkpoint(path: str) -> tuple[ModelMeta, dict]:
@@ -157,11 +167,14 @@ def _load_checkpoint(path: str) -> tuple[ModelMeta, dict]:
     missing = missing_part(checkpoint, MODEL_PARTS)
     if missing:
         raise ModelFileError(f"{checkpoint} is incomplete (no {missing}): choose another checkpoint, or copy it again")
+    damage = processes.broadcast(lambda: verification.find_damage(checkpoint, verification.EVALUATED))
+    if damage:
+        raise ModelFileError(describe_damage(checkpoint, damage))
     meta = read_meta(checkpoint)
-    abstract = meta.abstract_variables()
-    item = {"parameters": abstract["params"], "batch_stats": abstract["batch_stats"]}
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader, reading(checkpoint):
+        abstract = meta.abstract_variables()
+        item = {"parameters": abstract["params"], "batch_stats": abstract["batch_stats"]}
         stored = reader.metadata(checkpoint / "model").item_metadata or {}
         if "averaged" in stored:
             item["averaged"] = abstract["params"]

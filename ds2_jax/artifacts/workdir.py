@@ -90,7 +90,7 @@ def make_workdir(path: str) -> Workdir:
 
 
 def _make_folder(path: str) -> None:
-    probe = Path(path, f".writable-{processes.rank()}-{os.getpid()}")
+    probe = Path(path, f".writable-{processes.rank()}-{uuid.uuid4().hex}")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         probe.write_text("")

@@ -16,7 +16,7 @@ from decoding.lm import model_file
 from decoding.search import beam
 from decoding.search.beam import CheckedEngine
 from decoding.settings import BeamSettings
-from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle
+from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, check_digests, is_bundle
 from ds2_jax.artifacts.load import resolve_model
 
 logger = logging.getLogger("ds2_jax")
@@ -110,8 +110,7 @@ def bundle_files(settings: BeamSettings, meta: ModelMeta) -> dict[str, str | byt
     """
     if not settings.lm:
         return {}
-    words = model_file.read_words(settings.lm, settings.unigrams)
-    model_file.check_words(words, meta.vocabulary, settings.lm)
+    beam.require_sound(meta.vocabulary, settings)
     files: dict[str, str | bytes] = {MODELS[model_file.kind_of(settings.lm)]: settings.lm}
     if settings.unigrams:
         files[UNIGRAMS] = settings.unigrams
@@ -133,11 +132,16 @@ def _bundle_settings(model: str) -> dict[str, Any]:
     file = Path(model, SETTINGS)
     if not file.is_file():
         return files
+    check_digests(Path(model), [SETTINGS, UNIGRAMS])
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(BeamSettings)})
-    except (OSError, ValueError, TypeError) as error:
+        unknown = sorted(set(values.keys()) - {field.name for field in dataclasses.fields(BeamSettings)})
+    except (OSError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{file} cannot be read ({error}): export the bundle again") from error
     if unknown:
         raise ModelFileError(f"{file} has unknown settings ({', '.join(unknown)}): export the bundle again")
+    if foreign := sorted(set(values) & {"lm", "unigrams"}):  # a file elsewhere is never a bundle's to name
+        raise ModelFileError(
+            f"{file} must not set {', '.join(foreign)}: remove these lines, and give them on the command line"
+        )
     return files | values

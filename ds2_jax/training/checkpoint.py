@@ -15,16 +15,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ds2_jax.artifacts.bundle import ModelMeta
+from ds2_jax.artifacts import verification
+from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta
 from ds2_jax.artifacts.load import (
     CHECKPOINT_FOLDER,
     METRICS,
     PROGRESS,
     absolute,
+    describe_damage,
     missing_part,
     read_meta,
     read_metrics,
@@ -34,7 +37,7 @@ from ds2_jax.artifacts.ranking import Score, best_step
 from ds2_jax.parallel import processes
 from ds2_jax.training.progress import Progress
 from ds2_jax.training.state import TrainState
-from input_pipeline.storage import object_store
+from input_pipeline.storage import object_store, whole_file
 
 OVERHEAD_BYTES = 500_000  # per checkpoint: about forty files, each rounded up to blocks (270 kB measured), and locks
 
@@ -71,13 +74,15 @@ class Checkpoints:
     def __init__(self, workdir: str, keep: int = 1, *, read_only: bool = False):
         self._folder = epath.Path(absolute(workdir)) / CHECKPOINT_FOLDER
         self._keep = keep
+        self._saving: int | None = None  # step that is being written
         if not read_only and not object_store.is_remote(workdir):  # in a store, orbax removes them
-            _rename_incomplete(self._folder)
+            _set_aside(self._folder)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Preservation(self),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_digests),
         )
         handlers = {
             "model": ocp.StandardCheckpointHandler(),
@@ -133,6 +138,7 @@ class Checkpoints:
         """Start writing a checkpoint in the background. Raises OSError, also if writing the previous one failed."""
         self.wait()  # orbax waits too, but the free space must be checked after waiting
         self._require_space(state)
+        self._saving = progress.step
         try:
             self._manager.save(
                 progress.step,
@@ -157,6 +163,13 @@ class Checkpoints:
         if free < needed:
             reason = f"it needs up to {needed / 1e6:.1f} MB, but only {free / 1e6:.1f} MB are free"
             raise _write_error(self._folder, OSError(errno.ENOSPC, reason))
+
+    def _write_digests(self) -> None:
+        """List the digests of a checkpoint before it gets its name, in the thread that writes it."""
+        if processes.rank() == 0:
+            name = str(self._saving)
+            unfinished = [path for path in self._folder.iterdir() if path.name.startswith(f"{name}.orbax")]
+            verification.write_digests(unfinished[0] if unfinished else self._folder / name)  # stores cannot rename
 
     def wait(self) -> None:
         """Wait until the last checkpoint is complete. Raises OSError if it cannot be written."""
@@ -192,7 +205,8 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state, shardings
         )
-        with reading(self._folder / str(step)):
+        checkpoint = self._folder / str(step)
+        with reading(checkpoint):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -200,40 +214,56 @@ class Checkpoints:
                     optimizer=ocp.args.StandardRestore({"optimizer": abstract.optimizer, "step": abstract.step}),
                 ),
             )
-        return state.replace(
+        state = state.replace(
             **{name: restored["model"][name] for name in ("parameters", "batch_stats")},
             averaged=restored["model"].get("averaged"),
             **restored["optimizer"],
         )
+        if not _is_finite([state.parameters, state.batch_stats, state.averaged]):
+            raise ModelFileError(describe_damage(checkpoint, "it has parameters that are not finite numbers"))
+        return state
 
     def meta(self, step: int) -> ModelMeta:
         """Read the description of a checkpoint's model."""
         return read_meta(self._folder / str(step))
 
 
-def _rename_incomplete(folder: epath.Path) -> None:
-    """Rename incomplete checkpoints, so that training resumes from the previous one.
+def _set_aside(folder: epath.Path) -> None:
+    """Rename incomplete checkpoints, and damaged ones that are the latest, so that training resumes from the one before.
 
-    They are left by interrupted copying, and by mounted stores that rename a folder file by file.
+    They are left by interrupted copying, by mounted stores that rename a folder file by file, and by failing disks.
     """
     if processes.rank() == 0 and folder.is_dir():
-        for checkpoint in [path for path in folder.iterdir() if path.name.isdigit()]:
-            missing = missing_part(checkpoint)
-            if missing:
-                renamed = folder / f"{checkpoint.name}.partial-{int(time.time())}"
-                logger.warning("%s is incomplete (no %s): renamed to %s", checkpoint, missing, renamed.name)
-                checkpoint.rename(renamed)
+        checkpoints = sorted(
+            (path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
+        )
+        for checkpoint in [path for path in checkpoints if missing_part(path)]:
+            checkpoints.remove(checkpoint)
+            _rename(checkpoint, f"incomplete (no {missing_part(checkpoint)})", "partial")
+        while checkpoints and (damage := verification.find_damage(checkpoints[-1], verification.ITEMS)):
+            _rename(checkpoints.pop(), f"damaged ({damage})", "damaged")
     processes.barrier()
 
 
+def _rename(checkpoint: epath.Path, state: str, suffix: str) -> None:
+    renamed = f"{checkpoint.name}.{suffix}-{int(time.time())}"
+    logger.warning("%s is %s: renamed to %s", checkpoint, state, renamed)
+    checkpoint.rename(checkpoint.parent / renamed)
+
+
+@jax.jit
+def _is_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(array).all() for array in jax.tree.leaves(tree)]))
+
+
 def _write_score(checkpoint: Any, progress: Progress, score: Score) -> None:
+    verification.replace_digests(checkpoint, "progress", remove=True)
     item = checkpoint / METRICS
     item.mkdir(exist_ok=True)
     metrics = {**score.to_json(), "step": progress.step, "dev": progress.dev_digest}
     for file, values in ((item / METRICS, metrics), (checkpoint / PROGRESS, dataclasses.asdict(progress))):
-        unfinished = checkpoint / f".{file.parent.name}"
-        unfinished.write_text(json.dumps(values))
-        unfinished.replace(file)
+        whole_file.write_text(file, json.dumps(values))
+    verification.replace_digests(checkpoint, "progress", remove=False)
 
 
 def _model_item(state: TrainState) -> dict:

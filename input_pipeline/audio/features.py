@@ -21,6 +21,7 @@ from input_pipeline.storage import whole_file
 
 KINDS = ("linear", "mfcc", "fbank", "log1p")
 NORMALISATIONS = ("corpus", "utterance", "clip", "none")
+MAX_STATS_BYTES = 1 << 20  # of an array in a file of statistics: that of a hostile archive may unpack to gigabytes
 FLOOR = 1e-14  # added to a power before its logarithm
 MAX_GAIN_DB = 300.0
 MAX_RUNNING_GAIN_DB = 30.0
@@ -380,9 +381,20 @@ class FeatureStats:
         """Read statistics, also the original's `mean_std.npz`. Raises FeatureError naming the file."""
         try:
             with np.load(path) as file:
+                if max(member.file_size for member in file.zip.infolist()) > MAX_STATS_BYTES:
+                    raise ValueError("it would be larger than statistics can be")
                 mean, std = (np.asarray(file[name], np.float32) for name in ("mean", "std"))
             return cls(*(array[:, 0] if array.shape[1:] == (1,) else array for array in (mean, std)))
-        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            LookupError,
+            OSError,
+            ValueError,
+            TypeError,
+            EOFError,
+            MemoryError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             reason = error.strerror if isinstance(error, OSError) else error.args[0] if error.args else "it is damaged"
             raise FeatureError(
                 f"feature statistics {path} cannot be used: {reason}; make them: python -m input_pipeline.stats"

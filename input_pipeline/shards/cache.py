@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from input_pipeline.shards.format import ShardError, ShardInfo
-from input_pipeline.storage import lock, object_store
+from input_pipeline.storage import lock, object_store, whole_file
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "DS2_CACHE", "DS2_CACHE_GB"
 DEFAULT_LIMIT_GB = 100.0
@@ -85,7 +85,7 @@ class ShardCache:
             with self._locked():  # measured and reserved in one step
                 if not part.exists():
                     self._make_room(info.bytes)
-                reserved = stack.enter_context(open(part, "ab"))
+                reserved = stack.enter_context(whole_file.open_in_place(part, "ab"))
                 if not lock.lock_file(reserved.fileno()):
                     return False
             if path.exists() or not lock.is_current(reserved.fileno(), part):  # completed or removed meanwhile
@@ -130,7 +130,7 @@ class ShardCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(self.folder / ".lock", "ab") as file:
+        with whole_file.open_in_place(self.folder / ".lock", "ab") as file:
             lock.lock_file(file.fileno(), wait=True)
             yield
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -39,8 +40,8 @@ class ShardWriter:
     def __init__(self, path: Path):
         self.path = path
         self.sizes: list[int] = []  # of the records
-        self._temporary = path.with_name(f".{path.name}.tmp")
-        self._temporary.touch()  # the library's writer does not report that it cannot
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        self._temporary.touch(exist_ok=False)  # the library's writer does not report that it cannot
         self._writer = array_record().ArrayRecordWriter(str(self._temporary), "group_size:1,uncompressed")
 
     def __enter__(self) -> "ShardWriter":

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO, TypeVar
 
+STDOUT = 1  # file descriptor
 _HOME = re.compile(r"(?<![^,=])~[^/,:=]*(?=[/,:]|$)")
 # C0, C1, line separators, embeddings and isolates of direction, surrogates
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -48,11 +49,20 @@ def escape(text: str, keep: str = "") -> str:
 def protect_output(*, raw: bool = False) -> None:
     """Replace sys.stdout and sys.stderr by streams that escape what cannot be shown and outlive their reader.
 
+    What native libraries print on standard output, such as decoders of damaged audio, goes to standard error.
     raw: leave control characters as they are, for a program that moves the cursor.
     """
     os.environ.setdefault("PYTHON_COLORS", "0")  # Python 3.13 colours tracebacks, Python 3.14 also help
     sys.stdout = _protected(sys.stdout, None if raw else "\n\t")
+    _redirect_native_output()
     sys.stderr = _protected(sys.stderr, None if raw else "\n\t\r")  # progress bars return to the start of their line
+
+
+def _redirect_native_output() -> None:
+    """Let file descriptor 1 lead to standard error, if the results have a descriptor of their own."""
+    if isinstance(sys.stdout, _Output) and sys.stdout.fileno() != STDOUT:
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # without standard error
+            os.dup2(sys.stderr.fileno(), STDOUT)
 
 
 def _protected(stream: TextIO, keep: str | None) -> TextIO:
@@ -67,7 +77,10 @@ class _Output(io.TextIOWrapper):
     """A text stream to the file of another one. keep: control characters that are not escaped; None: all."""
 
     def __init__(self, stream: TextIO, keep: str | None):
-        file = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115 - open as long as the program runs
+        descriptor = stream.fileno()
+        if descriptor == STDOUT:
+            descriptor = os.dup(descriptor)
+        file = open(descriptor, "wb", closefd=False)  # noqa: SIM115 - open as long as the program runs
         # Like Python's own streams, stderr and terminals are written line by line.
         super().__init__(
             file, stream.encoding, "backslashreplace", line_buffering=getattr(stream, "line_buffering", True)

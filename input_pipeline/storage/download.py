@@ -187,7 +187,7 @@ def _receive(
     """Append a response to the first `have` bytes of a partial file. Raises DownloadError where it ends early."""
     bar = tqdm(total=full, initial=have, unit="B", unit_scale=True, desc=part.stem, delay=BAR_DELAY_S, disable=quiet)
     broken: Exception | None = None
-    with bar, part.open("ab" if have else "wb") as file:
+    with bar, whole_file.open_in_place(part, "ab" if have else "wb") as file:
         while True:
             try:
                 block = response.read1(CHUNK_BYTES)  # returns what has arrived, so a slow line's data is kept, too

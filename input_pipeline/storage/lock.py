@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from input_pipeline.storage import whole_file
+
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # by some network file systems
 OWNER_BYTES = 1000
 
@@ -31,7 +33,7 @@ def exclusive(target: Path) -> Iterator[bool]:
     path, waited = target.with_name(target.name + ".lock"), False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)  # the process before may have removed it
-        with path.open("a+b") as file:
+        with whole_file.open_in_place(path, "a+b") as file:
             descriptor = file.fileno()
             if not _lock_where_supported(descriptor):
                 print(f"{target}: waiting for {_read_owner(descriptor)}, which is writing it", flush=True)
@@ -52,7 +54,7 @@ def acquire(path: Path) -> int:
 
     The file stays. On file systems without locks, nothing is locked. Raises LockedError, OSError.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         if not _lock_where_supported(descriptor):
             raise LockedError(path, _read_owner(descriptor))

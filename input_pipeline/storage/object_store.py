@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from input_pipeline.storage import whole_file
+
 PIECE_BYTES = 8 << 20  # of a download: at most this much is fetched again after a broken connection
 ATTEMPTS = 3  # at a store that has not answered yet: the address may be wrong
 PATIENT_ATTEMPTS = 8  # at one that has, over more than a minute: a short network failure should not end a training
@@ -107,7 +109,7 @@ def download(url: str, part: Path, size: int, stop: threading.Event | None = Non
 
     What has arrived is kept for the next attempt. Raises ObjectStoreError; OSError of the local disk; Stopped.
     """
-    with open(part, "ab") as file:
+    with whole_file.open_in_place(part, "ab") as file:
         have = file.tell()
         if have > size:
             file.truncate(0)

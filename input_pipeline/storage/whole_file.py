@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 
 @contextlib.contextmanager
@@ -33,6 +33,23 @@ def temporary_path(target: str | os.PathLike) -> Iterator[Path]:
     """Yield an unused path with the suffix of `target`, for programs that open files themselves, as `open_binary` does."""
     with _replacing(Path(target), Path(target).suffix) as path:
         yield path
+
+
+def write_text(target: Any, text: str) -> None:
+    """Write a text file as `open_text` does, also to an etils path in a store, which writes objects whole. Raises OSError."""
+    if "://" in str(target):
+        target.write_text(text)
+        return
+    with open_text(str(target)) as file:
+        file.write(text)
+
+
+def open_in_place(path: str | os.PathLike, mode: str) -> BinaryIO:
+    """Open a binary file that keeps its name while it grows, such as a partial download. Raises OSError, also for a link.
+
+    Whoever else may write to the folder could have put the link there, to another file.
+    """
+    return cast(BinaryIO, open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)))
 
 
 def commit(path: Path, target: Path) -> None:

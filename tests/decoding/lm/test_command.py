@@ -191,7 +191,14 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
     assert 1 < found["held_out"]["perplexity_known"] < 20
     assert set(model_file.read_words(str(output))) == set(" ".join(SENTENCES).split())
     assert model_file.kind_of(tmp_path / "lm.arpa") == "arpa"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.txt", "lm.arpa", "lm.bin", "t.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "h.txt",
+        "lm.arpa",
+        "lm.arpa.sha256",
+        "lm.bin",
+        "lm.bin.sha256",
+        "t.txt",
+    ]
 
 
 @needs_kenlm
@@ -259,7 +266,7 @@ def test_a_second_run_waits_for_the_first_and_leaves_its_folder_alone(tmp_path, 
         assert not any(folder.iterdir())
     second.join()
     assert output.read_text() == "\n".join(SENTENCES) + "\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copying", "lm.bin", "t.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copying", "lm.bin", "lm.bin.sha256", "t.txt"]
 
 
 def test_missing_programs_are_named_with_the_command_that_builds_them(monkeypatch, tmp_path):

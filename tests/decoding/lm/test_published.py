@@ -66,7 +66,7 @@ def test_a_download_that_broke_off_goes_on_and_is_verified(model, server, tmp_pa
     found = published.download("small", str(target), server.url("small.klm"))
     assert server.asked == ["HEAD", "GET", "HEAD", f"GET bytes={HALF}-"]
     assert target.read_bytes() == CONTENT
-    assert names(target.parent) == ["lm.klm"]
+    assert names(target.parent) == ["lm.klm", "lm.klm.sha256"]
     assert found == {"lm": str(target), "bytes": len(CONTENT), "verified": "md5" if model.md5 else "size, structure"}
     told = capsys.readouterr().out
     assert ("no checksum" in told) == (model.md5 is None)
@@ -84,7 +84,7 @@ def test_a_whole_file_that_was_not_looked_at_yet_is_not_fetched_again(server, tm
     (tmp_path / "lm.klm.unverified").write_bytes(CONTENT)
     published.download("small", str(tmp_path / "lm.klm"), server.url("small.klm"))
     assert server.asked == ["HEAD"]
-    assert names(tmp_path) == ["lm.klm"]
+    assert names(tmp_path) == ["lm.klm", "lm.klm.sha256"]
 
 
 @pytest.mark.parametrize("content", [b"<html>moved</html>" * 999, CONTENT[:-40], b"x" + CONTENT[1:]])

@@ -2,17 +2,27 @@
 
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_bundle, save_bundle
+from ds2_jax.artifacts.bundle import (
+    MODEL_FILES,
+    ModelFileError,
+    ModelMeta,
+    check_digests,
+    is_bundle,
+    load_bundle,
+    save_bundle,
+)
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.training.data import extend_vocabulary
 from input_pipeline.audio.features import FeatureSettings, FeatureStats
+from input_pipeline.storage.digests import LISTING
 from input_pipeline.text import Vocabulary
 
 HALF = 1e-3  # float16 keeps 11 bits of a parameter
@@ -52,7 +62,14 @@ def test_a_bundle_restores_model_features_and_vocabulary(bundle, variables):
 
 def test_a_bundle_consists_of_plain_files(bundle):
     names = {file.name for file in bundle.iterdir()}
-    assert names == {"config.json", "vocabulary.txt", "feature_stats.npz", "model.safetensors", "README.md"}
+    assert names == {
+        "config.json",
+        "vocabulary.txt",
+        "feature_stats.npz",
+        "model.safetensors",
+        "README.md",
+        "SHA256SUMS",
+    }
     assert json.loads((bundle / "config.json").read_text())["version"] == 1
 
 
@@ -67,6 +84,7 @@ def test_the_normalisation_is_kept_and_old_bundles_do_not_spell_numbers(bundle, 
     assert load_model(str(bundle))[0].text.normalise("Raum 7") == "raum sieben"
     config = json.loads((bundle / "config.json").read_text())
     del config["spell_numbers"]
+    (bundle / LISTING).unlink()
     (bundle / "config.json").write_text(json.dumps(config))
     assert load_model(str(bundle))[0].text.normalise("Raum 7") == "raum 7"
 
@@ -148,10 +166,85 @@ def shorten_vocabulary(bundle):
     ],
 )
 def test_damage_is_reported(bundle, damage, message):
+    (bundle / LISTING).unlink()
     damage(bundle)
     with pytest.raises(ModelFileError, match=message) as error:
         load_bundle(bundle)
     assert "bundle" in str(error.value)
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_flipped_bit_is_found_in_every_file(bundle, name):
+    load_bundle(bundle)
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (bundle / name).write_bytes(content)
+    with pytest.raises(ModelFileError, match=f"{name} is damaged: .*SHA256SUMS"):
+        load_bundle(bundle)
+
+
+def test_a_listing_has_the_format_of_sha256sum(bundle):
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", LISTING], cwd=bundle, check=True)
+
+
+def test_a_bundle_without_digests_is_read_and_called_unverified(bundle, caplog):
+    caplog.set_level("INFO", "ds2_jax")
+    load_bundle(bundle)
+    assert caplog.text == ""
+    (bundle / LISTING).unlink()
+    load_bundle(bundle)
+    assert f"{bundle} is unverified: it has no digest of config.json, vocabulary.txt" in caplog.text
+
+
+def test_exporting_again_does_not_make_a_damaged_added_file_valid(bundle, variables):
+    save_bundle(bundle, make_meta(), variables, "# a card\n", {"lm.bin": b"a language model"})
+    (bundle / "lm.bin").write_bytes(b"a damaged model")
+    save_bundle(bundle, make_meta(), variables, "# a new card\n")
+    with pytest.raises(ModelFileError, match=r"lm\.bin is damaged"):
+        check_digests(bundle, ["lm.bin"])
+
+
+def test_parameters_that_are_not_finite_are_refused(bundle, variables):
+    broken = jax.tree.map(np.array, variables)
+    broken["params"]["output"]["bias"][1] = np.nan
+    save_bundle(bundle, make_meta(), broken, "# a card\n")
+    with pytest.raises(ModelFileError, match=r"\['params'\]\['output'\]\['bias'\] has values that are not finite"):
+        load_model(str(bundle))
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("model", "rnn_size", "4"),
+        ("model", "rnn_size", 4.0),
+        ("model", "rnn_size", 10**30),
+        ("model", "bidirectional", 1),
+        ("model", "conv", None),
+        ("model", "unknown", 1),
+        ("features", "sample_rate_hz", [16000]),
+        ("features", "window_ms", True),
+        ("features", "kind", {}),
+        ("", "model", []),
+        ("", "language", 5),
+        ("", "features", None),
+    ],
+)
+def test_values_of_other_types_are_refused_by_name(bundle, section, name, value):
+    (bundle / LISTING).unlink()
+    config = json.loads((bundle / "config.json").read_text())
+    (config[section] if section else config)[name] = value
+    (bundle / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=r"config\.json") as error:
+        load_bundle(bundle)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"', "", "[" * 100_000])
+def test_json_that_is_no_description_is_refused(bundle, text):
+    (bundle / LISTING).unlink()
+    (bundle / "config.json").write_text(text)
+    with pytest.raises(ModelFileError, match=r"export"):
+        load_bundle(bundle)
 
 
 def test_the_error_for_a_folder_without_a_model_says_what_is_expected(tmp_path):

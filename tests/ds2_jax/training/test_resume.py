@@ -12,6 +12,7 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest
+from input_pipeline.storage.digests import LISTING
 from tests.runs import ROOT, small_config, small_flags, start_main, wait_until
 
 
@@ -49,6 +50,7 @@ def newest(run: str) -> Path:
 def change_progress(run: str, **changes) -> None:
     file = newest(run) / "progress" / "metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    (newest(run) / LISTING).unlink()  # the change is intended
 
 
 def first_rows(clips, count: int, path: Path) -> str:
