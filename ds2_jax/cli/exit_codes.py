@@ -4,7 +4,7 @@
 1    an error that would occur again; the last line says what to do
 2    an invalid command line
 75   (EX_TEMPFAIL) run the same command again: stopped by SIGTERM after a checkpoint; another process was lost, stalled or
-     did not connect; or another run is using the workdir
+     did not connect; a worker process was killed; or another run is using the workdir
 130  stopped by Ctrl-C with nothing new saved: in a mode other than train, before the first step, or by a second Ctrl-C
 143  the same by SIGTERM
 """
@@ -23,9 +23,11 @@ from ds2_jax.artifacts.workdir import WorkdirInUse
 from ds2_jax.parallel import processes
 from ds2_jax.parallel.stopping import Interrupted, Stopped
 from ds2_jax.parallel.watch import RETRY
+from input_pipeline.batches.workers import WorkerKilledError
 from input_pipeline.storage.console import escape
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
+TEMPORARY = (WorkdirInUse, WorkerKilledError)
 USER_ERRORS = (ValueError, OSError, MemoryError, FloatingPointError)  # reported without a traceback
 
 
@@ -60,7 +62,7 @@ def report_errors(output: str) -> Iterator[None]:
             raise
         if not expected:  # a plain raise would wait for the other processes, which wait for this one
             traceback.print_exc()
-        processes.abort(RETRY if isinstance(error, WorkdirInUse) else 1, escape(_describe(error, output), keep="\n\t"))
+        processes.abort(RETRY if isinstance(error, TEMPORARY) else 1, escape(_describe(error, output), keep="\n\t"))
 
 
 def _describe(error: Exception, output: str) -> str:

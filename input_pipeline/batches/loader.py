@@ -15,6 +15,7 @@ from input_pipeline.audio.features import FeatureSettings, FrontEnd, frame_count
 from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import Plan
+from input_pipeline.batches.workers import explain_lost_workers
 from input_pipeline.manifest import Manifest, Segments
 from input_pipeline.shards import source as shard_source
 
@@ -224,7 +225,11 @@ def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, settings: LoadSetti
         dataset = dataset.mp_prefetch(processes)
     iterator = iter(dataset)
     try:
-        for batch in iterator:
+        while True:
+            with explain_lost_workers():
+                batch = next(iterator, None)
+            if batch is None:
+                return
             if settings.workers:  # copied out of the memory shared with them, which is then released
                 batch = {name: np.array(array) for name, array in batch.items()}
             yield batch
