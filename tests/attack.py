@@ -23,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.arpa import write_arpa
+
 MEMORY_BYTES = 2 << 30
 TIME_LIMIT_S = 120.0  # of one try, on a busy machine
 STARTS_S = 600.0  # of the child process, until its first outcome
@@ -214,31 +216,10 @@ def make_foreign_lm(folder: Path) -> None:
         shutil.copyfile(released / name, folder / name)
 
 
-ARPA = """\\data\\
-ngram 1=5
-ngram 2=4
-
-\\1-grams:
--1.2 <unk> 0
--99 <s> -0.3
--0.9 </s> 0
--0.7 a -0.2
--0.8 cat -0.1
-
-\\2-grams:
--0.2 <s> a
--0.3 a cat
--0.4 cat </s>
--0.6 a a
-
-\\end\\
-"""
-
-
 def make_arpa(folder: Path) -> None:
     """Write a language model as text."""
     shutil.copyfile(Path(__file__).parents[1] / "models" / "an4" / "vocabulary.txt", folder / "vocabulary.txt")
-    (folder / "lm.arpa").write_text(ARPA.replace(" ", "\t"))
+    write_arpa(folder / "lm.arpa", ["go to the left", "stop", "turn to the right", "go right"])
 
 
 def read_lm(folder: Path) -> object:
@@ -379,8 +360,9 @@ def run_attack(name: str, tries: int, seed: int) -> Counter:
                 line = child.stdout.readline() if ready else b""
                 if not line:
                     outcome = ["hang" if not ready else "crash", "", ""]
-                    child.kill()
-                    if ready and number == begun and child.wait() > 0:
+                    if not ready:
+                        child.kill()
+                    if child.wait() > 0 and number == begun:
                         raise RuntimeError(f"{name}: the attack itself failed with code {child.returncode}")
                 else:
                     _, *outcome = json.loads(line)

@@ -392,6 +392,7 @@ class FeatureStats:
             TypeError,
             EOFError,
             MemoryError,
+            RuntimeError,  # of zipfile, for encryption and other compressions
             zipfile.BadZipFile,
             zlib.error,
         ) as error:

@@ -157,3 +157,14 @@ def test_a_binary_without_its_words_asks_for_them(broken, tmp_path):
         model_file.read_words(str(path))
     (tmp_path / "words.txt").write_text("ab\n")
     assert model_file.read_words(str(path), str(tmp_path / "words.txt")) == ["ab"]
+
+
+@pytest.mark.parametrize("place", [0.01, 0.05, 0.1])
+def test_a_damaged_compressed_model_is_one_line(place, tmp_path):
+    lines = [f"word{number} and word{number * 7}" for number in range(3000)]
+    content = bytearray(gzip.compress(write_arpa(tmp_path / "lm.arpa", lines).read_bytes()))
+    start = int(place * len(content))
+    content[start : start + 2000] = b"\xff" * 2000  # no valid code
+    (tmp_path / "lm.arpa.gz").write_bytes(content)
+    with pytest.raises(model_file.LanguageModelError, match=r"lm\.arpa\.gz"):
+        model_file.read_words(str(tmp_path / "lm.arpa.gz"))

@@ -206,3 +206,23 @@ def test_hot_words_ignore_case(hot):
     rows = np.log(probabilities / probabilities.sum(1, keepdims=True)).astype(np.float32)
     engine = decode_settings.make_engine(BeamSettings(engine="native", hot_words=hot), meta)
     assert engine.decode_batch([rows])[0][0].text.split() == ["sax"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lm": "/etc/passwd"}, "must not set lm"),
+        ({"unigrams": "../words.txt"}, "must not set unigrams"),
+        ({"lexicon": 5}, r"config\.decode\.lexicon is 5"),
+        ({"alpha": "1"}, r"config\.decode\.alpha is '1'"),
+        ({"end_of_sentence": "no"}, r"config\.decode\.end_of_sentence is 'no'"),
+        ({"hot_words": 5}, r"config\.decode\.hot_words is 5"),
+        (["lm"], "cannot be read"),
+    ],
+)
+def test_a_bundle_names_no_other_files_and_no_values_of_other_types(values, message, tmp_path):
+    for name in ("config.json", "model.safetensors", "lm.bin"):
+        (tmp_path / name).symlink_to(AN4 / name)
+    (tmp_path / "decode.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        decode_settings.complete({}, str(tmp_path))

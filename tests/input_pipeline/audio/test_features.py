@@ -1,5 +1,7 @@
 """Features against the original's published numbers, a slow transform of the formula, and another library."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from python_speech_features import delta, mfcc
@@ -306,3 +308,14 @@ def test_log1p_has_the_stated_number_of_frames(samples):
     features = extract(np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32), settings)
     assert len(features) == frame_count(samples, settings) == 1 + samples // 160
     assert frame_count(np.array([319, samples]), settings).tolist() == [0, len(features)]
+
+
+def test_statistics_that_unpack_to_gigabytes_are_refused_unread(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("mean.npy", "w") as array:
+        np.lib.format.write_array_header_1_0(array, {"descr": "<f4", "fortran_order": False, "shape": (1 << 24,)})
+        for _ in range(64):
+            array.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 17
+    with pytest.raises(FeatureError, match=r"bomb\.npz cannot be used: it would be larger than statistics can be"):
+        FeatureStats.load(path)

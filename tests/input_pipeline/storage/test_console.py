@@ -139,3 +139,9 @@ def test_help_ends_with_0_and_may_be_cut_off(command, gone, tmp_path):
     )
     assert (cut.returncode, cut.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []  # nothing was started
+
+
+def test_what_native_libraries_print_does_not_mix_with_results():
+    body = "import ctypes; ctypes.CDLL(None).puts(b'native'); ctypes.CDLL(None).fflush(None); print('result')"
+    result = run(body, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("result\n", "native\n")

@@ -113,3 +113,14 @@ def test_file_systems_without_locks_lock_nothing_and_other_errors_are_raised(tmp
     monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         lock.acquire(tmp_path / ".lock")
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("content")
+    for name in ("a.lock", ".lock"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"), lock.exclusive(tmp_path / "a"):
+        pass
+    with pytest.raises(OSError, match="symbolic links"):
+        lock.acquire(tmp_path / ".lock")
+    assert (tmp_path / "precious").read_text() == "content"

@@ -167,3 +167,15 @@ def test_readers_see_the_whole_content_of_one_of_several_writers(tmp_path):
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     assert content[0] in "abc"
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("mode", ["ab", "wb", "a+b"])
+def test_a_file_that_grows_in_place_is_not_opened_through_a_link(mode, tmp_path):
+    (tmp_path / "precious").write_text("content")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"), whole_file.open_in_place(tmp_path / "link", mode):
+        pass
+    assert (tmp_path / "precious").read_text() == "content"
+    with whole_file.open_in_place(tmp_path / "new", mode) as file:
+        file.write(b"new")
+    assert (tmp_path / "new").read_bytes() == b"new"
