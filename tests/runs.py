@@ -79,6 +79,16 @@ def run_main(*arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def run_with_mount(options: str, folder: Path, code: str) -> list[str]:
+    """Run Python code with a disk of its own at `folder`, sys.argv[1]; return the lines that it prints."""
+    folder.mkdir(exist_ok=True)
+    mount = f'mount -t tmpfs -o {options} none "$0" && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, str(folder), sys.executable, "-c", code, str(folder)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
 class Cluster:
     """Several processes of main.py that form a cluster on this machine; processes still running at exit are killed.
 

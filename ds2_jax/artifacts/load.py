@@ -121,7 +121,7 @@ def read_metrics(checkpoint: Any) -> dict[str, Any] | None:
     try:
         values = json.loads(file.read_text())
         Score.from_json(values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _warn_of_metrics(str(file), str(error))
         return None
     return values
@@ -139,7 +139,7 @@ def read_meta(checkpoint: Any) -> ModelMeta:
         return ModelMeta.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
     except ModelFileError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{file} cannot be read ({error}): choose another checkpoint") from error
 
 

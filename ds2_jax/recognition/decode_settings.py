@@ -136,7 +136,7 @@ def _bundle_settings(model: str) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         unknown = sorted(set(values.keys()) - {field.name for field in dataclasses.fields(BeamSettings)})
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{file} cannot be read ({error}): export the bundle again") from error
     if unknown:
         raise ModelFileError(f"{file} has unknown settings ({', '.join(unknown)}): export the bundle again")

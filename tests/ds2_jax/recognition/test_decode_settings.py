@@ -218,11 +218,12 @@ def test_hot_words_ignore_case(hot):
         ({"end_of_sentence": "no"}, r"config\.decode\.end_of_sentence is 'no'"),
         ({"hot_words": 5}, r"config\.decode\.hot_words is 5"),
         (["lm"], "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_a_bundle_names_no_other_files_and_no_values_of_other_types(values, message, tmp_path):
     for name in ("config.json", "model.safetensors", "lm.bin"):
         (tmp_path / name).symlink_to(AN4 / name)
-    (tmp_path / "decode.json").write_text(json.dumps(values))
+    (tmp_path / "decode.json").write_text(values if isinstance(values, str) else json.dumps(values))
     with pytest.raises(ValueError, match=message):
         decode_settings.complete({}, str(tmp_path))

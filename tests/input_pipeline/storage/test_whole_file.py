@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from input_pipeline.storage import whole_file
-from tests.runs import OWN_MOUNTS, ROOT, Program
+from tests.runs import OWN_MOUNTS, ROOT, Program, run_with_mount
 
 MEBIBYTE = 1 << 20
 WAYS = ("open_binary", "open_text", "temporary_path")
@@ -22,16 +22,6 @@ def write(way: str, target: Path, content: str) -> None:
             opened.write_text(content)
         else:
             opened.write(content if way == "open_text" else content.encode())
-
-
-def run_with_mount(options: str, folder: Path, code: str) -> list[str]:
-    """Run Python code with a disk of its own at `folder`, sys.argv[1]; return the lines that it prints."""
-    folder.mkdir(exist_ok=True)
-    mount = f'mount -t tmpfs -o {options} none "$0" && exec "$@"'
-    command = ["unshare", "-rm", "sh", "-c", mount, str(folder), sys.executable, "-c", code, str(folder)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
 
 
 @pytest.mark.parametrize("way", WAYS)
