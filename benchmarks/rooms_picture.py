@@ -21,7 +21,7 @@ from input_pipeline.storage import console
 OUTPUT = ROOT / "docs" / "rooms.svg"
 
 # Rooms from left to right; all sizes are in pixels.
-COLUMNS = {"decoding": 270, "ds2_jax": 400, "input_pipeline": 446}
+COLUMNS = {"decoding": 270, "ds2_jax": 510, "input_pipeline": 446}
 COLOURS = {"decoding": "#1b7f5c", "ds2_jax": "#1d5fa8", "input_pipeline": "#a34700"}
 MARGIN, PADDING, BETWEEN = 16, 14, 12  # around the picture, inside a room, between boxes in a row
 LANE, ROUND = 9, 5  # distance between parallel lines, radius of their corners

@@ -343,6 +343,7 @@ def test_a_different_model_is_refused(clips, tmp_path):
     copy.mkdir()
     for name in ("main.py", "ds2_jax", "input_pipeline", "decoding", "configs", "models/an4"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    (copy / "models" / "an4" / "SHA256SUMS").unlink()  # damage is another error
     weights = copy / "models" / "an4" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
