@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution, gru, lstm, scan_cell, simple_rnn
+from ds2_jax.network import recurrence
+from ds2_jax.network.recurrence import gru, lstm, scan_cell, scan_keeping_products, scan_keeping_states, simple_rnn
+from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution
 
 B, T, X, H = 2, 7, 5, 3
 LENGTHS = np.array([7, 4])
@@ -14,6 +16,7 @@ EXACT = 1e-10  # the same sums in a different order, in float64
 DIFFERENCE = 1e-6  # central differences in float64 with a step of 1e-5, on sums of about 100 terms
 POISON = 1e6  # finite, far larger than any spectrogram
 ELEMENTWISE = {"rnn": simple_rnn, "gru": gru, "lstm": lstm}  # cells with a custom backward pass
+FORMS = {"CPU": scan_keeping_products, "accelerators": scan_keeping_states}
 CLIP = 1.5  # low enough that the simple RNN is clipped
 
 
@@ -139,13 +142,20 @@ def weighted_sum(scan, cell, mask):
     return objective
 
 
+@pytest.fixture
+def short_turns(monkeypatch):
+    """A turn of an accelerator's loop has fewer frames than the utterances, whose number is no multiple of it."""
+    monkeypatch.setattr(recurrence, "UNROLL", 3)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_custom_backward_equals_autodiff_and_finite_differences(name):
-    cell, (_, gates, state_size) = ELEMENTWISE[name], CELLS[name]
+def test_custom_backward_equals_autodiff_and_finite_differences(name, form, short_turns):
+    cell, (_, gates, state_size), scan = ELEMENTWISE[name], CELLS[name], FORMS[form]
     with jax.enable_x64(True):
         arguments, mask = scan_arguments(gates, state_size)
-        objective = jax.jit(weighted_sum(scan_cell, cell, mask))
-        gradient = jax.jit(jax.grad(weighted_sum(scan_cell, cell, mask)))(arguments)
+        objective = jax.jit(weighted_sum(scan, cell, mask))
+        gradient = jax.jit(jax.grad(weighted_sum(scan, cell, mask)))(arguments)
         expected = jax.jit(jax.grad(weighted_sum(plain_scan, cell, mask)))(arguments)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=EXACT, rtol=EXACT), gradient, expected)
 
@@ -201,9 +211,10 @@ def test_two_halves_with_the_state_carried_equal_the_whole(cell):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=ROUNDING, rtol=ROUNDING), *results)
 
 
-def test_an_utterance_without_frames_keeps_its_initial_state():
+@pytest.mark.parametrize("form", FORMS)
+def test_an_utterance_without_frames_keeps_its_initial_state(form):
     (projected, weights, bias, initial), _ = scan_arguments(CELLS["lstm"].gates, CELLS["lstm"].arrays)
-    outputs, last = jax.jit(scan_cell, static_argnums=0)(
+    outputs, last = jax.jit(FORMS[form], static_argnums=0)(
         lstm, projected, weights, bias, initial, jnp.zeros((T, 2, B), bool)
     )
     jax.tree.map(np.testing.assert_array_equal, last, initial)
@@ -247,6 +258,34 @@ def test_bfloat16_runs_close_to_float32_with_float32_gradients(cell):
     assert outputs.dtype == jnp.bfloat16
     np.testing.assert_allclose(outputs.astype(jnp.float32), apply(variables, x, mask)[0], atol=0.1)  # 8 bits, 7 frames
     assert all(g.dtype == jnp.float32 and np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_state_is_float32_in_bfloat16_networks(form, short_turns):
+    """A state that changes little from frame to frame would stop changing in bfloat16."""
+    frames = 200
+    projected = (
+        jnp.full((frames, 1, 1, 1), -20.0),
+        jnp.full((frames, 1, 1, 1), 5.0),
+        jnp.full((frames, 1, 1, 1), 20.0),
+    )
+    weights, bias, initial = jnp.zeros((1, 1, 3)), jnp.zeros((1, 3)), (jnp.zeros((1, 1, 1)),)
+    arguments = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (projected, weights, bias, initial))
+    outputs, _ = jax.jit(FORMS[form], static_argnums=0)(gru, *arguments, jnp.ones((frames, 1, 1), bool))
+    expected = 1 - (1 / (1 + np.exp(-5.0))) ** frames  # h' = z h + (1 - z), from 0
+    assert float(outputs[-1, 0, 0, 0]) == pytest.approx(expected, rel=2**-8)
+
+
+def test_each_platform_gets_its_form():
+    cell_arguments, mask = scan_arguments(CELLS["gru"].gates, CELLS["gru"].arrays)
+    lowered = {
+        platform: jax.jit(scan_cell, static_argnums=0)
+        .trace(gru, *cell_arguments, mask)
+        .lower(lowering_platforms=(platform,))
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    loops = {platform: program.as_text().count("stablehlo.while") for platform, program in lowered.items()}
+    assert loops == {"cpu": 1, "cuda": 0, "tpu": 0}  # so few frames are one turn of an accelerator's loop
 
 
 def test_the_row_convolution_is_that_of_the_paper():
