@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from benchmarks.measure import temporary_bytes
-from ds2_jax.network.ctc import ctc_loss, feasible
+from ds2_jax.network.ctc import TURN, ctc_loss, feasible, sum_alignments, sum_losses
 
 U, K, L = 5, 3, 4
 ROUNDING = 1e-4  # log-space sums in float32; optax substitutes -1e5 for log 0
@@ -57,6 +57,18 @@ def gradient_of(logits, *rest):
     return jax.grad(lambda x: ctc_loss(x, *rest)[0])(logits)
 
 
+@jax.jit
+def gradient_on_accelerators(logits, lengths, labels, label_lengths, valid):
+    def loss(x):
+        losses = sum_alignments(TURN, x, lengths, labels, label_lengths)
+        return sum_losses(losses, lengths, labels, label_lengths, valid)[0]
+
+    return jax.grad(loss)(logits)
+
+
+FORMS = {"CPU": gradient_of, "accelerators": gradient_on_accelerators}
+
+
 @functools.cache
 def reference():
     """Compute loss and gradient [U, K] of each utterance by summing over all paths, in float64."""
@@ -81,9 +93,10 @@ def test_loss_is_the_sum_over_all_paths(name):
     assert not infeasible.any()
 
 
-def test_gradient_is_that_of_the_sum_over_all_paths_and_zero_beyond_the_end():
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_is_that_of_the_sum_over_all_paths_and_zero_beyond_the_end(form):
     batch = batch_of(list(UTTERANCES.values()))
-    gradient = np.asarray(gradient_of(*batch, np.ones(len(UTTERANCES), bool)))
+    gradient = np.asarray(FORMS[form](*batch, np.ones(len(UTTERANCES), bool)))
     np.testing.assert_allclose(gradient, reference()[1], atol=ROUNDING)
     assert not gradient[np.arange(U) >= batch[1][:, None]].any()
 
@@ -100,7 +113,8 @@ def test_sum_equals_optax_where_alignments_exist():
     assert float(loss) == pytest.approx(float(expected.sum()), rel=1e-6)
 
 
-def test_infeasible_and_invalid_utterances_have_neither_loss_nor_gradient():
+@pytest.mark.parametrize("form", FORMS)
+def test_infeasible_and_invalid_utterances_have_neither_loss_nor_gradient(form):
     cases = [(4, [1, 2]), (2, [1, 1]), (3, [1, 2, 1, 2]), (0, [1]), (0, []), (4, [2])]
     valid = np.array([True, True, True, True, True, False])
     batch = batch_of(cases)
@@ -108,7 +122,7 @@ def test_infeasible_and_invalid_utterances_have_neither_loss_nor_gradient():
     np.testing.assert_array_equal(counted, [True, False, False, False, False, False])
     np.testing.assert_array_equal(infeasible, [False, True, True, True, False, False])
     assert float(loss) == pytest.approx(float(all_paths_loss(batch[0][0, :4], [1, 2])), abs=ROUNDING)
-    gradient = np.asarray(gradient_of(*batch, valid))
+    gradient = np.asarray(FORMS[form](*batch, valid))
     assert gradient[0, :4].any()
     assert not gradient[1:].any()
 
@@ -144,9 +158,10 @@ def test_long_utterances_are_more_precise_than_in_optax():
     with jax.enable_x64(True):
         exact = np.asarray(optax_gradient(jnp.float64))
     optax_error = np.abs(np.asarray(optax_gradient(jnp.float32)) - exact).max()
-    error = np.abs(np.asarray(gradient_of(*batch, np.ones(4, bool))) - exact).max()
-    assert error < 1e-4
-    assert error < optax_error / 2
+    for gradient in FORMS.values():
+        error = np.abs(np.asarray(gradient(*batch, np.ones(4, bool))) - exact).max()
+        assert error < 1e-4
+        assert error < optax_error / 2
 
 
 def test_loss_and_gradient_need_less_than_three_floats_per_frame_and_label():
