@@ -5,6 +5,7 @@ letters, digits, apostrophes, and hyphens and other marks between letters. What 
 """
 
 import collections
+import functools
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class Preparation:
         self.dropped = Dropped()
         self._symbols = None if symbols is None else frozenset(symbols)
         self._spaced = is_spaced(rules.language)
+        self._plain: set[str] = set()  # characters met so far that stay wherever they stand, to be fast
         self._inside = frozenset("'-" if rules.language == NONE else writing_of(rules.language).inside + "-")
 
     def __call__(self, line: str) -> str:
@@ -69,7 +71,8 @@ class Preparation:
         text = self.rules.normalise(line)
         if self.rules.language == NONE and self._symbols is None:
             return text
-        kept = "".join(character if self._stays(text, i) else " " for i, character in enumerate(text))
+        plain = self._plain
+        kept = "".join(one if one in plain or self._stays(text, i) else " " for i, one in enumerate(text))
         if not self._spaced:
             return " ".join("".join(kept.split()))
         return " ".join(word for word in kept.split() if self._symbols or any(map(_is_written, word)))
@@ -87,6 +90,7 @@ class Preparation:
         """Tell whether a character is kept; count it if it is not."""
         character = text[i]
         if character == " " or _is_written(character) or unicodedata.category(character) == "Cf":
+            self._plain.add(character)
             return True
         if self._symbols is not None:
             stays = character in self._symbols
@@ -101,6 +105,7 @@ class Preparation:
         return stays
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_written(character: str) -> bool:
     """Tell whether a character is a letter, a combining mark or a number."""
     return unicodedata.category(character)[0] in "LMN"

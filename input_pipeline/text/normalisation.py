@@ -8,8 +8,9 @@ from input_pipeline.text.invisible import without_invisible
 from input_pipeline.text.language import NONE, Writing, language_code, writing_of
 from input_pipeline.text.numbers import spell_numbers
 
-APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bb\u02bc\u2032\uff07`\u00b4", "'"))
-HYPHENS = str.maketrans("\u2010\u2011", "--")
+# Patterns, as str.translate needs several times as long for a text beyond ASCII.
+APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u2032\uff07`\u00b4]")
+HYPHENS = re.compile("[\u2010\u2011]")
 # Letters of Thai, Lao and Armenian of which the compatible form is two.
 WHOLE_LETTERS = re.compile("([\u0e33\u0eb3\u0edc\u0edd\u0587])")
 MIDDLE_DOTS = re.compile(r"(?<=[^\W\d_])[\u2022\u2027\u2219\u22c5](?=[^\W\d_])")
@@ -57,7 +58,7 @@ def normalise(text: str, language: str) -> str:
         return " ".join(unicodedata.normalize("NFC", text).split())
     writing = writing_of(language)
     if writing.spaced:  # before, as NFKC splits some into a space and a mark, and after, as it makes some
-        text = compatible(text.translate(APOSTROPHES)).translate(APOSTROPHES)
+        text = APOSTROPHES.sub("'", compatible(APOSTROPHES.sub("'", text)))
     else:
         text = compatible(text)
     joined = (" " if writing.spaced else "").join(lower(text, writing).split())
@@ -74,7 +75,7 @@ def compatible(text: str) -> str:
         text = unicodedata.normalize("NFC", "".join(parts))
     else:
         text = unicodedata.normalize("NFKC", text)
-    return text.translate(HYPHENS)
+    return HYPHENS.sub("-", text)
 
 
 def lower(text: str, writing: Writing) -> str:
