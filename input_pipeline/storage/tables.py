@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from input_pipeline.storage.file_kind import AUDIO_ENDINGS, RECORDS, WESTERN, Fi
 
 ADVICE_QUOTES = "correct the quotes, put each text on one line, or save the table with tabs between columns"
 LARGEST_FIELD = 1 << 24  # characters of a CSV field
+_SPACES, _COMMAS = re.compile(r"\s*"), re.compile(r"\s*,*")
 HEADERLESS = ["path", "text"]  # the columns of a table without titles whose first column is audio
 
 
@@ -103,10 +105,15 @@ def _record(line: str, form: str, where: str) -> dict:
 def _values(text: str) -> Iterator[Any]:
     """Yield the JSON values that follow one another in a text. Raises ValueError."""
     decoder, position = json.JSONDecoder(), 0
-    while rest := text[position:].lstrip().lstrip(","):
-        value, used = decoder.raw_decode(rest.lstrip())
-        position, text = used, rest.lstrip()
+    while (position := _skip(_COMMAS, text, position)) < len(text):
+        value, position = decoder.raw_decode(text, _skip(_SPACES, text, position))
         yield value
+
+
+def _skip(pattern: re.Pattern, text: str, position: int) -> int:
+    """Return where the rest begins behind what a pattern matches at a position; the text, which may be long, is not copied."""
+    match = pattern.match(text, position)
+    return match.end() if match else position
 
 
 def _as_text(value: Any) -> str:
@@ -162,9 +169,13 @@ def _csv_rows(content: str, path: str | os.PathLike) -> Iterator[list[str]]:
         delimiter, content, first = header[-1], rest, 2
     else:
         delimiter = "\t" if "\t" in header else max(",;|", key=header.count)
-    quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
     csv.field_size_limit(LARGEST_FIELD)
-    rows = csv.reader(io.StringIO(content), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    rows = csv.reader(
+        io.StringIO(content),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     skipped = first - 1
     try:
         for row in rows:
