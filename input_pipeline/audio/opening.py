@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import soundfile
 
@@ -165,11 +165,14 @@ def _key(path: str | os.PathLike) -> tuple:
 
 def _open(handle: str | os.PathLike | BinaryIO, name: str, whole: bool, uncounted: bool) -> Recording:
     with contextlib.ExitStack() as stack:
-        is_path = isinstance(handle, str | os.PathLike)
-        # Unbuffered, as libsndfile reads from the descriptor.
-        file: Any = stack.enter_context(open(handle, "rb", buffering=0)) if is_path else handle  # type: ignore[arg-type]
+        file: BinaryIO
+        if isinstance(handle, str | os.PathLike):
+            # Unbuffered, as libsndfile reads from the descriptor.
+            file, path = stack.enter_context(open(handle, "rb", buffering=0)), os.fspath(handle)
+        else:
+            file, path = handle, ""
         recording = Recording(name, file)
-        _open_parts(recording, stack, os.fspath(handle) if is_path else "", whole, uncounted)  # type: ignore[arg-type]
+        _open_parts(recording, stack, path, whole, uncounted)
         recording.stack = stack.pop_all()
     return recording
 

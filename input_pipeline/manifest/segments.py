@@ -62,13 +62,15 @@ def parse_offset(value: object) -> float | None:
     """Return seconds, nan if absent; None for a value that is none."""
     if value is None:
         return math.nan
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    return float(value) if valid else None  # type: ignore[arg-type]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    return None
 
 
 def parse_channel(value: object) -> int | None:
     """Return a channel's number, ALL_CHANNELS if absent; None for a value that is none."""
     if value is None:
         return ALL_CHANNELS
-    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_CHANNELS
-    return value if valid else None  # type: ignore[return-value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_CHANNELS:
+        return value
+    return None
