@@ -6,7 +6,6 @@ The audio is written unchanged into the target folder. Requires pyarrow (the ext
 
 import argparse
 import io
-import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,16 +47,10 @@ def prepare(args: argparse.Namespace) -> Prepared:
             raise CorpusError(f"{path} is not a Parquet file ({error}): fetch it again") from error
         split = listed.split_name(path.name.partition("-")[0], "")
         folder = Path(args.target_dir, "audio", path.stem)
-        with tqdm(total=table.metadata.num_rows, desc=path.name, unit=" rows", delay=BAR_DELAY_S) as bar:
-            recordings = read_rows(_rows(table, args, path), folder, path.parent)
-            splits.setdefault(split, []).extend(_count(recordings, bar))
+        recordings = read_rows(_rows(table, args, path), folder, path.parent)
+        total = table.metadata.num_rows
+        splits.setdefault(split, []).extend(tqdm(recordings, path.name, total, unit=" rows", delay=BAR_DELAY_S))
     return listed.write(args, splits)
-
-
-def _count(recordings: Iterator[Recording], bar: tqdm) -> Iterator[Recording]:
-    for recording in recordings:
-        bar.update()
-        yield recording
 
 
 def _rows(table: Any, args: argparse.Namespace, path: Path) -> Iterator[dict[str, Any]]:
@@ -87,7 +80,7 @@ def choose_column(names: list[str], asked: str | None, known: tuple[str, ...], p
 def read_rows(rows: Iterator[Mapping[str, Any]], folder: Path, beside: Path) -> Iterator[Recording]:
     """Yield the utterances; their audio is written to `folder`, unless it lies in a file beside the Parquet file."""
     unreadable = []
-    for number, row in zip(itertools.count(), rows, strict=False):
+    for number, row in enumerate(rows):
         value = row["audio"] if isinstance(row["audio"], dict) else {"path": row["audio"]}
         speaker = str(row.get("speaker") or "")
         if value.get("bytes") is None:

@@ -45,8 +45,8 @@ def prepare(args: argparse.Namespace) -> Prepared:
 
 def read_folder(folder: Path, root: str | None) -> list[Recording]:
     """Return the utterances of a data folder in the order of `text`; report those without audio."""
-    sources = {name: listed.find_audio(one.path, root, "", folder) for name, one in read_scp(folder / "wav.scp")}
-    channels = {name: one.channel for name, one in read_scp(folder / "wav.scp")}
+    sources = dict(read_scp(folder / "wav.scp"))
+    files = {name: listed.find_audio(source.path, root, "", folder) for name, source in sources.items()}
     speakers = dict(assemble.read_keyed(folder / "utt2spk")) if (folder / "utt2spk").is_file() else {}
     segments = read_segments(folder / "segments") if (folder / "segments").is_file() else None
     recordings, missing = [], []
@@ -57,14 +57,14 @@ def read_folder(folder: Path, root: str | None) -> list[Recording]:
             continue
         recording, start, duration = place
         speaker = speakers.get(name, "")
-        recordings.append(Recording(sources[recording], text, speaker, start, duration, channels[recording]))
+        recordings.append(Recording(files[recording], text, speaker, start, duration, sources[recording].channel))
     assemble.report_skipped(f"no audio in {folder}", missing)
     return recordings
 
 
 def read_scp(path: Path) -> Iterator[tuple[str, Source]]:
     """Yield the recordings of a wav.scp. Raises CorpusError for a command that does more than to decode."""
-    for where, line in listed.numbered(path, iter(assemble.read_text(path).split("\n"))):
+    for where, line in listed.numbered(path, assemble.read_text(path).split("\n")):
         name, *rest = line.strip().split(maxsplit=1)
         if not rest:
             raise CorpusError(f"{where}: no path after {name!r}: use lines of `recording path`")
@@ -131,7 +131,7 @@ class _Parser(argparse.ArgumentParser):
 def read_segments(path: Path) -> dict[str, tuple[str, float, float | None]]:
     """Return recording, start [s] and duration [s] (None: to its end) by utterance. Raises CorpusError."""
     segments = {}
-    for where, line in listed.numbered(path, iter(assemble.read_text(path).split("\n"))):
+    for where, line in listed.numbered(path, assemble.read_text(path).split("\n")):
         try:
             name, recording, start, end = line.split()[:4]
             duration = None if float(end) < 0 else float(end) - float(start)

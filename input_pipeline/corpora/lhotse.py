@@ -6,13 +6,8 @@ reason: cuts that mix or pad others, recordings that are not in files, and those
 """
 
 import argparse
-import gzip
-import io
-import json
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from input_pipeline.corpora import assemble, listed
 from input_pipeline.corpora.assemble import CorpusError, Prepared, Recording
@@ -45,20 +40,15 @@ def _split(name: str, kind: str) -> str:
 
 def read_cuts(path: Path, root: str | None) -> list[Recording]:
     """Return the supervisions of the cuts."""
-    recordings, left_out = [], []
-    for where, cut in read_objects(path):
-        try:
-            if cut.get("type") != "MonoCut":
-                raise _LeftOut(f"of the type {cut.get('type')}")
-            for supervision in cut.get("supervisions", []):
-                start = cut["start"] + supervision["start"]
-                recordings.append(_make(supervision, cut["recording"], start, (root, path.parent)))
-        except _LeftOut as error:
-            left_out.append(f"{cut.get('id')}, {error}")
-        except (KeyError, TypeError) as error:
-            raise CorpusError(f"{where}: not a cut of Lhotse ({error!r}): check the file") from error
-    assemble.report_skipped(f"cuts of {path.name}", left_out)
-    return recordings
+
+    def utterances(cut: Mapping) -> Iterator[Recording]:
+        if cut.get("type") != "MonoCut":
+            raise _LeftOut(f"of the type {cut.get('type')}")
+        for supervision in cut.get("supervisions", []):
+            start = cut["start"] + supervision["start"]
+            yield _make(supervision, cut["recording"], start, (root, path.parent))
+
+    return _collect(path, "cut", utterances)
 
 
 def read_supervisions(path: Path, root: str | None) -> list[Recording]:
@@ -66,19 +56,28 @@ def read_supervisions(path: Path, root: str | None) -> list[Recording]:
     pair = path.with_name(path.name.replace(SUPERVISIONS, RECORDINGS))
     if not pair.is_file():
         raise CorpusError(f"{path}: its recordings, {pair.name}, are missing: add the file")
-    by_id = {recording.get("id"): recording for _, recording in read_objects(pair)}
+    by_id = {recording.get("id"): recording for _, recording in listed.read_objects(pair)}
+
+    def utterances(supervision: Mapping) -> Iterator[Recording]:
+        if supervision["recording_id"] not in by_id:
+            raise _LeftOut(f"whose recording {supervision['recording_id']} is not in {pair.name}")
+        yield _make(supervision, by_id[supervision["recording_id"]], supervision["start"], (root, path.parent))
+
+    return _collect(path, "supervision", utterances)
+
+
+def _collect(path: Path, what: str, utterances: Callable[[Mapping], Iterator[Recording]]) -> list[Recording]:
+    """Return the utterances of the objects of a list; report those that are left out."""
     recordings, left_out = [], []
-    for where, supervision in read_objects(path):
+    for where, item in listed.read_objects(path):
         try:
-            if supervision["recording_id"] not in by_id:
-                raise _LeftOut(f"whose recording {supervision['recording_id']} is not in {pair.name}")
-            recording = by_id[supervision["recording_id"]]
-            recordings.append(_make(supervision, recording, supervision["start"], (root, path.parent)))
+            for one in utterances(item):
+                recordings.append(one)
         except _LeftOut as error:
-            left_out.append(f"{supervision.get('id')}, {error}")
+            left_out.append(f"{item.get('id')}, {error}")
         except (KeyError, TypeError) as error:
-            raise CorpusError(f"{where}: not a supervision of Lhotse ({error!r}): check the file") from error
-    assemble.report_skipped(f"supervisions of {path.name}", left_out)
+            raise CorpusError(f"{where}: not a {what} of Lhotse ({error!r}): check the file") from error
+    assemble.report_skipped(f"{what}s of {path.name}", left_out)
     return recordings
 
 
@@ -102,22 +101,3 @@ def _make(supervision: Mapping, recording: Mapping, start: float, folders: tuple
             text, speaker = supervision.get("text") or "", supervision.get("speaker") or ""
             return Recording(path, text, speaker, start, supervision["duration"], position)
     raise _LeftOut(f"whose recording has no channel {channel}")
-
-
-def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSONL file, which may be compressed with gzip, with their places. Raises CorpusError."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        lines = io.StringIO(content.decode())
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path} cannot be read ({error}): fetch it again") from error
-    for where, line in listed.numbered(path, lines):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise CorpusError(f"{where}: not JSON ({error}): check the file") from error
-        if not isinstance(value, dict):
-            raise CorpusError(f"{where}: not a JSON object: check the file")
-        yield where, value

@@ -1,8 +1,13 @@
 """What corpora in the formats of other toolkits have in common: recordings that are listed, with segments and channels."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from input_pipeline.corpora import assemble, custom
 from input_pipeline.corpora.assemble import CorpusError, Preparation, Prepared, Recording
@@ -57,8 +62,27 @@ def write(args: argparse.Namespace, splits: Mapping[str, Sequence[Recording]]) -
     return Prepared(records, custom.describe_next_step(preparation.folder, records, args.language))
 
 
-def numbered(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def numbered(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield lines that are not blank with their place, FILE:LINE."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield f"{path}:{number}", line
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a JSONL file, which may be compressed with gzip, with their places. Raises CorpusError."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        lines = io.StringIO(content.decode())
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path} cannot be read ({error}): fetch it again") from error
+    for where, line in numbered(path, lines):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise CorpusError(f"{where}: not JSON ({error}): check the file") from error
+        if not isinstance(value, dict):
+            raise CorpusError(f"{where}: not a JSON object: check the file")
+        yield where, value

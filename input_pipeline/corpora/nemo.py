@@ -9,7 +9,6 @@ from pathlib import Path
 
 from input_pipeline.corpora import listed
 from input_pipeline.corpora.assemble import CorpusError, Prepared, Recording
-from input_pipeline.corpora.lhotse import read_objects
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
 def read_manifest(path: Path, root: str | None) -> list[Recording]:
     """Return the utterances of a manifest. Raises CorpusError."""
     recordings = []
-    for where, row in read_objects(path):
+    for where, row in listed.read_objects(path):
         try:
             audio = listed.find_audio(row["audio_filepath"], root, path.parent, "")
             duration = None if row.get("duration") is None else float(row["duration"])

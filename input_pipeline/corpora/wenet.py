@@ -9,7 +9,6 @@ from pathlib import Path
 
 from input_pipeline.corpora import assemble, listed
 from input_pipeline.corpora.assemble import CorpusError, Prepared, Recording
-from input_pipeline.corpora.lhotse import read_objects
 from input_pipeline.storage import archive
 
 LIST = "data.list"
@@ -50,7 +49,7 @@ def read_list(path: Path, root: str | None, target: Path) -> list[Recording]:
 def read_raw(path: Path, root: str | None) -> list[Recording]:
     """Return the utterances of a raw list; `start` and `end` [s] make a segment. Raises CorpusError."""
     recordings = []
-    for where, row in read_objects(path):
+    for where, row in listed.read_objects(path):
         try:
             audio = listed.find_audio(row["wav"], root, path.parent, "")
             start = float(row.get("start", 0))
