@@ -25,7 +25,7 @@ from decoding.lm.preparation import Preparation
 from input_pipeline.storage import console, digests, whole_file
 from input_pipeline.storage.lock import exclusive
 from input_pipeline.storage.paths import expand
-from input_pipeline.text import TextRules, Vocabulary, language_code
+from input_pipeline.text import TextRules, Vocabulary, has_digits, language_code
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
 MIN_MEMORY = 100 * 2**20  # of lmplz
@@ -183,7 +183,7 @@ def choose_rules(args: argparse.Namespace) -> tuple[TextRules, tuple[str, ...] |
     path = Path(args.vocabulary)
     symbols = Vocabulary.load(path / "vocabulary.txt" if path.is_dir() else path).symbols
     spell = args.spell_numbers
-    if not spell and args.language != "none" and not any(map(str.isdecimal, symbols)):
+    if not spell and args.language != "none" and not any(map(has_digits, symbols)):
         try:
             rules = TextRules(args.language, spell_numbers=True)
         except ValueError as error:

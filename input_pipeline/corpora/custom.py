@@ -24,7 +24,7 @@ from input_pipeline.corpora.transcript_tables import (
 from input_pipeline.storage import tables
 from input_pipeline.storage.file_kind import AUDIO_ENDINGS, TITLES
 from input_pipeline.storage.paths import expand
-from input_pipeline.text import count_invisible, count_with_digits, describe_invisible
+from input_pipeline.text import count_invisible, describe_invisible, has_digits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,7 @@ def prepare(args: argparse.Namespace) -> Prepared:
     written = [record["text"] for split in records.values() for record in split]
     if counts := count_invisible(written):
         print(f"note: texts have invisible characters, which normalisation removes: {describe_invisible(counts)}")
-    if digits := count_with_digits(written):
+    if digits := sum(map(has_digits, written)):
         print(
             f"note: {digits} texts have digits; --spell_numbers writes numbers as words, for a network that learns letters only"
         )

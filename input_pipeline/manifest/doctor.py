@@ -19,10 +19,11 @@ import numpy as np
 
 from input_pipeline import manifest, text
 from input_pipeline.cores import usable_cores
-from input_pipeline.manifest import Manifest, absolute_path, text_checks
+from input_pipeline.manifest import Manifest, absolute_path
 from input_pipeline.manifest.copies import copy_problems, shared_audio, shared_speakers
 from input_pipeline.manifest.examination import Clip, examine_all
 from input_pipeline.manifest.problems import KINDS, Problem, listing, problem_report, removed_rows
+from input_pipeline.manifest.text_checks import suspicious_texts
 from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import console
 from input_pipeline.storage.paths import expand
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     )
     checkups = []
     for path in args.manifests:
-        checkup = _check(path, args, limits, vocabulary)
+        checkup = _check(path, args, limits, vocabulary, ignored)
         print("\n".join(summary(checkup.manifest, checkup.clips, checkup.transcripts)))
         print("\n".join(problem_report(checkup.manifest, checkup.problems, checkup.bad_lines, args.show)), flush=True)
         checkups.append(checkup)
@@ -152,9 +153,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if shared or any(checkup.problems or checkup.bad_lines for checkup in checkups) else 0
 
 
-def _check(path: str, args: argparse.Namespace, limits: Limits, vocabulary: "text.Vocabulary | None") -> Checkup:
+def _check(
+    path: str, args: argparse.Namespace, limits: Limits, vocabulary: "text.Vocabulary | None", ignored: set[str]
+) -> Checkup:
     """Read a manifest and its clips, and find the problems that are not to be ignored, in the order of rows."""
-    ignored = set(args.ignore.split(","))
     bad_lines: list[str] = []
     ignored_keys = manifest.parse_ignored(args.ignore_keys)
     checked = manifest.read(path, need_text="text" not in ignored, ignore_keys=ignored_keys, bad_lines=bad_lines)
@@ -164,7 +166,7 @@ def _check(path: str, args: argparse.Namespace, limits: Limits, vocabulary: "tex
     problems = [*audio_problems(checked, clips, limits), *rate_problems(clips)]
     problems += text_problems(transcripts, clips, vocabulary, limits)
     seconds = [0.0 if clip.fault else clip.duration_s for clip in clips]
-    problems += [Problem(*one) for one in text_checks.findings(transcripts, seconds, checked.text)]
+    problems += suspicious_texts(transcripts, seconds, checked.text)
     problems = [problem for problem in problems if problem.kind not in ignored]
     copies = copy_problems(checked, clips, removed_rows(problems))
     problems += [problem for problem in copies if problem.kind not in ignored]

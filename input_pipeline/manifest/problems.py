@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from input_pipeline.manifest.examination import NO_SHARD
 from input_pipeline.manifest.table import Manifest
-from input_pipeline.manifest.text_checks import SPELL
+from input_pipeline.text.invisible import code_point
 
+SPELL = "spell them as words: --spell_numbers of prepare custom, or the setting text.spell_numbers"
 # Kinds of problems: title in the report, and what the cleaned manifest does about it.
 KINDS = {
     "line": ("invalid lines", "removed"),
@@ -102,7 +103,7 @@ def character_report(checked: Manifest, problems: Sequence[Problem]) -> Iterator
     for character, count in times.most_common():
         lines = [str(checked.line[problem.row]) for problem in problems if character in problem.characters]
         named = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
-        code = f"U+{ord(character):04X}"
+        code = code_point(character)
         shown = (
             f"{character!r} ({code})"
             if character.isprintable()

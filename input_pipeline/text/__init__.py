@@ -4,7 +4,7 @@ from input_pipeline.text.characters import describe_character
 from input_pipeline.text.invisible import count_invisible, describe_invisible, visible
 from input_pipeline.text.language import LanguageError, is_spaced, language_code
 from input_pipeline.text.normalisation import TextRules, normalise
-from input_pipeline.text.numbers import count_with_digits, spell_numbers
+from input_pipeline.text.numbers import has_digits, spell_numbers
 from input_pipeline.text.scoring import ScoringRules
 from input_pipeline.text.vocabulary import UnknownCharacters, Vocabulary, VocabularyError
 
@@ -16,9 +16,9 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "count_invisible",
-    "count_with_digits",
     "describe_character",
     "describe_invisible",
+    "has_digits",
     "is_spaced",
     "language_code",
     "normalise",

@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from input_pipeline.text.scripts import script_of
+
 JOINERS = "\u200c\u200d"
 # Default_Ignorable_Code_Point of Unicode without what Mongolian needs, and control characters that are not white space.
 IGNORABLE = (
@@ -45,7 +47,7 @@ def _joins(character: str) -> bool:
     """Tell whether a character is a letter or mark of a script with joiners."""
     if not character or unicodedata.category(character)[0] not in "LM":
         return False
-    return unicodedata.name(character, "").partition(" ")[0] in JOINING_SCRIPTS.split()
+    return script_of(character) in JOINING_SCRIPTS.split()
 
 
 def count_invisible(texts: Iterable[str]) -> collections.Counter:

@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -22,7 +21,7 @@ def spell_numbers(text: str, language: str) -> str:
     Numbers with leading zeros, and long ones, are spelled digit by digit. Raises ValueError for a language without
     numbers in num2words, and if num2words is not installed.
     """
-    if not DIGITS.search(text):
+    if not has_digits(text):
         return text
     code = _code(language)
     space = " " if is_spaced(language) else ""
@@ -42,9 +41,9 @@ def spell_numbers(text: str, language: str) -> str:
     return " ".join(spelled.split()) if space else spelled
 
 
-def count_with_digits(texts: Iterable[str]) -> int:
-    """Count the texts that contain digits."""
-    return sum(DIGITS.search(text) is not None for text in texts)
+def has_digits(text: str) -> bool:
+    """Tell whether a text contains digits, of any script."""
+    return DIGITS.search(text) is not None
 
 
 @functools.cache
