@@ -24,7 +24,6 @@ from decoding.lm.kenlm_build import KenlmError
 from decoding.lm.preparation import Preparation
 from input_pipeline.storage import console, digests, whole_file
 from input_pipeline.storage.lock import exclusive
-from input_pipeline.storage.paths import expand
 from input_pipeline.text import TextRules, Vocabulary, has_digits, language_code
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
@@ -249,15 +248,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     train.add_argument(
         "--text",
         required=True,
-        type=expand,
         help="files, comma-separated: text, manifests, tables or records, plain or compressed, told by content",
     )
-    train.add_argument(
-        "--exclude", default="", type=expand, help="the same: texts not to train on, such as dev and test sets"
-    )
-    train.add_argument("--held_out", default="", type=expand, help="the same: texts on which to measure perplexity")
-    train.add_argument("--output", required=True, type=expand, help="binary to write")
-    train.add_argument("--arpa", default="", type=expand, help="also keep the ARPA file here")
+    train.add_argument("--exclude", default="", help="the same: texts not to train on, such as dev and test sets")
+    train.add_argument("--held_out", default="", help="the same: texts on which to measure perplexity")
+    train.add_argument("--output", required=True, help="binary to write")
+    train.add_argument("--arpa", default="", help="also keep the ARPA file here")
     train.add_argument("--kind", choices=KINDS, default="trie", help="trie (default) is small, probing is fast")
     train.add_argument(
         "--memory",
@@ -268,7 +264,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     download.add_argument("name", nargs="?", choices=published.MODELS, help="name of the model")
     download.add_argument("--list", action="store_true", help="list the models with size and checksum")
     download.add_argument(
-        "--output", default="", type=expand, help="file to write (default: data/lm/ and the name of the model's file)"
+        "--output", default="", help="file to write (default: data/lm/ and the name of the model's file)"
     )
     download.add_argument("--url", default="", help="address of the file on a mirror")
     return parser.parse_args(argv)

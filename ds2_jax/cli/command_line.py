@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from input_pipeline.storage.paths import expand
+from input_pipeline.storage import console
 
 RECIPES = Path(__file__).parents[1] / "configs"  # recipes of this package, and the files they refer to
 BASE = RECIPES / "base.py"  # the default recipe
@@ -55,7 +55,7 @@ def _complete_paths(config: ConfigDict, recipe_folder: Path) -> None:
     for name in PLACES:
         section = config[name.rpartition(".")[0]] if "." in name else config
         key = name.rpartition(".")[2]
-        section[key] = expand(section[key])
+        section[key] = console.expand_home(section[key])
         if name in FILES:
             section[key] = find_file(section[key], recipe_folder)
 

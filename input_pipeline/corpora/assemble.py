@@ -18,7 +18,6 @@ from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import download
 from input_pipeline.storage.archive import ArchiveError, DamagedArchiveError, contains, extract
-from input_pipeline.storage.paths import expand
 from input_pipeline.text import ScoringRules, is_spaced, language_code, spell_numbers
 
 MAX_LISTED = 10  # names in one message
@@ -257,17 +256,13 @@ def add_arguments(parser: argparse.ArgumentParser, corpus: str, archives: str, u
 
     archives: description of the possible content of a source, for the help.
     """
-    parser.add_argument(
-        "--target_dir", type=expand, default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})"
-    )
+    parser.add_argument("--target_dir", default=f"data/{corpus}", help=f"folder to write (default: data/{corpus})")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="number of threads (default: all cores)")
     if url is None:
-        parser.add_argument("--source", type=expand, required=True, help=f"folder with {archives}")
+        parser.add_argument("--source", required=True, help=f"folder with {archives}")
         parser.set_defaults(url=None, remove_archives=False)
         return
-    parser.add_argument(
-        "--source", type=expand, help=f"folder with {archives}, packed or unpacked, to use instead of fetching"
-    )
+    parser.add_argument("--source", help=f"folder with {archives}, packed or unpacked, to use instead of fetching")
     parser.add_argument("--url", help=f"address to fetch from: of the file, or of its folder (default: {url})")
     parser.add_argument("--remove_archives", action="store_true", help="remove fetched archives after unpacking")
 

@@ -23,7 +23,6 @@ from input_pipeline.corpora.transcript_tables import (
 )
 from input_pipeline.storage import tables
 from input_pipeline.storage.file_kind import AUDIO_ENDINGS, TITLES
-from input_pipeline.storage.paths import expand
 from input_pipeline.text import count_invisible, describe_invisible, has_digits
 
 
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
     assemble.add_arguments(parser, "custom", "your audio and its transcripts")
     text = "the table: CSV, TSV, xlsx, or records as JSON in any form (default: the only CSV, TSV or xlsx file)"
-    parser.add_argument("--table", metavar="FILE", type=expand, help=text)
+    parser.add_argument("--table", metavar="FILE", help=text)
     text = "of tables and text files, such as cp1251 (default: UTF-8, else Windows-1252)"
     parser.add_argument("--encoding", default="", metavar="NAME", help=text)
     text = "comma-separated columns of the table to ignore although they may say that rows are parts of files"

@@ -12,7 +12,6 @@ from typing import Any
 from input_pipeline.corpora import assemble, custom
 from input_pipeline.corpora.assemble import CorpusError, Preparation, Prepared, Recording
 from input_pipeline.corpora.transcript_tables import SPLIT_NAMES
-from input_pipeline.storage.paths import expand
 
 
 def add_arguments(parser: argparse.ArgumentParser, corpus: str, source: str) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, corpus: str, source: str) -> 
 def add_root(parser: argparse.ArgumentParser) -> None:
     """Add the option --root."""
     text = "folder that relative paths of audio start from, if not the current one or that of the list"
-    parser.add_argument("--root", type=expand, metavar="FOLDER", help=text)
+    parser.add_argument("--root", metavar="FOLDER", help=text)
 
 
 def find_audio(path: str, *folders: str | Path | None) -> Path:

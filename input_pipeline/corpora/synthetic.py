@@ -26,7 +26,6 @@ from input_pipeline.cores import usable_cores
 from input_pipeline.corpora import next_step
 from input_pipeline.corpora.assemble import Prepared
 from input_pipeline.manifest import write as write_manifest
-from input_pipeline.storage.paths import expand
 
 SAMPLE_RATE_HZ = 16_000
 RECIPES = {"en": "configs/tiny.py", "zh": "configs/tiny_mandarin.py"}
@@ -107,7 +106,7 @@ class Utterance:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
-    parser.add_argument("--target_dir", type=expand, help="folder to write (default: data/synthetic_<language>)")
+    parser.add_argument("--target_dir", help="folder to write (default: data/synthetic_<language>)")
     parser.add_argument("--language", choices=sorted(GRAMMAR), default="en", help="spoken language (default: en)")
     parser.add_argument("--utterances", type=int, default=1000, help="number of training utterances (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="different seeds give different corpora (default: 0)")

@@ -23,7 +23,6 @@ import soundfile
 from input_pipeline import audio, manifest
 from input_pipeline.corpora.assemble import CorpusError, Prepared
 from input_pipeline.manifest.packing import Packing, equal_ends
-from input_pipeline.storage.paths import expand
 
 INSTALL = "tensorflow-cpu tensorflow-datasets soundfile soxr fsspec tqdm"
 SPEAKERS = ("speaker", "speaker_id", "client_id", "spk_id")
@@ -43,10 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the corpus's options to a command line."""
     parser.add_argument("--name", required=True, help="data set, with its configuration: common_voice/de")
     parser.add_argument("--split", required=True, help="splits, comma-separated, in TFDS's notation: train[:10%%]")
-    parser.add_argument(
-        "--output", required=True, type=expand, help="folder, or s3://bucket/prefix, gs://bucket/prefix"
-    )
-    parser.add_argument("--data_dir", type=expand, help="folder of TFDS's data (default: ~/tensorflow_datasets)")
+    parser.add_argument("--output", required=True, help="folder, or s3://bucket/prefix, gs://bucket/prefix")
+    parser.add_argument("--data_dir", help="folder of TFDS's data (default: ~/tensorflow_datasets)")
     parser.add_argument("--shards", type=int, default=0, help="shards per split (default: of about 256 MB each)")
     parser.add_argument("--audio_key", default="", help="feature with the audio (default: the only one)")
     parser.add_argument("--text_key", default="", help="feature with the text, or none (default: the only one)")

@@ -26,7 +26,6 @@ from input_pipeline.manifest.problems import KINDS, Problem, listing, problem_re
 from input_pipeline.manifest.text_checks import suspicious_texts
 from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import console
-from input_pipeline.storage.paths import expand
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and remove a few milliseconds
 SAMPLES_SLACK_S = 1e-4  # by which audio may exceed the length that the batch plan allows for: a sample or two
@@ -87,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `check` to a command line."""
     add = parser.add_argument
-    add("manifests", nargs="+", type=expand, metavar="MANIFEST", help="to check, and if several, to compare")
-    add("--vocabulary", default="", type=expand, help="vocabulary file; texts with other characters are problems")
+    add("manifests", nargs="+", metavar="MANIFEST", help="to check, and if several, to compare")
+    add("--vocabulary", default="", help="vocabulary file; texts with other characters are problems")
     add(
         "--language",
         type=text.language_code,
@@ -97,7 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--output",
         default="",
-        type=expand,
         help="write a cleaned manifest: unusable rows removed, wrong durations corrected",
     )
     add("--min_duration", type=float, default=0.0, help="shortest clip in seconds (default: 0)")

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from input_pipeline import audio, manifest
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import console
-from input_pipeline.storage.paths import expand, expand_path
 from input_pipeline.text import is_spaced, language_code, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; a microphone never records digital silence
@@ -179,10 +178,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "manifest",
-        type=expand,
         help="manifest of the clips; only clips of the same `speaker` are joined, or any if none is named",
     )
-    parser.add_argument("--output", required=True, type=expand_path, help="manifest to write; the audio goes beside it")
+    parser.add_argument("--output", required=True, type=Path, help="manifest to write; the audio goes beside it")
     parser.add_argument(
         "--per",
         default="1..6",

@@ -32,7 +32,7 @@ from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import console, object_store
 from input_pipeline.storage.disk_errors import advice
-from input_pipeline.storage.paths import expand, why_missing
+from input_pipeline.storage.paths import why_missing
 
 SHARD_MB = 256.0
 THREADS = 8
@@ -184,12 +184,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "manifest",
-        type=expand,
         help="manifest to pack; its audio may be files, records of shards, or objects in a store",
     )
-    parser.add_argument(
-        "--output", required=True, type=expand, help="folder, or s3://bucket/prefix, gs://bucket/prefix"
-    )
+    parser.add_argument("--output", required=True, help="folder, or s3://bucket/prefix, gs://bucket/prefix")
     parser.add_argument("--shards", type=int, default=0, help="number of shards (default: as --shard_mb requires)")
     parser.add_argument("--shard_mb", type=float, default=SHARD_MB, help=f"size of a shard (default: {SHARD_MB:g} MB)")
     parser.add_argument("--name", default="", help="of the manifest and shards written (default: that of the manifest)")

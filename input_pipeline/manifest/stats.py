@@ -24,7 +24,6 @@ from input_pipeline.cores import usable_cores
 from input_pipeline.manifest.sample_rates import warn_about_upsampling
 from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import console
-from input_pipeline.storage.paths import expand
 
 CHUNK = 25  # clips summed in one step; fixed, so that the result does not depend on the number of workers
 FEW = 300  # clips, for which threads are faster than starting processes
@@ -154,8 +153,8 @@ def _boolean(text: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m input_pipeline.stats", description=__doc__)
-    parser.add_argument("manifests", nargs="+", type=expand, metavar="MANIFEST")
-    parser.add_argument("--output", required=True, type=expand, help=".npz to write")
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST")
+    parser.add_argument("--output", required=True, help=".npz to write")
     parser.add_argument("--num_samples", type=int, default=2000, help="clips drawn at random (default 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default 0: one per core)")

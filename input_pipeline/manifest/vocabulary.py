@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from input_pipeline import manifest
 from input_pipeline.storage import console
-from input_pipeline.storage.paths import expand
 from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
 from input_pipeline.text.scripts import mixed_words, script_of
@@ -55,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.text", description="Make a vocabulary from manifests."
     )
-    parser.add_argument("manifests", nargs="+", type=expand, metavar="MANIFEST")
-    parser.add_argument("--output", required=True, type=expand, help="vocabulary file to write")
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST")
+    parser.add_argument("--output", required=True, help="vocabulary file to write")
     parser.add_argument(
         "--language", default="en", type=language_code, help="whose normalisation to apply (default en)"
     )

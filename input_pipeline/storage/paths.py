@@ -1,21 +1,10 @@
-"""Paths as people write them: `~` for the home folder, and what is wrong with one that leads nowhere."""
+"""What is wrong with a path that leads nowhere."""
 
 import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 from input_pipeline.storage.object_store import is_remote
-
-
-def expand(path: str) -> str:
-    """Replace `~` or `~user` at the start of a path, or of each in a comma-separated list, by the home folder."""
-    return ",".join(os.path.expanduser(part) for part in path.split(",")) if "~" in path else path
-
-
-def expand_path(path: str) -> Path:
-    """Return a path with `~` at its start replaced by the home folder."""
-    return Path(os.path.expanduser(path))
 
 
 def why_missing(path: str) -> str:

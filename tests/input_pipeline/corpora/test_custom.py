@@ -115,7 +115,7 @@ def test_audio_is_found_however_its_path_is_written(tmp_path, monkeypatch):
     ]  # fmt: skip
     rows = [{"path": path, "text": number} for number, path in enumerate(written)]
     (source / "a.json").write_text(json.dumps(rows))
-    assert run("~/s", "~/x", "--table=~/s/a.json", "--dev_share=0", "--test_share=0") == 0
+    assert run(source, tmp_path / "x", f"--table={source}/a.json", "--dev_share=0", "--test_share=0") == 0
     records = read_manifest(tmp_path / "x" / "train.jsonl")
     assert {os.path.basename(record["audio_filepath"]): record["text"] for record in records} == {
         **{f"0{number}.wav": str(number) for number in range(6)}, "far.wav": "6", "near.wav": "7",
