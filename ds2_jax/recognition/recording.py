@@ -10,7 +10,8 @@ from ds2_jax.recognition.long_recording import LongRecogniser, Passage
 from ds2_jax.recognition.voice_gate import GATES
 from input_pipeline.audio import AudioError
 from input_pipeline.audio.cutting import CutSettings
-from input_pipeline.audio.long_reader import LongAudio, LongSource, mix, open_long
+from input_pipeline.audio.long_reader import LongAudio, LongSource, open_long
+from input_pipeline.audio.reader import mix
 
 CHANNELS = ("mix", "separate")
 MOST_SPEAKERS = 8
@@ -86,7 +87,7 @@ def recognise(
             def report(done_s: float, before: int = number, duration_s: float = audio.duration_s) -> None:
                 on_progress(before * duration_s + done_s, len(speakers) * duration_s)
 
-            blocks = (mix(block) if channel is None else block[:, channel] for block in audio.blocks())
+            blocks = (mix(block)[0] if channel is None else block[:, channel] for block in audio.blocks())
             turns += [Turn(speaker, passage) for passage in model.passages(blocks, audio.sample_rate_hz, report)]
     if not audio.read_s:
         raise AudioError(f"{audio.name} has no samples; record or copy it again, or remove it")
@@ -100,7 +101,7 @@ def log_probs(model: LongRecogniser, source: LongSource) -> Iterator[np.ndarray]
     Raises AudioError, also for a recording that cannot be read to its end.
     """
     with open_long(source) as audio:
-        yield from model.log_probs((mix(block) for block in audio.blocks()), audio.sample_rate_hz)
+        yield from model.log_probs((mix(block)[0] for block in audio.blocks()), audio.sample_rate_hz)
 
 
 def _speakers(audio: LongAudio) -> dict[str, int | None]:

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from typing import Any, BinaryIO
 
-HEAD_BYTES = 16  # by which `container_of` tells a container
+_HEAD_BYTES = 16  # by which a container is told
 _MAGIC = (  # offset, bytes, ffmpeg's name of the container
     (4, b"ftyp", "mov"),
     (4, b"moov", "mov"),
@@ -36,8 +36,22 @@ class FfmpegError(ValueError):
     """A file that ffmpeg cannot decode, or ffmpeg is not installed; the message says what to do."""
 
 
-def container_of(head: bytes) -> str:
-    """Return ffmpeg's name of the container that a file's first bytes begin; '' for all others."""
+def container_of(source: str | os.PathLike | bytes | BinaryIO) -> str:
+    """Return ffmpeg's name of the container that a source is; '' for all others, and for what cannot be opened.
+
+    A file object is left at its start. Raises OSError.
+    """
+    if isinstance(source, bytes):
+        head = source[:_HEAD_BYTES]
+    elif isinstance(source, str | os.PathLike):
+        if not os.path.isfile(source) or not os.access(source, os.R_OK):
+            return ""  # described where it is read
+        with open(source, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    else:
+        source.seek(0)
+        head = source.read(_HEAD_BYTES)
+        source.seek(0)
     return next((name for offset, magic, name in _MAGIC if head[offset:].startswith(magic)), "")
 
 
@@ -46,19 +60,10 @@ def decode_if_needed(source: str | os.PathLike | bytes | BinaryIO, name: str) ->
 
     name: of the file, also that of the result. Raises FfmpegError, OSError.
     """
-    if isinstance(source, bytes):
-        container = container_of(source[:HEAD_BYTES])
-        return decode(io.BytesIO(source), container, name) if container else source
-    if isinstance(source, str | os.PathLike):
-        if not os.path.isfile(source) or not os.access(source, os.R_OK):
-            return source  # described where it is read
-        with open(source, "rb") as file:
-            container = container_of(file.read(HEAD_BYTES))
-    else:
-        source.seek(0)
-        container = container_of(source.read(HEAD_BYTES))
-        source.seek(0)
-    return decode(source, container, name) if container else source
+    container = container_of(source)
+    if not container:
+        return source
+    return decode(io.BytesIO(source) if isinstance(source, bytes) else source, container, name)
 
 
 def decode(source: str | os.PathLike | BinaryIO, container: str, name: str) -> BinaryIO:

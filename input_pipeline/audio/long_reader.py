@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,8 +9,16 @@ import soundfile
 
 from input_pipeline.audio import ffmpeg
 from input_pipeline.audio.opening import COMPLETE, UNKNOWN, AudioError, Recording, open_audio
-from input_pipeline.audio.reader import CANCELLED, check_inside, read_blocks, resolve
-from input_pipeline.audio.segment import File, Segment, Source
+from input_pipeline.audio.reader import (
+    ARRAY,
+    check_array,
+    check_channel,
+    check_inside,
+    full_scale,
+    read_blocks,
+    resolve,
+)
+from input_pipeline.audio.segment import Segment, Source
 
 BLOCK_S = 1.0  # of which nothing is kept where damaged content begins
 
@@ -46,13 +53,13 @@ class _Array(LongAudio):
     """Samples in memory."""
 
     def __init__(self, samples: np.ndarray, sample_rate_hz: int):
-        self._samples = samples.reshape(len(samples), -1)
-        super().__init__("the array", sample_rate_hz, self._samples.shape[1], len(samples) / sample_rate_hz)
+        self._samples = check_array(samples, sample_rate_hz)
+        super().__init__(ARRAY, int(sample_rate_hz), self._samples.shape[1], len(samples) / sample_rate_hz)
 
     def _read(self) -> Iterator[np.ndarray]:
         size = int(BLOCK_S * self.sample_rate_hz)
         for start in range(0, len(self._samples), size):
-            yield self._samples[start : start + size]
+            yield full_scale(self._samples[start : start + size])
 
 
 class _File(LongAudio):
@@ -104,8 +111,7 @@ def open_long(source: LongSource, *, whole: bool = True) -> Iterator[LongAudio]:
         return
     segment = source if isinstance(source, Segment) else Segment(source)
     with open_audio(resolve(segment.source), whole=whole) as recording:
-        if segment.channel is not None and segment.channel >= recording.channels:
-            raise AudioError(f"{recording.name} has no channel {segment.channel}, counted from 0; correct 'channel'")
+        check_channel(segment, recording)
         yield _File(recording, segment, whole=whole)
 
 
@@ -118,26 +124,10 @@ def stated_s(source: Source) -> float:
     if segment.duration_s:
         return segment.duration_s
     try:
-        if ffmpeg.container_of(_head(segment.source)):
+        if ffmpeg.container_of(segment.source):
             return math.inf
         with open_audio(segment.source, whole=False) as recording:
             frames, rate_hz = recording.frames, recording.rate_hz
     except (AudioError, OSError):
         return 0.0
     return math.inf if frames >= UNKNOWN else frames / rate_hz - segment.offset_s
-
-
-def mix(samples: np.ndarray) -> np.ndarray:
-    """Return the average [N] of channels [N, C]; the first channel where they cancel each other, as one is inverted."""
-    mono = samples.mean(axis=1)
-    power = np.square(samples, dtype=np.float64).sum() / samples.shape[1]
-    return samples[:, 0] if np.square(mono, dtype=np.float64).sum() < CANCELLED * power else mono
-
-
-def _head(source: File) -> bytes:
-    if isinstance(source, bytes):
-        return source[: ffmpeg.HEAD_BYTES]
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(source, "rb")) if isinstance(source, str | os.PathLike) else source
-        file.seek(0)
-        return file.read(ffmpeg.HEAD_BYTES)

@@ -35,10 +35,20 @@ from input_pipeline.storage.object_store import is_remote
 _BLOCK = 1 << 22  # samples of all channels read at a time: a header that promises too much costs no memory
 _SMALL_BLOCK = 1 << 12
 _ROUNDING_S = 0.05  # by which a segment may end behind its file, as durations are rounded
-CANCELLED = 0.05  # share of the channels' power below which their average is no recording of them
+_CANCELLED = 0.05  # share of the channels' power below which their average is no recording of them
 _MOST_REMARKS = 20
+ARRAY = "the array"  # as messages name it
+FLAC_HIGHEST_HZ, _FLAC_CHANNELS = 655_350, 8  # that a header can state
+# By libsndfile's coding: NumPy type that holds all its values, and the FLAC coding that does.
+_EXACT = {
+    **dict.fromkeys(("PCM_S8", "PCM_U8"), ("int16", "PCM_S8")),
+    **dict.fromkeys(("PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610"), ("int16", "PCM_16")),
+    "PCM_24": ("int32", "PCM_24"),
+    "PCM_32": ("int32", ""),
+}
 
 logger = logging.getLogger("input_pipeline")
+_warned: set[str] = set()  # remarks that were logged
 
 
 class AudioInfo(NamedTuple):
@@ -110,7 +120,7 @@ def cut(segment: Segment) -> bytes:
         kind, exact = _EXACT.get(subtype, ("float64" if subtype == "DOUBLE" else "float32", ""))
         samples = _read_segment(recording, segment, True, math.inf, kind)
     encoded = io.BytesIO()
-    if exact and rate_hz <= _FLAC_HIGHEST_HZ and samples.shape[1] <= _FLAC_CHANNELS:
+    if exact and rate_hz <= FLAC_HIGHEST_HZ and samples.shape[1] <= _FLAC_CHANNELS:
         soundfile.write(encoded, samples, rate_hz, format="FLAC", subtype=exact)
     else:
         integers = {"int16": "PCM_16", "int32": "PCM_32", "float64": "DOUBLE"}
@@ -118,41 +128,40 @@ def cut(segment: Segment) -> bytes:
     return encoded.getvalue()
 
 
-_FLAC_HIGHEST_HZ, _FLAC_CHANNELS = 655_350, 8
-# By libsndfile's coding: NumPy type that holds all its values, and the FLAC coding that does.
-_EXACT = {
-    **dict.fromkeys(("PCM_S8", "PCM_U8"), ("int16", "PCM_S8")),
-    **dict.fromkeys(("PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610"), ("int16", "PCM_16")),
-    "PCM_24": ("int32", "PCM_24"),
-    "PCM_32": ("int32", ""),
-}
-
-
 def from_array(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
     """Return samples [N] or [N, channels] as `read` returns those of a file: mono [N] float32 at sample_rate_hz.
 
     Integers are taken as full scale (int16 as -32768 to 32767). Raises AudioError for samples that are none.
     """
-    name = "the array"
-    samples = np.asarray(samples)
-    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
-        raise AudioError(
-            f"{name} has shape {samples.shape} and type {samples.dtype}: give samples [N] or [N, channels]"
-        )
-    if isinstance(own_rate_hz, bool) or not isinstance(own_rate_hz, int | np.integer) or own_rate_hz < 1:
-        raise AudioError(f"the sample rate is {own_rate_hz!r}: give samples a second, such as 16000")
-    _check_not_empty(len(samples), name)
-    if samples.dtype.kind == "u":
-        raise AudioError(f"{name} is of type {samples.dtype}: give float samples in [-1, 1], or int16")
-    if samples.dtype.kind == "i":
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    samples = samples.astype(np.float32).reshape(len(samples), -1)
-    if not LOWEST_HZ <= own_rate_hz <= HIGHEST_HZ:
-        raise AudioError(f"the sample rate is {own_rate_hz} Hz: give samples a second, such as 16000")
-    mono, remarks = _mono(samples, int(own_rate_hz), sample_rate_hz, name)
+    samples = full_scale(check_array(samples, own_rate_hz))
+    mono, remarks = _mono(samples, int(own_rate_hz), sample_rate_hz, ARRAY)
     for remark in remarks:
         _warn(remark)
     return mono
+
+
+def check_array(samples: np.ndarray, own_rate_hz: int) -> np.ndarray:
+    """Return samples [N] or [N, channels] as [N, channels]. Raises AudioError for samples, or a rate, that are none."""
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
+        raise AudioError(
+            f"{ARRAY} has shape {samples.shape} and type {samples.dtype}: give samples [N] or [N, channels]"
+        )
+    if isinstance(own_rate_hz, bool) or not isinstance(own_rate_hz, int | np.integer) or own_rate_hz < 1:
+        raise AudioError(f"the sample rate is {own_rate_hz!r}: give samples a second, such as 16000")
+    _check_not_empty(len(samples), ARRAY)
+    if samples.dtype.kind == "u":
+        raise AudioError(f"{ARRAY} is of type {samples.dtype}: give float samples in [-1, 1], or int16")
+    if not LOWEST_HZ <= own_rate_hz <= HIGHEST_HZ:
+        raise AudioError(f"the sample rate is {own_rate_hz} Hz: give samples a second, such as 16000")
+    return samples.reshape(len(samples), -1)
+
+
+def full_scale(samples: np.ndarray) -> np.ndarray:
+    """Return samples as float32; integers are taken as full scale."""
+    if samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32)
 
 
 def _read_segment(
@@ -160,11 +169,7 @@ def _read_segment(
 ) -> np.ndarray:
     """Read the samples [N, channels] of a segment; of one channel, if it names one. Raises AudioError."""
     name, rate_hz = recording.name, recording.rate_hz
-    if segment.channel is not None and segment.channel >= recording.channels:
-        raise AudioError(
-            f"{name} has {recording.channels} channel{'s' * (recording.channels > 1)}, counted from 0, and no channel "
-            f"{segment.channel}; correct 'channel'"
-        )
+    check_channel(segment, recording)
     first, stated = round(segment.offset_s * rate_hz), recording.frames
     wanted = round(segment.duration_s * rate_hz) if segment.duration_s else UNKNOWN
     if stated < UNKNOWN:
@@ -192,6 +197,15 @@ def _read_segment(
         if not recording.remarks:
             recording.remarks.append(f"{what}; only what is there is read")
     return samples
+
+
+def check_channel(segment: Segment, recording: Recording) -> None:
+    """Raise AudioError for a segment of a channel that its file lacks."""
+    if segment.channel is not None and segment.channel >= recording.channels:
+        raise AudioError(
+            f"{recording.name} has {recording.channels} channel{'s' * (recording.channels > 1)}, counted from 0, and no channel "
+            f"{segment.channel}; correct 'channel'"
+        )
 
 
 def check_inside(segment: Segment, file_s: float, name: str) -> None:
@@ -233,15 +247,12 @@ def read_blocks(recording: Recording, first: int, count: int, kind: str, size: i
 
 def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str) -> tuple[np.ndarray, list[str]]:
     """Average the channels of samples [N, channels] and resample them -> [N] float32, and remarks. Raises AudioError."""
-    mono, remarks = samples[:, 0], []
-    if samples.shape[1] > 1:
-        mono = samples.mean(axis=1)
-        power = np.einsum("nc,nc->", samples, samples, dtype=np.float64) / samples.shape[1]
-        if np.einsum("n,n->", mono, mono, dtype=np.float64) < CANCELLED * power:
-            mono = samples[:, 0]
-            remarks.append(
-                f"{name} has channels that cancel each other when they are averaged, as one is inverted; the first is used"
-            )
+    mono, cancelled = mix(samples)
+    remarks = []
+    if cancelled:
+        remarks.append(
+            f"{name} has channels that cancel each other when they are averaged, as one is inverted; the first is used"
+        )
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} has samples that are not finite numbers; convert it to 16-bit samples again")
     if sample_rate_hz != own_rate_hz:
@@ -253,6 +264,16 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
     return np.ascontiguousarray(mono, np.float32), remarks
 
 
+def mix(samples: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the average [N] of channels [N, C], or the first one if they cancel each other, and whether they do."""
+    if samples.shape[1] == 1:
+        return samples[:, 0], False
+    mono = samples.mean(axis=1)
+    power = np.einsum("nc,nc->", samples, samples, dtype=np.float64) / samples.shape[1]
+    cancelled = bool(np.einsum("n,n->", mono, mono, dtype=np.float64) < _CANCELLED * power)
+    return samples[:, 0] if cancelled else mono, cancelled
+
+
 def _warn(remark: str) -> None:
     """Log a warning that was not logged yet, unless there were many."""
     if remark in _warned or len(_warned) > _MOST_REMARKS:
@@ -261,9 +282,6 @@ def _warn(remark: str) -> None:
     if len(_warned) > _MOST_REMARKS:
         remark = "more files have such problems; python -m input_pipeline.manifest check lists those of a manifest"
     logger.warning("%s", remark)
-
-
-_warned: set[str] = set()
 
 
 def info(source: File) -> AudioInfo:

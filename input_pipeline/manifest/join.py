@@ -18,13 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
+from input_pipeline.audio.reader import FLAC_HIGHEST_HZ
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import console
 from input_pipeline.text import is_spaced, language_code, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; a microphone never records digital silence
 LEVEL_WINDOW_S = 0.02
-MAX_RATE_HZ = 655_350  # that a FLAC header can state
 
 
 class JoinError(ValueError):
@@ -64,8 +64,8 @@ class JoinSettings:
 
     def __post_init__(self):
         """Raise JoinError for values that cannot be used."""
-        if not 1 <= self.sample_rate_hz <= MAX_RATE_HZ:
-            raise JoinError(f"--sample_rate_hz={self.sample_rate_hz}: FLAC allows 1 to {MAX_RATE_HZ}")
+        if not 1 <= self.sample_rate_hz <= FLAC_HIGHEST_HZ:
+            raise JoinError(f"--sample_rate_hz={self.sample_rate_hz}: FLAC allows 1 to {FLAC_HIGHEST_HZ}")
         if self.seed < 0:
             raise JoinError(f"--seed={self.seed}: must be 0 or more")
 

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from input_pipeline.audio import AudioError, Segment
-from input_pipeline.audio.long_reader import mix, open_long, stated_s
+from input_pipeline.audio.long_reader import open_long, stated_s
+from input_pipeline.audio.reader import mix
 
 RATE_HZ = 8000
 
@@ -85,5 +86,21 @@ def test_a_segment_and_a_channel_are_read(tmp_path, samples):
 
 def test_channels_that_cancel_each_other_are_not_averaged(samples):
     inverted = np.stack([samples[:, 0], -samples[:, 0]], axis=1)
-    np.testing.assert_array_equal(mix(inverted), samples[:, 0])
-    np.testing.assert_allclose(mix(samples), samples.mean(1))
+    for channels, expected, cancelled in ((inverted, samples[:, 0], True), (samples, samples.mean(1), False)):
+        mono, found = mix(channels)
+        np.testing.assert_array_equal(mono, expected)
+        assert found == cancelled
+
+
+def test_integers_of_an_array_are_full_scale(samples):
+    integers = (samples * 32767).astype(np.int16)
+    for array in (integers, integers[:, 0]):
+        with open_long((array, RATE_HZ)) as audio:
+            found = np.concatenate(list(audio.blocks()))
+        np.testing.assert_array_equal(found, array.reshape(found.shape) / np.float32(32768))
+
+
+@pytest.mark.parametrize("array", [(np.zeros(9, np.uint8), RATE_HZ), (np.zeros((9, 1, 1)), RATE_HZ), (np.zeros(9), 0)])
+def test_what_is_no_audio_is_refused(array):
+    with pytest.raises(AudioError, match=r"the array|the sample rate"), open_long(array):
+        pass
