@@ -10,6 +10,14 @@ CODES = ("en", "zh", "none", "tr", "ca", "he")
 @pytest.mark.parametrize(
     ("language", "written", "learnt"),
     [
+        ("en", "  It\u2019s  a\tTest\n", "it's a test"),
+        ("en", "ＦＵＬＬ　width ﬁn", "full width fin"),
+        ("en", "O´Neil ‛tis ｀so′", "o'neil 'tis 'so'"),
+        ("en", "Café, 3 – ok?", "café, 3 – ok?"),
+        ("zh", " 你 好　ＡＢＣ Ｄ\u00a0世界。", "你好abcd世界。"),
+        ("zh", "Ｔ恤１２", "t恤12"),
+        ("none", "  ＡB  cafe\u0301\t’ ", "ＡB caf\u00e9 ’"),
+        ("en", " \n", ""),
         ("tr", "Ilık İSTANBUL IŞIK I\u0307zmir i\u0307yi", "ılık istanbul ışık izmir iyi"),
         ("tr-TR", "ISI", "ısı"),
         ("az", "İsmayıl Iraq", "ismayıl ıraq"),
@@ -37,6 +45,11 @@ def test_case_and_letters_follow_the_language(language, written, learnt):
 @pytest.mark.parametrize(
     ("language", "written", "compared"),
     [
+        ("en", "“Don’t!” – she said, 'no'.", "don't she said no"),
+        ("en", "rock 'n' roll well-known it´s", "rock n roll well known it's"),
+        ("zh", "你好， 世界！Ｏ Ｋ", "你好世界ok"),
+        ("none", " Ａ,  b’ ", "Ａ, b’"),
+        ("en", "?!", ""),
         ("en", "Well-known passers-by: it's «fine»", "well known passers by it's fine"),
         ("fr", "Est-ce l'été – peut-être ?", "est-ce l'été peut-être"),
         ("ca", "El col·legi, dona-m'ho!", "el col·legi dona-m'ho"),

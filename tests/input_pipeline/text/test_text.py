@@ -1,28 +1,11 @@
-"""Normalisation by language, vocabularies and their files, scoring rules."""
+"""Vocabularies and their files; scoring rules describe themselves."""
 
 import pickle
 
 import numpy as np
 import pytest
 
-from input_pipeline.text import ScoringRules, UnknownCharacters, Vocabulary, VocabularyError, normalise
-
-
-@pytest.mark.parametrize(
-    ("language", "written", "learnt"),
-    [
-        ("en", "  It\u2019s  a\tTest\n", "it's a test"),
-        ("en", "ＦＵＬＬ　width ﬁn", "full width fin"),
-        ("en", "O´Neil ‛tis ｀so′", "o'neil 'tis 'so'"),
-        ("en", "Café, 3 – ok?", "café, 3 – ok?"),
-        ("zh", " 你 好　ＡＢＣ Ｄ\u00a0世界。", "你好abcd世界。"),
-        ("zh", "Ｔ恤１２", "t恤12"),
-        ("none", "  ＡB  cafe\u0301\t’ ", "ＡB caf\u00e9 ’"),
-        ("en", " \n", ""),
-    ],
-)
-def test_normalisation_of_each_language(language, written, learnt):
-    assert normalise(written, language) == learnt
+from input_pipeline.text import ScoringRules, UnknownCharacters, Vocabulary, VocabularyError
 
 
 def test_encoding_leaves_index_zero_to_the_blank():
@@ -141,22 +124,6 @@ def test_digest_follows_symbols_and_their_order():
     assert len(digests) == 4
     assert Vocabulary(("a", "b")).digest == Vocabulary(tuple("ab")).digest
     assert all(len(digest) == 12 for digest in digests)
-
-
-@pytest.mark.parametrize(
-    ("language", "written", "compared"),
-    [
-        ("en", "“Don’t!” – she said, 'no'.", "don't she said no"),
-        ("en", "rock 'n' roll well-known it´s", "rock n roll well known it's"),
-        ("zh", "你好， 世界！Ｏ Ｋ", "你好世界ok"),
-        ("none", " Ａ,  b’ ", "Ａ, b’"),
-        ("en", "?!", ""),
-    ],
-)
-def test_scoring_rules_of_each_language(language, written, compared):
-    rules = ScoringRules.for_language(language)
-    assert rules.apply(written) == compared
-    assert rules.apply(compared) == compared
 
 
 def test_scoring_rules_describe_themselves_in_one_line():
