@@ -1,7 +1,7 @@
 """Whole files: short ones are transcribed in batches, long ones as streams at full speed."""
 
 import asyncio
-import functools
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncGenerator
@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
 from decoding.hypothesis import Word
 from decoding.search.beam import CheckedEngine
 from ds2_jax.recognition.batched_network import LONGEST_S
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream import join_texts
-from ds2_jax.serving.sessions import Event, Service
+from ds2_jax.serving.sessions import Event, Service, Session
 from input_pipeline import audio
 from input_pipeline.audio.features import SilenceError
-from input_pipeline.audio.opening import COMPLETE, Recording, open_audio
+from input_pipeline.audio.long_reader import LongAudio, open_long
 
-PIECE_S = 1.0  # read at a time from a long file
 TOGETHER = 16  # files in a batch
 
 
@@ -37,6 +35,7 @@ class FileResult:
 
 class _Waiting(NamedTuple):
     content: bytes
+    duration_s: float
     engine: CheckedEngine | None
     future: Future[FileResult]
 
@@ -77,7 +76,7 @@ class Files:
         if duration_s <= LONGEST_S:
             self._service.metrics.audio_s += duration_s
             future: Future[FileResult] = Future()
-            self._queue.put(_Waiting(content, engine, future))
+            self._queue.put(_Waiting(content, duration_s, engine, future))
             return await asyncio.wrap_future(future)
         words: list[Word] = []
         texts = []
@@ -89,8 +88,9 @@ class Files:
 
     async def stream(self, content: bytes, engine: CheckedEngine | None = None) -> AsyncGenerator[Event, None]:
         """Yield the events of a file that is recognised as a stream, at full speed. Raises as `transcribe`."""
-        with open_audio(content, whole=True) as file:
-            session = self._service.open(file.rate_hz, "file", engine=engine)
+        with contextlib.ExitStack() as stack:
+            file = await asyncio.to_thread(stack.enter_context, open_long(content))  # ffmpeg may have to decode it
+            session = self._service.open(file.sample_rate_hz, "file", engine=engine)
             sending = asyncio.create_task(self._send(session, file))
             try:
                 async for event in session.events():
@@ -103,23 +103,14 @@ class Files:
                 self._service.close(session)
 
     @staticmethod
-    async def _send(session, file: Recording) -> None:
+    async def _send(session: Session, file: LongAudio) -> None:
         """Send a file to a session, and finish it. Raises AudioError if less than all of the file can be read."""
-        size, count = int(PIECE_S * file.rate_hz), 0
+        blocks = file.blocks()
         try:
-            for part in file.parts:
-                read = functools.partial(part.read, size, dtype="float32", always_2d=True)
-                while len(samples := await asyncio.to_thread(read)):
-                    count += len(samples)
-                    await session.send(np.ascontiguousarray(samples))
-        except soundfile.SoundFileError as error:
-            raise audio.AudioError(f"the file cannot be read beyond {count / file.rate_hz:.1f} s: {error}") from error
+            while (samples := await asyncio.to_thread(next, blocks, None)) is not None:
+                await session.send(np.ascontiguousarray(samples))
         finally:
             session.finish()
-        if count < COMPLETE * file.frames:
-            raise audio.AudioError(
-                f"the file is truncated: {count} of {file.frames} samples can be read; send it again"
-            )
 
     def _run(self) -> None:
         recogniser: Recogniser = self._service.recogniser
@@ -152,8 +143,7 @@ class Files:
             if item.engine is not None:
                 try:
                     [[best, *_]] = item.engine.decode_batch([recogniser.log_probs(item.content)])
-                    duration_s = audio.info(item.content).duration_s
-                    item.future.set_result(FileResult(best.text, best.words, duration_s))
+                    item.future.set_result(FileResult(best.text, best.words, item.duration_s))
                 except ValueError as error:
                     _fail(item, error)
 
@@ -161,6 +151,6 @@ class Files:
 def _fail(item: _Waiting, error: Exception) -> None:
     """Report why a file cannot be transcribed; digital silence has no text."""
     if isinstance(error.__cause__, SilenceError):
-        item.future.set_result(FileResult("", [], audio.info(item.content).duration_s))
+        item.future.set_result(FileResult("", [], item.duration_s))
     else:
         item.future.set_exception(error)
