@@ -23,34 +23,38 @@ from ds2_jax.export.folder import ONNX_FILES
 from ds2_jax.recognition.recogniser import load
 from input_pipeline import audio
 from input_pipeline import manifest as manifests
+from input_pipeline.storage import console
 from input_pipeline.text import ScoringRules
 
 
-def onnx_model(path: Path, rate_hz: int) -> Callable[[str], np.ndarray]:
-    """Return a function from an audio file to natural-log probabilities [U, K], computed by onnxruntime in one thread."""
+def onnx_model(path: Path, rate_hz: int) -> Callable[[audio.Source], np.ndarray]:
+    """Return a function from a clip to natural-log probabilities [U, K], computed by onnxruntime in one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def log_probs(file: str) -> np.ndarray:
-        samples = audio.read(file, rate_hz)[0][None]
+    def log_probs(clip: audio.Source) -> np.ndarray:
+        samples = audio.read(clip, rate_hz)[0][None]
         inputs = {"samples": samples, "lengths": np.array([samples.shape[1]], np.int32)}
         return session.run(["log_probs"], inputs)[0][0]
 
     return log_probs
 
 
-def run(log_probs: Callable[[str], np.ndarray], files: Sequence[str]) -> tuple[list[np.ndarray], float]:
-    """Return the log probabilities of each file, and the seconds of the processor of the second of two passes."""
-    for file in files:
-        log_probs(file)  # compiles, fills caches
+def run(
+    log_probs: Callable[[audio.Source], np.ndarray], clips: Sequence[audio.Source]
+) -> tuple[list[np.ndarray], float]:
+    """Return the log probabilities of each clip, and the seconds of the processor of the second of two passes."""
+    for clip in clips:
+        log_probs(clip)  # compiles, fills caches
     start = time.process_time()
-    results = [log_probs(file) for file in files]
+    results = [log_probs(clip) for clip in clips]
     return results, time.process_time() - start
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print its JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,14 +67,14 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before JAX starts its threads
     manifest = manifests.read(a.manifest)
     manifest = manifest.select(np.arange(min(a.limit or len(manifest), len(manifest))))
-    files, texts = list(manifest.audio), list(manifest.text)
+    clips, texts = list(manifest.clips), list(manifest.text)
     model = load(a.model, engine="greedy")
     models = {"jax": model.log_probs} | {
         name: onnx_model(a.folder / name, model.sample_rate_hz) for name in ONNX_FILES.values()
     }
     expected: list[np.ndarray] = []
     for name, log_probs in models.items():
-        results, seconds = run(log_probs, files)
+        results, seconds = run(log_probs, clips)
         expected = expected or results
         hypotheses = [greedy.decode_log_probs(r, model.vocabulary, model.output_frame_s).text for r in results]
         rates = summarise(texts, hypotheses, rules=ScoringRules.for_language(model.meta.language)).as_dict()

@@ -20,6 +20,7 @@ from benchmarks import measure
 from decoding.scoring.error_rate import summarise
 from ds2_jax.recognition.recogniser import Audio
 from input_pipeline import audio, manifest
+from input_pipeline.storage import console
 from input_pipeline.text import ScoringRules
 
 EDGE = 1600  # samples at both ends of a clip whose level its pause has
@@ -37,6 +38,7 @@ def write(path: Path, clips: list[np.ndarray], order: list[int], rate_hz: int, p
                 file.write(level * rng.standard_normal(int(rng.uniform(pause_s / 4, pause_s) * rate_hz)))
 
 
+@console.command
 def main() -> None:
     """Run the benchmark and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,7 +50,7 @@ def main() -> None:
     model = ds2_jax.load(arguments.model)
     rate_hz, rules = model.sample_rate_hz, ScoringRules.for_language(model.meta.language)
     rows = manifest.read_many(arguments.manifest)
-    clips = [audio.read(path, rate_hz)[0] for path in rows.audio]
+    clips = [audio.read(clip, rate_hz)[0] for clip in rows.clips]
     short: list[Audio] = [(clip, rate_hz) for clip in clips]
     model.transcribe(short)  # compiles
     start = time.perf_counter()
