@@ -5,13 +5,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from ds2_jax.parallel.processes import flatten_settings
 from input_pipeline.storage import whole_file
 
 PACKAGES = ("ds2-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "soundfile", "soxr")
@@ -47,23 +48,15 @@ def write_run_record(workdir: str, settings: Mapping[str, Any], step: int, diges
 def changed_settings(workdir: str, settings: Mapping[str, Any]) -> list[str]:
     """Describe how settings differ from those of the last start, in `config.json`; nothing if it cannot be read."""
     try:
-        before = dict(_flatten(json.loads(Path(workdir, "config.json").read_text(encoding="utf-8"))))
+        before = flatten_settings(json.loads(Path(workdir, "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):
         return []
-    now = dict(_flatten(json.loads(json.dumps(dict(settings)))))
+    now = flatten_settings(json.loads(json.dumps(dict(settings))))
     return [
         f"config.{name} is {value!r}, was {before[name]!r}"
         for name, value in now.items()
         if name in before and before[name] != value
     ]
-
-
-def _flatten(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def commit() -> str:

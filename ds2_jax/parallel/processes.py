@@ -189,7 +189,7 @@ def require_same_start(settings: Mapping[str, Any]) -> None:
     """
     if count() == 1:
         return
-    require_same(lambda: code_version() | _describe_settings(dict(_flatten(settings))))
+    require_same(lambda: code_version() | _describe_settings(flatten_settings(settings)))
     devices = exchange(str(jax.local_device_count()))
     if len(set(devices)) > 1:
         _refuse_differences("devices", [{"devices": number} for number in devices])
@@ -208,12 +208,12 @@ def _describe_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return values
 
 
-def _flatten(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_settings(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested settings by full name, such as `optim.name`."""
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
+        flat |= flatten_settings(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return flat
 
 
 def exchange(text: str) -> list[str]:
