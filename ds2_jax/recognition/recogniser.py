@@ -32,7 +32,7 @@ from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage.object_store import is_remote
 from input_pipeline.text import Vocabulary
 
-MOST_READ_S = 20 * LONGEST_S  # of audio, to state its length in a message; a header may promise any
+MOST_READ_S = 20 * LONGEST_S  # of a record of a shard, or an object in a store; a header may promise any
 COMPILATION_CACHE = "~/.cache/ds2_jax"
 READ_AHEAD = 32  # clips
 DEFAULT_STREAM = StreamSettings()
@@ -146,7 +146,7 @@ class Recogniser:
         if not isinstance(source, list):
             clip = self._read(0, source)
             if isinstance(clip, _Long):
-                return self._transcribe_long(clip)
+                return self._join(self.recognise_recording(clip.source))
             [log_probs] = self._compute([clip])
             return self._decode([clip], [log_probs])[0]
         transcripts: dict[int, Transcript] = {}
@@ -179,7 +179,8 @@ class Recogniser:
                     continue
                 if isinstance(clips, _Long):
                     try:
-                        yield clips.index, self._transcribe_long(clips, settings, on_progress, whole=whole)
+                        recognised = self.recognise_recording(clips.source, settings, on_progress, whole=whole)
+                        yield clips.index, self._join(recognised)
                     except (ValueError, OSError) as error:
                         yield clips.index, error
                     continue
@@ -248,15 +249,8 @@ class Recogniser:
         """Decode natural-log probabilities [U, K] of each clip; return the hypotheses of each, best first."""
         return self.engine.decode_batch(log_probs)
 
-    def _transcribe_long(
-        self,
-        long: _Long,
-        settings: RecordingSettings = DEFAULT_RECORDING,
-        on_progress: Progress = recording.no_progress,
-        *,
-        whole: bool = True,
-    ) -> Transcript:
-        recognised = self.recognise_recording(long.source, settings, on_progress, whole=whole)
+    def _join(self, recognised: Recording) -> Transcript:
+        """Return the passages of a recording as one transcript."""
         best = join_passages((turn.passage for turn in recognised.turns), self.joiner)
         facts = recognised.duration_s, recognised.sample_rate_hz, recognised.remarks, recognised.turns
         return Transcript(best.text, best.words, best.confidence, best.score, [best], *facts)
