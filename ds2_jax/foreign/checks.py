@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from ds2_jax.foreign.release import Imported
-from input_pipeline.audio.features import extract, normalise
 
 SILENCE_S, SILENCE_DB = 3.0, -70.0  # noise as in a quiet room, not brought to the level of speech
 BLANK_SHARE, POSITIVE_SHARE = 0.9, 0.9
@@ -38,9 +37,9 @@ def check_parameters(model: Imported) -> Iterator[Requirement]:
 def check_silence(model: Imported) -> Requirement:
     """Run the network on the noise of a quiet room, in which it has to find nothing."""
     meta = model.meta
-    settings = dataclasses.replace(meta.features, normalise_db=False)
-    noise = np.random.default_rng(0).normal(0, 10 ** (SILENCE_DB / 20), int(SILENCE_S * settings.sample_rate_hz))
-    features = normalise(extract(noise.astype(np.float32), settings), meta.normalisation, meta.stats)[None]
+    front_end = dataclasses.replace(meta.front_end, settings=dataclasses.replace(meta.features, normalise_db=False))
+    noise = np.random.default_rng(0).normal(0, 10 ** (SILENCE_DB / 20), int(SILENCE_S * meta.features.sample_rate_hz))
+    features = front_end(noise.astype(np.float32))[None]
     run = jax.jit(lambda variables, x, frames: meta.network.apply(variables, x, frames, train=False))
     logits, lengths = run(model.variables, features, np.array([features.shape[1]]))
     share = float((np.asarray(logits)[0, : int(lengths[0])].argmax(-1) == 0).mean())

@@ -22,7 +22,6 @@ from ds2_jax.parallel import processes
 from ds2_jax.recognition.batched_network import BatchedNetwork, Shape
 from ds2_jax.recognition.voice_gate import IMPOSSIBLE, SpeechCheck
 from input_pipeline.audio.cutting import BELOW_SPEECH_DB, CutSettings, Cutter, Part
-from input_pipeline.audio.features import FrontEnd
 from input_pipeline.audio.frames import Resampler
 from input_pipeline.audio.reader import rms_db
 
@@ -225,12 +224,12 @@ class _PartFrontEnd:
     """Features of a part, at the level of an utterance, unless it is much softer than the speech around it."""
 
     def __init__(self, meta: ModelMeta):
-        settings, own = meta.features, meta.front_end
+        settings = meta.features
         self._by_level = settings.normalise_db and not settings.level_s
         self._target_db, self._window = settings.target_db, settings.window_samples
         if self._by_level:
             settings = dataclasses.replace(settings, normalise_db=False)
-        self._front_end = FrontEnd(settings, own.normalisation, own.stats)
+        self._front_end = dataclasses.replace(meta.front_end, settings=settings)
 
     def __call__(self, part: Part) -> np.ndarray:
         """Return features [T, F]; none for less than a window."""
