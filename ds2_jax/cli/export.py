@@ -122,7 +122,8 @@ def describe_network(meta: ModelMeta) -> dict[str, str]:
 def _describe_training(source: str) -> str:
     """Describe the training as recorded in the run folder."""
     try:
-        run = find_checkpoint(source).parent.parent
+        checkpoint = find_checkpoint(source)
+        run = checkpoint.parent.parent
         starts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (ValueError, OSError):
         return f"From `{os.path.basename(source.rstrip('/'))}`, which has no record of its training."
@@ -134,5 +135,5 @@ def _describe_training(source: str) -> str:
     python {shlex.join(last["command"])}
 
 {manifests}
-- checkpoint: {find_checkpoint(source).relative_to(run / CHECKPOINT_FOLDER)}
+- checkpoint: {checkpoint.relative_to(run / CHECKPOINT_FOLDER)}
 - {versions}; {len(last["devices"])} device(s) ({last["devices"][0]})"""

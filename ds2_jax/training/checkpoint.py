@@ -191,8 +191,13 @@ class Checkpoints:
             except OSError as error:
                 raise _write_error(self._folder, error) from error
         processes.barrier()
-        for step in processes.broadcast(lambda: sorted({*self._steps()} - self.kept(self._steps()))):
+        for step in processes.broadcast(self._surplus):
             self._manager.delete(step)
+
+    def _surplus(self) -> list[int]:
+        """Return the steps of the checkpoints that are kept no longer."""
+        steps = self._steps()
+        return sorted({*steps} - self.kept(steps))
 
     def progress(self, step: int) -> Progress:
         """Read the progress of a checkpoint. Raises ModelFileError."""
