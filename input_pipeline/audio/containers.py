@@ -1,8 +1,11 @@
 """The true length of compressed audio, found by following its frames; libsndfile relies on headers, or guesses.
 
 It takes the length of an MP3 of variable rate without a header from the first frame, and reads only the first of several
-files joined end to end. Formats: ISO/IEC 11172-3, section 2.4.1.3, and 13818-3 (MP3); RFC 3533, section 6 (Ogg).
+files joined end to end. Formats: ISO/IEC 11172-3, section 2.4.1.3, and 13818-3 (MP3); RFC 3533, section 6 (Ogg); RFC 9639,
+section 8 (FLAC).
 """
+
+import re
 
 _KBIT_S = {  # of layer III, by whether it is MPEG-1; 0 is a free rate, whose frames do not state their length
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
@@ -12,6 +15,7 @@ _RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1200
 _SUMMARIES = (b"Xing", b"Info", b"VBRI")  # mark a frame without audio that states the file's length
 _SUMMARY_END = 40  # bytes of a frame within which the mark is
 _FIRST_PAGE = 2  # flag of the Ogg page that begins a stream
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the head of the block that must come first
 
 
 def mp3_samples(data: bytes) -> int:
@@ -57,3 +61,8 @@ def ogg_starts(data: bytes) -> list[int]:
         segments = data[offset + 26]
         offset += 27 + segments + sum(data[offset + 27 : offset + 27 + segments])
     return starts
+
+
+def flac_starts(data: bytes) -> list[int]:
+    """Return where FLAC files begin in the data: more than one if files were joined end to end."""
+    return [match.start() for match in _FLAC_START.finditer(data)]

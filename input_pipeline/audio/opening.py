@@ -36,6 +36,7 @@ _STATED_SIZE = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \
 _MP3_SLACK = 3 * 1152  # samples that encoders add at both ends, and the frame of the header
 _NO_END = "Last page lacks an end-of-stream bit"
 _MALFORMED = ("malformed", "lost sync")  # libsndfile's messages for damaged content of a known format
+_FLAC = b"fLaC"
 _FLAC_SAMPLES_AT = 21  # of the 4 bits and 4 bytes in a FLAC file that count its samples
 _FLAC_LARGEST_RATIO = 65535 // 10  # samples that a byte of FLAC can hold: a constant frame of the largest block
 MAX_OPEN = 128  # files that stay open for their next segments
@@ -98,7 +99,7 @@ class Recording:
         """Tell whether a FLAC file goes on behind the samples that its header counts, which were read."""
         if len(self.parts) != 1 or self.parts[0].format != "FLAC":
             return False
-        return _size(self.file) - self.file.tell() > _READ_AHEAD
+        return _size(self.file) - self.file.tell() > _READ_AHEAD or _begins_anew(self.file)
 
 
 @contextlib.contextmanager
@@ -187,7 +188,7 @@ def _open_parts(recording: Recording, stack: contextlib.ExitStack, path: str, wh
         file.seek(0)
         targets = [file.fileno() if path else file]
     if uncounted:
-        targets = [_without_count(file)]
+        targets = _joined_flac(recording) or [_without_count(file)]
     recording.parts += [stack.enter_context(Sound(target, closefd=False)) for target in targets]
     sound = recording.parts[0]
     _check_rates(recording)
@@ -214,7 +215,7 @@ def _open_parts(recording: Recording, stack: contextlib.ExitStack, path: str, wh
 
 
 def _check_layouts(found: Sequence[riff.Layout], name: str, remarks: list[str]) -> Cut | None:
-    """Compare the sizes that WAV or AIFF headers state with those present; add remarks on those that are too small."""
+    """Compare the sizes that WAV, AIFF or AU headers state with those present; add remarks on those that are too small."""
     if len(found) > 1:
         remarks.append(
             f"{name} is {len(found)} files joined end to end, of which most programs read the first; all of them are read "
@@ -230,7 +231,8 @@ def _check_layouts(found: Sequence[riff.Layout], name: str, remarks: list[str]) 
         if each.present < COMPLETE * each.stated and each.stated < riff.NO_SIZE:
             return Cut(
                 f"{name} is truncated: {each.present} of {each.stated} bytes are present",
-                f"copy it again, or, if the recording is complete, correct its header: {_IGNORE_LENGTH}",
+                "copy it again, or, if the recording is complete, "
+                + (f"correct its header: {_IGNORE_LENGTH}" if each.order == "little" else f"convert it: {CONVERT}"),
             )
     return None
 
@@ -250,7 +252,7 @@ def _check_rates(recording: Recording) -> None:
 
 
 def _check_others(recording: Recording, path: str) -> Cut | None:
-    """Describe where a file that is neither WAV nor AIFF has another length than its header states, as far as is seen.
+    """Describe where a file that is neither WAV, AIFF nor AU has another length than its header states, as far as is seen.
 
     Of FLAC, only decoding shows it.
     """
@@ -319,6 +321,24 @@ def _without_count(file: BinaryIO) -> riff.View:
     file.seek(_FLAC_SAMPLES_AT)
     first = file.read(1)[0] & 0xF0
     return riff.View(file, 0, file.seek(0, io.SEEK_END), _FLAC_SAMPLES_AT, bytes([first, 0, 0, 0, 0]))
+
+
+def _begins_anew(file: BinaryIO) -> bool:
+    """Tell whether another FLAC file begins near the place up to which a decoder has read ahead; keep the position."""
+    position = file.tell()
+    file.seek(max(1, position - 2 * _READ_AHEAD))
+    found = containers.flac_starts(file.read(3 * _READ_AHEAD))
+    file.seek(position)
+    return bool(found) and _head(file, len(_FLAC)) == _FLAC
+
+
+def _joined_flac(recording: Recording) -> list[riff.View]:
+    """Return the FLAC files that were joined end to end, with a remark; [] for a single one."""
+    starts = containers.flac_starts(_head(recording.file, size=-1))
+    if len(starts) < 2 or starts[0]:
+        return []
+    recording.remarks.append(f"{recording.name} is {len(starts)} files joined end to end; all of them are read")
+    return [riff.View(recording.file, *pair) for pair in itertools.pairwise([*starts, _size(recording.file)])]
 
 
 def _size(file: BinaryIO) -> int:

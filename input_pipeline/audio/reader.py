@@ -99,8 +99,8 @@ def load(
         if unread:
             stated = len(samples)
             with open_audio(file, whole=False, uncounted=True) as recording:
-                samples = _read_segment(recording, segment, False, longest_s)
-            remarks = [
+                samples = _read_segment(recording, segment, whole and len(recording.parts) > 1, longest_s)
+            remarks = recording.remarks or [
                 f"{name} has {len(samples)} samples, of which its header counts {stated}; all are read (to correct it: {CONVERT})"
             ]
         mono, cancelled = _mono(samples, rate_hz, sample_rate_hz or rate_hz, name)

@@ -1,4 +1,4 @@
-"""Where the samples of a WAV or AIFF file are, by its header and by its size.
+"""Where the samples of a WAV, AIFF or AU file are, by its header and by its size.
 
 A recorder writes the size of the samples when it closes the file: if it was killed, the header states 0 or an early size.
 Formats: Multimedia Programming Interface and Data Specifications 1.0 (RIFF); Audio Interchange File Format 1.3.
@@ -13,6 +13,7 @@ _SLACK_SHARE, _SLACK_BYTES = 0.01, 512  # of bytes behind the samples that belon
 _TAGS = (b"TAG", b"ID3", b"APE")
 _LOOK = 1 << 16  # bytes looked at to tell padding from samples
 _Order = Literal["little", "big"]
+_AU: dict[bytes, _Order] = {b".snd": "big", b"dns.": "little"}
 
 
 class Layout(NamedTuple):
@@ -38,7 +39,7 @@ class Layout(NamedTuple):
 
 
 def layouts(file: BinaryIO) -> list[Layout]:
-    """Return the layout of a WAV or AIFF file, or of each if several were joined; [] for other files, or without samples."""
+    """Return the layout of a WAV, AIFF or AU file, or of each if several were joined; [] for other files, or without samples."""
     size, start, found = file.seek(0, io.SEEK_END), 0, []
     while start < size:
         layout = _layout(file, start, size)
@@ -51,6 +52,8 @@ def layouts(file: BinaryIO) -> list[Layout]:
 
 def _layout(file: BinaryIO, start: int, size: int) -> Layout | None:
     head = _read(file, start, 12)
+    if head[:4] in _AU:
+        return _au_layout(file, start, size)
     kinds: dict[bytes, tuple[bytes, int, _Order]] = {
         b"RIFFWAVE": (b"data", 0, "little"),
         b"FORMAIFF": (b"SSND", 8, "big"),
@@ -72,6 +75,19 @@ def _layout(file: BinaryIO, start: int, size: int) -> Layout | None:
             return Layout(start, end, begin, position + 4, stated, present, order, extra)
         position += 8 + stated + stated % 2
     return None
+
+
+def _au_layout(file: BinaryIO, start: int, size: int) -> Layout | None:
+    """Return the layout of an AU file, whose samples go on to its end."""
+    head = _read(file, start, 12)
+    order, size_at = _AU[head[:4]], start + 8
+    begin, stated = start + int.from_bytes(head[4:8], order), int.from_bytes(head[8:], order)
+    if len(head) < 12 or begin >= size:
+        return None
+    rest, present = begin + stated, min(stated, size - begin)
+    if rest < size and _is_samples(_read(file, rest, min(size - rest, _LOOK)), size - rest, stated):
+        present = size - begin
+    return Layout(start, size, begin, size_at, stated, present, order, 0)
 
 
 def _behind(file: BinaryIO, position: int, size: int, order: _Order) -> tuple[int, int]:

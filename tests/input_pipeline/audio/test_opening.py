@@ -28,12 +28,17 @@ def with_size(whole: bytes, size: int, chunk: bytes = b"data") -> bytes:
     return whole[:place] + size.to_bytes(4, "little" if chunk == b"data" else "big") + whole[place + 4 :]
 
 
+def with_au_size(whole: bytes, size: int) -> bytes:
+    return whole[:8] + size.to_bytes(4, "big") + whole[12:]
+
+
 def with_flac_count(whole: bytes, samples: int) -> bytes:
     return (
         whole[:21] + bytes([whole[21] & 0xF0 | samples >> 32]) + (samples & 0xFFFFFFFF).to_bytes(4, "big") + whole[26:]
     )
 
 
+AU = encode(container="AU")
 WAV, FLAC, AIFF, GSM = encode(), encode(container="FLAC"), encode(container="AIFF"), encode(coding="GSM610", rate=8000)
 LONGER = {
     "stale": (with_size(WAV, RATE), WAV),
@@ -42,6 +47,8 @@ LONGER = {
     "GSM, stale": (with_size(GSM, 650), GSM),
     "GSM, never closed": (with_size(GSM, 0), GSM),
     "AIFF": (with_size(AIFF, 8 + RATE, b"SSND"), AIFF),
+    "AU": (with_au_size(AU, RATE), AU),
+    "AU, never closed": (with_au_size(AU, 0), AU),
     "FLAC": (with_flac_count(FLAC, RATE), FLAC),
 }
 
@@ -66,6 +73,8 @@ SHORTER = {
     "doubled": (with_size(WAV, 2 * 2 * len(NOISE)), 1.0),
     "GSM, doubled": (with_size(GSM, 2 * len(GSM)), 1.0),
     "AIFF, cut": (AIFF[: len(AIFF) // 2], 0.49),
+    "AU, cut": (AU[: len(AU) // 2], 0.49),
+    "AU, doubled": (with_au_size(AU, 2 * len(AU)), 1.0),
     "FLAC, false": (with_flac_count(FLAC, 2**35), 1.0),
     "FLAC, doubled": (with_flac_count(FLAC, 2 * len(NOISE)), 1.0),
     "FLAC, from a pipe": (with_flac_count(FLAC, 0), 1.0),
@@ -97,6 +106,22 @@ def test_wav_files_joined_end_to_end_are_read_whole():
         assert info(first + second).duration_s == 4.5
     with pytest.raises(AudioError, match="different rates or channels"):
         read(WAV + encode(rate=8000))
+
+
+@pytest.mark.parametrize("seconds", [0.2, 4.0])
+def test_flac_files_joined_end_to_end_are_read_whole(seconds):
+    second = encode(NOISE[: int(seconds * RATE)], container="FLAC")
+    loaded = load(FLAC + second)
+    np.testing.assert_array_equal(loaded.samples, np.concatenate([read(FLAC)[0], read(second)[0]]))
+    assert ["2 files joined end to end" in remark for remark in loaded.remarks] == [True]
+    assert load(FLAC).remarks == ()
+
+
+def test_a_cut_flac_file_behind_another_one_is_refused():
+    joined = FLAC + FLAC[: len(FLAC) // 2]
+    with pytest.raises(AudioError, match=r"truncated|damaged"):
+        load(joined)
+    assert len(load(joined, whole=False).samples) >= 1.4 * len(NOISE)
 
 
 @pytest.mark.parametrize(
