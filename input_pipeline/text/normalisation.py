@@ -9,7 +9,8 @@ from input_pipeline.text.language import NONE, Writing, language_code, writing_o
 from input_pipeline.text.numbers import spell_numbers
 
 # Patterns, as str.translate needs several times as long for a text beyond ASCII.
-APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u2032\uff07`\u00b4]")
+# The last four are Greek (koronis, psili, tonos, oxia), of which NFKC makes a space and a mark.
+APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u2032\uff07`\u00b4\u1fbd\u1fbf\u0384\u1ffd]")
 HYPHENS = re.compile("[\u2010\u2011]")
 # Letters of Thai, Lao and Armenian of which the compatible form is two.
 WHOLE_LETTERS = re.compile("([\u0e33\u0eb3\u0edc\u0edd\u0587])")

@@ -25,6 +25,7 @@ CODES = ("en", "zh", "none", "tr", "ca", "he")
         ("lt", "I\u0307\u0301 Šį", "í šį"),
         ("de", "STRAẞE Straße", "straße straße"),
         ("el", "ΟΔΟΣ ΣΟΦΌΣ", "οδος σοφός"),
+        ("el", "ἀλλ\u1fbd ἐγώ, σ\u0384 αυτό, ἀπ\u1fbf ἐμοῦ", "ἀλλ' ἐγώ, σ' αυτό, ἀπ' ἐμοῦ"),
         ("ca", "COL·LEGI col•legi paraŀlel", "col·legi col·legi paral·lel"),
         ("fr", "L’Œuvre d\u2010été, est\u2011ce", "l'œuvre d-été, est-ce"),
         ("uk", "Пʼять п’ять", "п'ять п'ять"),
