@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ds2_jax.artifacts.bundle import CARD, ModelMeta, is_bundle, save_bundle
+from ds2_jax.artifacts.bundle import CARD, LANGUAGE_MODEL_FILES, ModelMeta, is_bundle, save_bundle
 from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, find_checkpoint, load_model
 from ds2_jax.artifacts.model_card import make_card, update_card
 from ds2_jax.artifacts.run_record import commit
@@ -53,10 +53,23 @@ def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, 
     if file_format != "bundle":
         sizes = folder.write(output, meta, variables, file_format, extra_files)
         return {"folder": output, "from": source, "bytes": sizes}
+    _report_kept_model(output, extra_files)
     sections = describe_model(meta, variables, source, output) | decode_settings.card_sections(decoding)
     save_bundle(output, meta, variables, _write_card(output, sections), extra_files)
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count_parameters(variables["params"]), "bytes": size}
+
+
+def _report_kept_model(output: str, extra_files: Mapping) -> None:
+    """Warn of the language model of a bundle that is replaced, if the new one brings none."""
+    kept = [] if extra_files else [name for name in LANGUAGE_MODEL_FILES if Path(output, name).exists()]
+    if kept:
+        logger.warning(
+            "%s: the language model and the decoding settings of the replaced bundle are kept (%s), although they were tuned "
+            "for another network: remove them, export with config.decode.lm, or tune them again (--mode=tune)",
+            output,
+            ", ".join(kept),
+        )
 
 
 def _write_card(output: str, sections: Mapping[str, str]) -> str:

@@ -13,9 +13,10 @@ from tests.runs import ROOT
 MODELS = ROOT / "models"
 
 
-def export(source: str, output: Path, *, overwrite: bool = False) -> None:
+def export(source: str, output: Path, *, overwrite: bool = False, lm: str = "") -> None:
     config = base.get_config()
     config.restore = str(MODELS / source)
+    config.decode.lm = lm
     run_export(config, "", str(output), "bundle", overwrite=overwrite)
 
 
@@ -46,3 +47,12 @@ def test_a_card_without_marks_stays_whole_and_is_named(tmp_path, caplog):
         export("an4_live", tmp_path / "mine", overwrite=True)
     assert card.read_text() == old
     assert "are kept (model, network, training, language_model)" in caplog.text
+
+
+def test_a_language_model_that_was_tuned_for_the_replaced_network_is_named(tmp_path, caplog):
+    export("an4", tmp_path / "mine")
+    with caplog.at_level(logging.WARNING):
+        export("an4_live", tmp_path / "mine", overwrite=True)
+        assert "another network" not in caplog.text
+        export("an4_live", tmp_path / "mine", overwrite=True, lm="none")
+    assert "are kept (lm.bin, decode.json), although they were tuned for another network" in caplog.text
