@@ -152,10 +152,7 @@ def run_train(args: argparse.Namespace) -> dict:
         corpus = folder / "corpus.txt"
         counts = text_corpus.write_corpus(args.text.split(","), prepare, args.words, corpus, excluded)
         if excluded is not None:
-            print(
-                f"{counts.excluded} lines are left out: each is, or contains, one of the {len(excluded)} texts of --exclude",
-                flush=True,
-            )
+            print(_describe_excluded(counts.excluded, excluded), flush=True)
         for line in prepare.dropped.report():
             print(f"--text: {line}", flush=True)
         settings = ModelSettings(args.order, args.prune, args.kind, args.memory or _memory_for(corpus))
@@ -170,6 +167,15 @@ def run_train(args: argparse.Namespace) -> dict:
         for line in held_out.dropped.report():
             print(f"--held_out: {line}", flush=True)
     return result
+
+
+def _describe_excluded(count: int, excluded: text_corpus.ExcludedTexts) -> str:
+    if count:
+        return f"{count} lines are left out: each is, or contains, one of the {len(excluded)} texts of --exclude"
+    return (
+        f"no line is left out: none is, or contains, one of the {len(excluded)} texts of --exclude, such as "
+        f"{excluded.example!r}; if these are no whole transcripts, correct the file"
+    )
 
 
 def choose_rules(args: argparse.Namespace) -> tuple[TextRules, tuple[str, ...] | None]:

@@ -11,7 +11,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TextIO
 
 from decoding.lm.text_corpus import UNKNOWN
@@ -22,10 +21,12 @@ from input_pipeline.text.characters import describe_characters
 logger = logging.getLogger("decoding")
 
 MODELS = {("kenlm", ""): "binary", ("arpa", ""): "arpa", ("arpa", "gzip"): "gzip"}  # by form and compression
+WORD_LISTS = ("text", "empty")
 HEADER = struct.Struct("<Q B3x f i ? 3x I Q")  # 1, order, multiplier, kind, whether it has words, version, unigrams
 HEADER_OFFSET = 80
 SPECIAL = frozenset((UNKNOWN, "<unk>", "<UNK>", "<s>", "</s>", "<S>", "</S>"))
 SHOWN = 5  # words listed in a message
+MAX_QUOTED = 60  # characters of a line in a message
 TRAIN = "train one: python -m decoding.lm train --help"
 MAX_ALPHABET = 100  # words of a single character: more are not an alphabet
 MAX_ORDER = 6  # that all engines are built for
@@ -65,15 +66,28 @@ def read_words(lm: str, unigrams: str = "") -> list[str]:
             "one, or train it again with a smaller --order, python -m decoding.lm train --help"
         )
     if unigrams:
-        try:
-            words = Path(unigrams).read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LanguageModelError(
-                f"config.decode.unigrams is {unigrams!r}, which cannot be read as UTF-8 ({error}); check the path, or leave "
-                "it empty to read the words from the model"
-            ) from error
-        return [word for word in words if word not in SPECIAL]
+        return [word for word in _read_unigrams(unigrams) if word not in SPECIAL]
     return list(_read_words(lm, kind, size, os.stat(lm).st_mtime_ns))
+
+
+def _read_unigrams(path: str) -> list[str]:
+    """Return the words of a file with one on each line. Raises LanguageModelError, also for files of another kind."""
+    remedy = "check the path, or leave it empty to read the words from the model"
+    try:
+        kind = file_kind(path)
+        if kind.form not in WORD_LISTS:
+            raise LanguageModelError(f"config.decode.unigrams is {path!r}, {kind}, not a list of words; {remedy}")
+        lines = kind.read_text(path).splitlines()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise LanguageModelError(
+            f"config.decode.unigrams is {path!r}, which cannot be read as UTF-8 ({error}); {remedy}"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if len(line.split()) > 1:
+            raise LanguageModelError(
+                f"config.decode.unigrams: {path}:{number} is {line[:MAX_QUOTED]!r}, but each line must be one word; {remedy}"
+            )
+    return [line.strip() for line in lines if line.strip()]
 
 
 @functools.lru_cache(maxsize=4)

@@ -39,6 +39,11 @@ class ExcludedTexts:
     def __len__(self) -> int:
         return len(self._whole)
 
+    @property
+    def example(self) -> str:
+        """One of the texts; '' if there are none."""
+        return min(self._whole, default="")
+
     def match(self, prepared: str) -> bool:
         """Tell whether a prepared line is excluded."""
         if prepared in self._whole:

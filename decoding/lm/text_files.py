@@ -16,7 +16,7 @@ LINES_PER_UPDATE = 500  # of the progress bar
 
 
 def read_lines(paths: Iterable[str], flag: str = "--text", bar: tqdm | None = None) -> Iterator[str]:
-    """Yield the lines of text files, and the texts of manifests, tables and records, told by content; print which.
+    """Yield the lines of text files, and the texts of manifests, tables, records and Kaldi's lines; print which.
 
     `bar` counts the bytes read, of compressed files the compressed ones. Raises ValueError naming `flag` and file, also
     for files that hold no texts.
@@ -35,9 +35,10 @@ def _lines(path: str, flag: str, bar: tqdm | None) -> Iterator[str]:
         kind = peek_kind(raw)
         if kind.encoding == WESTERN:
             raise ValueError(f"{flag}: {path} is {kind}; save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
-        if kind.form not in (*RECORDS, "text", "empty"):
+        if kind.form not in (*RECORDS, "keyed text", "text", "empty"):
             raise ValueError(f"{flag}: {path} is {kind}, which holds no texts to read; name text files or manifests")
         texts = ": the text of each record is read" if kind.form in RECORDS else ""
+        texts = ": the ids are left out" if kind.form == "keyed text" else texts
         print(f"{flag}: {path} is {kind}{texts}", flush=True)
         if kind.form in RECORDS and kind.form != "json lines":
             yield from _texts(path, flag)
@@ -50,7 +51,9 @@ def _lines(path: str, flag: str, bar: tqdm | None) -> Iterator[str]:
                     if bar is not None and number % LINES_PER_UPDATE == 0 and raw.seekable():
                         bar.update(raw.tell() - position)
                         position = raw.tell()
-                    if kind.form != "json lines":
+                    if kind.form == "keyed text":
+                        yield "".join(line.split(maxsplit=1)[1:])
+                    elif kind.form != "json lines":
                         yield line
                     elif line.strip():
                         yield _text_of(line)

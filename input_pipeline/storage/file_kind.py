@@ -56,6 +56,7 @@ FORMS = {
     "audio": "an audio file",
     "archive": "an archive (zip)",
     "binary": "a binary file",
+    "keyed text": "lines of an utterance's id and its text",
     "text": "text",
 }
 RECORDS = ("json lines", "comma lines", "python lines", "array", "pretty", "keyed", "columns", "table", "xlsx")
@@ -85,6 +86,7 @@ _FOREIGN_RUN = re.compile(
 )  # as in Chinese or Russian encodings; Western words have one or two accents
 _SIGN_IN_WORD = re.compile(r"[^\W\d_][¡-©±-¶¸¹¼-¿×÷][^\W\d_]")  # as of Polish letters read as Windows-1252
 _KEYED = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*([{\[])')
+_UTTERANCE = re.compile(r"(?=\S*\d)(?=\S*[-_])[\w.-]+")  # as in Kaldi's `text`, and in LibriSpeech
 _ID = re.compile(r"[\w./\\:-]*\d[\w./\\:-]*")
 
 
@@ -201,7 +203,7 @@ def _form_of(text: str, whole: bool) -> str:
     ended = whole or text[-1] in "\r\n"
     lines = [line for line in re.split(r"\r\n?|\n", text) if line.strip()]
     lines = lines[: max(1, len(lines) - (not ended))][:LINES_LOOKED_AT]  # the last one may be cut
-    return _json_form(text, lines) or _table_form(lines) or "text"
+    return _json_form(text, lines) or _table_form(lines) or _keyed_form(lines) or "text"
 
 
 def _json_form(text: str, lines: list[str]) -> str:
@@ -271,6 +273,17 @@ def _table_form(lines: list[str]) -> str:
             if len(rows) >= FEWEST_ROWS and all(map(_ID.fullmatch, fields)):
                 return "table"
     return ""
+
+
+def _keyed_form(lines: list[str]) -> str:
+    """Return `keyed text` for lines that each begin with another utterance's id; '' for other text."""
+    keys = {line.split(maxsplit=1)[0] for line in lines}
+    texts = any(len(line.split(maxsplit=1)) > 1 for line in lines)
+    return (
+        "keyed text"
+        if texts and FEWEST_ROWS <= len(keys) == len(lines) and all(map(_UTTERANCE.fullmatch, keys))
+        else ""
+    )
 
 
 def describe_conversion(path: str | os.PathLike) -> str:

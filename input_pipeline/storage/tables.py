@@ -39,7 +39,7 @@ def read_table(path: str | os.PathLike, encoding: str = "", *, lenient: bool = F
         yield titles
         for row in rows:
             yield [_as_text(row.get(title)) for title in titles]
-    elif kind.form in ("table", "text", "json", "empty"):
+    elif kind.form in ("table", "text", "keyed text", "json", "empty"):
         content = read_text(path, encoding, lenient=lenient)
         yield from with_titles(_csv_rows(content, path), path)
     else:

@@ -136,6 +136,22 @@ def test_words_are_read_from_arpa_gzip_and_a_file_of_their_own(tmp_path):
         model_file.read_words(str(arpa), "nowhere.txt")
 
 
+@pytest.mark.parametrize(
+    "content", ['{"audio_filepath": "a.wav", "text": "cab"}\n', "cab\t3\nab\t2\na\t2\n", "cab\na cab\n", None]
+)
+def test_a_file_that_is_no_list_of_words_is_refused(content, tmp_path):
+    arpa = write_arpa(tmp_path / "lm.arpa", ["ab cab", "a"])
+    (tmp_path / "words.txt").write_text(arpa.read_text() if content is None else content)
+    with pytest.raises(ValueError, match=r"config\.decode\.unigrams.*(not a list of words|must be one word)"):
+        model_file.read_words(str(arpa), str(tmp_path / "words.txt"))
+
+
+def test_a_list_of_words_may_have_a_byte_order_mark_and_any_line_ends(tmp_path):
+    arpa = write_arpa(tmp_path / "lm.arpa", ["ab cab", "a"])
+    (tmp_path / "words.txt").write_bytes(b"\xef\xbb\xbfcab\r\n\r\nab\r\n")
+    assert model_file.read_words(str(arpa), str(tmp_path / "words.txt")) == ["cab", "ab"]
+
+
 def binary_of(words: list[str], *, has_words: bool = True, count: int | None = None, order: int = 5) -> bytes:
     """Make what KenLM writes around a model: its header, some numbers, and the words at the end."""
     header = model_file.HEADER.pack(1, order, 1.5, 5, has_words, 1, len(words) if count is None else count)

@@ -22,6 +22,7 @@ FORMS = {
         json.dumps(row, indent=1) for row in ROWS
     ).encode(),
     "a table (CSV, TSV): the text of each record is read": b"path;sentence\n0.wav;one\n1.wav;two\n2.wav;three\n",
+    "lines of an utterance's id and its text: the ids are left out": b"s1_01 one\ns1_02\ttwo\n1089-134686-0000 three\n",
     "text": b"one\ntwo\nthree\n",
 }
 
