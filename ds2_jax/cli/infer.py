@@ -1,9 +1,12 @@
 """`--mode=infer`: transcribe files or a manifest, and print or write the transcripts."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -25,10 +28,12 @@ from input_pipeline.columns import Strings
 from input_pipeline.manifest.sample_rates import describe_low_rates
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
-from input_pipeline.storage.console import escape
+from input_pipeline.storage.console import escape, reader_has_gone
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
+BAR_DELAY_S = 2.0  # before a progress bar appears
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -65,23 +70,44 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
     processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
     meta, variables = load_model(config.restore or workdir)
     model = Recogniser(meta, variables, settings.read_decoding(config))
-    with processes.expect_progress(config.train.stall_s):
-        results = _transcribe(model, requests, settings.read_recording(config))
-    usable = [result for result in results if isinstance(result, Transcript)]
+    rules = ScoringRules.for_language(meta.language)
+
+    def show(item: NamedTranscript) -> None:
+        _print(item.record, rules, words=config.infer.words)
+        print(end="", flush=True)
+
+    recording = settings.read_recording(config)
+    with contextlib.closing(_transcribe(model, requests, recording, config.train.stall_s, shown=not outputs)) as found:
+        results = list(found if outputs else _shown(found, requests, show))
     if processes.rank() == 0:
         _warn_about_upsampling(requests, results, model.sample_rate_hz)
-        transcripts = [_name(request, result) for request, result in zip(requests, results, strict=True)]
-        _warn(transcripts)
-        subtitles = dataclasses.replace(settings.read_subtitles(config), joiner=model.joiner, language=meta.language)
-        failure = _write(transcripts, outputs, subtitles)
-        if failure or not outputs:
-            rules = ScoringRules.for_language(meta.language)
-            for item in transcripts:
-                _print(item.record, rules, words=config.infer.words)
-        if failure:
-            raise failure
-    if not usable:
+        if outputs:
+            subtitles = dataclasses.replace(
+                settings.read_subtitles(config), joiner=model.joiner, language=meta.language
+            )
+            named = [_name(request, result) for request, result in zip(requests, results, strict=True)]
+            _write(named, outputs, subtitles, show)
+    if not any(isinstance(result, Transcript) for result in results):
         raise ValueError(f"none of {len(requests)} utterances could be transcribed: see the errors of each")
+
+
+def _shown(
+    results: Iterable[Transcript | str], requests: Sequence[Request], show: Callable[[NamedTranscript], None]
+) -> Iterator[Transcript | str]:
+    """Yield the results, each of which process 0 shows as soon as it is there."""
+    for request, result in zip(requests, results, strict=True):
+        if processes.rank() == 0:
+            item = _name(request, result)
+            _warn(item)
+            show(item)
+            _end_unread()
+        yield result
+
+
+def _end_unread() -> None:
+    """End the program if nothing reads what it prints, as after the end of `head`, and no other process waits for it."""
+    if processes.count() == 1 and reader_has_gone():
+        sys.exit(0)
 
 
 def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list[Request]:
@@ -96,29 +122,62 @@ def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list
     return [Request(manifest.clips[row], manifest.name(row), manifest.text[row]) for row in rows]
 
 
-def _transcribe(model: Recogniser, requests: Sequence[Request], recording: RecordingSettings) -> list[Transcript | str]:
-    """Transcribe this process's share of the requests; return the transcripts or problems of all requests, in order."""
+def _transcribe(
+    model: Recogniser, requests: Sequence[Request], recording: RecordingSettings, stall_s: float, *, shown: bool
+) -> Generator[Transcript | str, None, None]:
+    """Yield the transcripts or problems of all requests, in order; those of a single process as soon as they are ready.
+
+    Each process transcribes its share. shown: they are printed; the first one replaces the progress bar.
+    """
     own = range(processes.rank(), len(requests), processes.count())
-    results: dict[int, Transcript | str] = {}
+    share = _transcribe_rows(model, requests, own, recording, shown=shown)
     with (
+        processes.expect_progress(stall_s),
         shard_source.prefetch(Strings(requests[row].path for row in own)),
-        tqdm(total=len(own), desc="transcribe", unit=" clips", delay=2.0, leave=False) as bar,
-        tqdm(desc="recording", unit=" s", delay=2.0, leave=False) as seconds,
+        tqdm(share, "transcribe", len(own), unit=" clips", delay=BAR_DELAY_S, leave=False) as bar,
     ):
+        if processes.count() == 1:
+            for result in _in_order(bar):
+                if shown:
+                    bar.close()
+                yield result
+            return
+        shares = processes.gather(dict(bar), classes=(Transcript, Hypothesis, Word, Turn, Passage))
+    yield from _in_order(item for results in shares for item in results.items())
 
-        def show(done_s: float, total_s: float) -> None:
-            if done_s < seconds.n:  # another recording
-                seconds.reset()
-            seconds.total = round(total_s) or None
-            seconds.update(round(done_s) - seconds.n)
 
-        sources = (read_stdin() if requests[row].path == STDIN else requests[row].clip for row in own)
-        for index, result in model.transcribe_each(sources, whole=False, settings=recording, on_progress=show):
-            results[own[index]] = str(result) if isinstance(result, Exception) else result
-            bar.update()
-    for share in processes.gather(results, classes=(Transcript, Hypothesis, Word, Turn, Passage)):
-        results |= share
-    return [results[row] for row in range(len(requests))]
+def _transcribe_rows(
+    model: Recogniser, requests: Sequence[Request], rows: range, recording: RecordingSettings, *, shown: bool
+) -> Iterator[tuple[int, Transcript | str]]:
+    """Yield each of these rows with its transcript or problem when it is ready, in any order."""
+    bar: tqdm | None = None
+
+    def report(done_s: float, total_s: float) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(desc="recording", unit=" s", delay=BAR_DELAY_S, leave=False)
+        bar.total = round(total_s) or None
+        bar.update(round(done_s) - bar.n)
+        if shown:
+            _end_unread()
+
+    sources = (read_stdin() if requests[row].path == STDIN else requests[row].clip for row in rows)
+    for index, result in model.transcribe_each(sources, whole=False, settings=recording, on_progress=report):
+        if bar is not None:
+            bar.close()
+            bar = None
+        yield rows[index], str(result) if isinstance(result, Exception) else result
+
+
+def _in_order(numbered: Iterable[tuple[int, Result]]) -> Iterator[Result]:
+    """Yield values by their numbers from 0, each as soon as all before it are there."""
+    waiting: dict[int, Result] = {}
+    count = 0
+    for number, value in numbered:
+        waiting[number] = value
+        while count in waiting:
+            yield waiting.pop(count)
+            count += 1
 
 
 def _warn_about_upsampling(
@@ -131,21 +190,27 @@ def _warn_about_upsampling(
         logger.warning("%s", describe_low_rates(low, len(rates_hz), sample_rate_hz))
 
 
-def _warn(transcripts: Sequence[NamedTranscript]) -> None:
-    """Log what is wrong with recordings, and which have no speech."""
-    for item in transcripts:
-        for remark in item.remarks:
-            logger.warning("%s", escape(remark))
-        if "error" not in item.record and not item.record["text"]:
-            logger.warning("%s: no speech was found in %.1f s", escape(item.name), item.duration_s)
+def _warn(item: NamedTranscript) -> None:
+    """Log what is wrong with a recording, or that it has no speech."""
+    for remark in item.remarks:
+        logger.warning("%s", escape(remark))
+    if "error" not in item.record and not item.record["text"]:
+        logger.warning("%s: no speech was found in %.1f s", escape(item.name), item.duration_s)
 
 
-def _write(transcripts: Sequence[NamedTranscript], outputs: Sequence[str], subtitles: CueSettings) -> OSError | None:
+def _write(
+    transcripts: Sequence[NamedTranscript],
+    outputs: Sequence[str],
+    subtitles: CueSettings,
+    show: Callable[[NamedTranscript], None],
+) -> None:
     """Write all transcripts to each output, in the format that its name says; problems to JSON lines only.
 
-    Returns the error of an output that cannot be written.
+    Raises OSError for an output that cannot be written, after the transcripts were shown.
     """
     usable = [item for item in transcripts if "error" not in item.record]
+    for item in transcripts:
+        _warn(item)
     for path in outputs:
         suffix = suffix_of(path)
         if suffix != ".jsonl" and not usable:
@@ -153,13 +218,14 @@ def _write(transcripts: Sequence[NamedTranscript], outputs: Sequence[str], subti
         content = format_transcripts(suffix, transcripts if suffix == ".jsonl" else usable, subtitles)
         try:
             output_file.write(path, content)
-        except OSError as error:
-            return error
+        except OSError:
+            for item in transcripts:
+                show(item)
+            raise
         print(f"{len(usable)} transcripts, {len(transcripts) - len(usable)} problems: {escape(path)}")
     for item in transcripts:
-        if "error" in item.record and outputs:
+        if "error" in item.record:
             logger.warning("%s", escape(item.record["error"]))
-    return None
 
 
 def _name(request: Request, result: Transcript | str) -> NamedTranscript:

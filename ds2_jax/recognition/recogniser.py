@@ -178,6 +178,9 @@ class Recogniser:
                     yield clips.index, clips.error
                     continue
                 if isinstance(clips, _Long):
+                    if decoding is not None:
+                        yield from decoding.result()
+                        decoding = None
                     try:
                         recognised = self.recognise_recording(clips.source, settings, on_progress, whole=whole)
                         yield clips.index, self._join(recognised)
@@ -285,9 +288,15 @@ class Recogniser:
     def _batch(
         self, sources: Iterable[Audio], whole: bool, *, separate: bool
     ) -> Iterator[list[_Clip] | _Long | _Failure]:
-        """Read clips in threads and group those of similar length; yield failures immediately."""
+        """Read clips in threads and group those of similar length; yield failures immediately.
+
+        Clips do not wait for a long recording, which may take hours.
+        """
         waiting: dict[Shape | None, list[_Clip]] = collections.defaultdict(list)
         for clip in self._read_ahead(enumerate(sources), whole, separate=separate):
+            if isinstance(clip, _Long):
+                yield from waiting.values()
+                waiting.clear()
             if isinstance(clip, _Failure | _Long):
                 yield clip
                 continue

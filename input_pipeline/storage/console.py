@@ -1,7 +1,8 @@
 """What all commands share: home folders in their arguments, and output that any terminal can show.
 
 Characters that a terminal's encoding lacks, control characters and the surrogates of file names that are not UTF-8 are
-written as escapes. A reader that has enough, such as `head`, is no error: what is printed afterwards is dropped.
+written as escapes. A reader that has enough, such as `head`, is no error: what is printed afterwards is dropped. A command that
+does nothing but print ends when `reader_has_gone`.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import functools
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO, TypeVar
@@ -58,6 +60,18 @@ def protect_output(*, raw: bool = False) -> None:
     sys.stderr = _protected(sys.stderr, None if raw else "\n\t\r")  # progress bars return to the start of their line
 
 
+def reader_has_gone() -> bool:
+    """Tell whether nothing reads what is printed on standard output, as after the end of `head`."""
+    if isinstance(sys.stdout, _Output) and sys.stdout.dropped:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # closed, or without a file: a notebook's, a test's
+        return False
+
+
 def _redirect_native_output() -> None:
     """Let file descriptor 1 lead to standard error, if the results have a descriptor of their own."""
     if isinstance(sys.stdout, _Output) and sys.stdout.fileno() != STDOUT:
@@ -74,7 +88,10 @@ def _protected(stream: TextIO, keep: str | None) -> TextIO:
 
 
 class _Output(io.TextIOWrapper):
-    """A text stream to the file of another one. keep: control characters that are not escaped; None: all."""
+    """A text stream to the file of another one.
+
+    keep: control characters that are not escaped; None: all. Attribute dropped: the reader has gone, so all is dropped.
+    """
 
     def __init__(self, stream: TextIO, keep: str | None):
         descriptor = stream.fileno()
@@ -86,6 +103,7 @@ class _Output(io.TextIOWrapper):
             file, stream.encoding, "backslashreplace", line_buffering=getattr(stream, "line_buffering", True)
         )
         self._keep = keep
+        self.dropped = False
 
     def write(self, text: str) -> int:
         as_it_is = self._keep is None or _MOVES.fullmatch(text)
@@ -104,6 +122,7 @@ class _Output(io.TextIOWrapper):
         try:
             yield
         except BrokenPipeError:
+            self.dropped = True
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)

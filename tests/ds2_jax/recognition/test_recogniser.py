@@ -168,6 +168,11 @@ def test_one_bad_clip_does_not_stop_the_rest(small):
     assert {results[0].duration_s, results[2].duration_s} == {1.0, 2.0}
 
 
+def test_clips_do_not_wait_for_a_long_recording_behind_them(small):
+    ready = [index for index, _ in small.transcribe_each([noise(1), noise(LONGEST_S + 1), noise(1)])]
+    assert ready == [0, 1, 2]
+
+
 def test_evaluation_in_python_equals_that_of_the_command_line(model, clips):
     evaluation = ds2_jax.evaluate(model, str(clips))
     command = run_main("--mode=eval", f"--config.restore={AN4}", f"--config.data.test={clips}")

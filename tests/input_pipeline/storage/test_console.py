@@ -103,6 +103,14 @@ def test_a_reader_that_leaves_ends_the_output_and_not_the_work(gone, tmp_path):
     assert file.read_text() == "done"
 
 
+@pytest.mark.parametrize("before", ["pass", "print('line', flush=True)"])
+def test_a_command_can_tell_whether_its_reader_has_gone(before, gone, tmp_path):
+    body = f"{before}; print(console.reader_has_gone(), file=sys.stderr)"
+    with open(tmp_path / "file", "wb") as file:
+        for stdout, expected in ((gone, "True\n"), (subprocess.PIPE, "False\n"), (file, "False\n")):
+            assert run(body, stdout=stdout, stderr=subprocess.PIPE, text=True).stderr == expected
+
+
 @pytest.mark.parametrize("count", [1, 10_000])
 def test_a_reader_of_both_streams_may_leave(count, gone):
     body = f"[print('line', n, file=f) for n in range({count}) for f in (sys.stdout, sys.stderr)]; sys.exit(3)"
