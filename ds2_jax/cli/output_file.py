@@ -22,14 +22,19 @@ def check(output: str) -> None:
 
 
 def try_folder(folder: Path, output: str) -> None:
-    """Create a folder and a file in it, which is removed. Raises ValueError naming --output if that is impossible."""
+    """Make a folder in which files can be written. Raises ValueError naming --output if that is impossible."""
     try:
-        if not folder.exists():
-            folder.mkdir(parents=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_folder(folder)
     except OSError as error:
         raise ValueError(f"--output={output} cannot be written ({error.strerror}): choose another folder") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder, unless it exists, and a file in it, which is removed. Raises OSError."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)  # another process may have made it
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_lines(output: str, records: Iterable[Mapping]) -> None:

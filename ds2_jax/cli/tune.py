@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from decoding.scoring import tune
 from decoding.search import beam
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import digest_model, load_model
-from ds2_jax.cli import help_screen, settings
+from ds2_jax.cli import help_screen, output_file, settings
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.evaluation import Evaluator, report_problems
@@ -94,9 +93,7 @@ def run_tune(config: ConfigDict, workdir: str) -> None:
 def _make_folder(folder: Path) -> None:
     """Create the folder of the results, and a file in it, which is removed. Raises OSError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        output_file.make_folder(folder)
     except OSError as error:
         raise OSError(f"--workdir: {folder} cannot be written ({error.strerror}): choose a writable folder") from error
 

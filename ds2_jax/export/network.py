@@ -14,7 +14,7 @@ from ds2_jax.export.graph import Graph
 from ds2_jax.export.recurrent import add_recurrent, arrange
 from ds2_jax.export.weights import Weights
 from ds2_jax.network.model import ModelSettings
-from ds2_jax.network.norm import MaskedBatchNorm
+from ds2_jax.network.norm import gain_and_shift
 
 Arrays = Mapping[str, np.ndarray]  # by path, such as params.rnn_0.bias
 
@@ -62,10 +62,8 @@ def _convolve(weights: Weights, settings: ModelSettings, i: int, arrays: Arrays,
 
 def _normalisation(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return gain and shift of a batch normalisation, by its running statistics."""
-    scale, bias = (arrays[f"params.{name}.{part}"] for part in ("scale", "bias"))
-    mean, variance = (arrays[f"batch_stats.{name}.{part}"] for part in ("mean", "var"))
-    gain = scale / np.sqrt(variance + MaskedBatchNorm.epsilon)
-    return gain, bias - mean * gain
+    parts = {"scale": "params", "bias": "params", "mean": "batch_stats", "var": "batch_stats"}
+    return gain_and_shift({part: arrays[f"{collection}.{name}.{part}"] for part, collection in parts.items()})
 
 
 def _look_ahead(graph: Graph, kernel: np.ndarray, x: Frames) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta
 from ds2_jax.foreign import torch_file
 from ds2_jax.network.model import ModelSettings
-from ds2_jax.network.norm import MaskedBatchNorm
+from ds2_jax.network.norm import MaskedBatchNorm, gain_and_shift
 from input_pipeline.audio.features import FeatureSettings, feature_size
 from input_pipeline.text import Vocabulary
 
@@ -107,7 +107,7 @@ def read(path: Path, source_rate_hz: int, language: str) -> tuple[ModelMeta, dic
         ahead = look.shape[2] - 1
         if ahead:
             params["lookahead"] = {"kernel": look[:, 0].T}
-    gain, shift = _affine(file.norm("fc.0.module.0", hidden))
+    gain, shift = gain_and_shift(file.norm("fc.0.module.0", hidden))
     weights = file.take("fc.0.module.1.weight", file.vocabulary.size, hidden)
     params["output"] = {"kernel": (weights * gain).T, "bias": weights @ shift}
     other = set(file.state) - file.taken
@@ -152,7 +152,7 @@ def _layer(file: Checkpoint, i: int, sizes: tuple[int, int, int], two_ways: bool
     width, columns, hidden = sizes
     gain, shift = np.ones(width, np.float32), np.zeros(width, np.float32)
     if f"rnns.{i}.batch_norm.module.weight" in file.state:
-        gain, shift = _affine(file.norm(f"rnns.{i}.batch_norm.module", width))
+        gain, shift = gain_and_shift(file.norm(f"rnns.{i}.batch_norm.module", width))
     kernels, biases, recurrent, recurrent_biases = [], [], [], []
     for ending in ("l0", "l0_reverse")[: 1 + two_ways]:
         kernel = file.take(f"rnns.{i}.rnn.weight_ih_{ending}", columns, width).T
@@ -170,12 +170,6 @@ def _layer(file: Checkpoint, i: int, sizes: tuple[int, int, int], two_ways: bool
     # a variance with which normalisation changes nothing
     norm = {"mean": np.zeros_like(bias), "var": np.full_like(bias, 1 - MaskedBatchNorm.epsilon)}
     return params, {"norm": norm}
-
-
-def _affine(norm: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Return gain and shift of a batch normalisation."""
-    gain = norm["scale"] / np.sqrt(norm["var"] + MaskedBatchNorm.epsilon)
-    return gain, norm["bias"] - norm["mean"] * gain
 
 
 def _put(params: dict, stats: dict, name: str, norm: Arrays) -> None:

@@ -1,7 +1,10 @@
 """Sequence-wise batch normalisation that ignores padding (Deep Speech 2, arXiv:1512.02595, section 3.2)."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 
@@ -33,6 +36,12 @@ class MaskedBatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
         return (x.astype(jnp.float32) * gain + (bias - mean * gain)).astype(x.dtype)
+
+
+def gain_and_shift(norm: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return gain and shift [C] of a trained normalisation, by its scale, bias, mean and var [C], in their precision."""
+    gain = norm["scale"] / np.sqrt(norm["var"] + MaskedBatchNorm.epsilon)
+    return gain, norm["bias"] - norm["mean"] * gain
 
 
 def _moments(x: jax.Array, mask: jax.Array, offset: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

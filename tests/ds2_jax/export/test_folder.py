@@ -55,6 +55,12 @@ def block(readme: str, number: int) -> str:
     return readme.split("```python\n")[number].split("```")[0]
 
 
+def run_block(python: str, folder: Path, number: int, wav: Path) -> subprocess.CompletedProcess:
+    """Run a block of the folder's README there with a file as its argument."""
+    command = [python, "-c", block((folder / "README.md").read_text(), number), str(wav)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+
+
 def test_the_description_lists_every_file_with_its_digest(small):
     metadata = json.loads((small / "metadata.json").read_text())
     names = {path.name for path in small.iterdir()}
@@ -142,12 +148,9 @@ def test_main_exports_a_bundle_with_its_language_model(tmp_path):
 def test_the_script_of_the_readme_transcribes_without_jax(an4, tmp_path):
     python = install(tmp_path / "venv", "onnxruntime", "numpy")
     model = ds2_jax.load("models/an4", engine="greedy")
-    readme = (an4 / "README.md").read_text()
     for clip in sorted(CLIPS.glob("*.flac")):
         wav = write_wav(tmp_path / "clip.wav", clip)
-        done = subprocess.run(
-            [python, "-c", block(readme, 1), str(wav)], cwd=an4, capture_output=True, text=True, timeout=100
-        )
+        done = run_block(python, an4, 1, wav)
         assert done.stdout.strip() == model.transcribe(str(clip)).text, done.stderr
     absent = subprocess.run([python, "-c", "import jax"], capture_output=True, text=True)
     assert "No module named 'jax'" in absent.stderr
@@ -157,12 +160,9 @@ def test_the_script_of_the_readme_transcribes_without_jax(an4, tmp_path):
 def test_sherpa_onnx_gives_the_same_text_and_times(an4, tmp_path):
     python = install(tmp_path / "venv", "sherpa-onnx", "numpy")
     model = ds2_jax.load("models/an4", engine="greedy")
-    readme = (an4 / "README.md").read_text()
     for clip in sorted(CLIPS.glob("*.flac")):
         wav = write_wav(tmp_path / "clip.wav", clip)
-        done = subprocess.run(
-            [python, "-c", block(readme, 2), str(wav)], cwd=an4, capture_output=True, text=True, timeout=100
-        )
+        done = run_block(python, an4, 2, wav)
         assert done.returncode == 0, done.stderr
         text, symbols = done.stdout.splitlines()
         ours = model.transcribe(str(clip))

@@ -29,6 +29,7 @@ from ds2_jax.serving.protocols.language import check_language
 from ds2_jax.serving.protocols.openai_http import FORMATS, FormError, Wishes, read_form, read_wishes
 from input_pipeline.text import Vocabulary
 from tests.conftest import CLIPS
+from tests.ds2_jax.recognition.doubt import six_or_sax
 from tests.servers import MODEL, server
 
 CLIP, TEXT = CLIPS / "cen1-fmjc-b.flac", "c e l l i o"
@@ -317,15 +318,9 @@ def test_the_words_of_a_prompt_that_the_network_can_spell_become_hot_words():
 @pytest.mark.parametrize(("prompt", "text"), [("", "six"), ("Sax!", "sax"), ("日本", "six")])
 def test_a_prompt_makes_its_words_more_probable(prompt, text):
     model = load(MODEL)
-    probabilities = np.full((6, model.vocabulary.size), 1e-6)
-    for frame, symbols in enumerate([{"s": 1.0}, {"i": 0.6, "a": 0.4}, {"x": 1.0}, {" ": 1.0}]):
-        for symbol, probability in symbols.items():
-            probabilities[frame, model.vocabulary.encode(symbol)[0]] = probability
-    probabilities[4:, 0] = 1.0
-    log_probs = np.log(probabilities / probabilities.sum(1, keepdims=True)).astype(np.float32)
     hot_words = HotWords(model)
     engine = asyncio.run(hot_words.engine(prompt)) or model.engine
-    assert engine.decode_batch([log_probs])[0][0].text == text
+    assert engine.decode_batch([six_or_sax(model.vocabulary)])[0][0].text == text
     assert engine is (asyncio.run(hot_words.engine(f"{prompt} {prompt}")) or model.engine)  # kept
 
 
