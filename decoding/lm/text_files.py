@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from tqdm import tqdm
 
 from input_pipeline.storage import json_line, tables
-from input_pipeline.storage.file_kind import RECORDS, TITLES, WESTERN, open_binary, peek_kind
+from input_pipeline.storage.file_kind import RECORDS, TITLES, WESTERN, open_binary, peek_kind, without_id
 
 MAX_SHOWN = 20  # characters of a title in a message
 LINES_PER_UPDATE = 500  # of the progress bar
@@ -37,9 +37,8 @@ def _lines(path: str, flag: str, bar: tqdm | None) -> Iterator[str]:
             raise ValueError(f"{flag}: {path} is {kind}; save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
         if kind.form not in (*RECORDS, "keyed text", "text", "empty"):
             raise ValueError(f"{flag}: {path} is {kind}, which holds no texts to read; name text files or manifests")
-        texts = ": the text of each record is read" if kind.form in RECORDS else ""
-        texts = ": the ids are left out" if kind.form == "keyed text" else texts
-        print(f"{flag}: {path} is {kind}{texts}", flush=True)
+        texts = {"keyed text": ": the ids are left out"} | dict.fromkeys(RECORDS, ": the text of each record is read")
+        print(f"{flag}: {path} is {kind}{texts.get(kind.form, '')}", flush=True)
         if kind.form in RECORDS and kind.form != "json lines":
             yield from _texts(path, flag)
             return
@@ -52,7 +51,7 @@ def _lines(path: str, flag: str, bar: tqdm | None) -> Iterator[str]:
                         bar.update(raw.tell() - position)
                         position = raw.tell()
                     if kind.form == "keyed text":
-                        yield "".join(line.split(maxsplit=1)[1:])
+                        yield without_id(line)
                     elif kind.form != "json lines":
                         yield line
                     elif line.strip():

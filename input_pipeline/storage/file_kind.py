@@ -278,12 +278,15 @@ def _table_form(lines: list[str]) -> str:
 def _keyed_form(lines: list[str]) -> str:
     """Return `keyed text` for lines that each begin with another utterance's id; '' for other text."""
     keys = {line.split(maxsplit=1)[0] for line in lines}
+    different = FEWEST_ROWS <= len(keys) == len(lines)
     texts = any(len(line.split(maxsplit=1)) > 1 for line in lines)
-    return (
-        "keyed text"
-        if texts and FEWEST_ROWS <= len(keys) == len(lines) and all(map(_UTTERANCE.fullmatch, keys))
-        else ""
-    )
+    return "keyed text" if different and texts and all(map(_UTTERANCE.fullmatch, keys)) else ""
+
+
+def without_id(line: str) -> str:
+    """Return a line of `keyed text` without its id; one that does not begin with an id as it is."""
+    key, *text = line.split(maxsplit=1) or [""]
+    return "".join(text) if _UTTERANCE.fullmatch(key) else line
 
 
 def describe_conversion(path: str | os.PathLike) -> str:

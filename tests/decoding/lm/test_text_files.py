@@ -35,6 +35,11 @@ def test_the_name_of_a_file_does_not_matter(described, name, tmp_path, capsys):
     assert capsys.readouterr().out == f"--text: {tmp_path / name} is {described}\n"
 
 
+def test_lines_without_an_id_behind_others_with_one_stay_whole(tmp_path):
+    (tmp_path / "a").write_text("".join(f"s1_{n:02} one\n" for n in range(30)) + "\nturn left\ns1_99\n")
+    assert [line.strip() for line in read_lines([str(tmp_path / "a")])] == ["one"] * 30 + ["", "turn left", ""]
+
+
 @pytest.mark.parametrize("described", FORMS)
 def test_a_test_set_of_any_form_is_excluded(described, tmp_path):
     (tmp_path / "test.json").write_bytes(FORMS[described])
