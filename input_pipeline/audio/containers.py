@@ -16,6 +16,7 @@ _SUMMARIES = (b"Xing", b"Info", b"VBRI")  # mark a frame without audio that stat
 _SUMMARY_END = 40  # bytes of a frame within which the mark is
 _FIRST_PAGE = 2  # flag of the Ogg page that begins a stream
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the head of the block that must come first
+FLAC_START_BYTES = 8
 
 
 def mp3_samples(data: bytes) -> int:

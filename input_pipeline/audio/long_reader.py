@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from input_pipeline.audio import ffmpeg
-from input_pipeline.audio.opening import COMPLETE, UNKNOWN, AudioError, Recording, open_audio
+from input_pipeline.audio.opening import COMPLETE, CONVERT, UNKNOWN, AudioError, Recording, open_audio
 from input_pipeline.audio.reader import (
     ARRAY,
     check_array,
@@ -68,6 +68,7 @@ class _File(LongAudio):
     def __init__(self, recording: Recording, segment: Segment, *, whole: bool):
         rate_hz, frames = recording.rate_hz, recording.frames
         self._recording, self._segment, self._whole = recording, segment, whole
+        self._reason = ""  # why less than all can be read
         self._first = round(segment.offset_s * rate_hz)
         self._wanted = round(segment.duration_s * rate_hz) if segment.duration_s else UNKNOWN
         if frames < UNKNOWN:
@@ -79,25 +80,38 @@ class _File(LongAudio):
 
     def _read(self) -> Iterator[np.ndarray]:
         """Yield the samples as far as they can be read. Raises AudioError for a cut file if it is to be whole."""
-        size, channel, reason = int(BLOCK_S * self.sample_rate_hz), self._segment.channel, ""
         was_cut = bool(self.remarks)
-        try:
-            for block in read_blocks(self._recording, self._first, self._wanted, "float32", size):
-                yield block if channel is None else block[:, channel : channel + 1]
-        except soundfile.SoundFileError as error:
-            reason = f" ({str(getattr(error, 'error_string', error)).rstrip('.')})"
-        if reason or self.read_s < COMPLETE * self.duration_s:
+        yield from self._read_from(self._recording, self._first, self._wanted)
+        if not self._reason and not self._segment.is_part and self._recording.has_unread():
+            yield from self._read_rest()
+        if self._reason or self.read_s < COMPLETE * self.duration_s:
             stated = f" of {self.duration_s:.1f} s" if self.duration_s else ""
-            remark = f"{self.name} ends early: {self.read_s:.1f} s{stated} could be read{reason}; copy it again"
+            remark = f"{self.name} ends early: {self.read_s:.1f} s{stated} could be read{self._reason}; copy it again"
             if self._whole:
                 raise AudioError(remark)
             self.remarks.append(remark)
         elif was_cut:
             self.remarks.append(f"{self.name}: {self.read_s:.1f} s are read")
-        elif not self._segment.is_part and self._recording.has_unread():
-            self.remarks.append(
-                f"{self.name} goes on beyond the {self.read_s:.1f} s that its header counts; convert it"
-            )
+
+    def _read_from(self, recording: Recording, first: int, count: int) -> Iterator[np.ndarray]:
+        channel, size = self._segment.channel, int(BLOCK_S * self.sample_rate_hz)
+        try:
+            for block in read_blocks(recording, first, count, "float32", size):
+                yield block if channel is None else block[:, channel : channel + 1]
+        except soundfile.SoundFileError as error:
+            self._reason = f" ({str(getattr(error, 'error_string', error)).rstrip('.')})"
+
+    def _read_rest(self) -> Iterator[np.ndarray]:
+        """Yield what follows the samples that the header of a FLAC file counts: of this file, or of others joined to it."""
+        counted_s = self.read_s
+        with open_audio(resolve(self._segment.source), whole=False, uncounted=True) as recording:
+            if recording.frames < UNKNOWN:
+                self.duration_s = recording.frames / self.sample_rate_hz
+            yield from self._read_from(recording, round(counted_s * self.sample_rate_hz), UNKNOWN)
+            self.remarks += recording.remarks or [
+                f"{self.name} has {self.read_s:.1f} s, of which its header counts {counted_s:.1f} s; all are read (to correct "
+                f"it: {CONVERT})"
+            ]
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ _FLAC = b"fLaC"
 _FLAC_SAMPLES_AT = 21  # of the 4 bits and 4 bytes in a FLAC file that count its samples
 _FLAC_LARGEST_RATIO = 65535 // 10  # samples that a byte of FLAC can hold: a constant frame of the largest block
 MAX_OPEN = 128  # files that stay open for their next segments
+_SEARCHED = 1 << 20  # bytes of a file searched at a time
 _READ_AHEAD = 1 << 14  # bytes that a decoder may leave unread at the end, with tags
 
 
@@ -332,9 +333,20 @@ def _begins_anew(file: BinaryIO) -> bool:
     return bool(found) and _head(file, len(_FLAC)) == _FLAC
 
 
+def _flac_starts(file: BinaryIO) -> list[int]:
+    """Return where FLAC files begin in a file, which is searched in blocks, as it may be long; keep the position."""
+    position, starts = file.tell(), []
+    for begin in range(0, _size(file), _SEARCHED):
+        file.seek(begin)
+        block = file.read(_SEARCHED + containers.FLAC_START_BYTES - 1)
+        starts += [begin + start for start in containers.flac_starts(block)]
+    file.seek(position)
+    return starts
+
+
 def _joined_flac(recording: Recording) -> list[riff.View]:
     """Return the FLAC files that were joined end to end, with a remark; [] for a single one."""
-    starts = containers.flac_starts(_head(recording.file, size=-1))
+    starts = _flac_starts(recording.file)
     if len(starts) < 2 or starts[0]:
         return []
     recording.remarks.append(f"{recording.name} is {len(starts)} files joined end to end; all of them are read")

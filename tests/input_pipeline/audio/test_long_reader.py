@@ -55,6 +55,40 @@ def test_a_file_that_ends_early_is_read_as_far_as_it_goes(tmp_path, samples, nam
         list(audio.blocks())
 
 
+def flac(samples: np.ndarray, counted: int | None = None) -> bytes:
+    """Return a FLAC file; counted: samples that its header states instead of their number."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE_HZ, format="FLAC")
+    content = bytearray(file.getvalue())
+    if counted is not None:
+        content[22:26] = counted.to_bytes(4, "big")
+    return bytes(content)
+
+
+def test_flac_is_read_beyond_the_samples_that_its_header_counts(samples):
+    twice = np.concatenate([samples, samples[: RATE_HZ // 2]])
+    for content, expected, remark in (
+        (
+            flac(samples, RATE_HZ),
+            samples,
+            f"has {len(samples) / RATE_HZ:.1f} s, of which its header counts 1.0 s; all are",
+        ),
+        (flac(samples) + flac(samples[: RATE_HZ // 2]), twice, "is 2 files joined end to end; all of them are read"),
+    ):
+        found, problem = read(content)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert remark in problem
+
+
+def test_flac_that_ends_early_in_a_joined_file_is_refused_or_read_as_far_as_it_goes(samples):
+    content = flac(samples) + flac(samples)[:-20_000]
+    found, problem = read(content)
+    assert len(samples) < len(found) < 2 * len(samples)
+    assert f"ends early: {len(found) / RATE_HZ:.1f} s of {2 * len(samples) / RATE_HZ:.1f} s could be read" in problem
+    with pytest.raises(AudioError, match="ends early"), open_long(content) as audio:
+        list(audio.blocks())
+
+
 def test_a_file_that_is_no_audio_is_explained(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("no audio")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline.audio import AudioError, info, load, read, reader
+from input_pipeline.audio import AudioError, info, load, opening, read, reader
 from tests.runs import ROOT
 
 RATE = 16000
@@ -115,6 +115,11 @@ def test_flac_files_joined_end_to_end_are_read_whole(seconds):
     np.testing.assert_array_equal(loaded.samples, np.concatenate([read(FLAC)[0], read(second)[0]]))
     assert ["2 files joined end to end" in remark for remark in loaded.remarks] == [True]
     assert load(FLAC).remarks == ()
+
+
+def test_joined_flac_files_are_found_wherever_they_begin(monkeypatch):
+    monkeypatch.setattr(opening, "_SEARCHED", 5)  # less than what marks a beginning
+    assert len(load(FLAC + FLAC + FLAC).samples) == 3 * len(NOISE)
 
 
 def test_a_cut_flac_file_behind_another_one_is_refused():
