@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from benchmarks.measure import machine, peak_memory_mb, reset_peak_memory, resident_memory_mb
 from input_pipeline import manifest
-from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import encode_transcripts

@@ -23,15 +23,8 @@ from absl import flags
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import (
-    KINDS,
-    FeatureSettings,
-    FeatureStats,
-    FrontEnd,
-    extract,
-    feature_size,
-    normalise,
-)
+from input_pipeline.audio.features import KINDS, FeatureSettings, extract, feature_size
+from input_pipeline.audio.front_end import FeatureStats, FrontEnd, normalise
 from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.loader import LoadSettings

@@ -33,7 +33,8 @@ from tqdm import tqdm
 from benchmarks.local_store import BUCKET
 from benchmarks.measure import machine
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings

@@ -140,7 +140,8 @@ def _meta():
 
     from ds2_jax.artifacts.bundle import ModelMeta
     from ds2_jax.network.model import ModelSettings
-    from input_pipeline.audio.features import FeatureSettings, FeatureStats
+    from input_pipeline.audio.features import FeatureSettings
+    from input_pipeline.audio.front_end import FeatureStats
     from input_pipeline.text import Vocabulary
 
     stats = FeatureStats(np.linspace(-9, -5, 7, dtype=np.float32), np.linspace(1, 2, 7, dtype=np.float32))
@@ -248,7 +249,7 @@ def make_stats(folder: Path) -> None:
 
 def read_stats(folder: Path) -> object:
     """Read feature statistics."""
-    from input_pipeline.audio.features import FeatureStats
+    from input_pipeline.audio.front_end import FeatureStats
 
     stats = FeatureStats.load(folder / "stats.npz")
     return repr((stats.mean.tolist(), stats.std.tolist()))

@@ -22,7 +22,8 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save
 
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd, feature_size
+from input_pipeline.audio.features import FeatureSettings, feature_size
+from input_pipeline.audio.front_end import FeatureStats, FrontEnd
 from input_pipeline.storage import digests
 from input_pipeline.text import TextRules, Vocabulary
 

@@ -1,4 +1,4 @@
-"""The front end as part of an ONNX graph: samples in, what the network sees out, as `input_pipeline.audio.features`.
+"""The front end as part of an ONNX graph: samples in, what the network sees out, as `input_pipeline.audio.front_end`.
 
 The Fourier transform is a product in float64, as NumPy computes it; its squared output times a matrix gives the filters. A
 convolution, or a product in float32, loses weak bins beside strong ones, which a network may amplify: log probabilities then
@@ -17,10 +17,7 @@ from input_pipeline.audio.features import (
     MAX_RUNNING_GAIN_DB,
     MFCC_FILTERS,
     PRE_EMPHASIS,
-    STD_FLOOR,
     FeatureSettings,
-    FeatureStats,
-    FrontEnd,
     cosine_transform,
     density_factors,
     fbank_transform_length,
@@ -30,6 +27,7 @@ from input_pipeline.audio.features import (
     mfcc_transform_length,
     running_level,
 )
+from input_pipeline.audio.front_end import STD_FLOOR, FeatureStats, FrontEnd
 
 
 class Frames(NamedTuple):
@@ -206,7 +204,7 @@ def _deltas(graph: Graph, values: str) -> str:
 
 
 def _normalise(graph: Graph, front_end: FrontEnd, features: str, frames: str) -> str:
-    """Normalise features [B, T, F] by the corpus or by each row, as `features.normalise`, and zero what is beyond a row."""
+    """Normalise features [B, T, F] by the corpus or by each row, as the NumPy front end, and zero what is beyond a row."""
     inside = graph.inside(graph.size(features, 1), frames)
     mask = graph.cast(graph.reshape(inside, 0, 0, 1), np.float32)
     if front_end.normalisation == "corpus":

@@ -14,7 +14,8 @@ from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta
 from ds2_jax.foreign import deepspeech_pytorch, torch_file
 from ds2_jax.foreign.containers import PICKLE, read_fluid, read_v2
 from ds2_jax.foreign.original import read_fluid_network, read_v2_network
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, feature_size
+from input_pipeline.audio.features import FeatureSettings, feature_size
+from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.storage import archive
 from input_pipeline.text import Vocabulary
 

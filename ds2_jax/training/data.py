@@ -18,7 +18,7 @@ from ds2_jax.parallel import processes, sharding
 from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.settings import DataSettings, NewModel, TrainingSettings
 from input_pipeline import manifest as manifests
-from input_pipeline.audio.features import FeatureStats
+from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus, describe_problems
 from input_pipeline.batches.labels import Labels, encode_transcripts

@@ -8,7 +8,8 @@ import numpy as np
 
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition.evaluation import EvaluationSettings
-from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.text import TextRules

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.loader import (

@@ -11,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 
 from input_pipeline import audio
-from input_pipeline.audio.features import FeatureSettings, FrontEnd, frame_count
+from input_pipeline.audio.features import FeatureSettings, frame_count
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation, rng_for
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import Plan

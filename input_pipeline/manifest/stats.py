@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureError, FeatureSettings, FeatureStats, extract, feature_size
+from input_pipeline.audio.features import FeatureError, FeatureSettings, extract, feature_size
+from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.cores import usable_cores
 from input_pipeline.manifest.sample_rates import warn_about_upsampling
 from input_pipeline.shards import source as shard_source

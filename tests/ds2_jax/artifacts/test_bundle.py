@@ -21,7 +21,8 @@ from ds2_jax.artifacts.bundle import (
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.training.data import extend_vocabulary
-from input_pipeline.audio.features import FeatureSettings, FeatureStats
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.storage.digests import LISTING
 from input_pipeline.text import Vocabulary
 

@@ -8,7 +8,8 @@ from flax import traverse_util
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition.step import make_forward
-from input_pipeline.audio.features import FeatureSettings, FeatureStats
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.text import Vocabulary
 
 

@@ -4,7 +4,8 @@ import pytest
 from ds2_jax.export.front_end import add_front_end
 from ds2_jax.export.graph import Graph
 from input_pipeline import audio
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd, extract
+from input_pipeline.audio.features import FeatureSettings, extract
+from input_pipeline.audio.front_end import FeatureStats, FrontEnd
 from tests.conftest import CLIPS
 from tests.ds2_jax.export.networks import open_session
 

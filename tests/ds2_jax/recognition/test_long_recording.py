@@ -15,7 +15,8 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.recording import RecordingSettings
 from input_pipeline import manifest as manifests
 from input_pipeline.audio.cutting import CutSettings
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FeatureStats, FrontEnd
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.conftest import CLIPS
 from tests.runs import ROOT

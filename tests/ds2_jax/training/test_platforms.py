@@ -19,7 +19,7 @@ from ds2_jax.cli import settings
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.step import abstract_batch
 from input_pipeline import manifest as manifests
-from input_pipeline.audio.features import FrontEnd
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import Labels

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import manifest
-from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import Labels

@@ -211,7 +211,7 @@ def run_limited(
 FULL_RUN = """
 import sys
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureStats
+from input_pipeline.audio.front_end import FeatureStats
 import numpy as np, pathlib
 target = pathlib.Path(sys.argv[1])
 record = {"audio_filepath": "a.wav", "duration": 1.0, "text": "x" * 20_000}

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureSettings, FrontEnd
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment.audio_effects import ImpulseResponse, NoiseClip
 from input_pipeline.augment.clip_cache import ClipCache, Clips
 from input_pipeline.batches.corpus import Corpus

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from input_pipeline import audio, manifest
-from input_pipeline.audio.features import FeatureSettings, FeatureStats, extract
+from input_pipeline.audio.features import FeatureSettings, extract
+from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.manifest.stats import STD_FLOOR, StatsError, compute, main
 
 SETTINGS = FeatureSettings(kind="fbank", mel_bins=12)
