@@ -93,7 +93,7 @@ def test_distributed_evaluation_and_transcription_process_each_utterance_once(cl
         result = json.loads(cluster.stdout(0).splitlines()[-1])
         assert "missing.flac" in cluster.stderr(0)
     assert result.pop("loss") == pytest.approx(expected.pop("loss"), rel=LOSS)
-    assert result == expected
+    assert result | {"date": ""} == expected | {"date": ""}
     assert (result["utterances"], result["unusable"]) == (6, 1)
     run_main("--mode=infer", *flags, f"--output={tmp_path / 'one.jsonl'}")
     with Cluster(2, "--mode=infer", *flags, f"--output={tmp_path / 'two.jsonl'}") as cluster:
