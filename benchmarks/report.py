@@ -59,7 +59,7 @@ def alternate(torch: str, turns: int, name: str, peer: str, options: list[str], 
     for _ in range(turns):
         results["ours"].append(ours(name, *options))
         if torch:
-            results["peer"].append(run(torch, f"benchmarks/peers/{peer}.py", *options))
+            results["peer"].append(run(torch, "-m", f"benchmarks.peers.{peer}", *options))
     medians: dict = {}
     for key in keys:
         medians[key] = statistics.median(r[key] for r in results["ours"])
