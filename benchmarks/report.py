@@ -10,7 +10,6 @@ compared.
 import argparse
 import datetime
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -20,10 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import measure
+from benchmarks.card.sizes import Network
 from input_pipeline.storage import console
 
 ROOT = Path(__file__).resolve().parents[1]
-STEP = ["--batch=8", "--frames=500", "--hidden=512", "--layers=3", "--labels=60"]
+NETWORK = Network("gru", 512, 3, batch=8, frames=500, labels=60)
+STEP = [f"--{name}={getattr(NETWORK, name)}" for name in ("batch", "frames", "hidden", "layers", "labels")]
 PEER_STEPS = [("gru", 512), ("rnn", 512), ("lstm", 512), ("gru", 256), ("gru", 1024)]
 GROWTH = {
     "frames": (250, 500, 1000, 2000),
@@ -68,20 +69,6 @@ def alternate(torch: str, turns: int, name: str, peer: str, options: list[str], 
             medians[f"{key}_ratio"] = round(medians[f"peer_{key}"] / medians[key], 2)
     medians["peer"] = results["peer"][0]["peer"] if torch else "not run"
     return medians
-
-
-def step_gflop(frames: int = 500, batch: int = 8, hidden: int = 512, layers: int = 3, bins: int = 161) -> float:
-    """Return the GFLOP of the matrix products in one training step of the GRU network.
-
-    Each product of the forward pass implies two in the backward pass, but the first convolution needs no input gradient.
-    """
-    frames, first_bins = math.ceil(frames / 3), (bins + 1) // 2
-    positions, second_bins = batch * frames, (first_bins + 1) // 2
-    first = positions * first_bins * 32 * 11 * 41
-    second = positions * second_bins * 32 * 11 * 21 * 32
-    widths = [32 * second_bins] + [hidden] * (layers - 1)
-    recurrent = sum(positions * 2 * 3 * hidden * (width + hidden) for width in widths)
-    return 2 * (2 * first + 3 * (second + recurrent)) / 1e9
 
 
 def measure_all(a: argparse.Namespace) -> dict:
@@ -214,7 +201,7 @@ def write(figures: dict, folder: Path, command: str) -> None:
     (folder / "performance.json").write_text(json.dumps(figures, indent=1) + "\n")
     page = folder / "performance.md"
     kept = page.read_text().split(MARKER, 1)[1] if page.exists() and MARKER in page.read_text() else "\n"
-    gflop, speed = step_gflop(), figures["product_gflops"]
+    gflop, speed = NETWORK.train_flop / 1e9, figures["product_gflops"]
     step = figures["step gru 512"]["step_median_s"]
     lines = [
         "# Performance",

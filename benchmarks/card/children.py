@@ -44,6 +44,8 @@ class Child:
             status = self._process.wait()
             crashed = status == RESTART or status < 0
             if not crashed or self._starts == STARTS or time.time() >= end:
+                if status:
+                    print(f"{self._command[2]}: ended with status {status}", flush=True)
                 return status
             self._start()
 
@@ -60,7 +62,9 @@ def _environment() -> dict[str, str]:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "XLA_PYTHON_CLIENT_MEM_FRACTION": FRACTION_OF_THE_CARD,
         "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    cache = {
         "JAX_COMPILATION_CACHE_DIR": os.path.join(tempfile.gettempdir(), f"ds2_card_{os.getpid()}"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    return defaults | dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
+    return defaults | dict(os.environ) | cache | {"PYTHONUNBUFFERED": "1"}

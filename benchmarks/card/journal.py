@@ -96,7 +96,7 @@ class Journal:
             file.write(name + "\n")
 
     def _give_up(self, name: str, limit_s: float) -> None:
-        self.add(name, {FAILED: f"it took longer than {limit_s:.0f} s"})
+        self.add(name, {FAILED: f"it took longer than {limit_s:.3g} s"})
         os._exit(RESTART)  # a call that hangs in the driver cannot be interrupted
 
 

@@ -94,6 +94,15 @@ def layer_measures(sizes: Sizes, device: str):
         for layer in sizes.layers(batch):
             yield f"{layer.name} torch {precision}", lambda x=layer, p=precision: time_layer(x, device, p)
     yield from recurrence_measures(sizes, device)
+    for blocks in (64, 128):
+        yield f"barrier of {blocks} blocks", lambda blocks=blocks: barrier(blocks)
+
+
+def barrier(blocks: int) -> dict:
+    """Time a barrier of thread blocks."""
+    from benchmarks.peers import torch_floors
+
+    return {"us": round(torch_floors.barrier_us(blocks), 2)}
 
 
 def time_layer(layer: Layer, device: str, precision: str) -> dict:

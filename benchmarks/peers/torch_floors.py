@@ -1,4 +1,4 @@
-"""Measure what a GPU can do at best: products, a copy, and the cost of a launch."""
+"""Measure what a GPU can do at best: products, a copy, and the costs of a launch and of a barrier."""
 
 import torch
 
@@ -62,3 +62,32 @@ def recorded(call, repeats: int, device: str):
     with torch.cuda.graph(graph):
         repeated()
     return graph.replay
+
+
+BARRIER = """
+extern "C" __global__ void barriers(unsigned int* arrived, unsigned int turns) {
+  for (unsigned int turn = 1; turn <= turns; ++turn) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      __threadfence();
+      atomicAdd(arrived, 1);
+      while (*(volatile unsigned int*)arrived < turn * gridDim.x) {}
+      __threadfence();
+    }
+    __syncthreads();
+  }
+}
+"""
+
+
+def barrier_us(blocks: int, turns: int = 1000) -> float:
+    """Return the microseconds of a barrier of thread blocks, one on each multiprocessor, within a kernel (needs CuPy)."""
+    import cupy
+
+    kernel = cupy.RawKernel(BARRIER, "barriers", enable_cooperative_groups=True)  # refused unless all blocks fit
+
+    def call():
+        kernel((blocks,), (256,), (cupy.zeros(1, cupy.uint32), cupy.uint32(turns)))
+        cupy.cuda.Device().synchronize()
+
+    return 1e6 * torch_device.median_s(call, "cuda") / turns
