@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.card.journal import FAILED, RESTART, Figures, Journal
 from benchmarks.measure import timed
@@ -25,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "whole": {"xla_gpu_enable_command_buffer": _IN_GRAPHS, "xla_gpu_command_buffer_unroll_loops": True},
 }
 COMPILE_S = 100  # longest wait for a wave to be compiled
-RUN_S = 15  # longest measurement of a program
+RUN_S, PROFILE_S = 15, 30  # longest measurement, and longest trace, of a program
 WARM_UPS = 3
 
 _tracing = threading.Lock()  # patches of libraries, and Python's lock, allow one at a time
@@ -65,7 +66,7 @@ def wait_for_card(waves: list[list[Program]]) -> None:
 
 
 def measure_waves(journal: Journal, waves: Iterable[list[Program]]) -> None:
-    """Measure waves of programs until the time is up. Ends the process after a failed run."""
+    """Measure waves of programs until the time is up. Ends the process if the device fails."""
     for wave in waves:
         todo = [program for program in wave if not journal.has(program.name)]
         compiled = compile_wave(journal, todo)
@@ -76,7 +77,7 @@ def measure_waves(journal: Journal, waves: Iterable[list[Program]]) -> None:
         }
         for program, call in calls.items():
             if program.profile and call:
-                journal.run(f"{program.name} trace", RUN_S, functools.partial(program.profile, call))
+                journal.run(f"{program.name} trace", PROFILE_S, functools.partial(program.profile, call))
 
 
 def measure(journal: Journal, program: Program, compiled: jax.stages.Compiled, compile_s: float) -> Call | None:
@@ -87,10 +88,18 @@ def measure(journal: Journal, program: Program, compiled: jax.stages.Compiled, c
         calls.append(program.make_call(compiled))
         return time_call(program, calls[0], compiled) | {"compile_s": round(compile_s, 1)}
 
-    if not journal.run(program.name, RUN_S, figures):
+    if not journal.run(program.name, RUN_S, figures) and not device_works():
         sys.stdout.flush()
-        os._exit(RESTART if journal.left_s > 0 else 0)  # the device may be unusable
+        os._exit(RESTART)
     return calls[0] if calls and program.profile else None
+
+
+def device_works() -> bool:
+    """Return whether the device still computes; after some errors, it does not for the rest of the process."""
+    try:
+        return float(jnp.arange(3.0).sum()) == 3
+    except jax.errors.JaxRuntimeError:
+        return False
 
 
 def compile_wave(journal: Journal, wave: list[Program]) -> dict[str, tuple[jax.stages.Compiled, float]]:

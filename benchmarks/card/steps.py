@@ -6,7 +6,7 @@
 Needs Python with JAX and PyTorch for CUDA (--torch=INTERPRETER if PyTorch is elsewhere), and what a training needs. Networks:
 the two standard convolutions and 3 x 1024 GRU, 5 x 1024 LSTM and 5 x 2048 simple RNN, bidirectional, batches of 10 s, with
 loss, gradient, clipping and Adam. Order and files as of `benchmarks.card.layers`: steps_torch.jsonl, steps_ours.jsonl,
-traces.txt (kernels by time; XLA uses no CUDA graphs while it is traced), training.jsonl and training.log.
+trace.txt (kernels by time; XLA uses no CUDA graphs while it is traced), training.jsonl and training.log.
 The trainings read the repository's clips, many times each, augmented as by recipe an4.
 """
 

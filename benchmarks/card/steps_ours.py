@@ -1,4 +1,4 @@
-"""Our part of `benchmarks.card.steps`: training and evaluation steps, each a line of a journal, and one profiler trace."""
+"""Our part of `benchmarks.card.steps`: training and evaluation steps, each a line of a journal, and a profiler trace of one."""
 
 import argparse
 import functools
@@ -137,13 +137,13 @@ def write_trace(output: Path, title: str, call: Call) -> Figures:
 def waves(sizes: Sizes, output: Path) -> list[list[Program]]:
     """Return the programs of rows 4 and 6, the most important first."""
     wide, narrow = sizes.networks(64), sizes.networks(16)
-    traces = [functools.partial(write_trace, output / "traces.txt", network.name) for network in wide]
+    profiles = [functools.partial(write_trace, output / "trace.txt", wide[0].name), None, None]
 
     def all_of(kind: str, networks: list[Network], precision: str, options: str = "plain") -> list[Program]:
         return [step_program(kind, network, precision, options) for network in networks]
 
     return [
-        [step_program("train", n, "bfloat16", profile=profile) for n, profile in zip(wide, traces, strict=True)],
+        [step_program("train", n, "bfloat16", profile=profile) for n, profile in zip(wide, profiles, strict=True)],
         all_of("train", wide, "tf32") + all_of("train", wide, "bfloat16", "whole"),
         all_of("train", narrow, "bfloat16") + all_of("eval", wide, "bfloat16"),
         all_of("train", narrow, "tf32") + all_of("train", wide, "tf32", "whole") + all_of("eval", wide, "tf32"),
@@ -156,7 +156,7 @@ def main() -> None:
     """Measure, and write the journal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--journal", type=Path, required=True, help="file for the lines; summaries of traces go beside it"
+        "--journal", type=Path, required=True, help="file for the lines; the summary of the trace goes beside it"
     )
     parser.add_argument("--until", type=float, required=True, help="time at which the process has to end, Unix seconds")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this, for a trial")

@@ -83,6 +83,20 @@ def comparison(lines: Lines, who: str, per: str, unit: str) -> list[str]:
     return [f"\n{title}:\n", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows]
 
 
+def variants(lines: Lines) -> list[str]:
+    """Return a line for each of our layers in each precision: its variants, the fastest first, in us a frame."""
+    found: dict[str, dict[str, float]] = {}
+    for name, figures in lines.items():
+        parts = VARIANT.fullmatch(name)
+        if parts and parts["who"] in ("ours", "before"):
+            times = found.setdefault(f"{parts['what']} {parts['who']} {parts['precision']}", {})
+            times[parts["variant"].removeprefix("unroll=")] = figures["us_a_frame"]
+    return [
+        f"- {name}: " + ", ".join(f"{variant} {times[variant]:g}" for variant in sorted(times, key=lambda v: times[v]))
+        for name, times in found.items()
+    ]
+
+
 def rest(lines: Lines) -> list[str]:
     """Return the other figures, one line each."""
     others = [name for name in lines if not VARIANT.fullmatch(name)]
@@ -102,6 +116,8 @@ def format_tables(folder: Path) -> str:
         [
             *comparison(lines, "ours", "us_a_frame", "us a frame"),
             *comparison(lines, "train", "median_ms", "ms"),
+            "\nVariants, us a frame:\n",
+            *variants(lines),
             "\nOther figures:\n",
             *rest(lines),
             *(["\nFailed:\n", *failed] if failed else []),

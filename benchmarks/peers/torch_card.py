@@ -37,15 +37,11 @@ def card(torch, device: str) -> dict:
     if device != "cuda":
         return {"name": device, **facts}
     of = torch.cuda.get_device_properties(0)
+    names = "multi_processor_count", "total_memory", "L2_cache_size", "shared_memory_per_multiprocessor"
     fields = "driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,power.draw,temperature.gpu"
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     state = subprocess.run(query, capture_output=True, text=True, timeout=LIMIT_S / 2).stdout.strip()
-    limits = {
-        "multiprocessors": of.multi_processor_count,
-        "memory_mb": round(of.total_memory / 1e6),
-        "l2_mb": round(of.L2_cache_size / 1e6),
-        "shared_memory_per_multiprocessor": of.shared_memory_per_multiprocessor,
-    }
+    limits = {name: getattr(of, name, None) for name in names}  # they differ by version
     return {"name": of.name, **limits, **facts, **dict(zip(fields.split(","), state.split(", "), strict=False))}
 
 
@@ -86,11 +82,9 @@ def recurrence_measures(sizes: Sizes, device: str):
 def layer_measures(sizes: Sizes, device: str):
     """Yield rows 1 to 3, the most important first."""
     yield from floor_measures(sizes, device)
-    order = [("bfloat16", 64), ("tf32", 64), ("bfloat16", 16), ("tf32", 16), ("float32", 64), ("autocast", 64)]
-    for precision, batch in [*order[:2], (None, 0), *order[2:]]:
-        if precision is None:
-            yield "ctc torch", lambda: ctc(sizes, device)
-            continue
+    yield "ctc torch", lambda: ctc(sizes, device)
+    order = [("autocast", 64), ("tf32", 64), ("bfloat16", 64), ("autocast", 16), ("tf32", 16), ("float32", 64)]
+    for precision, batch in [*order, ("bfloat16", 16), ("float32", 16)]:
         for layer in sizes.layers(batch):
             yield f"{layer.name} torch {precision}", lambda x=layer, p=precision: time_layer(x, device, p)
     yield from recurrence_measures(sizes, device)
