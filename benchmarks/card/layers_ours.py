@@ -19,12 +19,13 @@ from benchmarks.card import programs
 from benchmarks.card.journal import Figures, Journal
 from benchmarks.card.programs import Program
 from benchmarks.card.sizes import Layer, Loss, Sizes
-from ds2_jax.network import ctc, rnn
+from ds2_jax.network import ctc, recurrence, rnn
 from input_pipeline.storage import console
 
 DTYPES = {"bfloat16": jnp.bfloat16, "tf32": jnp.float32, "float32": jnp.float32}
 PRODUCTS = {"bfloat16": "default", "tf32": "default", "float32": "highest"}  # by default, a GPU's products use TF32
-UNROLLS = (1, 4, 8, 16)
+UNROLLS, TURN_SIZES = (1, 4, 8, 16), (1, 4, 8, 16)
+PRESENT = "present"  # of the constants
 TURNS = 336
 
 
@@ -42,15 +43,9 @@ def module(name: str, folder: str) -> ModuleType:
     return found
 
 
-def unrolled(unroll: int):
-    """Return a context in which every scan is traced with this `unroll`; 0: as it is written."""
-    scan = jax.lax.scan
-    return mock.patch.object(jax.lax, "scan", lambda *a, **k: scan(*a, **(k | ({"unroll": unroll} if unroll else {}))))
-
-
 @functools.cache
 def trace_layer(layer: Layer, precision: str, unroll: int, folder: str) -> jax.stages.Lowered:
-    """Trace the gradient of a layer for its input and its parameters."""
+    """Trace the gradient of a layer for its input and its parameters. unroll: 0 for the present constant."""
     dtype = DTYPES[precision]
     network = module("rnn", folder).Recurrent(layer.cell, layer.hidden, dtype=dtype)
     x = jax.ShapeDtypeStruct((layer.frames, layer.batch, layer.hidden), dtype)
@@ -60,7 +55,8 @@ def trace_layer(layer: Layer, precision: str, unroll: int, folder: str) -> jax.s
     def loss(variables, x, mask):
         return jnp.square(network.apply(variables, x, mask)[0].astype(jnp.float32)).sum()
 
-    with unrolled(unroll), jax.default_matmul_precision(PRODUCTS[precision]):
+    constant = mock.patch.object(recurrence, "UNROLL", unroll or recurrence.UNROLL)
+    with constant, jax.default_matmul_precision(PRODUCTS[precision]):
         return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(variables, x, mask)
 
 
@@ -77,7 +73,7 @@ def random_arguments(lowered: jax.stages.Lowered, bound: float) -> list:
 
 
 def layer_program(layer: Layer, precision: str, unroll: int = 0, options: str = "plain", folder: str = "") -> Program:
-    """Return a variant of a layer. unroll: 0 for that of the module; folder: with another version of it."""
+    """Return a variant of a layer. Parameters as of `trace_layer`; folder: with another version."""
     trace = functools.partial(trace_layer, layer, precision, unroll, folder)
 
     def figures(seconds: float) -> Figures:
@@ -91,13 +87,13 @@ def layer_program(layer: Layer, precision: str, unroll: int = 0, options: str = 
         return lambda: compiled(*arguments)
 
     version = "before" if folder else "ours"
-    name = f"{layer.name} {version} {precision} unroll={unroll or 'as written'} {options}"
+    name = f"{layer.name} {version} {precision} {f'unroll={unroll}' if unroll else PRESENT} {options}"
     return Program(name, trace, make_call, figures, options)
 
 
 @functools.cache
-def trace_loss(kind: str, unroll: int, folder: str, loss: Loss) -> jax.stages.Lowered:
-    """Trace CTC and its gradient for the logits."""
+def trace_loss(kind: str, turn: int, folder: str, loss: Loss) -> jax.stages.Lowered:
+    """Trace CTC and its gradient for the logits. turn: frames between two rescalings, 0 for the present constant."""
     labels = jax.ShapeDtypeStruct((loss.batch, loss.labels), jnp.int32)
     logits = jax.ShapeDtypeStruct((loss.batch, loss.frames, loss.vocabulary), jnp.float32)
     lengths, label_lengths = jnp.full(loss.batch, loss.frames), jnp.full(loss.batch, loss.labels)
@@ -108,13 +104,13 @@ def trace_loss(kind: str, unroll: int, folder: str, loss: Loss) -> jax.stages.Lo
     def theirs(logits, labels):
         return optax.ctc_loss(logits, jnp.zeros(logits.shape[:2]), labels, jnp.zeros(labels.shape)).sum()
 
-    with unrolled(unroll):
+    with mock.patch.object(ctc, "TURN", turn or ctc.TURN):
         return jax.jit(jax.value_and_grad(ours if kind == "ours" else theirs)).lower(logits, labels)
 
 
-def loss_program(loss: Loss, kind: str, unroll: int = 0, options: str = "plain", folder: str = "") -> Program:
+def loss_program(loss: Loss, kind: str, turn: int = 0, options: str = "plain", folder: str = "") -> Program:
     """Return a variant of CTC. kind: ours or optax."""
-    trace = functools.partial(trace_loss, kind, unroll, folder, loss)
+    trace = functools.partial(trace_loss, kind, turn, folder, loss)
 
     def make_call(compiled):
         rng = np.random.default_rng(0)
@@ -125,7 +121,7 @@ def loss_program(loss: Loss, kind: str, unroll: int = 0, options: str = "plain",
     def figures(seconds: float) -> Figures:
         return {"us_a_frame": round(1e6 * seconds / loss.frames, 2)}
 
-    name = f"ctc {'before' if folder else kind} unroll={unroll or 'as written'} {options}"
+    name = f"ctc {'before' if folder else kind} {f'turn={turn}' if turn else PRESENT} {options}"
     return Program(name, trace, make_call, figures, options)
 
 
@@ -161,29 +157,25 @@ def waves(sizes: Sizes, folder: str) -> list[list[Program]]:
     def versions(make: Callable[..., list[Program]]) -> list[Program]:
         return [*make(), *(program for old in before for program in make(folder=old))]
 
-    ctc_all = [loss_program(loss, "ours"), loss_program(loss, "optax")]
-    ctc_all += [loss_program(loss, "ours", folder=old) for old in before]
-    others = [unroll for unroll in UNROLLS if unroll != 8]
+    losses = [loss_program(loss, "ours"), loss_program(loss, "optax")]
+    losses += [loss_program(loss, "ours", folder=old) for old in before]
+    turns = [turn for turn in TURN_SIZES if turn != ctc.TURN]
+
+    def unrolled(layers: list[Layer], options: str, *unrolls: int) -> list[Program]:
+        others = [unroll for unroll in unrolls if unroll != recurrence.UNROLL]
+        return [p for unroll in others for p in all_of(layers, "bfloat16", unroll=unroll, options=options)]
+
     return [
-        versions(functools.partial(all_of, wide, "bfloat16")) + ctc_all + [loop_program(o) for o in programs.OPTIONS],
-        all_of(wide, "bfloat16", unroll=8) + all_of(wide, "bfloat16", unroll=1) + all_of(wide, "bfloat16", unroll=16),
+        versions(functools.partial(all_of, wide, "bfloat16")) + losses + [loop_program(o) for o in programs.OPTIONS],
         all_of(wide, "bfloat16", options="whole")
         + all_of(wide, "bfloat16", options="while")
         + [loss_program(loss, "ours", options="whole")],
+        unrolled(wide, "plain", 8, 16, 1) + [loss_program(loss, "ours", turn) for turn in turns],
         versions(functools.partial(all_of, wide, "tf32")) + versions(functools.partial(all_of, narrow, "bfloat16")),
-        [
-            *all_of(wide, "bfloat16", unroll=4),
-            *(program for n in UNROLLS for program in all_of(wide, "bfloat16", unroll=n, options="whole")),
-        ],
-        [loss_program(loss, "ours", unroll=n, options=o) for n in (1, 8, 16) for o in ("plain", "whole")],
-        all_of(narrow, "tf32") + all_of(wide, "float32") + all_of(narrow, "bfloat16", unroll=16),
-        [
-            *(p for n in UNROLLS for p in all_of(wide, "bfloat16", unroll=n, options="while")),
-            *(p for old in before for p in all_of(wide, "bfloat16", unroll=8, folder=old)),
-        ],
-        [p for n in others for p in all_of(narrow, "bfloat16", unroll=n, options="whole")]
-        + all_of(narrow, "float32")
-        + all_of(wide, "tf32", unroll=16, options="whole"),
+        unrolled(wide, "plain", 4) + unrolled(wide, "whole", *UNROLLS),
+        all_of(narrow, "tf32") + all_of(wide, "float32") + all_of(narrow, "bfloat16", options="whole"),
+        unrolled(wide, "while", *UNROLLS) + [loss_program(loss, "ours", turn, "whole") for turn in turns],
+        unrolled(narrow, "whole", *UNROLLS) + all_of(narrow, "float32") + all_of(wide, "tf32", options="whole"),
     ]
 
 

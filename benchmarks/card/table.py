@@ -43,14 +43,14 @@ def best(lines: Lines, what: str, who: str, precision: str) -> tuple[str, Figure
 
 
 def row(lines: Lines, what: str, precision: str, who: str, per: str) -> str:
-    """Return a row that compares the peer, the version before, and ours as written and at best."""
+    """Return a row that compares the peer, the version before, and ours at present and at best."""
     peers = {"bfloat16": ("bfloat16", "autocast")}.get(precision, (precision,))
     theirs = [found for p in peers if (found := best(lines, what, "torch", p))]
     peer = min((figures for _, figures in theirs), key=lambda f: f["median_ms"], default=None)
     before, ours = best(lines, what, "before", precision), best(lines, what, who, precision)
-    written = lines.get(f"{what} {who} {precision} {'unroll=as written ' if who == 'ours' else ''}plain")
+    present = lines.get(f"{what} {who} {precision} {'present ' if who == 'ours' else ''}plain")
     cells = [what.removeprefix("layer "), precision]
-    cells += [shown(figures, per) for figures in (peer, before[1] if before else None, written)]
+    cells += [shown(figures, per) for figures in (peer, before[1] if before else None, present)]
     cells.append(f"{shown(ours[1], per)} ({ours[0]})" if ours else OPEN)
     cells.append(f"{peer['median_ms'] / ours[1]['median_ms']:.2f}" if ours and peer else OPEN)
     cells.append(f"{peer['peak_mb'] if peer else OPEN} / {ours[1]['peak_mb'] if ours else OPEN}")
@@ -76,7 +76,7 @@ def comparison(lines: Lines, who: str, per: str, unit: str) -> list[str]:
     precision = [(p["what"], p["precision"].replace("autocast", "bfloat16")) for p in kind]
     if not kind:
         return []
-    head = ["", "precision", f"PyTorch, {unit}", f"before, {unit}", f"as written, {unit}", f"best, {unit}"]
+    head = ["", "precision", f"PyTorch, {unit}", f"before, {unit}", f"present, {unit}", f"best, {unit}"]
     head += ["PyTorch's time / best", "peak MB, PyTorch / ours", "share of the product's speed"]
     title = {"ours": "Layers, forward and backward", "train": "Training steps"}[who]
     rows = [row(lines, what, p, who, per) for what, p in dict.fromkeys(precision)]
@@ -90,7 +90,7 @@ def variants(lines: Lines) -> list[str]:
         parts = VARIANT.fullmatch(name)
         if parts and parts["who"] in ("ours", "before"):
             times = found.setdefault(f"{parts['what']} {parts['who']} {parts['precision']}", {})
-            times[parts["variant"].removeprefix("unroll=")] = figures["us_a_frame"]
+            times[parts["variant"]] = figures["us_a_frame"]
     return [
         f"- {name}: " + ", ".join(f"{variant} {times[variant]:g}" for variant in sorted(times, key=lambda v: times[v]))
         for name, times in found.items()

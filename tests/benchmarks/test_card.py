@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,9 @@ import pytest
 from benchmarks.card import layers_ours, steps_ours, table, trace
 from benchmarks.card.children import Child
 from benchmarks.card.journal import FAILED, RESTART, Journal, read
-from benchmarks.card.sizes import Layer, Network, Sizes
+from benchmarks.card.sizes import Layer, Loss, Network, Sizes
 from benchmarks.hlo import Program
+from ds2_jax.network import ctc, recurrence
 from tests.runs import ROOT
 
 SOON_S = 100
@@ -127,18 +129,26 @@ def test_each_program_has_a_name_of_its_own(tmp_path):
         assert len(set(names)) == len(names) > 20
 
 
-def test_an_unroll_is_that_of_every_scan():
-    layer = Layer("gru", 3, 2, 16)
-    trips = [
-        [
-            program.trip_count(run.instruction)
-            for run in program.runs()
-            if run.instruction.operation == "while" and run.count == 1
-        ]
-        for unroll in (1, 4)
-        for program in [program_of(layers_ours.trace_layer(layer, "float32", unroll, ""))]
-    ]
-    assert trips == [[16, 16], [4, 4]]
+def test_variants_are_other_programs_for_a_gpu_than_the_present_one(monkeypatch):
+    """The form for CPUs does not depend on the constants."""
+    jit = jax.jit
+
+    def for_gpus(f):
+        return SimpleNamespace(lower=lambda *arguments: jit(f).trace(*arguments).lower(lowering_platforms=("cuda",)))
+
+    monkeypatch.setattr(jax, "jit", for_gpus)
+
+    def frames_of_a_turn(text: str) -> int:
+        return text.count("call @")  # a frame is a function of the module
+
+    def of_layer(unroll: int) -> int:
+        return frames_of_a_turn(layers_ours.trace_layer(Layer("gru", 3, 2, 16), "float32", unroll, "").as_text())
+
+    def of_loss(turn: int) -> int:
+        return frames_of_a_turn(layers_ours.trace_loss("ours", turn, "", Loss(2, 16, 3)).as_text())
+
+    assert of_layer(1) < of_layer(4) < of_layer(0) == of_layer(recurrence.UNROLL)
+    assert of_loss(1) < of_loss(0) == of_loss(ctc.TURN) < of_loss(8)
 
 
 def test_a_version_in_a_folder_is_measured_beside_the_present_one(tmp_path):
@@ -185,9 +195,9 @@ def test_the_table_compares_the_best_variant_with_the_peer(tmp_path):
     )
     write(
         "layers_ours.jsonl",
-        ("layer gru 1024 B64 ours bfloat16 unroll=as written plain", figures(4)),
+        ("layer gru 1024 B64 ours bfloat16 present plain", figures(4)),
         ("layer gru 1024 B64 ours bfloat16 unroll=8 whole", figures(2)),
-        ("layer gru 1024 B64 before bfloat16 unroll=as written plain", figures(8)),
+        ("layer gru 1024 B64 before bfloat16 present plain", figures(8)),
         ("layer gru 1024 B64 ours bfloat16 unroll=16 whole", {FAILED: "out of memory"}),
     )
     tables = table.format_tables(tmp_path)
