@@ -22,8 +22,10 @@ TORCH_SHARE, TRAINING_SHARE = 0.25, 0.3  # of the budget, at most and at least
 
 @console.command
 def main() -> None:
-    """Run the three processes and print the table."""
-    a = parser(__doc__, 290).parse_args()
+    """Run the processes and print the table."""
+    options = parser(__doc__, 290)
+    options.add_argument("--no_training", action="store_true", help="measure steps only")
+    a = options.parse_args()
     begin = time.time()
     until = begin + a.budget - END_S
     a.output.mkdir(parents=True, exist_ok=True)
@@ -32,15 +34,15 @@ def main() -> None:
     mine = [f"--journal={output / 'steps_ours.jsonl'}", sizes]
     children = [
         Child("benchmarks.peers.torch_card", theirs, until, a.torch),
-        Child("benchmarks.card.steps_ours", mine, until - TRAINING_SHARE * a.budget),
+        Child("benchmarks.card.steps_ours", mine, until - (0 if a.no_training else TRAINING_SHARE * a.budget)),
     ]
     try:
         children[0].run(TORCH_SHARE * a.budget)
         children[1].run()
-        children.append(
-            Child("benchmarks.card.steps_training", [f"--journal={output / 'training.jsonl'}", sizes], until)
-        )
-        children[2].run()
+        if not a.no_training:
+            journal = f"--journal={output / 'training.jsonl'}"
+            children.append(Child("benchmarks.card.steps_training", [journal, sizes], until))
+            children[-1].run()
     finally:
         for child in children:
             child.end()
