@@ -14,7 +14,7 @@ from input_pipeline.cores import usable_cores
 from input_pipeline.storage import console
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIES = 1000  # of each clip in the manifest
+COPIES = 3000  # of each clip in the manifest: more than one epoch would start workers again
 ROWS, UNITS = 256, 1024
 STEPS = 120
 LIMIT_S, ENDING_S = 90, 5  # of a training, and within it for what follows
@@ -99,6 +99,7 @@ def main() -> None:
     workers = max(1, usable_cores() - 2)
     variants = {  # the first compiles; the others find its programs in the cache
         "start": (1, f"--config.data.threads={workers}"),
+        "start again": (1, f"--config.data.threads={workers}"),
         f"{workers} threads": (steps, f"--config.data.threads={workers}"),
         f"{workers} workers": (steps, f"--config.data.workers={workers}"),
     }
