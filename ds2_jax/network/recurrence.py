@@ -20,7 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-UNROLL = 16  # frames of one turn of an accelerator's loop
+UNROLL = 8  # frames of one turn of an accelerator's loop
 
 State = tuple[jax.Array, ...]  # each [D, B, H]; the first is the layer's output
 Gates = tuple[jax.Array, ...]  # each [D, B, H]
@@ -140,8 +140,12 @@ def scan_keeping_states(
 
 
 def _keep_states(cell, projected, weights, bias, initial, mask):
-    result, states = _run(cell, lambda states, products: states, UNROLL, (projected, weights, bias, initial, mask))
-    return result, (projected, weights, bias, initial, mask, states)
+    frames = len(mask)
+    projected, mask = _whole_turns((projected, mask))  # a rest of fewer frames would cost a copy of everything
+    ((outputs, last), states) = _run(
+        cell, lambda states, products: states, _turn(frames), (projected, weights, bias, initial, mask)
+    )
+    return (outputs[:frames], last), (projected, weights, bias, initial, mask, states)
 
 
 def _backward_of_states(cell, residuals, gradients):
@@ -167,10 +171,12 @@ def _backward_of_states(cell, residuals, gradients):
 
     d_outputs, d_last = gradients
     start, rest = _cast(d_last, _wide(weights)), (before, projected, products, mask)
-    d_initial, d_states = jax.lax.scan(frame, start, (d_outputs, *rest), reverse=True, unroll=UNROLL)
+    inputs = _whole_turns(d_outputs), *rest
+    d_initial, d_states = jax.lax.scan(frame, start, inputs, reverse=True, unroll=_turn(len(mask)))
     _, d_projected, d_products = pull(_cast(d_states, _wide(weights)), *rest)
     d_weights, d_bias = _sum_frames(before[0], d_products, weights)
-    return _cast(d_projected, projected[0].dtype), d_weights, d_bias, _cast(d_initial, weights.dtype), None
+    d_projected = tuple(d[: len(d_outputs)].astype(weights.dtype) for d in d_projected)
+    return d_projected, d_weights, d_bias, _cast(d_initial, weights.dtype), None
 
 
 scan_keeping_states.defvjp(_keep_states, _backward_of_states)
@@ -189,6 +195,21 @@ def _run(cell, kept, unroll, arguments):
 
     last, (outputs, stored) = jax.lax.scan(frame, _cast(initial, _wide(weights)), (projected, mask), unroll=unroll)
     return (outputs, _cast(last, weights.dtype)), stored
+
+
+def _turn(frames: int) -> int:
+    """Return how many frames a turn of an accelerator's loop has."""
+    return min(UNROLL, frames)
+
+
+def _whole_turns(arrays):
+    """Append zeros to arrays [U, ...], so that turns divide the frames; a mask is false there."""
+
+    def pad(array: jax.Array) -> jax.Array:
+        rest = -len(array) % max(1, _turn(len(array)))
+        return jnp.pad(array, ((0, rest), *((0, 0),) * (array.ndim - 1)))
+
+    return jax.tree.map(pad, arrays)
 
 
 def _before(initial: State, states: State) -> State:
