@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     config.model.conv = "11x21/3x2:32, 7x11/1x2:32"
     config.model.rnn_size = 448
     config.model.rnn_layers = 4
-    config.model.dropout = 0.15
+    config.model.dropout = 0.2
     config.optim.learning_rate = 1e-3
     config.optim.warmup_steps = 500
     config.optim.clip_norm = 20.0
