@@ -33,6 +33,7 @@ class Journal:
             self._begun.unlink(missing_ok=True)
             path.touch()
         self._lock = threading.Lock()
+        self._in_progress: set[str] = set()
         self._ended = {line["step"] for line in read(path)}
         names = self._begun.read_text().splitlines() if self._begun.exists() else []
         for name in dict.fromkeys(names):
@@ -61,9 +62,11 @@ class Journal:
     def marked(self, name: str) -> Iterator[None]:
         """Record that the enclosed work is in progress: a later process will not repeat it if it ends this one."""
         self._mark(name)
+        self._in_progress.add(name)
         try:
             yield
         finally:
+            self._in_progress.discard(name)
             self._mark(name)
 
     def run(self, name: str, limit_s: float, measure: Callable[[], Figures]) -> bool:
@@ -97,7 +100,13 @@ class Journal:
 
     def _give_up(self, name: str, limit_s: float) -> None:
         self.add(name, {FAILED: f"it took longer than {limit_s:.3g} s"})
-        os._exit(RESTART)  # a call that hangs in the driver cannot be interrupted
+        self.restart()  # a call that hangs in the driver cannot be interrupted
+
+    def restart(self) -> None:
+        """End the process, to be started again; what else is in progress is not at fault, and will be repeated."""
+        for name in list(self._in_progress):
+            self._mark(name)
+        os._exit(RESTART)
 
 
 def read(path: Path) -> list[Figures]:

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import functools
-import os
 import statistics
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.card.journal import FAILED, RESTART, Figures, Journal
+from benchmarks.card.journal import FAILED, Figures, Journal
 from benchmarks.measure import timed
 from input_pipeline.cores import usable_cores
 
@@ -26,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "whole": {"xla_gpu_enable_command_buffer": _IN_GRAPHS, "xla_gpu_command_buffer_unroll_loops": True},
 }
 COMPILE_S = 100  # longest wait for a wave to be compiled
-RUN_S, PROFILE_S = 15, 30  # longest measurement, and longest trace, of a program
+RUN_S, PROFILE_S = 30, 30  # longest measurement, and longest trace, of a program
 WARM_UPS = 3
 
 _tracing = threading.Lock()  # patches of libraries, and Python's lock, allow one at a time
@@ -89,8 +88,7 @@ def measure(journal: Journal, program: Program, compiled: jax.stages.Compiled, c
         return time_call(program, calls[0], compiled) | {"compile_s": round(compile_s, 1)}
 
     if not journal.run(program.name, RUN_S, figures) and not device_works():
-        sys.stdout.flush()
-        os._exit(RESTART)
+        journal.restart()
     return calls[0] if calls and program.profile else None
 
 

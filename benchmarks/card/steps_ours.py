@@ -50,6 +50,12 @@ def new_state(network: Network, precision: str) -> TrainState:
     return init_state(variables, optimizer(), None, average=False)
 
 
+@functools.cache
+def state_shapes(network: Network, precision: str) -> TrainState:
+    """Return the shapes and types of the state."""
+    return jax.eval_shape(functools.partial(new_state, network, precision))
+
+
 def batch_of(network: Network) -> dict[str, jax.Array]:
     """Return a random batch without padding, on the device."""
     batch = make_batch(network.batch, network.frames, network.bins, network.labels, network.vocabulary)
@@ -60,7 +66,7 @@ def batch_of(network: Network) -> dict[str, jax.Array]:
 def trace_step(kind: str, network: Network, precision: str) -> jax.stages.Lowered:
     """Trace a training or evaluation step."""
     model = model_of(network, precision)
-    state = jax.eval_shape(functools.partial(new_state, network, precision))
+    state = state_shapes(network, precision)
     batch = abstract_batch((network.batch, network.frames, network.labels), network.bins)
     with jax.default_matmul_precision(PRODUCTS[precision]):
         if kind == "train":
@@ -83,7 +89,7 @@ def random_like(tree: Any) -> Any:
 
 def random_state(network: Network, precision: str) -> TrainState:
     """Return a state without compiling its initialisation; second moments and variances are at least 0."""
-    shapes = jax.eval_shape(functools.partial(new_state, network, precision))
+    shapes = state_shapes(network, precision)
     state = random_like(shapes)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.optimizer)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes.batch_stats)

@@ -22,7 +22,7 @@ from ds2_jax.network import ctc, recurrence
 from tests.runs import ROOT
 
 SOON_S = 100
-PADDING = 0.2  # of what the convolutions' form for CPUs computes in addition
+PADDING = 0.1  # of what the convolutions compute for CPUs in addition, as a share
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ path, until = pathlib.Path(sys.argv[1]), float(sys.argv[-1].removeprefix("--unti
 sys.stdin.readline()
 journal = Journal(path, until)
 journal.run("before", 9, lambda: {"speed": 1})
-journal.run("bad", LIMIT, lambda: BAD)
+with journal.marked("meanwhile"):
+    journal.run("bad", LIMIT, lambda: BAD)
+journal.run("meanwhile", 9, lambda: {"speed": 3})
 journal.run("after", 9, lambda: {"speed": 2})
 """
 
@@ -100,7 +102,9 @@ def test_a_process_that_crashes_or_hangs_is_started_again_without_the_step_that_
     lines = {line["step"]: line for line in read(file)}
     assert lines["bad"][FAILED] == reason
     assert (lines["before"]["speed"], lines["after"]["speed"]) == (1, 2)
-    assert len(read(file)) == 3
+    assert len(read(file)) == 4
+    crashed = reason == "it ended the process"  # without a word about what else was in progress
+    assert lines["meanwhile"].get(FAILED) == (reason if crashed else None)
 
 
 def test_a_process_and_those_that_it_started_are_killed_when_its_time_is_up(child, file, tmp_path):
@@ -165,7 +169,7 @@ def test_operations_are_those_of_the_compiled_programs():
 
 @pytest.mark.slow
 def test_operations_of_a_network_are_those_of_the_compiled_step():
-    network = Network("gru", 64, 2, batch=2, frames=60, labels=3)
+    network = Network("gru", 64, 2, batch=2, frames=600, labels=3)
     flop = program_of(steps_ours.trace_step("train", network, "float32")).flop()
     assert network.train_flop < flop < (1 + PADDING) * network.train_flop
 
@@ -209,9 +213,10 @@ def test_the_table_compares_the_best_variant_with_the_peer(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["layers", "steps"])
 def test_without_pytorch_and_without_a_gpu_ours_is_measured(part, tmp_path):
-    options = [f"--output={tmp_path}", "--budget=240", "--shrink=64", "--device=cpu", f"--torch={sys.executable}"]
+    options = [f"--output={tmp_path}", "--budget=300", "--shrink=64", "--device=cpu", f"--torch={sys.executable}"]
+    options += ["--no_training"] if part == "steps" else []
     command = [sys.executable, "-m", f"benchmarks.card.{part}", *options]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=340)
     assert result.returncode == 0, result.stderr
     lines = read(tmp_path / f"{part}_ours.jsonl")
     measured = [line["step"] for line in lines if "median_ms" in line]
