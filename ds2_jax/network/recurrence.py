@@ -140,7 +140,7 @@ def scan_keeping_states(
 
 
 def _keep_states(cell, projected, weights, bias, initial, mask):
-    frames = len(mask)
+    frames = mask.shape[0]
     projected, mask = _whole_turns((projected, mask))  # a rest of fewer frames would cost a copy of everything
     ((outputs, last), states) = _run(
         cell, lambda states, products: states, _turn(frames), (projected, weights, bias, initial, mask)
@@ -172,10 +172,10 @@ def _backward_of_states(cell, residuals, gradients):
     d_outputs, d_last = gradients
     start, rest = _cast(d_last, _wide(weights)), (before, projected, products, mask)
     inputs = _whole_turns(d_outputs), *rest
-    d_initial, d_states = jax.lax.scan(frame, start, inputs, reverse=True, unroll=_turn(len(mask)))
+    d_initial, d_states = jax.lax.scan(frame, start, inputs, reverse=True, unroll=_turn(mask.shape[0]))
     _, d_projected, d_products = pull(_cast(d_states, _wide(weights)), *rest)
     d_weights, d_bias = _sum_frames(before[0], d_products, weights)
-    d_projected = tuple(d[: len(d_outputs)].astype(weights.dtype) for d in d_projected)
+    d_projected = tuple(d[: d_outputs.shape[0]].astype(weights.dtype) for d in d_projected)
     return d_projected, d_weights, d_bias, _cast(d_initial, weights.dtype), None
 
 
@@ -198,15 +198,15 @@ def _run(cell, kept, unroll, arguments):
 
 
 def _turn(frames: int) -> int:
-    """Return how many frames a turn of an accelerator's loop has."""
-    return min(UNROLL, frames)
+    """Return how many frames a turn of an accelerator's loop has: one, if their number is unknown (a symbol of an export)."""
+    return min(UNROLL, frames) if isinstance(frames, int) else 1
 
 
 def _whole_turns(arrays):
     """Append zeros to arrays [U, ...], so that turns divide the frames; a mask is false there."""
 
     def pad(array: jax.Array) -> jax.Array:
-        rest = -len(array) % max(1, _turn(len(array)))
+        rest = -array.shape[0] % max(1, _turn(array.shape[0]))
         return jnp.pad(array, ((0, rest), *((0, 0),) * (array.ndim - 1)))
 
     return jax.tree.map(pad, arrays)
