@@ -28,7 +28,7 @@ from input_pipeline.augment.audio_effects import (
     reverberate,
     shift,
 )
-from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
+from input_pipeline.augment.feature_effects import draw_spans, draw_warp, mask, warp_time
 from input_pipeline.storage import console
 
 matplotlib.use("Agg")
@@ -63,7 +63,8 @@ def make_panels(samples: np.ndarray, noise: NoiseClip, room: ImpulseResponse) ->
 
     features = extract(samples, SETTINGS)
     mean = float(features.mean())
-    masked = mask_bands(features, rng_for(0, 0, 6), 2, 27, mean)
+    frames, bins = features.shape
+    bands, times = draw_spans(rng_for(0, 0, 6), 2, 27, bins), draw_spans(rng_for(0, 0, 3), 2, 20, frames)
     return {
         "original": features,
         "speed: rate 0.8": on_audio(lambda x: change_speed(x, 0.8)),
@@ -72,8 +73,8 @@ def make_panels(samples: np.ndarray, noise: NoiseClip, room: ImpulseResponse) ->
         "impulse": on_audio(lambda x: reverberate(x, room)),
         "resample: 8000 Hz": on_audio(lambda x: limit_band(x, RATE_HZ, 8000)),
         "bayesian_normal: prior -60 dB": on_audio(lambda x: normalise_online(x, -20.0, -60.0, 800)),
-        "specaugment: 2 x F 27, 2 x T 20": mask_times(masked, rng_for(0, 0, 3), 2, 20, 1.0, mean),
-        "specaugment: W 40": warp_time(features, rng_for(0, 0, 5), 40),
+        "specaugment: 2 x F 27, 2 x T 20": mask(features, bands, times, mean),
+        "specaugment: W 40": warp_time(features, *draw_warp(rng_for(0, 0, 5), frames, 40)),
     }
 
 

@@ -19,6 +19,7 @@ from ds2_jax.cli import settings
 from ds2_jax.configs import an4
 from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import sharding
+from ds2_jax.recognition.step import abstract_inputs
 from ds2_jax.training.compile import batch_shape, compile_steps
 from ds2_jax.training.data import describe_model, make_corpus, read_manifests
 from ds2_jax.training.optim import make_optimizer, make_schedule
@@ -51,7 +52,8 @@ def main() -> None:
     state = init_state(init_variables(meta.network, meta.feature_size, 0), optimizer, schedule, average=True)
     state = jax.device_put(state, sharding.replicated(mesh))
     step = make_train_step(meta.network, optimizer, seed=0, ema=recipe.optim.ema)
-    compiled = compile_steps(step, state, corpus.shapes, meta.feature_size, mesh)
+    abstract = {shape: abstract_inputs(shape, corpus.inputs) for shape in corpus.shapes}
+    compiled = compile_steps(step, state, abstract, mesh)
     specs = corpus.plan_epoch(1)[: a.batches]
 
     def run(batches) -> tuple[float, float]:
@@ -66,7 +68,7 @@ def main() -> None:
                 break
             batch.pop("problem", None)
             arrays = sharding.put_batch(batch, mesh)
-            state, metrics = compiled[batch_shape(arrays)](state, arrays)
+            state, metrics = compiled[batch_shape(arrays, corpus.inputs)](state, arrays)
             jax.block_until_ready(metrics)  # on CPUs, steps run one after another, on cores shared with loading
         return time.perf_counter() - begin, waited
 

@@ -66,6 +66,13 @@ def get_config() -> ConfigDict:
     config.features.stats = ""  # .npz with mean and std; empty: made from config.data.train
     config.features.stats_samples = 2000  # utterances used for the statistics
 
+    # Compute features and SpecAugment inside the compiled step, equal to the host's, so that workers only read, mix and
+    # stretch audio: for fast accelerators, and the kinds linear and fbank. A setting of the run, not of the model.
+    config.features.on_device = False
+    # Samples sent to the device then: float32, or int16, which is half as much. int16 keeps 16-bit recordings at the model's
+    # rate as they are; what augmentation, resampling or a lossy format has made of samples is rounded.
+    config.features.transfer = "float32"
+
     config.augment = ConfigDict()
     config.augment.file = ""  # JSON list of type, params, prob; empty: none
 

@@ -21,11 +21,13 @@ from ds2_jax.recognition.stream_settings import EndpointSettings, StreamSettings
 from ds2_jax.training.settings import DataSettings, NewModel, OptimSettings, TrainingSettings, TrainSettings
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.augment import Augmentation
+from input_pipeline.batches.inputs import TRANSFERS
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.text import TextRules
 
 FROM_MODEL = ("model.", "features.", "text.")  # settings defined by a restored model
+OF_RUN = ("features.on_device", "features.transfer")  # of these sections, which no model defines
 
 LARGEST = 2**31 - 1  # whole number: those of compiled programs have 32 bits
 LIMITS = (
@@ -47,7 +49,11 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     """
     if mode not in ("train", "import") and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
-    fixed = [name for name in overrides if name.startswith(FROM_MODEL) or (name == "vocabulary" and mode != "train")]
+    fixed = [
+        name
+        for name in overrides
+        if (name.startswith(FROM_MODEL) and name not in OF_RUN) or (name == "vocabulary" and mode != "train")
+    ]
     if config.restore and fixed:
         raise ValueError(
             f"config.{fixed[0]} cannot be set together with config.restore={config.restore}, which defines it: remove the "
@@ -100,6 +106,7 @@ def read_training(config: ConfigDict) -> TrainingSettings:
         restore=config.restore,
         seed=config.seed,
         fsdp=config.mesh.fsdp,
+        transfer=read_transfer(config),
         config=config.to_dict(),
     )
 
@@ -111,7 +118,15 @@ def read_evaluation(config: ConfigDict) -> EvaluationSettings:
         if not limits[name] > 0:
             raise ValueError(f"config.batch.{name} is {limits[name]!r}: use a number above 0")
     batch = BatchSettings(limits.eval_size, limits.eval_seconds, limits.eval_buckets, shuffle="none")
-    return EvaluationSettings(batch, read_section(LoadSettings, config.data))
+    return EvaluationSettings(batch, read_section(LoadSettings, config.data), read_transfer(config))
+
+
+def read_transfer(config: ConfigDict) -> str:
+    """Return the type of the samples of which compiled steps make features, '' if the host makes them."""
+    transfer = config.features.transfer
+    if transfer not in TRANSFERS:
+        raise ValueError(f"config.features.transfer is {transfer!r}: choose one of {', '.join(TRANSFERS)}")
+    return transfer if config.features.on_device else ""
 
 
 def read_decoding(config: ConfigDict) -> BeamSettings:

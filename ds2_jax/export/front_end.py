@@ -20,12 +20,13 @@ from input_pipeline.audio.features import (
     FeatureSettings,
     cosine_transform,
     density_factors,
-    fbank_transform_length,
+    fourier_matrix,
     hann_window,
     mel_filters,
     mfcc_filters,
     mfcc_transform_length,
     running_level,
+    transform_length,
 )
 from input_pipeline.audio.front_end import STD_FLOOR, FeatureStats, FrontEnd
 
@@ -94,17 +95,11 @@ def _lengthen(graph: Graph, samples: str, window: int) -> str:
     return graph.node("Pad", samples, graph.node("Concat", graph.ints(0, 0, 0), missing, axis=0))
 
 
-def _fourier(window: int, fft: int) -> np.ndarray:
-    """Return a matrix [W, 2 * (fft / 2 + 1)] that gives the real, then the imaginary parts of a window's spectrum."""
-    angles = 2 * np.pi * (np.outer(np.arange(window), np.arange(fft // 2 + 1)) % fft) / fft
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
-
-
 def _filtered_power(
     graph: Graph, settings: FeatureSettings, samples: str, window: np.ndarray, fft: int, filters: np.ndarray
 ) -> str:
     """Return the power spectra of windows [W] of samples [B, N], times filters [fft / 2 + 1, F]: [B, T, F]."""
-    stride, fourier = settings.stride_samples, _fourier(len(window), fft)
+    stride, fourier = settings.stride_samples, fourier_matrix(len(window), fft)
     beyond = graph.node("Sub", graph.size(samples, 1), graph.int32(len(window) - stride))
     starts = graph.positions(graph.node("Div", beyond, graph.int32(stride)))
     starts = graph.reshape(graph.node("Mul", starts, graph.int32(stride)), -1, 1)
@@ -117,7 +112,7 @@ def _filtered_power(
 
 def _spectra(graph: Graph, settings: FeatureSettings, samples: str) -> str:
     """Return the log power density of samples [B, N], of its bins (linear) or after mel filters (fbank): [B, T, F]."""
-    fft = fbank_transform_length(settings) if settings.kind == "fbank" else settings.window_samples
+    fft = transform_length(settings)
     if settings.kind == "fbank":
         filters = mel_filters(settings, fft)
     else:

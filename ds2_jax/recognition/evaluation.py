@@ -17,11 +17,14 @@ from decoding.search import greedy
 from decoding.search.beam import Engine
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.parallel import processes, sharding
+from ds2_jax.recognition.device_features import with_features
 from ds2_jax.recognition.out_of_memory import explained
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.step import abstract_batch, make_eval_step
+from ds2_jax.recognition.step import abstract_inputs, make_eval_step
 from input_pipeline import manifest as manifests
+from input_pipeline.augment import Augmentation
 from input_pipeline.batches.corpus import Corpus, describe_problems
+from input_pipeline.batches.inputs import make_inputs
 from input_pipeline.batches.labels import Labels, encode_transcripts
 from input_pipeline.batches.loader import LoadSettings, RowShare, planned_frames
 from input_pipeline.batches.plan import BatchSettings
@@ -34,7 +37,7 @@ logger = logging.getLogger("ds2_jax")
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of an evaluation: its batches and how they are loaded.
+    """Settings of an evaluation: its batches, how they are loaded, and what they bring to the device (`make_inputs`).
 
     batch.seconds (0: no limit) bounds the memory: utterances that are longer are recognised in parts by `evaluate`, and left
     out, and reported, by an `Evaluator` alone.
@@ -44,6 +47,7 @@ class EvaluationSettings:
         default_factory=lambda: BatchSettings(size=16, seconds=300.0, buckets=4, shuffle="none")
     )
     load: LoadSettings = field(default_factory=LoadSettings)
+    transfer: str = ""
 
 
 @dataclass
@@ -96,7 +100,8 @@ class Evaluator:
         self._reported: set[str] = set()  # problems; those of a dev set are the same at each evaluation
         everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
         all_symbols = all_symbols or self._engine is not None
-        step = make_eval_step(meta.network, all_symbols=all_symbols)
+        self._inputs = make_inputs(meta.front_end, Augmentation(), settings.transfer)
+        step = with_features(make_eval_step(meta.network, all_symbols=all_symbols), self._inputs)
         by_row = ("log_probs",) if all_symbols else ("ids", "probabilities")
         outputs = dict.fromkeys((*by_row, "lengths", "text_loss"), rows) | dict.fromkeys(
             ("loss", "count", "infeasible"), everywhere
@@ -148,6 +153,7 @@ class Evaluator:
             load=self._settings.load,
             share=RowShare(*sharding.share_of_rows(self._mesh)),
             longest_s=self._settings.batch.seconds or math.inf,
+            transfer=self._settings.transfer,
         )
 
     def probe(self, variables: dict, manifest: Manifest) -> None:
@@ -160,7 +166,7 @@ class Evaluator:
         report_problems(manifest, np.flatnonzero(~corpus.left_out), self._too_long(corpus), self._reported)
         shape = max(corpus.shapes, key=lambda shape: (shape[0] * shape[1], shape[2]))
         local = corpus.share.rows_of(shape[0])
-        abstract = abstract_batch((local.stop - local.start, *shape[1:]), self.meta.feature_size)
+        abstract = abstract_inputs((local.stop - local.start, *shape[1:]), self._inputs)
         fitting = np.flatnonzero(planned_frames(manifest, self.meta.features) <= shape[1])
         with self._explained(corpus, fitting):
             batch = {name: np.zeros(x.shape, x.dtype) for name, x in abstract.items()}

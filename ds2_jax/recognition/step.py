@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ds2_jax.network.ctc import negative_log_likelihood, sum_losses
 from ds2_jax.network.model import DeepSpeech2
+from input_pipeline.batches.inputs import Inputs
 
 Shape = tuple[int, int, int]  # of a batch: rows, frames, labels
 Batch = dict[str, jax.Array]  # docs/design.md, Contracts: spectrogram, frames, labels, label_lengths, valid
@@ -62,10 +63,23 @@ def make_eval_step(model: DeepSpeech2, *, all_symbols: bool = False) -> Callable
 
 
 def abstract_batch(shape: Shape, feature_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return shapes and types of a batch's arrays."""
+    """Return shapes and types of the arrays of a batch with features."""
     rows, frames, labels = shape
     return {
         "spectrogram": jax.ShapeDtypeStruct((rows, frames, feature_size), jnp.float32),
+        **_abstract_labels(rows, labels),
+    }
+
+
+def abstract_inputs(shape: Shape, inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes and types of the arrays of a batch with these inputs."""
+    rows, frames, labels = shape
+    arrays = {name: jax.ShapeDtypeStruct(*array) for name, array in inputs.arrays(rows, frames).items()}
+    return arrays | _abstract_labels(rows, labels)
+
+
+def _abstract_labels(rows: int, labels: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
         "frames": jax.ShapeDtypeStruct((rows,), jnp.int32),
         "labels": jax.ShapeDtypeStruct((rows, labels), jnp.int32),
         "label_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),

@@ -2,7 +2,8 @@
 
 import concurrent.futures
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,49 +11,52 @@ from tqdm import tqdm
 
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.out_of_memory import explained, is_out_of_memory
-from ds2_jax.recognition.step import Shape, abstract_batch
+from ds2_jax.recognition.step import Shape
 from ds2_jax.training import memory
 from ds2_jax.training.state import TrainState
+from input_pipeline.batches.inputs import Inputs
 from input_pipeline.cores import usable_cores
+
+AbstractBatch = dict[str, jax.ShapeDtypeStruct]
 
 logger = logging.getLogger("ds2_jax")
 
 
-def batch_shape(batch: dict[str, jax.Array]) -> Shape:
+def batch_shape(batch: Mapping[str, Any], inputs: Inputs) -> Shape:
     """Return the shape of a global batch: rows, frames, labels."""
-    rows, frames, _ = batch["spectrogram"].shape
-    return rows, frames, batch["labels"].shape[1]
+    rows, labels = batch["labels"].shape
+    return rows, inputs.room(batch), labels
 
 
 def compile_steps(
     step: Callable,
     state: TrainState,
-    shapes: Iterable[Shape],
-    feature_size: int,
+    batches: Mapping[Shape, AbstractBatch],
     mesh: jax.sharding.Mesh,
     on_shape: Callable[[], None] = lambda: None,
 ) -> dict[Shape, Callable]:
     """Return the compiled step for each batch shape: (state, batch) -> (state, metrics); the state is donated.
 
-    The largest shape is compiled first and run once on a copy of the state, to test whether it fits into memory; its
-    memory is logged. on_shape: called after each shape; may raise. Raises MemoryError with the largest shape that fits.
+    batches: shapes and types of a batch's arrays, by its shape. The largest one is compiled first and run once on a copy of
+    the state, to test whether it fits into memory; its memory is logged. on_shape: called after each shape; may raise. Raises
+    MemoryError with the largest shape that fits.
     """
     everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
     state_sharding = sharding.state_sharding(state, mesh)
     in_shardings, out_shardings = (state_sharding, by_row), (state_sharding, everywhere)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=out_shardings)
     abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    ordered = sorted(set(shapes), key=_size, reverse=True)
+    ordered = sorted(batches, key=_size, reverse=True)
 
     def compile_one(shape: Shape) -> Callable:
-        return jitted.lower(abstract_state, abstract_batch(shape, feature_size)).compile()
+        return jitted.lower(abstract_state, batches[shape]).compile()
 
     with tqdm(total=len(ordered), desc="compile", unit=" shapes", leave=False) as bar:
         compiled = {ordered[0]: _compile_largest(compile_one, ordered)}
         bar.update()
         bar.clear()  # otherwise the table starts on the bar's line
         logger.info("memory per device, MB:\n%s", memory.format_table(state, compiled[ordered[0]], ordered[0]))
-        _probe(compiled[ordered[0]], state, ordered[0], feature_size, by_row)
+        _probe(compiled[ordered[0]], state, ordered[0], batches[ordered[0]], by_row)
         on_shape()
         with concurrent.futures.ThreadPoolExecutor(min(4, usable_cores())) as pool:
             futures = {shape: pool.submit(compile_one, shape) for shape in ordered[1:]}
@@ -100,8 +104,7 @@ def _size(shape: Shape) -> tuple[int, int]:
     return shape[0] * shape[1], shape[2]
 
 
-def _probe(compiled: Callable, state: TrainState, shape: Shape, feature_size: int, by_row) -> None:
-    abstract = abstract_batch(shape, feature_size)
+def _probe(compiled: Callable, state: TrainState, shape: Shape, abstract: AbstractBatch, by_row) -> None:
     with explained(lambda reason: str(_memory_error(shape, "a smaller one may fit", reason))):
         batch = {name: jnp.zeros(x.shape, x.dtype, device=by_row) for name, x in abstract.items()}
         jax.block_until_ready(compiled(jax.tree.map(jnp.copy, state), batch))

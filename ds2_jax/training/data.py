@@ -215,6 +215,7 @@ def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta,
         settings.seed,
         settings.load,
         RowShare(*sharding.share_of_rows(mesh, settings.optim.accumulate)),
+        transfer=settings.transfer,
     )
 
 

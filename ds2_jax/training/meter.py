@@ -37,6 +37,7 @@ class Meter:
     ):
         self._settings = settings
         self._manifest = corpus.manifest
+        self._inputs = corpus.inputs
         self._frame_s = corpus.front_end.settings.stride_ms / 1000
         self._log = log
         self._schedule = schedule
@@ -87,7 +88,7 @@ class Meter:
         """Take the metrics of the step just started, and read those of the step LAG steps ago."""
         processes.report_progress(f"step {self._progress.step}")
         self._warn_about_problems(batch["utterance"], problems)
-        padded = batch["spectrogram"].shape[0] * batch["spectrogram"].shape[1] * processes.count()
+        padded = len(batch["valid"]) * self._inputs.room(batch) * processes.count()
         self._pending.append((self._progress.step, self._progress.epoch, metrics, batch["utterance"], padded))
         if len(self._pending) > LAG:
             self._read(*self._pending.popleft())

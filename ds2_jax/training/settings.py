@@ -10,6 +10,8 @@ from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition.evaluation import EvaluationSettings
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FrontEnd
+from input_pipeline.augment import Augmentation
+from input_pipeline.batches.inputs import make_inputs
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.text import TextRules
@@ -137,7 +139,8 @@ class TrainingSettings:
     """All settings of a training.
 
     restore: the model to start from, '' for a new one. augmentation: a file with a JSON list of augmentors, '' for none.
-    fsdp: number of devices over which parameters and optimiser state are split. config: all values, for the run's record.
+    fsdp: number of devices over which parameters and optimiser state are split. transfer: type of the samples of which
+    compiled steps make features, '' if the host makes them. config: all values, for the run's record.
     """
 
     data: DataSettings
@@ -151,6 +154,7 @@ class TrainingSettings:
     restore: str = ""
     seed: int = 0
     fsdp: int = 1
+    transfer: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -163,6 +167,8 @@ class TrainingSettings:
         _require("seed", self.seed, self.seed >= 0, "use 0 or more")
         advice = "use 1 for no splitting, or a divisor of the number of devices"
         _require("mesh.fsdp", self.fsdp, self.fsdp >= 1, advice)
+        if not self.restore:  # else, the model says which features it has
+            make_inputs(FrontEnd(self.new_model.features, "none"), Augmentation(), self.transfer)
 
 
 def _is_decay(value: float) -> bool:

@@ -14,8 +14,10 @@ from ds2_jax.artifacts.run_record import changed_settings, write_run_record
 from ds2_jax.artifacts.workdir import Workdir, make_workdir
 from ds2_jax.parallel import processes, sharding
 from ds2_jax.parallel.stopping import Stopped, Stopping
+from ds2_jax.recognition.device_features import with_features
 from ds2_jax.recognition.evaluation import Evaluator
 from ds2_jax.recognition.reports import write_reports
+from ds2_jax.recognition.step import abstract_inputs
 from ds2_jax.training import resume
 from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.compile import batch_shape, compile_steps
@@ -94,10 +96,11 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
             ema=settings.optim.ema,
             gather=sharding.make_gather(mesh),
         )
+        inputs = corpus.inputs
+        abstract = {shape: abstract_inputs(shape, inputs) for shape in corpus.shapes}
         with processes.expect_progress(0):  # compilation has no time limit
-            compiled = compile_steps(
-                step_function, state, corpus.shapes, meta.feature_size, mesh, on_shape=stopping.raise_if_signalled
-            )
+            step_function = with_features(step_function, inputs)
+            compiled = compile_steps(step_function, state, abstract, mesh, on_shape=stopping.raise_if_signalled)
             dev = DevEvaluation(evaluator, manifests.dev, settings.train, progress, log)
             dev.probe(state, manifests.test)
             stopping.raise_if_signalled()
@@ -115,7 +118,7 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
                     profiler.begin(progress.step)
                     problems = batch.pop("problem")
                     arrays = sharding.put_batch(batch, mesh)
-                    state, metrics = compiled[batch_shape(arrays)](state, arrays)
+                    state, metrics = compiled[batch_shape(arrays, inputs)](state, arrays)
                     progress.count_step()
                     meter.add(batch, problems, metrics)
                     save = stopping.agree(save=time.monotonic() - saved_at >= settings.train.checkpoint_every_s)

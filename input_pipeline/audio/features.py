@@ -134,6 +134,21 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     Raises FeatureError for less than one window, for values that are not finite, and for digital silence if the level
     is normalised.
     """
+    samples, gain = condition(samples, settings)
+    if gain != 1:
+        samples = samples * gain
+    if settings.kind == "mfcc":
+        return _mfcc(samples, settings)
+    if settings.kind == "log1p":
+        return _log1p(samples, settings)
+    return spectra(samples, settings, running_gains(samples, settings)[0] if running_level(settings) else None)
+
+
+def condition(samples: np.ndarray, settings: FeatureSettings) -> tuple[np.ndarray, np.float32]:
+    """Return samples [N] limited to the band of their source, and the gain to the level of whole clips, or 1.
+
+    Raises FeatureError as `extract`.
+    """
     if samples.ndim != 1:
         raise FeatureError(f"samples of shape {list(samples.shape)} are not one channel; mix them to [N]")
     if len(samples) < settings.window_samples:
@@ -143,13 +158,8 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
         )
     if settings.source_rate_hz:
         samples = limit_band(samples, settings)
-    if settings.normalise_db and not settings.level_s:
-        samples = normalise_db(samples, settings.target_db)
-    if settings.kind == "mfcc":
-        return _mfcc(samples, settings)
-    if settings.kind == "log1p":
-        return _log1p(samples, settings)
-    return spectra(samples, settings, running_gains(samples, settings)[0] if running_level(settings) else None)
+    by_clip = settings.normalise_db and not settings.level_s
+    return samples, level_gain(samples, settings.target_db) if by_clip else np.float32(1)
 
 
 def limit_band(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
@@ -161,7 +171,12 @@ def limit_band(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
 
 
 def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:
-    """Scale samples [N] to a level: gain = target - 10 log10(mean(x^2)) dB; nothing is clipped.
+    """Scale samples [N] to a level; nothing is clipped. Raises FeatureError as `level_gain`."""
+    return samples * level_gain(samples, target_db)
+
+
+def level_gain(samples: np.ndarray, target_db: float) -> np.float32:
+    """Return the gain of samples [N] to a level, as a factor: target - 10 log10(mean(x^2)) dB.
 
     Raises FeatureError for gains above 300 dB (digital silence), and for values that are not finite.
     """
@@ -171,7 +186,7 @@ def normalise_db(samples: np.ndarray, target_db: float) -> np.ndarray:
     gain_db = target_db - 10 * math.log10(power) if power > 0 else math.inf
     if gain_db > MAX_GAIN_DB:
         raise SilenceError("the level of digital silence cannot be normalised; remove the clip")
-    return samples * np.float32(10 ** (gain_db / 20))
+    return np.float32(10 ** (gain_db / 20))
 
 
 def running_level(settings: FeatureSettings) -> bool:
@@ -219,6 +234,17 @@ def density_factors(settings: FeatureSettings, fft: int) -> np.ndarray:
     return (factors / (np.square(np.hanning(settings.window_samples)).sum() * settings.sample_rate_hz)).astype(
         np.float32
     )
+
+
+def fourier_matrix(window: int, fft: int) -> np.ndarray:
+    """Return a matrix [W, 2 * (fft / 2 + 1)] that gives the real, then the imaginary parts of a window's spectrum."""
+    angles = 2 * np.pi * (np.outer(np.arange(window), np.arange(fft // 2 + 1)) % fft) / fft
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def transform_length(settings: FeatureSettings) -> int:
+    """Return the length of the transform of the kinds linear and fbank."""
+    return fbank_transform_length(settings) if settings.kind == "fbank" else settings.window_samples
 
 
 @functools.lru_cache(maxsize=8)
@@ -269,7 +295,7 @@ def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def spectra(samples: np.ndarray, settings: FeatureSettings, gains: np.ndarray | None) -> np.ndarray:
     """Return the log power density [T, F] of samples [N], times gains [T], of its bins (linear) or after mel filters (fbank)."""
-    fft = fbank_transform_length(settings) if settings.kind == "fbank" else settings.window_samples
+    fft = transform_length(settings)
     densities = density_factors(settings, fft)
     features = np.empty((frame_count(len(samples), settings), feature_size(settings)), np.float32)
     for block, power in _power_blocks(samples, hann_window(settings), settings.stride_samples, fft):

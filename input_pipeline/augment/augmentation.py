@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.augment.audio_effects import FASTEST_RATE, SLOWEST_RATE, change_speed
-from input_pipeline.augment.augmentors import AUGMENTORS, Speed
+from input_pipeline.augment.augmentors import AUGMENTORS, Masks, SpecAugment, Speed
 from input_pipeline.augment.params import AugmentationError, Params
 
 SPEED_STREAM = 0x5350454544  # makes the generator of an epoch's speed rates different from those of rng_for
@@ -106,10 +106,23 @@ class Augmentation:
 
     def apply_features(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Augment normalised features [T, F] float32, whose mean is 0."""
-        for entry in self.entries:
-            if hasattr(entry.augmentor, "apply_features") and rng.random() < entry.prob:
-                features = entry.augmentor.apply_features(features, rng)
+        for augmentor, drawn in zip(self.masking, self.draw_masks(len(features), features.shape[1], rng), strict=True):
+            if drawn is not None:
+                features = augmentor.apply_features(features, drawn)
         return features
+
+    @property
+    def masking(self) -> list[SpecAugment]:
+        """The augmentors of features, in order."""
+        return [entry.augmentor for entry in self.entries if isinstance(entry.augmentor, SpecAugment)]
+
+    def draw_masks(self, frames: int, bins: int, rng: np.random.Generator) -> list[Masks | None]:
+        """Draw what each augmentor of features does to an utterance; None if its probability leaves the utterance out."""
+        return [
+            entry.augmentor.draw(frames, bins, rng) if rng.random() < entry.prob else None
+            for entry in self.entries
+            if isinstance(entry.augmentor, SpecAugment)
+        ]
 
 
 def _parse_entry(entry: Any, number: int, path: Path, sample_rate_hz: int, read_clips: bool) -> Entry:

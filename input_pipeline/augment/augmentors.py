@@ -1,12 +1,13 @@
 """The augmentors of the JSON file: a class for each type, with its parameters and their ranges.
 
-To add one, write a class with `parse(params)` and `apply_audio` or `apply_features`, and add it to AUGMENTORS. Only Speed
-changes the length; its rates are drawn for a whole epoch at once.
+To add one, write a class with `parse(params)` and `apply_audio`, and add it to AUGMENTORS. Only Speed changes the length; its
+rates are drawn for a whole epoch at once. SpecAugment, which changes features, draws apart from its application, because a
+compiled step may compute the features (`augment.packed_masks`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from input_pipeline.augment.audio_effects import (
     shift,
 )
 from input_pipeline.augment.clip_cache import CACHE_BYTES, Clips
-from input_pipeline.augment.feature_effects import mask_bands, mask_times, warp_time
+from input_pipeline.augment.feature_effects import draw_spans, draw_warp, mask, warp_time
 from input_pipeline.augment.params import AugmentationError, Params
 
 CROSS_FADE_S = 0.05
@@ -179,6 +180,14 @@ class Impulse:
         return reverberate(samples, self.clips.draw(sample_rate_hz, rng))
 
 
+class Masks(NamedTuple):
+    """What SpecAugment draws for an utterance."""
+
+    warp: tuple[int, int]  # the frame that moves, and where to; 0, 0: none
+    bands: np.ndarray  # [n, 2] i32, the first and the number of the masked bins
+    times: np.ndarray  # [n, 2] i32, of the masked frames
+
+
 @dataclass(frozen=True)
 class SpecAugment:
     """Time warping and masks in frequency and time (SpecAugment, Park et al. 2019), with PaddleSpeech's parameters.
@@ -214,17 +223,25 @@ class SpecAugment:
         params.choice("warp_mode", ("PIL",))  # PaddleSpeech's name for this kind of warping
         return parsed
 
-    def apply_features(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Warp and mask features [T, F] float32."""
-        frames, masks, width = len(features), self.time_masks, self.time_width
+    @property
+    def most_time_masks(self) -> int:
+        """Number of time masks of the longest utterance."""
+        return self.max_time_masks if self.adaptive_number else self.time_masks
+
+    def draw(self, frames: int, bins: int, rng: np.random.Generator) -> Masks:
+        """Draw the warp and the masks of an utterance."""
+        masks, width = self.time_masks, self.time_width
         if self.adaptive_number:
             masks = min(int(self.adaptive_number * frames), self.max_time_masks)
         if self.adaptive_size:
             width = int(self.adaptive_size * frames)
+        warp, bands = draw_warp(rng, frames, self.warp), draw_spans(rng, self.freq_masks, self.freq_width, bins)
+        return Masks(warp, bands, draw_spans(rng, masks, min(width, int(self.max_time_share * frames)), frames))
+
+    def apply_features(self, features: np.ndarray, drawn: Masks) -> np.ndarray:
+        """Warp and mask features [T, F] float32."""
         fill = 0.0 if self.replace_with_zero else float(features.mean())
-        features = warp_time(features, rng, self.warp)
-        features = mask_bands(features, rng, self.freq_masks, self.freq_width, fill)
-        return mask_times(features, rng, masks, width, self.max_time_share, fill)
+        return mask(warp_time(features, *drawn.warp), drawn.bands, drawn.times, fill)
 
 
 AUGMENTORS: Mapping[str, Any] = {

@@ -10,6 +10,7 @@ import numpy as np
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
+from input_pipeline.batches.inputs import Inputs, make_inputs
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.loader import (
     BatchLoader,
@@ -52,7 +53,7 @@ def choose_shapes(
 class Corpus:
     """Utterances of a manifest, ready to be batched: `plan_epoch` plans, `batches` loads.
 
-    longest_s: utterances whose duration is longer are left out of the plan.
+    longest_s: utterances whose duration is longer are left out of the plan. transfer: as `inputs.make_inputs`.
     """
 
     manifest: Manifest
@@ -64,6 +65,7 @@ class Corpus:
     load: LoadSettings = field(default_factory=LoadSettings)
     share: RowShare = field(default_factory=RowShare)
     longest_s: float = math.inf
+    transfer: str = ""
     buckets: list[Bucket] = field(init=False)
 
     def __post_init__(self):
@@ -72,6 +74,11 @@ class Corpus:
         frames = planned_frames(self.manifest, self.front_end.settings)[kept]
         lengths = self.labels.lengths if self.labels is not None else np.ones(len(self.manifest), np.int64)
         self.buckets = choose_shapes(frames, lengths[kept], self.front_end.settings, self.settings, self.augmentation)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What its batches bring to the device. Raises ValueError for features that are not computed there."""
+        return make_inputs(self.front_end, self.augmentation, self.transfer)
 
     @property
     def left_out(self) -> np.ndarray:
@@ -111,8 +118,7 @@ class Corpus:
         return BatchLoader(
             self.manifest.clips,
             self.labels,
-            self.front_end,
-            self.augmentation,
+            self.inputs,
             self.seed,
             self.share,
         )

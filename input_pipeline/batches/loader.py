@@ -1,4 +1,4 @@
-"""Load batches of spectrograms from manifest rows through grain, in threads or worker processes.
+"""Load batches from manifest rows through grain, in threads or worker processes.
 
 The batch plan is grain's source; `BatchLoader`, which turns one planned batch into arrays, is all that runs in threads or
 workers. A bad clip is not an error: its row has `valid` false, and `problem` describes what is wrong.
@@ -12,8 +12,8 @@ import numpy as np
 
 from input_pipeline import audio
 from input_pipeline.audio.features import FeatureSettings, frame_count
-from input_pipeline.audio.front_end import FrontEnd
-from input_pipeline.augment import Augmentation, rng_for
+from input_pipeline.augment import rng_for
+from input_pipeline.batches.inputs import Inputs, Row
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import Plan
 from input_pipeline.batches.workers import explain_lost_workers
@@ -147,15 +147,14 @@ class BatchLoader:
 
     clips: Segments  # [N]
     labels: Labels | None  # None without transcripts
-    front_end: FrontEnd
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    inputs: Inputs
     seed: int = 0
     share: RowShare = field(default_factory=RowShare)
 
     def __call__(self, spec: BatchSpec) -> dict[str, Any]:
         """Return the arrays of a batch (docs/design.md, Contracts) and `problem` [B] str, '' for rows without one."""
         batch = {
-            "spectrogram": np.zeros((spec.rows, spec.frames, self.front_end.size), np.float32),
+            **{name: np.zeros(*array) for name, array in self.inputs.arrays(spec.rows, spec.frames).items()},
             "frames": np.zeros(spec.rows, np.int32),
             "labels": np.zeros((spec.rows, spec.labels), np.int32),
             "label_lengths": np.zeros(spec.rows, np.int32),
@@ -181,10 +180,10 @@ class BatchLoader:
         if isinstance(file, Exception):
             raise file
         samples = self._read(utterance, file, spec, float(spec.rates[row]))
-        features = self.compute_features(samples, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
-        if len(features) > spec.frames:
+        loaded = self._make_row(samples, utterance, spec.epoch, int(spec.copies[row]), float(spec.rates[row]))
+        if loaded.frames > spec.frames:
             raise ValueError(
-                f"the clip has {len(features)} frames, but its duration of {self.clips.duration[utterance]} s allows at most "
+                f"the clip has {loaded.frames} frames, but its duration of {self.clips.duration[utterance]} s allows at most "
                 f"{spec.frames}: correct the duration (python -m input_pipeline.manifest check)"
             )
         if self.labels is not None:
@@ -195,22 +194,23 @@ class BatchLoader:
                 )
             batch["labels"][row, : len(symbols)] = symbols
             batch["label_lengths"][row] = len(symbols)
-        batch["spectrogram"][row, : len(features)] = features
-        batch["frames"][row] = len(features)
+        for name, array in loaded.arrays.items():
+            batch[name][row, ...][tuple(slice(length) for length in np.shape(array))] = array
+        batch["frames"][row] = loaded.frames
         batch["valid"][row] = True
 
     def _read(self, utterance: int, file: audio.File, spec: BatchSpec, rate: float) -> np.ndarray:
         """Return the samples [N] of an utterance. Raises AudioError, also for audio that is far longer than the batch."""
-        settings = self.front_end.settings
+        settings = self.inputs.front_end.settings
         longest_s = 2 * spec.frames * settings.stride_ms / 1000 * max(rate, 1.0) + 1.0
         return audio.read(self.clips.of(utterance, file), settings.sample_rate_hz, longest_s=longest_s)[0]
 
-    def compute_features(self, samples: np.ndarray, utterance: int, epoch: int, copy: int, rate: float) -> np.ndarray:
-        """Return the normalised, augmented features [T, F] of an utterance with samples [N]."""
-        rate_hz = self.front_end.settings.sample_rate_hz
+    def _make_row(self, samples: np.ndarray, utterance: int, epoch: int, copy: int, rate: float) -> Row:
+        """Return the frames and arrays of an utterance with samples [N], augmented."""
+        rate_hz = self.inputs.front_end.settings.sample_rate_hz
         rng = rng_for(self.seed, epoch, utterance, copy)
-        samples = self.augmentation.apply_audio(samples, rate_hz, rate=rate, rng=rng)
-        return self.augmentation.apply_features(self.front_end(samples), rng)
+        samples = self.inputs.augmentation.apply_audio(samples, rate_hz, rate=rate, rng=rng)
+        return self.inputs.make_row(samples, rng)
 
 
 def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, settings: LoadSettings) -> Generator[dict[str, Any]]:

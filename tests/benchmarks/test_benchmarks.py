@@ -49,6 +49,17 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert result["parts"].keys() == {"decode", "speed", "features", "masks"}
     assert sum(result["share"].values()) == pytest.approx(1, abs=0.01)
     assert 0 <= result["padding"] < 1
+    assert result["host"] == pytest.approx(16 * result["end_to_end"], abs=8)
+
+
+def test_input_pipeline_compares_features_with_samples(clips):
+    options = [f"--manifest={clips}", "--limit=5", "--on_device", "--rounds=2", "--kind=fbank"]
+    inputs = run("benchmarks.input_pipeline", *options)["inputs"]
+    assert list(inputs) == ["features", "float32", "int16"]
+    assert inputs["features"]["relative"] == 1
+    assert inputs["float32"]["kb_per_s"] > 64  # 16,000 samples, and padding
+    assert inputs["float32"]["kb_per_s"] == pytest.approx(2 * inputs["int16"]["kb_per_s"], rel=0.05)
+    assert 0 < inputs["int16"]["mean"] < inputs["int16"]["largest"] < 1e-4  # FLAC, not augmented
 
 
 def test_input_pipeline_reports_a_missing_manifest_in_one_line():

@@ -10,8 +10,9 @@ from jax.sharding import PartitionSpec
 
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
+from ds2_jax.recognition.step import abstract_batch
 from ds2_jax.training import memory
-from ds2_jax.training.compile import batch_shape, compile_steps
+from ds2_jax.training.compile import compile_steps
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import make_state
@@ -62,11 +63,11 @@ def run(fsdp: int, accumulate: int = 1):
         make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.make_gather(mesh)
     )
     state = make_state(init_variables(make_model(), F, seed=0), OPTIMIZER, SCHEDULE, mesh, average=True)
-    compiled = compile_steps(step, state, [(B, T, L)], F, mesh)
+    compiled = compile_steps(step, state, {(B, T, L): abstract_batch((B, T, L), F)}, mesh)
     metrics = []
     for seed in range(3):
         arrays = sharding.put_batch(make_batch(seed), mesh)
-        state, measured = compiled[batch_shape(arrays)](state, arrays)
+        state, measured = compiled[B, T, L](state, arrays)
         metrics.append(jax.tree.map(np.asarray, measured))
     (program,) = (function.as_text() for function in compiled.values())  # type: ignore[attr-defined]
     return state, metrics, program

@@ -9,6 +9,7 @@ import pytest
 
 from ds2_jax.network.model import init_variables
 from ds2_jax.parallel import sharding
+from ds2_jax.recognition.step import abstract_batch
 from ds2_jax.training import memory
 from ds2_jax.training.compile import compile_steps
 from ds2_jax.training.optim import make_optimizer, make_schedule
@@ -40,7 +41,7 @@ def new_state(average=True):
 
 def compile_for(shapes, state):
     step = make_train_step(make_model(0.0), OPTIMIZER, seed=0, ema=0.9)
-    return compile_steps(step, state, shapes, F, mesh())
+    return compile_steps(step, state, {shape: abstract_batch(shape, F) for shape in shapes}, mesh())
 
 
 def test_the_table_has_every_part_and_reports_a_missing_limit(caplog):
@@ -82,7 +83,7 @@ def test_other_errors_that_mention_memory_are_not_changed():
         raise jax.errors.JaxRuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="illegal memory access"):
-        compile_steps(step, new_state(), [SHORT], F, mesh())
+        compile_steps(step, new_state(), {SHORT: abstract_batch(SHORT, F)}, mesh())
 
 
 def test_a_split_array_counts_with_its_shard():

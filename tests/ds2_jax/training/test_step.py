@@ -12,12 +12,16 @@ from jax.sharding import Mesh
 from ds2_jax.network.ctc import ctc_loss
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
 from ds2_jax.parallel import sharding
-from ds2_jax.recognition.step import make_eval_step
+from ds2_jax.recognition.step import abstract_batch, make_eval_step
 from ds2_jax.training.compile import batch_shape, compile_steps
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
+from input_pipeline.audio.features import FeatureSettings
+from input_pipeline.audio.front_end import FrontEnd
+from input_pipeline.augment import Augmentation
+from input_pipeline.batches.inputs import make_inputs
 from input_pipeline.batches.loader import RowShare
 
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
@@ -73,7 +77,8 @@ def compiled(devices=1, rows=B, accumulate=1, dropout=0.2):
     model, mesh = make_model(dropout), Mesh(np.array(jax.devices()[:devices]), ("data",))
     step = make_train_step(model, OPTIMIZER, seed=1, accumulate=accumulate, ema=EMA)
     state = jax.device_put(start(), sharding.replicated(mesh))
-    (function,) = compile_steps(step, state, [(RowShare(devices * accumulate).padded(rows), T, L)], F, mesh).values()
+    shape = RowShare(devices * accumulate).padded(rows), T, L
+    (function,) = compile_steps(step, state, {shape: abstract_batch(shape, F)}, mesh).values()
     return mesh, function
 
 
@@ -249,7 +254,12 @@ def test_the_averaged_parameters_follow_quickly_at_first_and_slowly_later():
 
 
 def test_the_shape_of_a_batch_is_rows_frames_labels():
-    assert batch_shape(make_batch()) == (B, T, L)
+    front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=F, window_ms=25.0), "none")
+    labels = {"labels": np.zeros((B, L), np.int32)}
+    for transfer in ("", "int16"):
+        inputs = make_inputs(front_end, Augmentation(), transfer)
+        arrays: dict[str, np.ndarray] = {name: np.zeros(*array) for name, array in inputs.arrays(B, T).items()}
+        assert batch_shape({**arrays, **labels}, inputs) == (B, T, L)
 
 
 def test_evaluation_gives_the_best_symbols_and_the_sums_of_the_loss():

@@ -49,7 +49,7 @@ def augmentation(tmp_path_factory, clips) -> Augmentation:
     return Augmentation.load(path, 16000)
 
 
-def make_corpus(path, augmentation=None, size=5, share=None, **load) -> Corpus:
+def make_corpus(path, augmentation=None, size=5, share=None, transfer="", **load) -> Corpus:
     utterances = manifest.read(path)
     labels, _ = encode_transcripts(utterances, Vocabulary.build(utterances.text), TextRules())
     front_end = FrontEnd(FeatureSettings(kind="fbank", mel_bins=20), "utterance")
@@ -62,6 +62,7 @@ def make_corpus(path, augmentation=None, size=5, share=None, **load) -> Corpus:
         augmentation or Augmentation(),
         load=LoadSettings(**load),
         share=share or RowShare(),
+        transfer=transfer,
     )
 
 
@@ -72,7 +73,8 @@ def load(corpus: Corpus, epoch=1, first=0) -> list[dict]:
 def assert_equal(a: list[dict], b: list[dict]) -> None:
     assert len(a) == len(b)
     for one, other in zip(a, b, strict=True):
-        for name in CONTRACT:
+        assert one.keys() == other.keys()
+        for name in one:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
@@ -100,15 +102,39 @@ def test_batches_keep_their_contract(clips):
             assert (batch["labels"][row, batch["label_lengths"][row] :] == 0).all()
 
 
-def test_threads_and_processes_give_the_same_batches(clips, augmentation):
-    one = load(make_corpus(clips, augmentation, threads=1))
-    assert_equal(one, load(make_corpus(clips, augmentation, threads=1)))
-    assert_equal(one, load(make_corpus(clips, augmentation, threads=4)))
-    assert_equal(one, load(make_corpus(clips, augmentation, workers=2)))
+SAMPLES = {"samples": np.float32, "gain": np.float32, "masks": np.int32}
 
 
-def test_epochs_are_augmented_differently_and_resuming_repeats_the_rest(clips, augmentation):
-    corpus = make_corpus(clips, augmentation)
+@pytest.mark.parametrize("transfer", ["float32", "int16"])
+def test_batches_of_samples_keep_their_contract(clips, augmentation, transfer):
+    corpus = make_corpus(clips, augmentation, share=RowShare(multiple=4), transfer=transfer)
+    contract = {**CONTRACT, **SAMPLES} | {"samples": np.dtype(transfer).type}
+    del contract["spectrogram"]
+    features = load(make_corpus(clips, augmentation, share=RowShare(multiple=4)))
+    for spec, batch, other in zip(corpus.plan_epoch(1), load(corpus), features, strict=True):
+        assert batch.keys() == {*contract, "problem"}
+        for name, dtype in contract.items():
+            assert batch[name].dtype == dtype
+            assert len(batch[name]) == 8
+        assert batch["samples"].shape == (8, (spec.frames + 1) * 160)  # windows of 320
+        assert corpus.inputs.room(batch) == spec.frames
+        for name in ("frames", "labels", "label_lengths", "valid", "utterance"):
+            np.testing.assert_array_equal(batch[name], other[name])
+        for row, frames in enumerate(batch["frames"]):
+            assert not batch["samples"][row, (frames + 1) * 160 if frames else 0 :].any()
+
+
+@pytest.mark.parametrize("transfer", ["", "float32", "int16"])
+def test_threads_and_processes_give_the_same_batches(clips, augmentation, transfer):
+    one = load(make_corpus(clips, augmentation, transfer=transfer, threads=1))
+    assert_equal(one, load(make_corpus(clips, augmentation, transfer=transfer, threads=1)))
+    assert_equal(one, load(make_corpus(clips, augmentation, transfer=transfer, threads=4)))
+    assert_equal(one, load(make_corpus(clips, augmentation, transfer=transfer, workers=2)))
+
+
+@pytest.mark.parametrize("transfer", ["", "float32"])
+def test_epochs_are_augmented_differently_and_resuming_repeats_the_rest(clips, augmentation, transfer):
+    corpus = make_corpus(clips, augmentation, transfer=transfer)
     whole = load(corpus)
     for step in range(1, len(whole)):
         assert_equal(whole[step:], load(corpus, first=step))
@@ -118,11 +144,12 @@ def test_epochs_are_augmented_differently_and_resuming_repeats_the_rest(clips, a
     assert by_utterance[0] != by_utterance[1]
 
 
-def test_two_hosts_load_the_two_halves(clips, augmentation):
-    whole = load(make_corpus(clips, augmentation, share=RowShare(multiple=2)))
-    halves = [load(make_corpus(clips, augmentation, share=RowShare(2, p, 2))) for p in (0, 1)]
+@pytest.mark.parametrize("transfer", ["", "float32"])
+def test_two_hosts_load_the_two_halves(clips, augmentation, transfer):
+    whole = load(make_corpus(clips, augmentation, share=RowShare(multiple=2), transfer=transfer))
+    halves = [load(make_corpus(clips, augmentation, share=RowShare(2, p, 2), transfer=transfer)) for p in (0, 1)]
     assert all(2 * len(half["valid"]) == len(b["valid"]) for h in halves for half, b in zip(h, whole, strict=True))
-    joined = [{n: np.concatenate([a[n], b[n]]) for n in CONTRACT} for a, b in zip(*halves, strict=True)]
+    joined = [{n: np.concatenate([a[n], b[n]]) for n in a} for a, b in zip(*halves, strict=True)]
     assert_equal(whole, joined)
 
 
