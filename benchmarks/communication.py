@@ -103,9 +103,10 @@ def main() -> None:
         parser.error(
             f"{a.figures} cannot be read ({error}): create it with python -m benchmarks.compile_for --json={a.figures}"
         )
-    matching = [r for r in programs if (r["config"], r["step"], r["shape"][1]) == (a.config, "train", a.frames)]
+    wanted = (a.config, "train", a.frames)
+    matching = [r for r in programs if (r["config"], r["step"], r["shape"][1]) == wanted and "estimated_s" in r]
     if not matching:
-        parser.error(f"{a.figures} contains no training step of {a.config} with {a.frames} frames")
+        parser.error(f"{a.figures} contains no training step of {a.config} with {a.frames} frames for TPUs")
     result = matching[0]
     if not result["collectives"]:
         parser.error(

@@ -1,7 +1,10 @@
 """Settings and fixtures for all tests: four simulated CPU devices, real speech, an S3-compatible store."""
 
+import importlib.metadata
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 from absl import flags
+
+from tests.runs import ROOT
 
 if TYPE_CHECKING:
     from benchmarks.local_store import LocalStore
@@ -73,3 +78,30 @@ def store() -> Iterator["LocalStore"]:
             environment.setenv(name, value)
         fsspec.filesystem("s3").mkdir(BUCKET)
         yield server
+
+
+@pytest.fixture(scope="session")
+def tpu_compiler() -> dict[str, str]:
+    """Install the compiler for TPUs if it is missing (480 MB); return the environment of a process that uses it."""
+    from benchmarks.accelerators import LIBTPU
+
+    requirement = next(r for r in importlib.metadata.requires("jax") or [] if r.startswith("libtpu"))
+    _install(LIBTPU.parent.parent, [requirement.partition(";")[0].strip()])
+    return {k: v for k, v in os.environ.items() if not k.startswith("XLA")} | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
+
+@pytest.fixture(scope="session")
+def cuda_compiler() -> dict[str, str]:
+    """Install the compiler for NVIDIA GPUs if it is missing (132 MB); return the environment of a process that uses it."""
+    from benchmarks.accelerators import CUDA, cuda_requirements
+
+    _install(CUDA, cuda_requirements())
+    return {k: v for k, v in os.environ.items() if not k.startswith(("XLA", "JAX"))}
+
+
+def _install(folder: Path, requirements: list[str]) -> None:
+    if not (ROOT / folder).exists():
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(ROOT / folder)]
+        result = subprocess.run([*install, *requirements], capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"the compiler cannot be installed here: {result.stderr.strip().splitlines()[-1]}")

@@ -92,3 +92,53 @@ def test_devices_exchange_only_the_gradient_and_batch_statistics(clips, parts, m
     assert statistics == [parts] * 2 * 3  # per layer, once forward and once backward
     sent = sum(collective.total for collective in collectives)
     assert parameters < sent < parts * MORE_ON_CPU * parameters
+
+
+LIBRARY_CALLS = """HloModule m
+
+ENTRY %main (x: bf16[2,9,7,3], k: bf16[5,3,3,3], y: bf16[2,9,7,5], a: f32[2,4,8], b: f32[2,8,6]) -> f32[2,4,6] {
+  %x = bf16[2,9,7,3]{3,2,1,0} parameter(0)
+  %k = bf16[5,3,3,3]{3,2,1,0} parameter(1)
+  %y = bf16[2,9,7,5]{3,2,1,0} parameter(2)
+  %a = f32[2,4,8]{2,1,0} parameter(3)
+  %b = f32[2,8,6]{2,1,0} parameter(4)
+  OPERATION
+}
+"""
+CONV = 'window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$conv'
+IN_WINDOW = (3 * 9 - 2) * (3 * 7 - 2)  # pairs of a position and a tap that is not padding
+CONV_FLOP = 2 * 2 * IN_WINDOW * 3 * 5
+GEMM = (
+    'backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["2"],"rhs":["1"]}}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("operation", "flop"),
+    [
+        (f'%c = (bf16[2,9,7,5]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%x, %k), {CONV}Forward"', CONV_FLOP),
+        (f'%c = (bf16[2,9,7,3]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%y, %k), {CONV}BackwardInput"', CONV_FLOP),
+        (f'%c = (bf16[5,3,3,3]{{3,2,1,0}}, u8[0]{{0}}) custom-call(%x, %y), {CONV}BackwardFilter"', CONV_FLOP),
+        (
+            '%c = (f32[2,4,6]{2,1,0}, s8[33]{0}) custom-call(%a, %b), custom_call_target="__cublas$lt$matmul", ' + GEMM,
+            2 * 2 * 4 * 6 * 8,
+        ),
+        ('%c = f32[2,4,6]{2,1,0} custom-call(%a, %b), custom_call_target="other"', 0),
+    ],
+)
+def test_products_of_gpu_libraries_are_counted(operation, flop):
+    assert Program(LIBRARY_CALLS.replace("OPERATION", operation)).flop() == flop
+
+
+def test_recurrent_kernels_of_a_tpu_state_their_products_and_take_time_for_each_tile():
+    text = """HloModule m
+
+ENTRY %main (w: bf16[2,256,128], x: f32[50,2,8,1]) -> bf16[50,2,8,128] {
+  %w = bf16[2,256,128]{2,1,0} parameter(0)
+  %x = f32[50,2,8,1]{3,2,1,0} parameter(1)
+  ROOT %k = bf16[50,2,8,128]{3,2,1,0} custom-call(%w, %x), custom_call_target="tpu_custom_call", COST
+}
+"""
+    program = Program(text.replace("COST", 'backend_config={"cost_estimate":{"flops":"777"}}'))
+    assert program.flop() == 777
+    assert program.estimated_cycles() == 17 * 50 * 2 * 2

@@ -1,7 +1,6 @@
 """The recipes' steps for absent accelerators: lowered for CUDA and ROCm, compiled for TPUs (slow)."""
 
 import json
-import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -13,7 +12,7 @@ import pytest
 from jax.sharding import Mesh
 
 from benchmarks import recipe_shapes
-from benchmarks.compile_for import LIBTPU, parse_settings, steps_of
+from benchmarks.compile_for import parse_settings, steps_of
 from benchmarks.recipe_steps import make_steps
 from ds2_jax.cli import settings
 from ds2_jax.parallel import sharding
@@ -55,7 +54,8 @@ def test_a_chip_among_many_computes_no_more_rows_than_a_single_chip(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_published_memory_figures_match_the_current_recipes(recipe):
     published = json.loads((ROOT / "docs" / "scaling.json").read_text())
-    results = [r for r in published if r["step"] == "train" and r["config"].startswith(f"configs/{recipe}.py:")]
+    trained = [r for r in published if r["step"] == "train" and "estimated_s" in r]
+    results = [r for r in trained if r["config"].startswith(f"configs/{recipe}.py:")]
     assert all(result["fits"] for result in results)
     assert {result["chips"] for result in results} == set(TOPOLOGIES)
     for name, chips in {(result["config"], result["chips"]) for result in results}:
@@ -83,6 +83,7 @@ def test_the_guide_states_the_measured_figures():
     peaks = {
         f"{Path(r['config']).name} {r['step']} {r['shape'][1]} x {r['shape'][2]}": f"{r['peak_bytes'] / 2**30:.2f}"
         for r in json.loads((ROOT / "docs" / "scaling.json").read_text())
+        if "estimated_s" in r
     }
     rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "scaling.md").read_text().splitlines()]
     longest = [row for row in rows if len(row) == 7 and row[0].startswith("`")]
@@ -127,30 +128,6 @@ def test_settings_on_the_command_line_may_have_any_type():
     assert (config.mesh.fsdp, config.train.remat, config.model.cell) == (8, True, "gru")
 
 
-@pytest.fixture(scope="module")
-def tpu_compiler() -> dict[str, str]:
-    """Install the TPU compiler if it is missing: it has 480 MB, and no other test needs it."""
-    if not (ROOT / LIBTPU).exists():
-        import importlib.metadata
-
-        requirement = next(r for r in importlib.metadata.requires("jax") or [] if r.startswith("libtpu"))
-        requirement = requirement.partition(";")[0].strip()
-        install = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(ROOT / LIBTPU.parent.parent),
-        ]
-        result = subprocess.run([*install, requirement], capture_output=True, text=True)
-        if result.returncode:
-            pytest.skip(f"libtpu cannot be installed here: {result.stderr.strip().splitlines()[-1]}")
-    return {k: v for k, v in os.environ.items() if not k.startswith("XLA")} | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(("chips", "topology"), TOPOLOGIES.items())
@@ -181,5 +158,5 @@ def test_every_bucket_of_a_recipe_is_compiled_in_one_run(tpu_compiler, tmp_path)
     ]
     results = json.loads(Path(tmp_path, "found.json").read_text())
     assert sorted((r["step"], *r["shape"][1:]) for r in results) == sorted(expected)
-    assert len([line for line in result.stdout.splitlines() if line.startswith(("| train", "| eval"))]) == len(expected)
+    assert len([line for line in result.stdout.splitlines() if line.startswith("| `tiny.py` |")]) == len(expected)
     assert all(r["fits"] and r["host_callbacks"] == 0 for r in results)
