@@ -40,12 +40,14 @@ def make_steps(config: ConfigDict, vocabulary: int, mesh: Mesh) -> dict[str, tup
         gather=sharding.make_gather(mesh),
     )
     train = jax.jit(
-        train_step,
+        sharding.on_mesh(train_step, mesh),
         donate_argnums=0,
         in_shardings=(state_sharding, rows),
         out_shardings=(state_sharding, replicated),
     )
     eval_outputs = dict.fromkeys(("ids", "probabilities", "lengths", "text_loss"), rows)
     eval_outputs |= dict.fromkeys(("loss", "count", "infeasible"), replicated)
-    evaluate = jax.jit(make_eval_step(model), in_shardings=(replicated, rows), out_shardings=eval_outputs)
+    evaluate = jax.jit(
+        sharding.on_mesh(make_eval_step(model), mesh), in_shardings=(replicated, rows), out_shardings=eval_outputs
+    )
     return {"train": (train, state, size), "eval": (evaluate, variables, size)}

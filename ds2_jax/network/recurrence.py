@@ -9,7 +9,8 @@ What costs time differs, so there are two forms of the scan, equal up to roundin
 lowered. A CPU computes: its form keeps the recurrent products, multiplies by local derivatives that are computed for all
 frames at once, and holds gates as separate arrays, because XLA's CPU code reads a slice of a frame ten times slower than a
 whole one. A GPU or TPU launches kernels and moves memory: its form unrolls frames, so that each is one product and one or two
-fused kernels, keeps only the states, and makes the products again, for all frames at once.
+fused kernels, keeps only the states, and makes the products again, for all frames at once. On TPUs, all frames are one
+kernel where the recurrent matrix fits into fast memory (`vmem_scan`).
 
 Letters: U frames, D directions (1 or 2), B batch, H hidden units, G gates.
 """
@@ -20,11 +21,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ds2_jax.network.vmem_scan import fits, vmem_scan
+
 UNROLL = 8  # frames of one turn of an accelerator's loop
 
 State = tuple[jax.Array, ...]  # each [D, B, H]; the first is the layer's output
 Gates = tuple[jax.Array, ...]  # each [D, B, H]
 Cell = Callable[[State, Gates, Gates], State]
+Loop = Callable[..., tuple]  # of frame, constants, carry, inputs and reverse, like unrolled_scan
 
 
 def simple_rnn(state: State, x: Gates, h: Gates, clip: float = 20.0) -> State:
@@ -65,8 +69,20 @@ def scan_cell(
     padding comes first therefore starts from its initial state at its first valid frame. Returns outputs [U, D, B, H]
     and the last state, in the type of `weights`.
     """
-    cpu, others = (functools.partial(form, cell) for form in (scan_keeping_products, scan_keeping_states))
-    return jax.lax.platform_dependent(projected, weights, bias, initial, mask, cpu=cpu, default=others)
+    on_tpu = vmem_scan if fits((weights, bias), initial, projected) else unrolled_scan
+    cpu = functools.partial(scan_keeping_products, cell)
+    tpu, gpu = (functools.partial(scan_keeping_states, cell, loop) for loop in (on_tpu, unrolled_scan))
+    return jax.lax.platform_dependent(projected, weights, bias, initial, mask, cpu=cpu, tpu=tpu, default=gpu)
+
+
+def unrolled_scan(frame, constants, carry, inputs, *, reverse: bool = False):
+    """Run a frame, a function of constants, carry and inputs, over all frames in turns of UNROLL frames."""
+    turn = _turn(jax.tree.leaves(inputs)[0].shape[0])
+    return jax.lax.scan(functools.partial(frame, constants), carry, inputs, reverse=reverse, unroll=turn)
+
+
+def _plain_scan(frame, constants, carry, inputs):
+    return jax.lax.scan(functools.partial(frame, constants), carry, inputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -81,8 +97,8 @@ def _keep_products(cell, projected, weights, bias, initial, mask):
     def kept(states, products):
         return states, products
 
-    result, (states, products) = _run(cell, kept, 1, (projected, weights, bias, initial, mask))
-    return result, (projected, weights, initial, mask, states, products)
+    last, (states, products) = _run(cell, kept, _plain_scan, (projected, weights, bias, initial, mask))
+    return (states[0], last), (projected, weights, initial, mask, states, products)
 
 
 def _slopes(cell, residuals):
@@ -131,24 +147,21 @@ def _backward_of_products(cell, residuals, gradients):
 scan_keeping_products.defvjp(_keep_products, _backward_of_products)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def scan_keeping_states(
-    cell: Cell, projected: Gates, weights: jax.Array, bias: jax.Array, initial: State, mask: jax.Array
-) -> tuple[jax.Array, State]:
-    """Run a cell in the form for GPUs and TPUs; parameters and results as of `scan_cell`."""
-    return _keep_states(cell, projected, weights, bias, initial, mask)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def scan_keeping_states(cell: Cell, loop: Loop, *arguments) -> tuple[jax.Array, State]:
+    """Run a cell in the form for GPUs and TPUs; arguments and results as of `scan_cell`, loop: how frames are repeated."""
+    return _keep_states(cell, loop, *arguments)[0]
 
 
-def _keep_states(cell, projected, weights, bias, initial, mask):
+def _keep_states(cell, loop, *arguments):
+    projected, weights, bias, initial, mask = arguments
     frames = mask.shape[0]
     projected, mask = _whole_turns((projected, mask))  # a rest of fewer frames would cost a copy of everything
-    ((outputs, last), states) = _run(
-        cell, lambda states, products: states, _turn(frames), (projected, weights, bias, initial, mask)
-    )
-    return (outputs[:frames], last), (projected, weights, bias, initial, mask, states)
+    last, states = _run(cell, lambda states, products: states, loop, (projected, weights, bias, initial, mask))
+    return (states[0][:frames], last), (projected, weights, bias, initial, mask, states)
 
 
-def _backward_of_states(cell, residuals, gradients):
+def _backward_of_states(cell, loop, residuals, gradients):
     """Propagate gradients from frame to frame through the cell's own gradient, then compute those of all frames again."""
     projected, weights, bias, initial, mask, states = residuals
     before = _before(initial, states)
@@ -156,24 +169,25 @@ def _backward_of_states(cell, residuals, gradients):
     products = jax.lax.optimization_barrier(jnp.einsum("udbh,dhg->udbg", before[0], weights))
     transposed = jax.lax.optimization_barrier(weights.transpose(0, 2, 1))
 
-    def pull(d_state: State, before: State, x: Gates, products: jax.Array, valid: jax.Array):
+    def pull(bias: jax.Array, d_state: State, before: State, x: Gates, products: jax.Array, valid: jax.Array):
         """Return the gradients of the state before, of x and of the products, whose gates are side by side."""
-        h = _split(products.astype(_wide(weights)) + bias[:, None], len(x))
+        h = _split(products.astype(_wide(weights)) + bias, len(x))
         inputs = *_cast((before, x), _wide(weights)), h
-        d_before, d_x, d_h = jax.vjp(cell, *inputs)[1](tuple(jnp.where(valid[..., None], d, 0) for d in d_state))
+        d_before, d_x, d_h = jax.vjp(cell, *inputs)[1](tuple(jnp.where(valid, d, 0) for d in d_state))
         return _select(valid, d_before, d_state), d_x, jnp.concatenate(d_h, axis=-1).astype(weights.dtype)
 
-    def frame(d_state, inputs):
+    def frame(constants, d_state, inputs):
+        transposed, bias = constants
         d_output, *rest = inputs
         d_state = (d_state[0] + d_output, *d_state[1:])
-        d_before, _, d_products = pull(d_state, *rest)
+        d_before, _, d_products = pull(bias, d_state, *rest)
         return (d_before[0] + _multiply(d_products, transposed), *d_before[1:]), _cast(d_state, weights.dtype)
 
     d_outputs, d_last = gradients
-    start, rest = _cast(d_last, _wide(weights)), (before, projected, products, mask)
+    start, rest = _cast(d_last, _wide(weights)), (before, projected, products, mask[..., None])
     inputs = _whole_turns(d_outputs), *rest
-    d_initial, d_states = jax.lax.scan(frame, start, inputs, reverse=True, unroll=_turn(mask.shape[0]))
-    _, d_projected, d_products = pull(_cast(d_states, _wide(weights)), *rest)
+    d_initial, d_states = loop(frame, (transposed, bias[:, None]), start, inputs, reverse=True)
+    _, d_projected, d_products = pull(bias[:, None], _cast(d_states, _wide(weights)), *rest)
     d_weights, d_bias = _sum_frames(before[0], d_products, weights)
     d_projected = tuple(d[: d_outputs.shape[0]].astype(weights.dtype) for d in d_projected)
     return d_projected, d_weights, d_bias, _cast(d_initial, weights.dtype), None
@@ -182,19 +196,20 @@ def _backward_of_states(cell, residuals, gradients):
 scan_keeping_states.defvjp(_keep_states, _backward_of_states)
 
 
-def _run(cell, kept, unroll, arguments):
-    """Return outputs and last state, and what `kept(states, products)` selects of all frames, in the compute type."""
+def _run(cell, kept, loop, arguments):
+    """Return the last state, and what `kept(states, products)` selects of all frames, in the compute type."""
     projected, weights, bias, initial, mask = arguments
 
-    def frame(state, inputs):
+    def frame(constants, state, inputs):
+        weights, bias = constants
         x, valid = inputs
-        product = _multiply(state[0].astype(weights.dtype), weights) + bias[:, None]
-        h = _split(product, len(x))
+        h = _split(_multiply(state[0].astype(weights.dtype), weights) + bias, len(x))
         new = _select(valid, cell(state, x, h), state)
-        return new, _cast((new[0], kept(new, h)), weights.dtype)
+        return new, _cast(kept(new, h), weights.dtype)
 
-    last, (outputs, stored) = jax.lax.scan(frame, _cast(initial, _wide(weights)), (projected, mask), unroll=unroll)
-    return (outputs, _cast(last, weights.dtype)), stored
+    start = _cast(initial, _wide(weights))
+    last, stored = loop(frame, (weights, bias[:, None]), start, (projected, mask[..., None]))
+    return _cast(last, weights.dtype), stored
 
 
 def _turn(frames: int) -> int:
@@ -239,8 +254,8 @@ def _cast(tree, dtype: jnp.dtype):
 
 
 def _select(mask: jax.Array, new: State, old: State) -> State:
-    """Return the new state for valid frames and the old state for padding. mask [..., D, B]."""
-    return tuple(jnp.where(mask[..., None], n, o) for n, o in zip(new, old, strict=True))
+    """Return the new state for valid frames and the old state for padding. mask [..., D, B, 1]."""
+    return tuple(jnp.where(mask, n, o) for n, o in zip(new, old, strict=True))
 
 
 def _split(x: jax.Array, gates: int) -> Gates:
@@ -269,5 +284,5 @@ def scan_gru_relu(
         new = _select(valid, (candidate + update * (h - candidate),), state)
         return new, new[0]
 
-    last, outputs = jax.lax.scan(frame, initial, (projected, mask))
+    last, outputs = jax.lax.scan(frame, initial, (projected, mask[..., None]))
     return outputs, last

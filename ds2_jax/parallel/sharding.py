@@ -1,5 +1,6 @@
 """Place arrays on a mesh of all devices: batches are split over it, the state is replicated or split over one axis."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -51,6 +52,17 @@ def _split(shape: tuple[int, ...], parts: int) -> PartitionSpec:
         return PartitionSpec()
     longest = max(axes, key=lambda axis: shape[axis])
     return PartitionSpec(*[FSDP if axis == longest else None for axis in range(len(shape))])
+
+
+def on_mesh(function: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
+    """Return a function that is traced with the mesh in view: a kernel, which XLA cannot split, is split by it."""
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def make_gather(mesh: Mesh) -> Callable[[T], T]:

@@ -35,7 +35,11 @@ class BatchedNetwork:
         everywhere, rows = sharding.replicated(mesh), sharding.row_sharding(mesh)
         self.meta = meta
         self.variables = sharding.put(variables, everywhere)
-        self.forward = jax.jit(make_forward(meta.network), in_shardings=(everywhere, rows, rows), out_shardings=rows)
+        self.forward = jax.jit(
+            sharding.on_mesh(make_forward(meta.network), mesh),
+            in_shardings=(everywhere, rows, rows),
+            out_shardings=rows,
+        )
         self._devices = mesh.size
         self.singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
         self.batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]

@@ -106,7 +106,7 @@ class Evaluator:
         outputs = dict.fromkeys((*by_row, "lengths", "text_loss"), rows) | dict.fromkeys(
             ("loss", "count", "infeasible"), everywhere
         )
-        self._step = jax.jit(step, in_shardings=(everywhere, rows), out_shardings=outputs)
+        self._step = jax.jit(sharding.on_mesh(step, mesh), in_shardings=(everywhere, rows), out_shardings=outputs)
 
     def measure(
         self,

@@ -44,7 +44,9 @@ def compile_steps(
     everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
     state_sharding = sharding.state_sharding(state, mesh)
     in_shardings, out_shardings = (state_sharding, by_row), (state_sharding, everywhere)
-    jitted = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=out_shardings)
+    jitted = jax.jit(
+        sharding.on_mesh(step, mesh), donate_argnums=0, in_shardings=in_shardings, out_shardings=out_shardings
+    )
     abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     ordered = sorted(batches, key=_size, reverse=True)
 

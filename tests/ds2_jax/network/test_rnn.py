@@ -1,13 +1,24 @@
 """Recurrent layers against slow loops, their custom backward against autodiff; padding, direction and state."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ds2_jax.network import recurrence
-from ds2_jax.network.recurrence import gru, lstm, scan_cell, scan_keeping_products, scan_keeping_states, simple_rnn
+from ds2_jax.network.recurrence import (
+    gru,
+    lstm,
+    scan_cell,
+    scan_keeping_products,
+    scan_keeping_states,
+    simple_rnn,
+    unrolled_scan,
+)
 from ds2_jax.network.rnn import CELLS, Recurrent, RowConvolution
+from ds2_jax.network.vmem_scan import vmem_scan
 
 B, T, X, H = 2, 7, 5, 3
 LENGTHS = np.array([7, 4])
@@ -16,7 +27,17 @@ EXACT = 1e-10  # the same sums in a different order, in float64
 DIFFERENCE = 1e-6  # central differences in float64 with a step of 1e-5, on sums of about 100 terms
 POISON = 1e6  # finite, far larger than any spectrogram
 ELEMENTWISE = {"rnn": simple_rnn, "gru": gru, "lstm": lstm}  # cells with a custom backward pass
-FORMS = {"CPU": scan_keeping_products, "accelerators": scan_keeping_states}
+
+
+def with_loop(loop):
+    return lambda cell, *arguments: scan_keeping_states(cell, loop, *arguments)
+
+
+FORMS = {
+    "CPU": scan_keeping_products,
+    "GPU": with_loop(unrolled_scan),
+    "TPU": with_loop(functools.partial(vmem_scan, interpret=True)),
+}
 CLIP = 1.5  # low enough that the simple RNN is clipped
 
 
