@@ -9,7 +9,10 @@
 
 An epoch repeats each corpus, because worker processes start anew with every epoch: LibriSpeech (5 hours) and Common Voice (3
 hours) 20 times; speechocean762 (4 hours), LJSpeech (0.5 hours of it) and AN4 (0.6 hours), whose sentences are more alike, less
-often. If you have more of a corpus, lower its weight. Not measured.
+often. If you have more of a corpus, lower its weight.
+
+Measured on one H100 that was at hand for two minutes only: after 1,853 steps (139 s), dev of 8 speakers of dev-clean had WER 81 %
+(CER 35 %) greedy and 59 % with a 4-gram. That is underfitted by far, and no released model.
 """
 
 from ml_collections import ConfigDict
