@@ -1,18 +1,22 @@
-"""2-D convolution over time and frequency; on CPU it is computed as large matrix products, forward and backward.
+"""2-D convolution over time and frequency; on CPUs it is computed in the Fourier domain of the frequency axis.
 
-XLA's CPU convolution runs at half the speed of its matrix products, and its gradient is slower still. Here the time
-stride is folded into channels, the frequency taps of an output bin are gathered into columns, and one product computes
-all time taps, whose results are shifted and added. Output bins are computed one after another, so that the gathered
-columns stay in the cache. On other platforms (GPU, TPU), XLA's convolution is used.
+A convolution with k taps along the frequency axis needs k products for each output bin and pair of channels; between
+discrete Fourier transforms of the bins, which are products with small matrices, it needs 2 * stride * Q / G, about five for
+the strides and sizes of Deep Speech 2. Strides are folded into channels. Each frequency of the transform is a convolution
+over time only, computed as one product for all time taps, whose results are shifted and added. Frequencies are computed one
+after another, so that pieces stay in the cache. Frames are transformed one by one, so what is in one frame rounds no
+other, and rounding errors are smaller than those of the plain sum. On other platforms (GPU, TPU), XLA's convolution is used.
 
-Letters: B batch, T time, F frequency, C input channels, O output channels, k taps; U output frames, G output bins, V
-frames covered by a product, F' padded bins, S input channels with the time stride folded in.
+Letters: B batch, T time, F frequency, C input channels, O output channels, k taps; U output frames, G output bins; with
+strides folded into channels: V frames, Q bins, S channels; P pairs of real Fourier coefficients.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Pair = tuple[int, int]
@@ -28,8 +32,8 @@ def out_size(size, stride: int):
 
 def conv2d_valid(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Convolve as `conv2d`, but without padding in time: U = floor((T - kt) / st) + 1. For inference: no gradient."""
-    products, plain = (functools.partial(f, strides, padded=False) for f in (_product_forward, _plain))
-    return lax.platform_dependent(x, kernel, cpu=products, default=plain)
+    spectral, plain = (functools.partial(f, strides, padded=False) for f in (_spectral_forward, _plain))
+    return lax.platform_dependent(x, kernel, cpu=spectral, default=plain)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -38,8 +42,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
 
     Returns [B, U, G, O] with U = floor((T - 1) / st) + 1 and G = floor((F - 1) / sf) + 1.
     """
-    products, plain = (functools.partial(f, strides) for f in (_product_forward, _plain))
-    return lax.platform_dependent(x, kernel, cpu=products, default=plain)
+    spectral, plain = (functools.partial(f, strides) for f in (_spectral_forward, _plain))
+    return lax.platform_dependent(x, kernel, cpu=spectral, default=plain)
 
 
 def _forward(x, kernel, strides):
@@ -47,8 +51,8 @@ def _forward(x, kernel, strides):
 
 
 def _backward(strides, residuals, d_out):
-    products, plain = (functools.partial(f, strides) for f in (_product_backward, _plain_backward))
-    return lax.platform_dependent(*residuals, d_out, cpu=products, default=plain)
+    spectral, plain = (functools.partial(f, strides) for f in (_spectral_backward, _plain_backward))
+    return lax.platform_dependent(*residuals, d_out, cpu=spectral, default=plain)
 
 
 conv2d.defvjp(_forward, _backward)
@@ -65,69 +69,137 @@ def _plain_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.A
     return jax.vjp(functools.partial(_plain, strides), x, kernel)[1](d_out)
 
 
-def _product_forward(strides: Pair, x: jax.Array, kernel: jax.Array, *, padded: bool = True) -> jax.Array:
-    wide, matrix = _widen(x, kernel.shape, strides, padded=padded), _by_taps(kernel, strides[0])
-    (batch, length, _, _), (kf, out) = wide.shape, (kernel.shape[1], kernel.shape[3])
-    frames, bins = _frames(x, kernel.shape, strides, padded=padded), out_size(x.shape[2], strides[1])
-    taps = length - frames + 1
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """The Fourier transform of the frequency axis: number of bins, taps of the kernel along it, stride.
 
-    def output_bin(_, index):
-        pieces = (_columns(wide, index * strides[1], kf) @ matrix).reshape(batch, length, taps, out)
-        return None, sum(pieces[:, a : a + frames, a] for a in range(taps))
+    Its size is even. A pair of coefficients is the real and the imaginary part of a frequency; the first pair is the lowest
+    and the highest frequency, which are real.
+    """
 
-    return lax.scan(output_bin, None, jnp.arange(bins))[1].transpose(1, 2, 0, 3)  # [G, B, U, O] -> [B, U, G, O]
+    bins: int
+    taps: int
+    stride: int
+
+    @property
+    def folded(self) -> int:
+        """Q, the number of bins that the outputs depend on, after folding."""
+        return out_size(self.bins, self.stride) + self.folded_taps - 1
+
+    @property
+    def folded_taps(self) -> int:
+        """Number of taps along the frequency axis after folding."""
+        return -(-self.taps // self.stride)
+
+    @property
+    def analysis(self) -> np.ndarray:
+        """Matrices [P, 2, Q] from bins to coefficients."""
+        return self._waves()[:, :, : self.folded]
+
+    @property
+    def synthesis(self) -> np.ndarray:
+        """Matrices [P, 2, G] from coefficients to output bins."""
+        waves = self._waves()
+        scale = np.where(np.arange(len(waves)) > 0, 2, 1) / waves.shape[2]
+        return (waves * scale[:, None, None])[:, :, : out_size(self.bins, self.stride)]
+
+    @property
+    def factors(self) -> np.ndarray:
+        """Factors [P, 2, 2, folded_taps] of a kernel's taps in the matrices that map coefficients of input to output.
+
+        They multiply by the conjugate of the kernel's transform, which correlates.
+        """
+        real, imaginary = self._waves()[:, :, : self.folded_taps].transpose(1, 0, 2)
+        first = np.arange(len(real))[:, None] == 0
+        mixed = np.where(first, 0, imaginary)
+        return np.stack([np.stack([real, -mixed], 1), np.stack([mixed, np.where(first, imaginary, real)], 1)], 1)
+
+    def _waves(self) -> np.ndarray:
+        """Return cosine and negative sine [P, 2, size] of each frequency."""
+        size = self.folded + self.folded % 2
+        angles = 2 * np.pi / size * np.outer(np.arange(size // 2), np.arange(size))
+        waves = np.stack([np.cos(angles), -np.sin(angles)], 1)
+        waves[0, 1] = np.cos(np.pi * np.arange(size))
+        return waves
 
 
-def _product_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.Array):
-    """Return the gradients of x and kernel, computed by two products for each output bin."""
-    wide, pull_x = jax.vjp(lambda x: _widen(x, kernel.shape, strides), x)
-    matrix, pull_kernel = jax.vjp(lambda kernel: _by_taps(kernel, strides[0]), kernel)
-    (batch, length, _, channels), (_, frames, bins, out) = wide.shape, d_out.shape
-    kf, taps = kernel.shape[1], length - frames + 1
-    d_bins = jnp.pad(d_out.transpose(2, 0, 1, 3), ((0, 0), (0, 0), (taps - 1, taps - 1), (0, 0)))
+def _spectral_forward(strides: Pair, x: jax.Array, kernel: jax.Array, *, padded: bool = True) -> jax.Array:
+    axis = Axis(x.shape[2], kernel.shape[1], strides[1])
+    spectrum, kernel = _spectrum(x, kernel.shape, strides, padded=padded), _fold(kernel, strides)
+    (_, _, batch, length, _), (_, taps, _, out) = spectrum.shape, kernel.shape
+    frames = length - taps + 1
 
-    def output_bin(carry, inputs):
-        (d_matrix, d_wide), (index, d_bin) = carry, inputs
-        shifted = jnp.stack([d_bin[:, taps - 1 - a :][:, :length] for a in range(taps)], axis=2)
-        shifted = shifted.reshape(batch * length, taps * out)
-        columns = _columns(wide, index * strides[1], kf)
-        d_matrix += lax.dot_general(columns, shifted, (((0,), (0,)), ((), ())), preferred_element_type=d_matrix.dtype)
-        d_columns = (shifted @ matrix.T).reshape(batch, length, kf, channels)
-        d_window = lax.dynamic_slice_in_dim(d_wide, index * strides[1], kf, axis=2) + d_columns
-        return (d_matrix, lax.dynamic_update_slice_in_dim(d_wide, d_window, index * strides[1], axis=2)), None
+    def frequency(_, inputs):
+        spectrum, factors = inputs
+        pieces = (_columns(spectrum) @ _weights(factors, kernel)).reshape(batch, length, taps, 2 * out)
+        summed = sum(pieces[:, a : a + frames, a] for a in range(taps))
+        return None, jnp.reshape(summed, (batch, frames, 2, out)).transpose(2, 0, 1, 3)
 
-    start = jnp.zeros(matrix.shape, jnp.promote_types(x.dtype, jnp.float32)), jnp.zeros_like(wide)
-    (d_matrix, d_wide), _ = lax.scan(output_bin, start, (jnp.arange(bins), d_bins))
-    return *pull_x(d_wide), *pull_kernel(d_matrix.astype(kernel.dtype))
+    _, result = lax.scan(frequency, None, (spectrum, jnp.asarray(axis.factors, spectrum.dtype)))  # [P, 2, B, U, O]
+    return jnp.einsum("pdg,pdbuo->bugo", jnp.asarray(axis.synthesis, result.dtype), result).astype(x.dtype)
 
 
-def _frames(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, *, padded: bool) -> int:
-    """Return U."""
-    return out_size(x.shape[1], strides[0]) if padded else (x.shape[1] - kernel_shape[0]) // strides[0] + 1
+def _spectral_backward(strides: Pair, x: jax.Array, kernel: jax.Array, d_out: jax.Array):
+    """Return the gradients of x and kernel, computed by two products for each frequency."""
+    axis = Axis(x.shape[2], kernel.shape[1], strides[1])
+    spectrum, pull_x = jax.vjp(lambda x: _spectrum(x, kernel.shape, strides), x)
+    kernel, pull_kernel = jax.vjp(lambda kernel: _fold(kernel, strides), kernel)
+    (_, _, batch, length, channels), (_, taps, _, out) = spectrum.shape, kernel.shape
+    d_out = jnp.einsum("pdg,bugo->pdbuo", jnp.asarray(axis.synthesis, spectrum.dtype), d_out.astype(spectrum.dtype))
+
+    def frequency(d_kernel, inputs):
+        spectrum, factors, d_out = inputs
+        weights, pull_weights = jax.vjp(functools.partial(_weights, factors), kernel)
+        d_out = d_out.transpose(1, 2, 0, 3).reshape(batch, -1, 2 * out)
+        d_out = jnp.pad(d_out, ((0, 0), (taps - 1, taps - 1), (0, 0)))
+        d_pieces = jnp.stack([d_out[:, taps - 1 - a :][:, :length] for a in range(taps)], axis=2)
+        d_pieces = d_pieces.reshape(batch * length, taps * 2 * out)
+        [d_share] = pull_weights(lax.dot_general(_columns(spectrum), d_pieces, (((0,), (0,)), ((), ()))))
+        d_spectrum = (d_pieces @ weights.T).reshape(batch, length, 2, channels).transpose(2, 0, 1, 3)
+        return d_kernel + d_share, d_spectrum
+
+    inputs = spectrum, jnp.asarray(axis.factors, spectrum.dtype), d_out
+    d_kernel, d_spectrum = lax.scan(frequency, jnp.zeros_like(kernel), inputs)
+    return *pull_x(d_spectrum), *pull_kernel(d_kernel)
 
 
-def _widen(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, *, padded: bool = True) -> jax.Array:
-    """Pad for all taps and fold the time stride into channels: [B, T, F, C] -> [B, V, F', S]."""
+def _spectrum(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, *, padded: bool = True) -> jax.Array:
+    """Pad, fold the strides into channels, and transform over the bins: [B, T, F, C] -> [P, 2, B, V, S]."""
     (kt, kf, *_), (st, sf) = kernel_shape, strides
     batch, frames, bins, channels = x.shape
-    length = _frames(x, kernel_shape, strides, padded=padded) + -(-kt // st) - 1
+    analysis = Axis(bins, kf, sf).analysis
+    out_frames = out_size(frames, st) if padded else (frames - kt) // st + 1
+    length, folded = out_frames + -(-kt // st) - 1, analysis.shape[2]
     before, half = (kt - 1) // 2 if padded else 0, (kf - 1) // 2
-    after = max(length * st - before - frames, 0)
-    padded_bins = max((out_size(bins, sf) - 1) * sf + kf, half + bins)
-    x = jnp.pad(x, ((0, 0), (before, after), (half, padded_bins - half - bins), (0, 0)))[:, : length * st]
-    x = x.reshape(batch, length, st, padded_bins, channels).transpose(0, 1, 3, 2, 4)
-    return x.reshape(batch, length, padded_bins, st * channels)
+    after, above = max(length * st - before - frames, 0), max(folded * sf - half - bins, 0)
+    x = jnp.pad(x.astype(_wide(x)), ((0, 0), (before, after), (half, above), (0, 0)))
+    x = x[:, : length * st, : folded * sf].reshape(batch, length, st, folded, sf, channels)
+    x = x.transpose(3, 0, 1, 2, 4, 5).reshape(folded, batch, length, st * sf * channels)
+    return jnp.einsum("pcq,qbvs->pcbvs", jnp.asarray(analysis, x.dtype), x)
 
 
-def _by_taps(kernel: jax.Array, st: int) -> jax.Array:
-    """Arrange a kernel for the product: [kt, kf, C, O] -> [kf*S, taps*O], taps = ceil(kt / st)."""
-    kt, kf, channels, out = kernel.shape
-    taps = -(-kt // st)
-    kernel = jnp.pad(kernel, ((0, taps * st - kt), (0, 0), (0, 0), (0, 0))).reshape(taps, st, kf, channels, out)
-    return kernel.transpose(2, 1, 3, 0, 4).reshape(kf * st * channels, taps * out)
+def _columns(spectrum: jax.Array) -> jax.Array:
+    """Put the two coefficients of a pair side by side: [2, B, V, S] -> [B * V, 2 * S]."""
+    _, batch, length, channels = spectrum.shape
+    return spectrum.transpose(1, 2, 0, 3).reshape(batch * length, 2 * channels)
 
 
-def _columns(wide: jax.Array, first: jax.Array, kf: int) -> jax.Array:
-    """Gather the inputs of one output bin, whose first tap is at bin `first`: [B, V, F', S] -> [B*V, kf*S]."""
-    batch, length, _, channels = wide.shape
-    return lax.dynamic_slice_in_dim(wide, first, kf, axis=2).reshape(batch * length, kf * channels)
+def _fold(kernel: jax.Array, strides: Pair) -> jax.Array:
+    """Fold the strides into channels: [kt, kf, C, O] -> [bin taps, time taps, S, O]."""
+    (kt, kf, channels, out), (st, sf) = kernel.shape, strides
+    taps, bin_taps = -(-kt // st), -(-kf // sf)
+    kernel = jnp.pad(kernel.astype(_wide(kernel)), ((0, taps * st - kt), (0, bin_taps * sf - kf), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, st, bin_taps, sf, channels, out).transpose(2, 0, 1, 3, 4, 5)
+    return kernel.reshape(bin_taps, taps, st * sf * channels, out)
+
+
+def _weights(factors: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transform a folded kernel to one pair of coefficients, with its factors [2, 2, bin taps]: -> [2 * S, taps * 2 * O]."""
+    _, taps, channels, out = kernel.shape
+    weights = jnp.einsum("cdj,jtso->cdtso", factors, kernel).transpose(0, 3, 2, 1, 4)
+    return weights.reshape(2 * channels, taps * 2 * out)
+
+
+def _wide(array: jax.Array) -> jnp.dtype:
+    """Return the type of sums: float32, or float64 for float64."""
+    return jnp.promote_types(array.dtype, jnp.float32)

@@ -1,4 +1,4 @@
-"""Convolution by matrix products, forward and backward, against XLA, finite differences and slow loops."""
+"""The convolution for CPUs, forward and backward, against XLA, finite differences and slow loops; its rounding."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.network.conv import _plain_backward, _product_backward, conv2d, conv2d_valid, out_size
+from ds2_jax.network.conv import _plain, _plain_backward, _spectral_backward, conv2d, conv2d_valid, out_size
 
 B, C, OUT = 2, 3, 4
 EXACT = 1e-9  # the same sums in a different order, in float64
@@ -52,11 +52,11 @@ def slow_conv(x, kernel, stride):
 
 
 @every_case
-def test_backward_by_products_equals_xla_and_finite_differences(kernel, stride, size):
+def test_backward_on_cpus_equals_xla_and_finite_differences(kernel, stride, size):
     """The convolution is linear in x and in the kernel, so a difference over a step of 1 is exact."""
     x, w, d_out = draw(kernel, stride, size)
     with jax.enable_x64(True):
-        d_x, d_w = map(np.asarray, jax.jit(functools.partial(_product_backward, stride))(x, w, d_out))
+        d_x, d_w = map(np.asarray, jax.jit(functools.partial(_spectral_backward, stride))(x, w, d_out))
         expected = list(map(np.asarray, jax.jit(functools.partial(_plain_backward, stride))(x, w, d_out)))
     np.testing.assert_allclose(d_x, expected[0], atol=EXACT)
     np.testing.assert_allclose(d_w, expected[1], atol=EXACT)
@@ -89,6 +89,25 @@ def test_gradient_inside_jit_is_right_in_both_float_types():
         assert got.dtype == jnp.bfloat16
         error = np.linalg.norm(got.astype(jnp.float32) - want) / np.linalg.norm(want)
         assert error < 0.02  # 8 bits of mantissa
+
+
+def test_rounding_errors_are_at_most_those_of_the_plain_sum():
+    kernel, stride, size = (11, 21), (1, 2), (40, 81)
+    x, w, _ = draw(kernel, stride, size)
+    exact = slow_conv(x, w, stride)
+    narrow = jnp.float32(x), jnp.float32(w)
+    results = conv2d(*narrow, stride), _plain(stride, *narrow)
+    spectral, plain = (np.sqrt(np.mean((np.asarray(result) - exact) ** 2)) for result in results)
+    assert spectral <= plain
+
+
+def test_a_frame_changes_no_bit_beyond_the_reach_of_the_kernel():
+    kernel, stride, size = (5, 3), (1, 2), (13, 9)
+    x, w, _ = map(jnp.float32, draw(kernel, stride, size))
+    other = x.at[:, 9:].set(1e6)
+    ours, theirs = (np.asarray(conv2d(each, w, stride)) for each in (x, other))
+    np.testing.assert_array_equal(ours[:, :7], theirs[:, :7])
+    assert (ours[:, 7:] != theirs[:, 7:]).any((0, 2, 3)).all()
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
