@@ -17,6 +17,7 @@ Letters: U frames, D directions (1 or 2), B batch, H hidden units, G gates.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,9 @@ UNROLL = 8  # frames of one turn of an accelerator's loop
 
 State = tuple[jax.Array, ...]  # each [D, B, H]; the first is the layer's output
 Gates = tuple[jax.Array, ...]  # each [D, B, H]
-Cell = Callable[[State, Gates, Gates], State]
+# Of state, x and h. If the state has a carry, the cell also takes the new carry, as if it were known; the output depends on
+# that and the last gate, the carry on the other gates.
+Cell = Callable[..., State]
 Loop = Callable[..., tuple]  # of frame, constants, carry, inputs and reverse, like unrolled_scan
 
 
@@ -49,14 +52,15 @@ def gru(state: State, x: Gates, h: Gates) -> State:
     return (candidate + update * (state[0] - candidate),)
 
 
-def lstm(state: State, x: Gates, h: Gates) -> State:
+def lstm(state: State, x: Gates, h: Gates, known: jax.Array | None = None) -> State:
     """Advance a long short-term memory.
 
     Gates: input, forget, candidate, output. c' = sigmoid(f) * c + sigmoid(i) * tanh(g);  h' = sigmoid(o) * tanh(c').
+    known: c', if h' is to be computed from it (its gradient is then separate).
     """
     i, f, g, o = (a + b for a, b in zip(x, h, strict=True))
     carry = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(carry), carry
+    return jax.nn.sigmoid(o) * jnp.tanh(carry if known is None else known), carry
 
 
 def scan_cell(
@@ -101,47 +105,59 @@ def _keep_products(cell, projected, weights, bias, initial, mask):
     return (states[0], last), (projected, weights, initial, mask, states, products)
 
 
-def _slopes(cell, residuals):
-    """Return the local derivatives of all frames, for each array j of the new state: to the state, to x, to the products.
+class Slopes(NamedTuple):
+    """Local derivatives of all frames, each [U, D, B, H]: of the output to the new carry, and of a result to its inputs.
 
-    A cell is element-wise, so its gradient is the incoming gradient times a local derivative for each array of the state;
-    a vector-Jacobian product with ones returns the derivatives of all units at once. In padding the state is copied, so
-    its derivative is 1.
+    The result is the output or, for all gates but the last of a cell with a carry, the new carry.
+    """
+
+    to_carry: State  # empty for a cell without a carry
+    to_state: State
+    to_projected: Gates
+    to_products: Gates
+
+
+def _slopes(cell, residuals) -> Slopes:
+    """Return the local derivatives.
+
+    A cell is element-wise, so its gradient is the incoming gradient times a local derivative; a vector-Jacobian product
+    with ones returns those of all units at once. With the new carry as an input of its own, each gate has an effect on one
+    result only, so one such product separates them. In padding the state is copied, so its derivative is 1.
     """
     projected, _, initial, mask, states, products = residuals
-    arrays, inside = range(len(states)), mask[..., None]
-    before = _before(initial, states)
-    pull = jax.vjp(cell, before, projected, products)[1]
-    slopes = [pull(tuple(jnp.full_like(s, i == j) for i, s in enumerate(states))) for j in arrays]
-    to_state = [tuple(jnp.where(inside, s, float(i == j)) for i, s in enumerate(slopes[j][0])) for j in arrays]
-    to_projected = [tuple(jnp.where(inside, s, 0) for s in slopes[j][1]) for j in arrays]
-    to_products = [tuple(jnp.where(inside, s, 0) for s in slopes[j][2]) for j in arrays]
-    return to_state, to_projected, to_products
+    inside = mask[..., None]
+    _, pull = jax.vjp(cell, _before(initial, states), projected, products, *states[1:])
+    to_state, *rest = pull(tuple(map(jnp.ones_like, states)))
+    to_projected, to_products, *to_carry = jax.tree.map(lambda slope: jnp.where(inside, slope, 0), rest)
+    return Slopes(tuple(to_carry), tuple(jnp.where(inside, s, 1) for s in to_state), to_projected, to_products)
+
+
+def _times(results: State, slopes: Gates) -> Gates:
+    """Multiply the gradients of the results, output and carry, by the slopes to the gates."""
+    last = len(slopes) - 1
+    return tuple(results[0 if i == last else -1] * slope for i, slope in enumerate(slopes))
 
 
 def _backward_of_products(cell, residuals, gradients):
     """Propagate gradients from frame to frame; everything else is computed for all frames before or after the scan."""
     _, weights, initial, _, states, _ = residuals
-    to_state, to_projected, to_products = _slopes(cell, residuals)
+    slopes = _slopes(cell, residuals)
     transposed = jax.lax.optimization_barrier(weights.transpose(0, 2, 1))  # stored transposed: the product is faster
 
-    def times(d_state: State, to: list[State]) -> State:
-        """Multiply each gradient of the state by its slopes and sum."""
-        return tuple(sum(d * s for d, s in zip(d_state, of_one, strict=True)) for of_one in zip(*to, strict=True))
-
     def frame(d_state, inputs):
-        d_output, to_state, to_products = inputs
-        d_state = (d_state[0] + d_output, *d_state[1:])
-        d_products = jnp.concatenate(times(d_state, to_products), axis=-1)
-        passed = times(d_state, to_state)
-        return (passed[0] + _multiply(d_products, transposed), *passed[1:]), _cast(d_state, weights.dtype)
+        d_output, to_carry, to_state, to_products = inputs
+        d_output = d_state[0] + d_output
+        results = (d_output, *(d + d_output * slope for d, slope in zip(d_state[1:], to_carry, strict=True)))
+        d_products = jnp.concatenate(_times(results, to_products), axis=-1)
+        passed = tuple(d * slope for d, slope in zip(results, to_state, strict=True))
+        return (passed[0] + _multiply(d_products, transposed), *passed[1:]), _cast(results, weights.dtype)
 
     d_outputs, d_last = gradients
-    start = _cast(d_last, _wide(weights))
-    d_initial, d_states = jax.lax.scan(frame, start, (d_outputs, to_state, to_products), reverse=True)
-    d_products = jnp.concatenate(times(d_states, to_products), axis=-1)  # [U, D, B, G * H]
+    inputs = d_outputs, slopes.to_carry, slopes.to_state, slopes.to_products
+    d_initial, d_results = jax.lax.scan(frame, _cast(d_last, _wide(weights)), inputs, reverse=True)
+    d_products = jnp.concatenate(_times(d_results, slopes.to_products), axis=-1)  # [U, D, B, G * H]
     d_weights, d_bias = _sum_frames(_before(initial, states)[0], d_products, weights)
-    return times(d_states, to_projected), d_weights, d_bias, _cast(d_initial, weights.dtype), None
+    return _times(d_results, slopes.to_projected), d_weights, d_bias, _cast(d_initial, weights.dtype), None
 
 
 scan_keeping_products.defvjp(_keep_products, _backward_of_products)
