@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from input_pipeline.manifest.examination import NO_SHARD
 from input_pipeline.manifest.table import Manifest
+from input_pipeline.text.characters import quoted
 from input_pipeline.text.invisible import code_point
 
 SPELL = "spell them as words: --spell_numbers of prepare custom, or the setting text.spell_numbers"
@@ -28,6 +29,7 @@ KINDS = {
     "digits": (f"digits among words; {SPELL}", "kept"),
     "case": ("texts in another case than most", "kept"),
     "invisible": ("invisible characters", "kept"),
+    "scripts": ("words with letters of two scripts that look alike", "kept"),
     "rate": ("unusual sample rates", "kept"),
     "duplicate": ("duplicates", "removed"),
     "conflict": ("the same audio with different texts", "removed"),
@@ -105,7 +107,7 @@ def character_report(checked: Manifest, problems: Sequence[Problem]) -> Iterator
         named = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
         code = code_point(character)
         shown = (
-            f"{character!r} ({code})"
+            f"{quoted(character)} ({code})"
             if character.isprintable()
             else f"{code} {unicodedata.name(character, 'CONTROL CHARACTER')}"
         )

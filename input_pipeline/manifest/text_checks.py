@@ -1,11 +1,12 @@
-"""What is suspicious about transcripts, judged by all texts of a corpus: digits, case, invisible characters, lengths."""
+"""What is suspicious about transcripts, judged by all texts of a corpus: digits, case, scripts, invisible characters, lengths."""
 
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from input_pipeline.manifest.problems import Problem
-from input_pipeline.text import count_invisible, has_digits, visible
+from input_pipeline.text import count_invisible, describe_character, has_digits, visible
+from input_pipeline.text.scripts import mixed_words, script_of
 
 SLOW_PER_S = 0.5  # characters a second, below which a text may be incomplete
 SLOW_SHARE = 0.2  # of the median, below which it may be
@@ -31,6 +32,14 @@ def suspicious_texts(texts: Sequence[str], seconds: Sequence[float], raw: Sequen
             yield Problem(row, "case", f"{shown} is {cases[row]}, most texts are {usual[0][0]}")
         if found := invisible_characters(raw[row]):
             yield Problem(row, "invisible", repr(visible(raw[row][:QUOTED])), found)
+        if words := mixed_words(text):
+            yield Problem(row, "scripts", ", ".join(map(_describe_mixed, words)))
+
+
+def _describe_mixed(word: str) -> str:
+    """Name the first letter of the rarer script of a word."""
+    scripts = Counter(map(script_of, word))
+    return f"{word!r} has {describe_character(min(word, key=lambda letter: scripts[script_of(letter)]))}"
 
 
 def _has_letters(text: str) -> bool:

@@ -13,7 +13,7 @@ from input_pipeline import manifest
 from input_pipeline.storage import console
 from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
-from input_pipeline.text.scripts import mixed_words, script_of
+from input_pipeline.text.scripts import mixed_words, writing_system
 
 SHOWN = 10  # words of mixed scripts in the warning
 RARE_SCRIPT = 0.05  # share of the main script's letters below which another script is suspicious
@@ -23,8 +23,8 @@ def suspicious(counts: collections.Counter) -> list[str]:
     """Describe characters that are often mistakes: those without a meaning, letters of a rare script, those seen only once."""
     scripts: collections.Counter = collections.Counter()
     for character, count in counts.items():
-        if character.isalpha():
-            scripts[script_of(character)] += count
+        if character.isalpha() and writing_system(character):
+            scripts[writing_system(character)] += count
     most = max(scripts.values(), default=0)
     groups: dict[str, list[str]] = {
         "private or unassigned characters": [],
@@ -34,7 +34,7 @@ def suspicious(counts: collections.Counter) -> list[str]:
     for character, count in sorted(counts.items()):
         if unicodedata.category(character) in ("Co", "Cn", "Cs"):
             groups["private or unassigned characters"].append(character)
-        elif character.isalpha() and scripts[script_of(character)] < RARE_SCRIPT * most:
+        elif character.isalpha() and 0 < scripts[writing_system(character)] < RARE_SCRIPT * most:
             groups["letters of a rare script"].append(character)
         elif count == 1:
             groups["seen only once"].append(character)

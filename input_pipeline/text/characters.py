@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 SHOWN = 20  # characters listed in a message
 
 
+def quoted(character: str) -> str:
+    """Quote a character; a combining mark on a dotted circle, as it would stand on the quote otherwise."""
+    return f"'\u25cc{character}'" if unicodedata.category(character)[0] == "M" else repr(character)
+
+
 def describe_character(character: str) -> str:
     """Describe a character: 'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)."""
-    return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'without a name')})"
+    return f"{quoted(character)} (U+{ord(character):04X} {unicodedata.name(character, 'without a name')})"
 
 
 def describe_characters(characters: Sequence[str]) -> str:

@@ -1,11 +1,23 @@
-"""Words that mix scripts whose letters look alike, such as a Cyrillic о in an English word."""
+"""Scripts of letters, and words that mix scripts whose letters look alike, such as a Cyrillic о in an English word."""
 
 import functools
+import itertools
 import re
 import unicodedata
+from collections.abc import Iterable
 
-ALIKE = frozenset(("LATIN", "CYRILLIC", "GREEK"))
+# Letters of each of two scripts that look like letters of the other one in most fonts. Accented letters, and others such as
+# Greek γ and ε, are not among them: Chuvash is often written with the Latin ă, ĕ and ç, Kabyle with the Greek γ and ε.
+TWINS = (
+    ("LATIN", "CYRILLIC", "ABCEHIJKMOPSTXYaceijopsxyëïË", "АВСЕНІЈКМОРЅТХУасеіјорѕхуёїЁ"),
+    ("LATIN", "GREEK", "ABEHIKMNOPTXYZainopuv", "ΑΒΕΗΙΚΜΝΟΡΤΧΥΖαιηορυν"),
+    ("CYRILLIC", "GREEK", "АВЕНІКМОПРТФХГанікорпхф", "ΑΒΕΗΙΚΜΟΠΡΤΦΧΓαηικορπχφ"),
+)
+ALIKE = frozenset(itertools.chain.from_iterable(pair[:2] for pair in TWINS))
 WORD = re.compile(r"[^\W\d_]+")  # letters only: a hyphen or an apostrophe often joins a foreign name and its ending
+# What names of letters begin with that belong to several scripts: the prolonged sound mark, the iteration mark, ʻ and ː.
+SHARED = frozenset(("MODIFIER", "IDEOGRAPHIC", "KATAKANA-HIRAGANA", "FEMININE", "MASCULINE", "MICRO"))
+JAPANESE = frozenset(("HIRAGANA", "KATAKANA", "HALFWIDTH"))  # written together, and with Chinese characters
 
 
 @functools.lru_cache(maxsize=4096)
@@ -14,8 +26,43 @@ def script_of(character: str) -> str:
     return unicodedata.name(character, "").partition(" ")[0]
 
 
+def writing_system(letter: str) -> str:
+    """Return the script of a letter, CJK for all that Japanese is written with, and '' for letters of several scripts."""
+    script = script_of(letter)
+    if script in SHARED:
+        return ""
+    return "CJK" if script in JAPANESE else script
+
+
 def mixed_words(text: str) -> list[str]:
-    """Return the words of a text with letters of two scripts that look alike."""
+    """Return the words of a text in which letters of one script look like those of another, to which the word belongs.
+
+    A foreign ending (VKда) and letters that an orthography borrows (Kabyle's γ) mix no scripts in this sense.
+    """
     if text.isascii():
         return []
-    return [word for word in WORD.findall(text) if len({script_of(c) for c in word} & ALIKE) > 1]
+    return [word for word in WORD.findall(text) if not word.isascii() and _is_mixed(word)]
+
+
+def _is_mixed(word: str) -> bool:
+    scripts = {script_of(c) for c in word} & ALIKE
+    return any(
+        _pass_for(_letters(word, first), like) and _has_plain(word, second)
+        for one, other, ones, others in TWINS
+        for first, second, like in ((one, other, ones), (other, one, others))
+        if {first, second} <= scripts
+    )
+
+
+def _letters(word: str, script: str) -> str:
+    return "".join(c for c in word if script_of(c) == script)
+
+
+def _pass_for(letters: Iterable[str], twins: str) -> bool:
+    """Tell whether all letters look like letters of the other script."""
+    return all(letter in twins for letter in letters)
+
+
+def _has_plain(word: str, script: str) -> bool:
+    """Tell whether a word has a letter of a script without an accent, which shows that it belongs to this script."""
+    return any(script_of(c) == script and not unicodedata.decomposition(c) for c in word)

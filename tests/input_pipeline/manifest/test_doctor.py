@@ -78,6 +78,13 @@ def test_a_sound_manifest_passes_with_its_figures(clinic):
         ("digits", "bus.wav", voice(2.0), {"text": "bus 7"}, "'bus 7'"),
         ("case", "loud.wav", voice(2.0), {"text": "YES"}, "'YES' is upper case, most texts are lower case"),
         ("case", "mixed.wav", voice(2.0), {"text": "yES"}, "'yES' is mixed case, most texts are lower case"),
+        (
+            "scripts",
+            "slip.wav",
+            voice(2.0),
+            {"text": "w\u043erd"},
+            "'w\u043erd' has '\u043e' (U+043E CYRILLIC SMALL LETTER O)",
+        ),
         ("invisible", "bom.wav", voice(2.0), {"text": "y\u200bes"}, "'y<U+200B>es'"),
     ],
 )

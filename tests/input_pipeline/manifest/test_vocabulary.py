@@ -45,6 +45,28 @@ def test_digits_and_spaces_do_not_make_letters_a_rare_script():
     assert vocabulary.suspicious(count_characters(["1 2 3 4 5 6 7 8 9 0 ab", "1 2 3 4 5 6 7 8 9 0 ba"])) == []
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["東京タワーの近くで人々が待つ", "コーヒーを飲む人々"],
+        ["ไม่มีใครรู้", "ใครไม่มี", "รู้"],
+        ["ʻo kēia ka ʻāina", "ka ʻāina kēia ʻo"],
+    ],
+)
+def test_letters_that_belong_to_a_language_are_no_rare_script(texts):
+    counts = count_characters(texts * 10)
+    assert vocabulary.suspicious(counts) == []
+
+
+def test_a_combining_mark_is_shown_on_a_dotted_circle(tmp_path, capsys):
+    manifest = write_manifest(tmp_path / "m.jsonl", "কি কি", "مُ مُ")
+    assert vocabulary.main([f"--output={tmp_path / 'v.txt'}", str(manifest)]) == 0
+    out = capsys.readouterr().out
+    assert "2  '\u25ccি' (U+09BF BENGALI VOWEL SIGN I)" in out
+    assert "2  '\u25cc\u064f' (U+064F ARABIC DAMMA)" in out
+    assert "2  'م' (U+0645 ARABIC LETTER MEEM)" in out
+
+
 def test_the_tool_reads_real_transcripts_and_is_deterministic(clips, tmp_path, capsys):
     for name in ("one.txt", "two.txt"):
         assert vocabulary.main([f"--output={tmp_path / name}", str(clips)]) == 0

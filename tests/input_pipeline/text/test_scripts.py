@@ -2,7 +2,7 @@
 
 import pytest
 
-from input_pipeline.text.scripts import mixed_words
+from input_pipeline.text.scripts import TWINS, mixed_words, script_of, writing_system
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,26 @@ from input_pipeline.text.scripts import mixed_words
         ("plain English", []),
         ("Ελλάδα και Europe", []),
         ("한국어 K팝", []),
+        ("Αthens Мoscow кофe ещë СССP", ["Αthens", "Мoscow", "кофe", "ещë", "СССP"]),
+        ("сcуc", ["сcуc"]),  # letters of both look alike
+        ("Ĕç тĕлне пĕлмен çын Хĕр хăйне", []),  # Chuvash with the Latin ă, ĕ and ç
+        ("Ԑelmeɣ iγer nesεa", []),  # Kabyle with the Greek γ and ε
+        ("VKда iPhoneдун COVIDке", []),
+        ("10μm kΩ NFκB", []),
     ],
 )
 def test_only_words_with_scripts_that_look_alike_are_named(text, words):
     assert mixed_words(text) == words
+
+
+def test_twins_are_letters_of_their_scripts():
+    for first, second, letters, others in TWINS:
+        assert len(letters) == len(set(letters)) == len(others) == len(set(others))
+        assert {script_of(letter) for letter in letters} == {first}
+        assert {script_of(letter) for letter in others} == {second}
+
+
+def test_letters_of_several_scripts_belong_to_none_and_japanese_is_one_writing_system():
+    assert [writing_system(letter) for letter in "ー々ːʻª"] == [""] * 5
+    assert {writing_system(letter) for letter in "東にタﾃ"} == {"CJK"}
+    assert [writing_system(letter) for letter in "aя"] == ["LATIN", "CYRILLIC"]
