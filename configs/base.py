@@ -195,7 +195,7 @@ def get_config() -> ConfigDict:
     config.infer.subtitles.pause_s = 1.0  # a pause of this length ends a cue
     config.infer.subtitles.shortest_s = 1.0  # show a cue so long, if the next one leaves the time
     config.infer.subtitles.longest_s = 7.0  # longest cue
-    config.infer.subtitles.line_width = 42  # columns of a line; a Chinese character takes two
+    config.infer.subtitles.line_width = 42  # columns of a line; a Chinese character takes two, a combining mark none
     config.infer.subtitles.lines = 2  # lines of a cue
     config.infer.subtitles.characters_per_s = 20.0  # show a cue long enough to be read at this speed
 

@@ -8,7 +8,6 @@ import functools
 import itertools
 import math
 import os
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ import numpy as np
 from decoding.scoring.error_rate import Counts, Result, Step, align
 from input_pipeline.storage import whole_file
 from input_pipeline.text import visible
+from input_pipeline.text import width as width_of
 
 MOST_FREQUENT = 20  # confusions of each kind
 MOST_BARS = 10  # of a histogram
@@ -227,10 +227,10 @@ def describe_errors(counts: tuple[Counts, Counts]) -> str:
 
 def _text_table(table: Table) -> list[str]:
     rows = [table.head, *table.rows]
-    widths = [max(_width(row[column]) for row in rows) for column in range(len(table.head))]
+    widths = [max(width_of(row[column]) for row in rows) for column in range(len(table.head))]
     lines = []
     for row in rows:
-        gaps = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        gaps = [" " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
         cells = [row[i] + gaps[i] if i < table.labels else gaps[i] + row[i] for i in range(len(row))]
         lines.append("  ".join(cells).rstrip())
     return lines
@@ -242,20 +242,15 @@ def _text_alignment(steps: Sequence[Step]) -> list[str]:
     used = TEXT_WIDTH
     for op, old, new in steps:
         cells = [old or "*", new or "*", MARKS[op]]
-        width = max(map(_width, cells))
+        width = max(map(width_of, cells))
         if used + width > TEXT_WIDTH:
             blocks.append(["  ", "  ", "  "])
             used = 2
         blocks[-1] = [
-            line + cell + " " * (width + 1 - _width(cell)) for line, cell in zip(blocks[-1], cells, strict=True)
+            line + cell + " " * (width + 1 - width_of(cell)) for line, cell in zip(blocks[-1], cells, strict=True)
         ]
         used += width + 1
     return [line.rstrip() for block in blocks for line in block if line.strip()]
-
-
-def _width(text: str) -> int:
-    """Count the terminal columns of a text: two for wide characters, none for combining marks."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def write_whole(path: str | os.PathLike, content: str) -> None:

@@ -9,7 +9,6 @@ import signal
 import sys
 import termios
 import tty
-import unicodedata
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from ds2_jax.serving.client import Connection, Delays, Result, Server, at_speaking_pace
 from ds2_jax.serving.microphone import Microphone
 from input_pipeline import audio
+from input_pipeline.text import may_divide, width
 
 SPACE, ESCAPE, CTRL_C, END_OF_INPUT = " ", "\x1b", "\x03", "\x04"
 QUIT = ("q", "Q", ESCAPE, CTRL_C, END_OF_INPUT)
@@ -187,6 +187,6 @@ class Display:
 def _last_columns(text: str, columns: int) -> str:
     """Return the end of a text that fits into so many columns of a terminal."""
     for start in range(len(text)):
-        if sum(1 + (unicodedata.east_asian_width(symbol) in "WF") for symbol in text[start:]) <= columns:
+        if width(text[start:]) <= columns and may_divide(text[:start], text[start:]):
             return text[start:]
     return ""

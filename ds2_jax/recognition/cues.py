@@ -4,11 +4,11 @@ import dataclasses
 import html
 import itertools
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from decoding.hypothesis import Word
+from input_pipeline.text import may_divide, width
 
 # Conjunctions, prepositions and relative pronouns: an English line or cue had better end before one of them.
 _ENGLISH = (
@@ -82,7 +82,8 @@ def split(words: Iterable[Word], settings: CueSettings = SUBTITLES) -> list[Cue]
     cues: list[Cue] = []
     block: list[Word] = []
     for word in words:
-        if block and _pause(block[-1], word) >= settings.pause_s:
+        apart = settings.joiner or not block or may_divide(block[-1].text, word.text)
+        if block and apart and _pause(block[-1], word) >= settings.pause_s:
             cues.append(_cue(block, settings))
             block = []
         while block and not _fits([*block, word], settings):
@@ -100,7 +101,9 @@ def lengthen(cues: Sequence[Cue], settings: CueSettings = SUBTITLES) -> list[Cue
     shown = []
     for cue, following in itertools.zip_longest(cues, cues[1:]):
         limit = following.start_s if following else math.inf
-        needed_s = max(settings.shortest_s, min(len(cue.text) / settings.characters_per_s, settings.longest_s))
+        needed_s = max(
+            settings.shortest_s, min(len(_undivided(cue.text)) / settings.characters_per_s, settings.longest_s)
+        )
         shown.append(dataclasses.replace(cue, end_s=max(cue.end_s, min(cue.start_s + needed_s, limit))))
     return shown
 
@@ -124,16 +127,6 @@ def format_vtt(cues: Sequence[Cue], settings: CueSettings = SUBTITLES) -> str:
     return "\n".join(["WEBVTT\n", *blocks])
 
 
-def width(text: str) -> int:
-    """Return the columns of a text: two for a wide character, none for a combining one."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
-
-
 def _pause(word: Word, following: Word) -> float:
     return round(following.start_s - word.end_s, 3)  # equal pauses differ by rounding errors
 
@@ -149,7 +142,9 @@ def _fits(words: Sequence[Word], settings: CueSettings) -> bool:
 
 def _best_cut(words: Sequence[Word], settings: CueSettings) -> int:
     """Return the number of words before the best place in the second half; the last one of equal places."""
-    cuts = [cut for cut in range(1, len(words)) if 2 * cut >= len(words)]
+    second_half = [cut for cut in range(1, len(words)) if 2 * cut >= len(words)]
+    whole = [cut for cut in second_half if settings.joiner or may_divide(words[cut - 1].text, words[cut].text)]
+    cuts = whole or second_half
     pauses = {cut: _pause(words[cut - 1], words[cut]) for cut in cuts}
     longest = max(cuts, key=lambda cut: (pauses[cut], cut))
     before = BREAK_BEFORE.get(settings.language, frozenset())
@@ -181,7 +176,7 @@ def _lines(cue: Cue, settings: CueSettings, escape: Callable[[str], str] = str) 
         fitting = [
             (abs(width(first) - width(second)) - WORD_BONUS * (texts[cut].lower() in before), [first, second])
             for first, second, cut in halves
-            if max(width(first), width(second)) <= settings.line_width
+            if max(width(first), width(second)) <= settings.line_width and (joiner or may_divide(first, second))
         ]
         lines = min(fitting)[1] if fitting else lines
     return "\n".join(map(escape, lines))
@@ -190,15 +185,26 @@ def _lines(cue: Cue, settings: CueSettings, escape: Callable[[str], str] = str) 
 def _wrap(texts: Sequence[str], columns: int, joiner: str) -> list[str]:
     """Return lines of at most so many columns, each as full as possible; a word that is too long is broken."""
     lines = [""]
-    for text in texts:
+    for text in texts if joiner else _undivided(texts):
         addition = joiner + text if lines[-1] else text
         if width(lines[-1]) + width(addition) <= columns:
             lines[-1] += addition
             continue
         if lines[-1]:
             lines.append("")
-        for character in text:
-            if width(lines[-1]) + width(character) > columns and lines[-1]:
+        for part in _undivided(text):
+            if width(lines[-1]) + width(part) > columns and lines[-1]:
                 lines.append("")
-            lines[-1] += character
+            lines[-1] += part
     return lines
+
+
+def _undivided(parts: Iterable[str]) -> list[str]:
+    """Join the parts, or the characters, of a text that must not be divided: letters and their marks."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and not may_divide(joined[-1], part):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined

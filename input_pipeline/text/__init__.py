@@ -7,6 +7,7 @@ from input_pipeline.text.normalisation import TextRules, normalise
 from input_pipeline.text.numbers import has_digits, spell_numbers
 from input_pipeline.text.scoring import ScoringRules
 from input_pipeline.text.vocabulary import UnknownCharacters, Vocabulary, VocabularyError
+from input_pipeline.text.width import may_divide, width
 
 __all__ = [
     "LanguageError",
@@ -21,7 +22,9 @@ __all__ = [
     "has_digits",
     "is_spaced",
     "language_code",
+    "may_divide",
     "normalise",
     "spell_numbers",
     "visible",
+    "width",
 ]

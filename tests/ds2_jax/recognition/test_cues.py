@@ -1,13 +1,15 @@
 import itertools
 import re
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoding.hypothesis import Word
-from ds2_jax.recognition.cues import SEGMENTS, SUBTITLES, CueSettings, format_srt, format_vtt, lengthen, split, width
+from ds2_jax.recognition.cues import SEGMENTS, SUBTITLES, CueSettings, format_srt, format_vtt, lengthen, split
+from input_pipeline.text import width
 
 
 def speak(*texts: str, start_s: float = 0.0, pause_s: float = 0.1) -> list[Word]:
@@ -80,7 +82,29 @@ def test_a_chinese_character_takes_two_columns():
     assert max(len(cue.text) for cue in cues) <= 42
     lines = [line for line in format_srt(cues, mandarin).splitlines() if "天" in line]
     assert max(map(len, lines)) == 21
-    assert width("天a\u0301") == 3
+
+
+@pytest.mark.parametrize("joiner", ["", " "])
+@pytest.mark.parametrize("text", ["ผู้ใหญ่ที่นั่น", "नमस्ते", "ကျွန်ုပ်", "ខ្ញុំស្រឡាញ់", "ދިވެހިބަސް", "क\u094d\u200dषिक\u094d\u200dषि"])
+def test_letters_stay_with_their_marks(text, joiner):
+    narrow = CueSettings(joiner=joiner, line_width=3, lines=1, longest_s=100, pause_s=100)
+    words = speak(*text) if not joiner else speak(text)
+    cues = split(words, narrow)
+    assert "".join(cue.text for cue in cues) == text
+    lines = [line for cue in cues for line in format_srt([cue], narrow).splitlines()[2:]]
+    assert "".join(lines) == text
+    assert len(lines) > 1
+    assert all(unicodedata.category(line[0])[0] == "L" and width(line) <= 3 for line in lines)
+
+
+def test_no_pause_divides_a_letter_and_its_mark():
+    words = [*speak(*"ที"), *speak("่", start_s=5.0)]
+    assert [cue.text for cue in split(words, CueSettings(joiner="", longest_s=100))] == ["ที่"]
+
+
+def test_marks_take_no_time_to_read():
+    cue = split([Word("ที่" * 40, 1.0, 1.5, 1.0)])[0]
+    assert lengthen([cue])[0].end_s == 3.0
 
 
 def test_english_cues_and_lines_end_before_conjunctions_and_prepositions():
