@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from input_pipeline.text import TextRules, count_invisible, describe_character, describe_invisible, is_spaced
 from input_pipeline.text.language import NONE, writing_of
+from input_pipeline.text.normalisation import ARMENIAN_MARKS
 
 SHOWN = 8  # characters or words in a report
 MAX_EXAMPLES = 10_000  # distinct words kept as examples
@@ -72,7 +73,7 @@ class Preparation:
         if self.rules.language == NONE and self._symbols is None:
             return text
         plain = self._plain
-        kept = "".join(one if one in plain or self._stays(text, i) else " " for i, one in enumerate(text))
+        kept = "".join(one if one in plain or self._stays(text, i) else _instead(one) for i, one in enumerate(text))
         if not self._spaced:
             return " ".join("".join(kept.split()))
         return " ".join(word for word in kept.split() if self._symbols or any(map(_is_written, word)))
@@ -103,6 +104,11 @@ class Preparation:
                 start, end = text.rfind(" ", 0, i) + 1, text.find(" ", i)
                 self.dropped.examples[character] = text[start : end if end >= 0 else len(text)][:40]
         return stays
+
+
+def _instead(character: str) -> str:
+    """Return what takes the place of a character that is dropped: nothing inside a word, else a space."""
+    return "" if ARMENIAN_MARKS.match(character) else " "
 
 
 @functools.lru_cache(maxsize=4096)

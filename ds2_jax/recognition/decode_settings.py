@@ -18,6 +18,7 @@ from decoding.search.beam import CheckedEngine
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, check_digests, is_bundle
 from ds2_jax.artifacts.load import resolve_model
+from input_pipeline.text import upper
 
 logger = logging.getLogger("ds2_jax")
 
@@ -70,7 +71,7 @@ def spell_hot_words(settings: BeamSettings, meta: ModelMeta) -> BeamSettings:
 def spell(word: str, meta: ModelMeta) -> str:
     """Return a word normalised as transcripts are, in the case that the network writes, if it can write it at all."""
     normal = meta.text.normalise(word)
-    spellings = (normal, normal.lower(), normal.upper())
+    spellings = (normal, normal.lower(), upper(normal, meta.language))
     return next((one for one in spellings if set(one) <= set(meta.vocabulary.symbols)), normal)
 
 

@@ -3,7 +3,7 @@
 from input_pipeline.text.characters import describe_character
 from input_pipeline.text.invisible import count_invisible, describe_invisible, visible
 from input_pipeline.text.language import LanguageError, is_spaced, language_code
-from input_pipeline.text.normalisation import TextRules, normalise
+from input_pipeline.text.normalisation import TextRules, normalise, upper
 from input_pipeline.text.numbers import has_digits, spell_numbers
 from input_pipeline.text.scoring import ScoringRules
 from input_pipeline.text.vocabulary import UnknownCharacters, Vocabulary, VocabularyError
@@ -25,6 +25,7 @@ __all__ = [
     "may_divide",
     "normalise",
     "spell_numbers",
+    "upper",
     "visible",
     "width",
 ]

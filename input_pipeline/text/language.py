@@ -56,52 +56,77 @@ SHORTER = {
     "tgl": "tl",
     "mlt": "mt",
 }
+# Three-letter codes that have the rules of a code of two letters.
+SAME = {
+    "abk": "ab",
+    "bak": "ba",
+    "chv": "cv",
+    "kat": "ka",
+    "geo": "ka",
+    "kaz": "kk",
+    "kir": "ky",
+    "tat": "tt",
+    "fin": "fi",
+    "sme": "se",
+    "swe": "sv",
+    "afr": "af",
+    "ell": "el",
+    "gre": "el",
+    "fry": "fy",
+    "hau": "ha",
+    "ita": "it",
+    "nld": "nl",
+    "dut": "nl",
+    "orm": "om",
+    "kin": "rw",
+    "smo": "sm",
+    "ton": "to",
+    "tah": "ty",
+    "uzb": "uz",
+}
 
 
 @dataclass(frozen=True)
 class Writing:
     """How a language is written.
 
-    spaced: words are separated by spaces. dotless: the capital letter of ı is I, and that of i is İ. inside: punctuation
-    that belongs to a word where letters stand on both sides of it; an apostrophe in all languages.
+    spaced: words are separated by spaces. dotless: the capital letter of ı is I, and that of i is İ. prefixed: t and n before
+    a capital vowel are prefixes, which get a hyphen in lower case. inside: punctuation that belongs to a word where letters
+    stand on both sides of it; an apostrophe in all languages. edges: an apostrophe also belongs to a word that begins or ends
+    with it, unless two of them are quotes.
     """
 
     spaced: bool = True
     dotless: bool = False
+    prefixed: bool = False
     inside: str = "'"
+    edges: bool = False
 
 
 SPACELESS = ("zh", "yue", "nan", "wuu", "hak", "gan", "lzh", "ja", "th", "lo", "km", "my")
 DOTLESS = ("tr", "az", "crh", "gag")
 # Hyphens join what is no word alone: a pronoun, an article or a particle, or the halves of a repeated word.
-HYPHENATED = (
-    "be",
-    "bg",
-    "br",
-    "cy",
-    "fil",
-    "fr",
-    "ga",
-    "gd",
-    "hu",
-    "id",
-    "jv",
-    "kab",
-    "ms",
-    "mt",
-    "pt",
-    "ro",
-    "ru",
-    "su",
-    "tl",
-    "uk",
-)
+HYPHENATED = """
+ab ba be bg br cv cy fil fr ga gd hu id jv ka kab kk ky ms mt pt ro ru sah su tl tt tyv uk
+"""
+COLONS = ("fi", "se", "sv")  # between an abbreviation and its ending: tv:n
+# An apostrophe stands for a glottal stop or a lost sound, also at the start or the end of a word: ta', σ', po', 's, ʻāina.
+APOSTROPHED = "af br cy el fy ha haw it mt nl om rw sm to ty uz"
+INSIDE = {
+    **dict.fromkeys(HYPHENATED.split(), "'-"),
+    **dict.fromkeys(COLONS, "':"),
+    **dict.fromkeys(("ca", "oc"), "'-\u00b7"),  # col·legi
+    **dict.fromkeys(("he", "yi"), "'\"\u05f3\u05f4"),  # geresh and gershayim, often typed as quotes
+}
 WRITINGS = {
-    **dict.fromkeys(SPACELESS, Writing(spaced=False)),
-    **dict.fromkeys(DOTLESS, Writing(dotless=True)),
-    **dict.fromkeys(HYPHENATED, Writing(inside="'-")),
-    **dict.fromkeys(("ca", "oc"), Writing(inside="'-\u00b7")),  # col·legi
-    **dict.fromkeys(("he", "yi"), Writing(inside="'\"\u05f3\u05f4")),  # geresh and gershayim, often typed as quotes
+    code: Writing(
+        spaced=code not in SPACELESS,
+        dotless=code in DOTLESS,
+        prefixed=code == "ga",
+        inside=INSIDE.get(code, Writing.inside),
+        edges=code in APOSTROPHED.split(),
+    )
+    for code in {*SPACELESS, *DOTLESS, *INSIDE, *APOSTROPHED.split()}
 }
 
 
@@ -119,7 +144,7 @@ def writing_of(language: str) -> Writing:
             f"write {SHORTER[code]}" if code in SHORTER else "choose none, or an ISO 639 code such as en, zh, tr or fr"
         )
         raise LanguageError(f"config.text.language is {language!r}: {hint}")
-    return WRITINGS.get(code, Writing())
+    return WRITINGS.get(SAME.get(code, code), Writing())
 
 
 def language_code(text: str) -> str:

@@ -10,10 +10,12 @@ from input_pipeline.text.numbers import spell_numbers
 
 # Patterns, as str.translate needs several times as long for a text beyond ASCII.
 # The last four are Greek (koronis, psili, tonos, oxia), of which NFKC makes a space and a mark.
-APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u2032\uff07`\u00b4\u1fbd\u1fbf\u0384\u1ffd]")
+APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u055a\u2032\uff07`\u00b4\u1fbd\u1fbf\u0384\u1ffd]")
 HYPHENS = re.compile("[\u2010\u2011]")
-# Letters of Thai, Lao and Armenian of which the compatible form is two.
-WHOLE_LETTERS = re.compile("([\u0e33\u0eb3\u0edc\u0edd\u0587])")
+# Letters of Thai, Lao and Armenian of which the compatible form is two, and Korean ones that would join their neighbours.
+WHOLE_LETTERS = re.compile("([\u0e33\u0eb3\u0edc\u0edd\u0587\u3131-\u318e])")
+ARMENIAN_MARKS = re.compile("[\u055b\u055c\u055e]")  # emphasis, exclamation, question: on a vowel in a word
+PREFIXES = re.compile(r"\b([nt])(?=[AEIOUÁÉÍÓÚ])")
 MIDDLE_DOTS = re.compile(r"(?<=[^\W\d_])[\u2022\u2027\u2219\u22c5](?=[^\W\d_])")
 DOT_ABOVE = re.compile(
     "(?<=[ij\u012f])\u0307"
@@ -83,6 +85,14 @@ def lower(text: str, writing: Writing) -> str:
     """Return a text in lower case by the rules of its language; in Catalan, with one kind of middle dot."""
     if writing.dotless:
         text = text.replace("I", "\u0131")
+    if writing.prefixed:
+        text = PREFIXES.sub(r"\1-", text)
     if "\u00b7" in writing.inside:
         text = MIDDLE_DOTS.sub("\u00b7", text)
     return DOT_ABOVE.sub("", text.lower())
+
+
+def upper(text: str, language: str) -> str:
+    """Return a text in upper case by the rules of its language; `none` has the general ones."""
+    dotless = language != NONE and writing_of(language).dotless
+    return (text.replace("i", "\u0130") if dotless else text).upper()

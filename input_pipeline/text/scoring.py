@@ -1,14 +1,11 @@
 """Scoring rules: what is ignored when reference and hypothesis are compared."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 
 from input_pipeline.text.invisible import without_invisible
 from input_pipeline.text.language import NONE, Writing, is_spaced, language_code, writing_of
-from input_pipeline.text.normalisation import APOSTROPHES, compatible, lower
-
-ARMENIAN_MARKS = re.compile("[\u055b\u055c\u055e]")  # emphasis, exclamation, question: on a vowel in a word
+from input_pipeline.text.normalisation import APOSTROPHES, ARMENIAN_MARKS, compatible, lower
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class ScoringRules:
         if self.ignore_case:
             text = lower(text, writing)
         if self.remove_punctuation:
-            text = without_punctuation(text, writing.inside)
+            text = without_punctuation(text, writing)
         joined = "".join(text.split()) if self.remove_spaces else " ".join(text.split())
         return unicodedata.normalize("NFC", joined)
 
@@ -57,15 +54,35 @@ class ScoringRules:
         return self.describe()
 
 
-def without_punctuation(text: str, inside: str) -> str:
-    """Replace punctuation by spaces, except the marks `inside` where a letter, digit or combining mark is on both sides."""
+def without_punctuation(text: str, writing: Writing) -> str:
+    """Replace punctuation by spaces, except marks that belong to a word.
 
-    def in_word(i: int) -> bool:
-        return 0 <= i < len(text) and (text[i].isalnum() or unicodedata.category(text[i])[0] == "M")
+    These stand between letters, digits or combining marks, or are apostrophes at the edge of a word, as the writing has it.
+    """
+    at_edges = _apostrophes_at_edges(text) if writing.edges and "'" in text else frozenset()
 
     def kept(i: int) -> str:
-        if text[i] in inside and in_word(i - 1) and in_word(i + 1):
+        inside = text[i] in writing.inside and _in_word(text, i - 1) and _in_word(text, i + 1)
+        if inside or i in at_edges:
             return text[i]
         return " " if unicodedata.category(text[i])[0] == "P" else text[i]
 
     return "".join(c if c.isalnum() else kept(i) for i, c in enumerate(text))  # most are letters: the short way
+
+
+def _apostrophes_at_edges(text: str) -> frozenset[int]:
+    """Return the places of apostrophes at the edges of words, but not of one before a word and the next one after a word: quotes."""
+    found: list[int] = []
+    for i, character in enumerate(text):
+        before, after = _in_word(text, i - 1), _in_word(text, i + 1)
+        if character != "'" or before == after:
+            continue
+        if before and found and _in_word(text, found[-1] + 1):
+            found.pop()
+        else:
+            found.append(i)
+    return frozenset(found)
+
+
+def _in_word(text: str, i: int) -> bool:
+    return 0 <= i < len(text) and (text[i].isalnum() or unicodedata.category(text[i])[0] == "M")

@@ -22,6 +22,8 @@ LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
         ("de", "Die Tür heißt schön.", "die tür heißt schön"),
         ("tr", "Ilık İki.", "ılık iki"),
         ("hi", "कि।", "कि"),
+        ("hy", "Ինչո՞ւ։", "ինչու"),
+        ("sv", "TV:n: ja", "tv:n ja"),
         ("fa", "می\u200cروم.", "می\u200cروم"),
         ("zh", "你好，世界。 (abc)", "你 好 世 界 a b c"),
         ("zh", "３Ｄ 电影", "3 d 电 影"),

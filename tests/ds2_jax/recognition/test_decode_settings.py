@@ -192,6 +192,8 @@ def test_hot_words_are_spelled_as_transcripts_are():
     assert spelled.hot_word_weights() == {"rub out": 2.0, "o'clock": 0.1}
     upper = dataclasses.replace(meta, language="none", vocabulary=Vocabulary(tuple(" ABNO")))
     assert decode_settings.spell("Anno", upper) == "ANNO"
+    turkish = dataclasses.replace(meta, language="tr", vocabulary=Vocabulary(tuple("IİR")))
+    assert [decode_settings.spell(word, turkish) for word in ("Irı", "iri", "İri")] == ["IRI", "İRİ", "İRİ"]
     with pytest.raises(ValueError, match="name 'anna' once"):
         decode_settings.spell_hot_words(BeamSettings(hot_words="Anna:2, anna:3"), meta)
 

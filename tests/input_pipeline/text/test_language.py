@@ -2,7 +2,7 @@
 
 import pytest
 
-from input_pipeline.text import ScoringRules, is_spaced, language_code, normalise
+from input_pipeline.text import ScoringRules, is_spaced, language_code, normalise, upper
 
 CODES = ("en", "zh", "none", "tr", "ca", "he")
 
@@ -36,6 +36,8 @@ CODES = ("en", "zh", "none", "tr", "ca", "he")
         ("ja", "ﾃｽﾄ　です ABC", "テストですabc"),
         ("hi", "ज़िन्दगी कि", "ज\u093cिन्दगी कि"),
         ("ar", "مُحَمَّدٌ  قال", "مُحَمَّدٌ قال"),
+        ("ga", "An tAire, nÉireann, t-uisce, TAIRE", "an t-aire, n-éireann, t-uisce, taire"),
+        ("ko", "ㅋㅋㅏ 한국\u1112\u1161\u11ab", "ㅋㅋㅏ 한국한"),
         ("none", "ILIK Café\u0301", "ILIK Café\u0301"),
     ],
 )
@@ -64,6 +66,11 @@ def test_case_and_letters_follow_the_language(language, written, learnt):
         ("ur", "کیا؟ ہاں، جی", "کیا ہاں جی"),
         ("tr", "Işık’ın, IŞIK'IN", "ışık'ın ışık'ın"),
         ("th", "ทำ น้ำ", "ทำน้ำ"),
+        ("mt", "'Il-kelma' ta' Malta, tista'.", "il-kelma ta' malta tista'"),
+        ("it", "un po' di 'tutto'; 'è'", "un po' di tutto è"),
+        ("nld", "'s Avonds", "'s avonds"),
+        ("nl", "'s Morgens, 't huis", "'s morgens 't huis"),
+        ("sv", "TV:n: 10:30", "tv:n 10:30"),
         ("none", "A-b, Cafe\u0301.\u200b", "A-b, Café."),
     ],
 )
@@ -104,3 +111,10 @@ def test_an_unknown_language_is_refused_with_a_hint(language, hint):
 
 def test_languages_without_spaces_are_known():
     assert [is_spaced(code) for code in ("zh-CN", "ja", "th", "yue", "en", "ko", "none")] == [False] * 4 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("language", "capitals"), [("tr", "IŞIK İSTANBUL"), ("en", "IŞIK ISTANBUL"), ("none", "IŞIK ISTANBUL")]
+)
+def test_capitals_follow_the_language(language, capitals):
+    assert upper("ışık istanbul", language) == capitals
