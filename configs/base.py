@@ -199,6 +199,11 @@ def get_config() -> ConfigDict:
     config.infer.subtitles.lines = 2  # lines of a cue
     config.infer.subtitles.characters_per_s = 20.0  # show a cue long enough to be read at this speed
 
+    config.export = ConfigDict()  # for the front matter of the model card that --mode=export writes
+    config.export.license = ""  # of the model, an identifier such as apache-2.0; empty: not stated
+    config.export.datasets = ""  # that the model was trained on, comma-separated names; empty: not stated
+    config.export.results = ""  # files eval.json to quote, comma-separated; empty: test.json and eval.json of the run
+
     config.suspects = ConfigDict()
     config.suspects.show = 20  # clips to print, the most suspicious first; 0: all (--output always has all)
     return config

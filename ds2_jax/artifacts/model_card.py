@@ -7,26 +7,33 @@ A generated section stands between two comments, which are invisible in rendered
     ...
     <!-- end of network -->
 
-The number is a digest of the section: a section that somebody has changed has another one, and counts as written by hand.
+The number is a digest of the section: a section that somebody has changed has another one, and counts as written by hand. The
+front matter, between lines of three hyphens at the top, has its digest in a comment of YAML.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
+import yaml
+
+FRONT_MATTER = "front matter"  # among the names of what was written by hand
 _SECTION = re.compile(r"<!-- generated: (\w+) (\w+) -->\n(.*?)<!-- end of \1 -->", re.DOTALL)
+_FRONT = re.compile(r"\A---\n(?:# generated: (\w+)\n)?(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
 
-def make_card(title: str, sections: Mapping[str, str]) -> str:
-    """Return a new card: a title and generated sections, Markdown by name."""
-    return "\n".join([f"# {title}\n", *(f"{_mark(name, text)}\n" for name, text in sections.items())])
+def make_card(title: str, sections: Mapping[str, str], front: Mapping[str, Any]) -> str:
+    """Return a new card: front matter, a title, and generated sections, Markdown by name."""
+    return _front(front) + "\n".join([f"# {title}\n", *(f"{_mark(name, text)}\n" for name, text in sections.items())])
 
 
-def update_card(card: str, sections: Mapping[str, str]) -> tuple[str, list[str]]:
+def update_card(card: str, sections: Mapping[str, str], front: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return a card with its generated sections replaced, and the names of the sections that were written by hand.
 
-    sections: Markdown by name, as for `make_card`. All other text stays, also sections changed by hand, and those without
-    marks that begin like a generated one. Sections that the card lacks are added at its end.
+    sections, front: as for `make_card`. All other text stays, also sections changed by hand, and those without marks that
+    begin like a generated one. Sections that the card lacks are added at its end; front matter, if the card has any other
+    generated part.
     """
     marked = {name: (digest, text) for name, digest, text in _SECTION.findall(card)}
     by_hand = [name for name, (digest, text) in marked.items() if name in sections and digest != _digest(text)]
@@ -39,7 +46,17 @@ def update_card(card: str, sections: Mapping[str, str]) -> tuple[str, list[str]]
 
     added = [name for name in sections if name not in marked and name not in by_hand]
     card = _SECTION.sub(replace, card)
+    present = _FRONT.match(card)
+    if present and present[1] != _digest(present[2]):
+        by_hand.append(FRONT_MATTER)
+    elif present or marked:
+        card = _front(front) + card[present.end() if present else 0 :]
     return "\n".join([card, *(f"{_mark(name, sections[name])}\n" for name in added)]), by_hand
+
+
+def _front(values: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return f"---\n# generated: {_digest(text)}\n{text}---\n"
 
 
 def _mark(name: str, text: str) -> str:

@@ -7,12 +7,14 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.bundle import CARD, LANGUAGE_MODEL_FILES, ModelMeta, is_bundle, save_bundle
+from ds2_jax.artifacts.front_matter import front_matter, read_results
 from ds2_jax.artifacts.load import CHECKPOINT_FOLDER, find_checkpoint, load_model
 from ds2_jax.artifacts.model_card import make_card, update_card
 from ds2_jax.artifacts.run_record import commit
@@ -55,7 +57,9 @@ def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, 
         return {"folder": output, "from": source, "bytes": sizes}
     _report_kept_model(output, extra_files)
     sections = describe_model(meta, variables, source, output) | decode_settings.card_sections(decoding)
-    save_bundle(output, meta, variables, _write_card(output, sections), extra_files)
+    publication = settings.read_publication(config)
+    front = front_matter(Path(output).name, meta.language, publication, read_results(publication, source))
+    save_bundle(output, meta, variables, _write_card(output, sections, front), extra_files)
     size = sum(file.stat().st_size for file in Path(output).iterdir())
     return {"bundle": output, "from": source, "parameters": count_parameters(variables["params"]), "bytes": size}
 
@@ -72,13 +76,13 @@ def _report_kept_model(output: str, extra_files: Mapping) -> None:
         )
 
 
-def _write_card(output: str, sections: Mapping[str, str]) -> str:
-    """Return the model card with these generated sections, and with all that is written by hand in the present one."""
+def _write_card(output: str, sections: Mapping[str, str], front: Mapping[str, Any]) -> str:
+    """Return the model card with these generated parts, and with all that is written by hand in the present one."""
     card = Path(output, CARD)
     if not card.is_file():
-        return make_card(Path(output).name, sections)
+        return make_card(Path(output).name, sections, front)
     try:
-        text, by_hand = update_card(card.read_text(encoding="utf-8"), sections)
+        text, by_hand = update_card(card.read_text(encoding="utf-8"), sections, front)
     except UnicodeDecodeError as error:
         raise ValueError(f"{card} is not in UTF-8 ({error}): convert it, or move it away") from error
     if by_hand:

@@ -7,8 +7,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ds2_jax.artifacts.bundle import is_bundle, save_bundle
+from ds2_jax.artifacts.front_matter import front_matter
 from ds2_jax.artifacts.model_card import make_card
-from ds2_jax.cli import output_file
+from ds2_jax.cli import output_file, settings
 from ds2_jax.cli.export import count_parameters, describe_network
 from ds2_jax.foreign import checks, published, release
 from ds2_jax.parallel import processes
@@ -97,7 +98,9 @@ def _write(
     if tuned and not files:  # for a language model that is copied into the bundle
         files = {decode_settings.SETTINGS: (json.dumps(tuned, indent=1) + "\n").encode()}
     sections = {"origin": _describe_origin(model, source, output)} | describe_network(model.meta)
-    save_bundle(output, model.meta, model.variables, make_card(Path(output).name, sections), files, half=False)
+    name = Path(output).name
+    card = make_card(name, sections, front_matter(name, model.meta.language, settings.read_publication(config), []))
+    save_bundle(output, model.meta, model.variables, card, files, half=False)
 
 
 def _describe_origin(model: release.Imported, source: str, output: str) -> str:

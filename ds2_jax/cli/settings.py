@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from decoding.scoring.tune import Grid
 from decoding.settings import BeamSettings
+from ds2_jax.artifacts.front_matter import Publication
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.recognition import decode_settings
 from ds2_jax.recognition.cues import CueSettings
@@ -67,6 +68,7 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     read_streams(config)
     read_recording(config)
     read_subtitles(config)
+    read_publication(config)
 
 
 def _check_numbers(values: ConfigDict, path: str = "config") -> None:
@@ -148,6 +150,11 @@ def read_recording(config: ConfigDict) -> RecordingSettings:
 def read_subtitles(config: ConfigDict) -> CueSettings:
     """Read the settings of subtitles."""
     return read_section(CueSettings, config.infer.subtitles)
+
+
+def read_publication(config: ConfigDict) -> Publication:
+    """Return what the author says about a model. Raises ValueError."""
+    return read_section(Publication, config.export)
 
 
 def read_grid(config: ConfigDict) -> Grid:

@@ -35,6 +35,7 @@ def write_reports(
     report_page.write_html(folder / f"{name}.html", content)
     report.write_text(folder / f"{name}.txt", content)
     record = evaluation.result.as_dict() | {fact.lower(): value for fact, value in facts.items()}
+    record["data"] = list(manifest.sources)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

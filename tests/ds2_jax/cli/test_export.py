@@ -1,11 +1,14 @@
 """Exporting over a bundle: refused, or everything that people added stays."""
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ds2_jax.artifacts.load import load_meta
+from ds2_jax.cli.evaluate import run_eval
 from ds2_jax.cli.export import run_export
 from ds2_jax.configs import base
 from tests.runs import ROOT
@@ -38,6 +41,27 @@ def test_a_bundle_is_only_replaced_on_request_and_keeps_its_results(tmp_path):
     assert "4,883,388 parameters" in card.read_text()
 
 
+def test_results_that_were_measured_with_the_model_are_on_its_card(clips, tmp_path):
+    config = base.get_config()
+    config.restore, config.data.test, config.decode.engine = str(MODELS / "an4"), str(clips), "greedy"
+    run_eval(config, str(tmp_path / "run"))
+    config.export.results, config.export.license = str(tmp_path / "run" / "eval.json"), "apache-2.0"
+    run_export(config, "", str(tmp_path / "mine"), "bundle")
+    _, front, _ = (tmp_path / "mine" / "README.md").read_text().split("---\n", 2)
+    values = yaml.safe_load(front)
+    assert (values["language"], values["license"]) == ("en", "apache-2.0")
+    ((result,),) = [model["results"] for model in values["model-index"]]
+    assert result["dataset"] == {"name": "clips", "type": "clips", "split": "manifest"}
+    measured = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert [metric["value"] for metric in result["metrics"]] == [
+        round(100 * measured[rate], 2) for rate in ("wer", "cer")
+    ]
+    config.restore = str(MODELS / "an4_live")
+    with pytest.raises(ValueError, match=r"eval\.json was measured with .*an4 \(a bundle\), not with"):
+        run_export(config, "", str(tmp_path / "live"), "bundle")
+    assert not (tmp_path / "live").exists()
+
+
 def test_a_card_without_marks_stays_whole_and_is_named(tmp_path, caplog):
     export("an4", tmp_path / "mine")
     card = tmp_path / "mine" / "README.md"
@@ -46,7 +70,7 @@ def test_a_card_without_marks_stays_whole_and_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         export("an4_live", tmp_path / "mine", overwrite=True)
     assert card.read_text() == old
-    assert "are kept (model, network, training, language_model)" in caplog.text
+    assert "are kept (model, network, training, language_model, front matter)" in caplog.text
 
 
 def test_a_language_model_that_was_tuned_for_the_replaced_network_is_named(tmp_path, caplog):
