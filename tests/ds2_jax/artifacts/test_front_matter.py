@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ds2_jax.artifacts.front_matter import Publication, ResultsError, front_matter, read_results
+from ds2_jax.artifacts.load import PARTS
 from ds2_jax.artifacts.model_card import make_card
 from tests.runs import ROOT
 
@@ -77,3 +78,16 @@ def test_a_hub_reads_the_cards_of_released_models(name, rates):
     assert (card.data.language, card.data.license, card.data.datasets) == ("en", "apache-2.0", ["an4"])
     assert [result.metric_value for result in card.data.eval_results] == rates
     assert all(f"{rate:.2f} %" in card.text for rate in rates)
+
+
+def test_results_of_a_run_are_those_of_its_exported_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    for part in PARTS:
+        (run / "checkpoints" / "20" / part).mkdir(parents=True)
+    write_results(run / "test.json", model=str(run), checkpoint="step 20", decoding="greedy")
+    write_results(run / "eval.json", model=str(run), checkpoint="step 10")
+    for source in (run, run / "checkpoints" / "20"):
+        (found,) = read_results(Publication(), str(source))
+        assert found["decoding"] == "greedy"
+    with pytest.raises(ResultsError, match=r"was measured with .*run \(step 10\), not with"):
+        read_results(Publication(results=str(run / "eval.json")), str(run))

@@ -114,6 +114,27 @@ def test_the_button_records_and_text_appears_while_one_speaks(page):
     assert re.fullmatch(r"\d+ % confidence, \d\.\d\d to \d\.\d\d s", word)
 
 
+@pytest.mark.parametrize(
+    ("text", "joiner", "direction"),
+    [
+        ("東京です", "", "ltr"),
+        ("ที่นี่", "", "ltr"),
+        ("می‌خواهم بخوانم", " ", "rtl"),
+        ("שלום עולם", " ", "rtl"),
+        ("a b", " ", "ltr"),
+    ],
+)
+def test_words_stand_as_in_their_text_and_in_its_direction(page, text, joiner, direction):
+    words = [{"text": word, "confidence": 1.0, "start_s": 0.0, "end_s": 1.0} for word in text.split(joiner or None)]
+    if not joiner:
+        words = [{**words[0], "text": character} for character in text]
+    line = json.dumps({"text": text, "words": words, "start_s": 0.0, "end_s": 1.0})
+    page.evaluate(f"showLine(addSource('file', true), {line})")
+    shown = "[...document.querySelectorAll('#lines .line > span')].at(-1)"
+    assert page.evaluate(f"{shown}.textContent") == text
+    assert page.evaluate(f"getComputedStyle({shown}).direction") == direction
+
+
 def test_the_space_bar_records_while_it_is_held(page):
     page.evaluate("document.getElementById('mic').focus()")
     press(page, "keyDown", text=" ")
