@@ -12,8 +12,12 @@ from input_pipeline.text.numbers import spell_numbers
 # The last four are Greek (koronis, psili, tonos, oxia), of which NFKC makes a space and a mark.
 APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u055a\u2032\uff07`\u00b4\u1fbd\u1fbf\u0384\u1ffd]")
 HYPHENS = re.compile("[\u2010\u2011]")
-# Letters of Thai, Lao and Armenian of which the compatible form is two, and Korean ones that would join their neighbours.
-WHOLE_LETTERS = re.compile("([\u0e33\u0eb3\u0edc\u0edd\u0587\u3131-\u318e])")
+# Letters of Thai, Lao and Armenian of which the compatible form is two, Korean ones that would join their neighbours, and raised
+# ones (tiⁿ, xʷ, ⴰⴳⵯ), which are not the letters that they look like.
+WHOLE_LETTERS = re.compile(
+    "([\u0e33\u0eb3\u0edc\u0edd\u0587\u3131-\u318e"
+    "\u02b0-\u02e4\u10fc\u1d2c-\u1d6a\u1d78\u1d9b-\u1dbf\u2071\u207f\u2090-\u209c\u2c7c\u2c7d\u2d6f])"
+)
 ARMENIAN_MARKS = re.compile("[\u055b\u055c\u055e]")  # emphasis, exclamation, question: on a vowel in a word
 PREFIXES = re.compile(r"\b([nt])(?=[AEIOUÁÉÍÓÚ])")
 MIDDLE_DOTS = re.compile(r"(?<=[^\W\d_])[\u2022\u2027\u2219\u22c5](?=[^\W\d_])")

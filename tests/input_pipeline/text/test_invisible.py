@@ -37,6 +37,7 @@ def test_unusual_spaces_are_spaces(space):
         ("si", "ක්\u200dය", "ක්\u200dය"),
         ("ml", "അവന\u0d4d\u200d പോയി", "അവന\u0d4d\u200d പോയി"),  # a chillu in its older spelling, at the end of a word
         ("mn", "ᠮᠣ\u200dᠩ", "ᠮᠣ\u200dᠩ"),
+        ("ff", "𞤢\u200c𞤣", "𞤢\u200c𞤣"),
         ("en", "👩\u200d🚀", "👩🚀"),
     ],
 )
