@@ -48,6 +48,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--cell", choices=CELLS, default="gru")
     parser.add_argument("--compute_dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--clock", choices=measure.CLOCKS, default="wall", help="cpu: CPU seconds, for a machine in use"
+    )
     a = parser.parse_args()
     settings = ModelSettings(
         conv=CONV,
@@ -71,7 +74,7 @@ def main() -> None:
     parameters = count_parameters(state.parameters)
     measure.timed(one_step, WARM_UPS)
     measure.reset_peak_memory()
-    steps = measure.timed(one_step, a.steps)
+    steps = measure.timed(one_step, a.steps, a.clock)
     peak_mb = measure.peak_memory_mb()
     forward = jax.jit(lambda v, x: model.apply(v, x["spectrogram"], x["frames"], train=False))
     variables = {"params": state.parameters, "batch_stats": state.batch_stats}
@@ -86,7 +89,7 @@ def main() -> None:
         "step_median_s": round(median, 4),
         "audio_s_per_s": round(a.batch * a.frames * FRAME_S / median, 2),
         "peak_memory_mb": round(peak_mb),
-        "forward_s": round(min(measure.timed(lambda: forward(variables, batch), 3)), 4),
+        "forward_s": round(min(measure.timed(lambda: forward(variables, batch), 3, a.clock)), 4),
     }
     print(json.dumps(result | {"sizes": vars(a)}))
 

@@ -114,18 +114,19 @@ def main():
     args.add_argument("--threads", type=int, default=2)
     args.add_argument("--device", default="cpu")
     args.add_argument("--precision", choices=("float32", "tf32", "autocast"), default="float32")
+    args.add_argument("--clock", choices=torch_device.CLOCKS, default="wall")
     a = args.parse_args()
     torch.set_num_threads(a.threads)
     sizes = Sizes(a.cell, a.hidden, a.layers, a.batch, a.frames, a.labels, a.vocab)
     steps = Steps(sizes, a.device, a.precision)
     torch_device.timed(steps.train, 2, a.device)
     torch_device.reset_peak(a.device)
-    seconds = torch_device.timed(steps.train, 7, a.device)
+    seconds = torch_device.timed(steps.train, 7, a.device, a.clock)
     peak_mb = torch_device.peak_mb(a.device)
     steps.model.eval()
     with torch.no_grad():
         torch_device.timed(steps.forward, 1, a.device)
-        forward = min(torch_device.timed(steps.forward, 3, a.device))
+        forward = min(torch_device.timed(steps.forward, 3, a.device, a.clock))
     print(
         json.dumps(
             {
