@@ -204,6 +204,14 @@ def get_config() -> ConfigDict:
     config.export.datasets = ""  # that the model was trained on, comma-separated names; empty: not stated
     config.export.results = ""  # files eval.json to quote, comma-separated; empty: test.json and eval.json of the run
 
+    config.align = ConfigDict()  # --mode=align: utterances that are cut from a recording with a known text
+    config.align.cut = "flac"  # flac (a file for each utterance), segments (parts of the recording)
+    config.align.shortest_s = 2.0  # shortest utterance, with parts of the pauses around it
+    config.align.longest_s = 15.0  # longest utterance
+    config.align.pause_s = 0.2  # shortest pause at which an utterance may begin or end
+    config.align.edge_s = 0.3  # how much of the pauses around it an utterance has
+    config.align.word_limit = 8.0  # ln by which a word may be less probable than what was recognised in its place
+
     config.suspects = ConfigDict()
     config.suspects.show = 20  # clips to print, the most suspicious first; 0: all (--output always has all)
     return config

@@ -16,6 +16,7 @@ Modes ({program} --mode=MODE ...):
   train     train in --workdir, or resume there (the default)
   eval      measure error rates on a manifest
   infer     transcribe files or a manifest
+  align     find a text in a recording, and cut it into utterances
   suspects  find clips whose text does not fit, in a manifest
   tune      find alpha and beta, the weights of a language model
   export    write a trained model as a bundle, or for other engines (--format)
@@ -28,7 +29,6 @@ Commands:
   {program} --config=an4 --workdir=runs/an4
   {program} --mode=serve --config.restore=an4
   {program} --mode=eval --config.restore=an4 --config.data.test=test.jsonl
-
 Recipes (--config=NAME, or a file of your own):
 {recipes}
 Settings: --config.NAME=VALUE changes any of those listed with their meaning in

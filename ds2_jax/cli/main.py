@@ -3,6 +3,7 @@
 --mode=train   train in --workdir, or resume there; then measure config.data.test
 --mode=eval    measure config.restore (or the best checkpoint of --workdir) on config.data.test
 --mode=infer   transcribe --audio=a.wav,b.flac, or the manifest config.data.test (all of it if --output is given)
+--mode=align   cut --audio=book.mp3, whose text is --text=book.txt, into utterances in --output; or time a manifest's words
 --mode=suspects  rank the clips of config.data.test by how little their texts fit (all of them in --output)
 --mode=tune    find alpha and beta of config.decode.lm on config.data.dev; points and plot are written to --workdir
 --mode=export  write config.restore (or the best checkpoint of --workdir) to --output, as --format=bundle, onnx, stablehlo
@@ -32,8 +33,8 @@ from ml_collections import config_flags
 
 from ds2_jax.cli import command_line, help_screen
 
-MODES = ("train", "eval", "infer", "suspects", "tune", "export", "import", "serve", "client")
-WRITE_OUTPUT = ("infer", "suspects", "export", "import")
+MODES = ("train", "eval", "infer", "align", "suspects", "tune", "export", "import", "serve", "client")
+WRITE_OUTPUT = ("infer", "align", "suspects", "export", "import")
 FORMATS = ("bundle", "onnx", "stablehlo")
 ORIGINALS = tuple(
     f"{n}{kind}" for kind in ("", "_fluid") for n in ("librispeech", "baidu_en8k", "aishell", "baidu_cn1.2k")
@@ -51,12 +52,13 @@ _CONFIG = config_flags.DEFINE_config_file(
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run: checkpoints, curves, reports.")
 _AUDIO = flags.DEFINE_list(
-    "audio", [], "Files, folders and patterns (*.wav) to transcribe; -: standard input (--mode=infer)."
+    "audio", [], "Files, folders and patterns (*.wav) to transcribe; -: standard input (--mode=infer, align)."
 )
+_TEXT = flags.DEFINE_string("text", "", "What is spoken in --audio: a text file or a manifest (--mode=align).")
 _OUTPUT = flags.DEFINE_string(
     "output",
     "",
-    "Files to write, e.g. a.srt,a.json (--mode=infer), JSON lines (suspects), or folder (--mode=export, import).",
+    "Files to write, e.g. a.srt,a.json (--mode=infer, align), JSON lines (suspects), or folder (align, export, import).",
 )
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Replace the bundle at --output, except for what was added to it (--mode=export)."
@@ -166,6 +168,11 @@ def _run_mode() -> dict | None:
             from ds2_jax.cli import infer
 
             infer.run_infer(config, workdir, _AUDIO.value, _OUTPUT.value)
+            return None
+        case "align":
+            from ds2_jax.cli import align
+
+            align.run_align(config, workdir, _AUDIO.value, _TEXT.value, _OUTPUT.value)
             return None
         case "suspects":
             from ds2_jax.cli import suspects

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from decoding.alignment.utterances import UtteranceSettings
 from decoding.scoring.tune import Grid
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.front_matter import Publication
@@ -69,6 +70,7 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     read_recording(config)
     read_subtitles(config)
     read_publication(config)
+    read_utterances(config)
 
 
 def _check_numbers(values: ConfigDict, path: str = "config") -> None:
@@ -155,6 +157,11 @@ def read_subtitles(config: ConfigDict) -> CueSettings:
 def read_publication(config: ConfigDict) -> Publication:
     """Return what the author says about a model. Raises ValueError."""
     return read_section(Publication, config.export)
+
+
+def read_utterances(config: ConfigDict) -> UtteranceSettings:
+    """Read the limits of utterances that are cut from a recording."""
+    return read_section(UtteranceSettings, config.align)
 
 
 def read_grid(config: ConfigDict) -> Grid:

@@ -71,6 +71,11 @@ class LongRecogniser:
         symbols = meta.vocabulary.symbols
         self._quiet = [BLANK, *(i + 1 for i, symbol in enumerate(symbols) if symbol == " ")]
 
+    @property
+    def meta(self) -> ModelMeta:
+        """The description of the network."""
+        return self._network.meta
+
     def log_probs(self, blocks: Iterable[np.ndarray], own_rate_hz: int) -> Iterator[np.ndarray]:
         """Yield natural-log probabilities [n, K] f32 of a recording, piece by piece, without gaps.
 

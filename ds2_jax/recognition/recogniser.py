@@ -10,12 +10,14 @@ from typing import Any, BinaryIO, overload
 import jax
 import numpy as np
 
+from decoding.alignment.utterances import UtteranceSettings
 from decoding.hypothesis import Hypothesis, Word
 from decoding.settings import BeamSettings
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.parallel import processes
-from ds2_jax.recognition import decode_settings, recording
+from ds2_jax.recognition import alignment, decode_settings, recording
+from ds2_jax.recognition.alignment import AlignedWord, Alignment
 from ds2_jax.recognition.batched_network import LONGEST_S, BatchedNetwork, Shape
 from ds2_jax.recognition.long_recording import LongRecogniser
 from ds2_jax.recognition.long_recording import join as join_passages
@@ -226,6 +228,31 @@ class Recogniser:
         separate = settings.channels == "separate"
         long = self.long_recogniser(settings)
         return recording.recognise(long, source, separate=separate, whole=whole, on_progress=on_progress)
+
+    def align(
+        self,
+        source: Audio,
+        text: str,
+        *,
+        settings: UtteranceSettings = alignment.DEFAULT_UTTERANCES,
+        whole: bool = True,
+        on_progress: Progress = recording.no_progress,
+    ) -> Alignment:
+        """Find what was spoken of a text in a recording of any length: its words, their times, and utterances.
+
+        source: as for `transcribe`. Text that was not spoken, and speech that is not in the text, are listed. whole: as for
+        `transcribe_each`. Raises AudioError, and ValueError for a text that the model cannot write.
+        """
+        long = self.long_recogniser(RecordingSettings(voice_gate="off"))
+        return alignment.align(long, source, text, settings=settings, whole=whole, on_progress=on_progress)
+
+    def align_exactly(self, source: Audio, text: str) -> list[AlignedWord]:
+        """Return the words of the exact text of a clip with their times and those of their symbols.
+
+        source: as for `transcribe`. Raises AudioError, and ValueError for a text that the model cannot write, or that is too
+        long for the clip.
+        """
+        return alignment.align_exactly(self.log_probs(source), text, self.meta)
 
     def long_recogniser(self, settings: RecordingSettings) -> LongRecogniser:
         """Return the recogniser of long recordings."""

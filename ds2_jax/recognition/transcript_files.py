@@ -11,6 +11,7 @@ from typing import Any
 
 from decoding.hypothesis import Word, as_json
 from ds2_jax.recognition import cues
+from ds2_jax.recognition.alignment import AlignedWord, Symbol
 from ds2_jax.recognition.cues import Cue, CueSettings
 from ds2_jax.recognition.recording import Turn
 
@@ -141,15 +142,14 @@ def _ctm(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
 
 
 def _textgrid(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
-    """Return Praat's TextGrid in its long form: a tier of words for each speaker, without gaps."""
+    """Return Praat's TextGrid in its long form: tiers without gaps, of the words of each speaker, and of their symbols."""
     transcript = transcripts[0]
-    speakers = speakers_of(transcript)
     end_s = max([transcript.duration_s, *(turn.passage.end_s for turn in transcript.turns)])
+    tiers = _tiers(transcript)
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {end_s:.3f}"]
-    lines += ["tiers? <exists>", f"size = {len(speakers)}", "item []:"]
-    for number, speaker in enumerate(speakers, start=1):
-        intervals = _intervals(words_of(transcript, speaker), end_s)
-        name = speaker or "words"
+    lines += ["tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+    for number, (name, units) in enumerate(tiers, start=1):
+        intervals = _intervals(units, end_s)
         lines += [f"    item [{number}]:", '        class = "IntervalTier"', f'        name = "{name}"']
         lines += ["        xmin = 0", f"        xmax = {end_s:.3f}", f"        intervals: size = {len(intervals)}"]
         for place, (start_s, stop_s, text) in enumerate(intervals, start=1):
@@ -159,7 +159,18 @@ def _textgrid(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> 
     return "\n".join(lines) + "\n"
 
 
-def _intervals(words: Sequence[Word], end_s: float) -> list[tuple[float, float, str]]:
+def _tiers(transcript: NamedTranscript) -> list[tuple[str, Sequence[Word | Symbol]]]:
+    """Return the name and the content of each tier; words that were aligned have symbols."""
+    tiers: list[tuple[str, Sequence[Word | Symbol]]] = []
+    for speaker in speakers_of(transcript):
+        words = words_of(transcript, speaker)
+        tiers.append((speaker or "words", words))
+        if symbols := [symbol for word in words if isinstance(word, AlignedWord) for symbol in word.symbols]:
+            tiers.append((f"{speaker} symbols".strip(), symbols))
+    return tiers
+
+
+def _intervals(words: Sequence[Word | Symbol], end_s: float) -> list[tuple[float, float, str]]:
     """Return start, end and text of the words, and of the silences between them."""
     intervals, done_s = [], 0.0
     for word in words:

@@ -117,7 +117,7 @@ class Cutter:
         """Return the step at which a part that begins at `begin` ends, and whether there is a pause."""
         s = self._settings
         longest = begin + self._count(s.longest_s)
-        for first, end in _runs(quiet):
+        for first, end in runs(quiet):
             if end - first >= self._count(s.pause_s) and begin + self._count(s.shortest_s) < first < longest:
                 return max((first + end) // 2, end - self._count(s.lead_s)), True
         if len(power_db) <= longest:
@@ -145,7 +145,7 @@ class Cutter:
         self._base += surplus
 
 
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     """Return first and end of each run of true values."""
     edges = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
     return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True))
