@@ -31,6 +31,7 @@ from input_pipeline.manifest import Manifest
 from input_pipeline.storage.console import escape
 
 logger = logging.getLogger("ds2_jax")
+SURE = 0.1  # confidence of a word that was found
 LEAST_FOUND = 0.1  # of the words of a text, or of a recording: less is chance
 
 
@@ -112,14 +113,17 @@ def _align_recording(
 
 def _require_found(found: Alignment, path: str, text: str, *, utterances: bool) -> None:
     """Raise ValueError if so little of text and recording fit that it is chance, or if utterances are wanted and there are none."""
-    kept_s = sum(one.end_s - one.start_s for one in found.utterances)
-    much = len(found.words) >= LEAST_FOUND * found.text_words or kept_s >= LEAST_FOUND * found.duration_s
-    if found.words and much and (found.utterances or not utterances):
+    if utterances:
+        words = [word for one in found.utterances for word in one.words]
+    else:
+        words = [word for word in found.words if word.confidence >= SURE]
+    spoken_s = sum(one.words[-1].end_s - one.words[0].start_s for one in found.utterances)
+    if words and (len(words) >= LEAST_FOUND * found.text_words or spoken_s >= LEAST_FOUND * found.duration_s):
         return
     heard = " ".join(one.recognised for one in found.left_out if one.recognised)[:60]
     recognised = f"recognised was {heard!r}" if heard else "no speech was recognised"
     raise ValueError(
-        f"{path} and {text} have too little in common: {len(found.words)} of {found.text_words} words were found, and "
+        f"{path} and {text} have too little in common: {len(words)} of {found.text_words} words were found, and "
         f"{len(found.utterances)} utterances, in {found.duration_s:.1f} s; {recognised}: check that they belong together, "
         "and that the model knows the language"
     )

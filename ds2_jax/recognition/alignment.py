@@ -26,7 +26,7 @@ from input_pipeline.audio.reader import mix
 TOGETHER_S = 0.5  # speech that is not in the text is one piece if no longer silence divides it
 CLEAR_S = 1.0  # without a symbol, which is a pause even if it is loud
 LATE_S = 0.7  # by which a word may go on after its last symbol, or begin before its first one
-BESIDE = 0.5  # limit of a word beside speech or text that was left out, where it may be by chance
+BESIDE = 0.5  # limit of a word beside speech or text that does not fit, where it may be by chance
 DEFAULT_UTTERANCES = UtteranceSettings()
 
 NOT_SPOKEN = "text that was not spoken"
@@ -246,6 +246,7 @@ class _Divided:
     def _pieces(self, duration_s: float, settings: UtteranceSettings) -> list[Piece]:
         """Return words and other speech by time."""
         words = [word for _, _, word in self._spans]
+        margins = [self._placed[word].margin if word >= 0 else math.inf for word in words]
         pieces = []
         for i, (start_s, end_s, word) in enumerate(self._spans):
             last = i + 1 == len(self._spans)
@@ -255,9 +256,9 @@ class _Divided:
                 after = Pause(quiet_s, 2 * duration_s - quiet_s)
             following = next((other for other in words[i + 1 :] if other >= 0), len(self._text.words))
             parted = word >= 0 and following != word + 1
-            beside = i == 0 or last or words[i - 1] != word - 1 or words[i + 1] != word + 1
-            limit = min(settings.word_limit, BESIDE) if beside else settings.word_limit
-            fits = word >= 0 and self._placed[word].margin <= limit
+            sure = not last and i > 0 and words[i - 1] == word - 1 and words[i + 1] == word + 1
+            sure = sure and max(margins[i - 1], margins[i + 1]) <= settings.word_limit
+            fits = margins[i] <= (settings.word_limit if sure else min(settings.word_limit, BESIDE))
             pieces.append(Piece(word, start_s, end_s, fits, after, parted))
         return pieces
 

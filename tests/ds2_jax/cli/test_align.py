@@ -42,6 +42,7 @@ def test_the_words_of_a_manifest_are_placed(tmp_path, clips):
     ("text", "output", "message"),
     [
         ("entirely different words are here\n", "book", "have too little in common: "),
+        ("s m\n" * 100, "book", "have too little in common: "),
         ("yes\n", "clips.xyz", ".xyz is no format of transcripts"),
         ("yes\n", "", "--mode=align writes to --output"),
     ],
