@@ -44,7 +44,7 @@ def parse_main(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     flags.DEFINE_enum("format", "bundle", program.FORMATS, "", flag_values=values)
     flags.DEFINE_enum("download", None, program.ORIGINALS, "", flag_values=values)
     flags.DEFINE_boolean("check", False, "", flag_values=values)
-    for name in ("workdir", "audio", "output", "source", *SERVER, *program.CLUSTER):
+    for name in ("workdir", "audio", "text", "output", "source", *SERVER, *program.CLUSTER):
         flags.DEFINE_string(name, "", "", flag_values=values)
     if not any(argument.startswith("--config=") for argument in arguments):
         arguments = ["--config=configs/base.py", *arguments]
