@@ -106,6 +106,7 @@ def test_clip_picture(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
+@pytest.mark.slow
 def test_shards(clips):
     sizes = ["--files=20", "--file_kb=10", "--runs=1", "--step_s=0.01", "--latency_ms=1", "--shards=2", "--batch=4"]
     result = run("benchmarks.shards", f"--manifest={clips}", *sizes)
@@ -136,6 +137,7 @@ def test_transcribe(clips):
     assert result["wer"] < 0.2  # the released model was trained on these clips
 
 
+@pytest.mark.slow
 def test_first_transcript():
     result = run("benchmarks.first_transcript", "--runs=1")
     assert 0 < result["import_s"] < result["load_s"] < result["transcribe_s"]
@@ -188,6 +190,7 @@ def test_mapped_model_is_shared_by_processes():
         assert memory["model"]["private_dirty"] == 0
 
 
+@pytest.mark.slow
 def test_long_recordings_are_compared_with_their_clips(clips):
     result = run("benchmarks.long_recording", f"--manifest={clips}", "--minutes=1.5", "--pause=0.5")
     assert result["wer_joined"] <= result["wer_clips"] + 0.03

@@ -107,6 +107,7 @@ def test_a_process_that_crashes_or_hangs_is_started_again_without_the_step_that_
     assert lines["meanwhile"].get(FAILED) == (reason if crashed else None)
 
 
+@pytest.mark.slow
 def test_a_process_and_those_that_it_started_are_killed_when_its_time_is_up(child, file, tmp_path):
     pid = tmp_path / "pid"
     grandchild = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"

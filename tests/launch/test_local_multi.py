@@ -37,6 +37,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+@pytest.mark.slow
 def test_two_processes_train_stop_at_ctrl_c_and_resume_with_one_log_each(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
     with start(tmp_path, "2", "--", *flags, TQDM_MININTERVAL="1") as process:
@@ -58,6 +59,7 @@ def test_two_processes_train_stop_at_ctrl_c_and_resume_with_one_log_each(clips, 
     assert json.loads(logs[0].read_text().strip().splitlines()[-1])["utterances"] == 12
 
 
+@pytest.mark.slow
 def test_closing_the_terminal_saves_a_checkpoint_and_ends_all_processes(clips, tmp_path):
     flags = [*small_flags(clips), "--config.train.epochs=3000", f"--workdir={tmp_path}/run"]
     terminal, inner = pty.openpty()

@@ -262,6 +262,7 @@ def test_an_unwritable_workdir_is_reported(clips, tmp_path):
     assert "cannot be written" in error_of(run_main(*small_flags(clips), f"--workdir={tmp_path / 'file' / 'run'}"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_extends_the_vocabulary(run, clips, tmp_path):
     vocabulary = tmp_path / "more.txt"
     vocabulary.write_text("é\nß\n")

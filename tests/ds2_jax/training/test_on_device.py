@@ -57,6 +57,7 @@ def test_losses_are_those_of_the_hosts_features(clips, augmentation, trained, tm
     np.testing.assert_allclose(losses, expected, rtol=SAME)
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(clips, augmentation, trained, tmp_path):
     config = device_config(clips, augmentation)
     config.train.max_steps = 6  # in the middle of the second epoch, after the warm-up
@@ -79,6 +80,7 @@ def test_the_model_is_an_ordinary_one_and_evaluates_the_same_either_way(clips, t
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, log_probs[0])
 
 
+@pytest.mark.slow
 def test_a_restored_model_may_be_trained_and_evaluated_so(clips, augmentation, trained, tmp_path):
     config = device_config(clips, augmentation)
     config.restore = str(trained)

@@ -267,6 +267,7 @@ def test_a_manifest_without_usable_utterances_is_refused_whatever_the_limit(conf
         train(config, str(tmp_path / "new"))
 
 
+@pytest.mark.slow
 def test_metrics_include_the_steps_before_a_stop(clips, tmp_path):
     config = small_config(clips)
     config.train.log_every = 4
