@@ -22,7 +22,7 @@ from ds2_jax.network import conv, ctc, recurrence
 from tests.runs import ROOT
 
 SOON_S = 100
-PADDING = 0.1  # of what the convolutions compute for CPUs in addition, as a share
+PADDING = 0.1  # by which counts of convolutions may differ, as a share: frames and bins of padding
 
 
 @pytest.fixture
