@@ -71,11 +71,17 @@ def test_a_hub_reads_the_card(tmp_path):
     }
 
 
-@pytest.mark.parametrize(("name", "rates"), [("an4", [4.66, 1.83, 3.36, 1.64]), ("an4_live", [7.89, 3.47, 4.79, 2.38])])
-def test_a_hub_reads_the_cards_of_released_models(name, rates):
+@pytest.mark.parametrize(
+    ("name", "datasets", "rates"),
+    [
+        ("an4", ["an4"], [4.66, 1.83, 3.36, 1.64]),
+        ("an4_live", ["an4", "librispeech", "common_voice", "ljspeech", "speechocean762"], [7.89, 3.47, 4.79, 2.38]),
+    ],
+)
+def test_a_hub_reads_the_cards_of_released_models(name, datasets, rates):
     hub = pytest.importorskip("huggingface_hub")
     card = hub.ModelCard.load(ROOT / "models" / name / "README.md")
-    assert (card.data.language, card.data.license, card.data.datasets[0]) == ("en", "apache-2.0", "an4")
+    assert (card.data.language, card.data.license, card.data.datasets) == ("en", "apache-2.0", datasets)
     assert [result.metric_value for result in card.data.eval_results] == rates
     assert all(f"{rate:.2f} %" in card.text for rate in rates)
 

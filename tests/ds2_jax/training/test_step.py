@@ -27,7 +27,7 @@ from input_pipeline.batches.loader import RowShare
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
 EMA, MOMENTUM = 0.9, 0.8
 ORDER = 1e-5  # relative: sums over the batch in a different order, in float32
-ADAM = 2e-4  # for steps of 0.01: a normalisation cancels a scale before it, and Adam divides the rounding errors that remain
+ADAM = 2e-5  # for steps of 0.01: if a gradient is small, Adam divides rounding errors by each other (1.1e-5 observed)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -129,7 +129,7 @@ def test_several_devices_give_the_numbers_of_one(devices):
         assert_close(got, want, atol=0)
     assert_close(state, expected)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.parameters, initial().parameters)
-    assert max(jax.tree.leaves(moved)) > 100 * ADAM  # three steps of 0.01 exceed the tolerance by far
+    assert max(jax.tree.leaves(moved)) > 1000 * ADAM  # three steps of 0.01 exceed the tolerance by far
 
 
 def test_metrics_are_sums_and_counts():
