@@ -14,6 +14,7 @@
 On several machines, the launcher starts one process on each (docs/distributed.md). Exit codes: ds2_jax/cli/exit_codes.py.
 """
 
+import atexit
 import contextlib
 import json
 import logging
@@ -97,7 +98,26 @@ def main() -> None:
     """Run the command line of this process and exit."""
     if help_screen.print_help(sys.argv):
         return
-    app.run(_run, flags_parser=command_line.parse)
+    codes: list[object] = []
+    atexit.register(_skip_finalisation, codes)  # registered first, called last
+    try:
+        app.run(_run, flags_parser=command_line.parse)
+    except SystemExit as end:
+        codes.append(end.code)
+        raise
+
+
+def _skip_finalisation(codes: list[object]) -> None:
+    """End the process at once if it ends by SystemExit, whose code is in the list.
+
+    Finalising the interpreter frees what native threads (of JAX, of TensorStore) know of it while they are still running,
+    so that a process whose work is done can die of SIGSEGV.
+    """
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        code = codes[0]
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _run(argv: list[str]) -> None:

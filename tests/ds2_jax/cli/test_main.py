@@ -228,6 +228,24 @@ def test_an_invalid_command_line_ends_with_code_2_and_one_line(flags, expected):
     assert expected in line
 
 
+def test_the_interpreter_is_not_finalised_while_native_threads_use_it(tmp_path):
+    recipe = "import atexit\nfrom configs.tiny import get_config\natexit.register(print, 'ended')\n"
+    (tmp_path / "recipe.py").write_text(recipe)
+    program = """if True:
+        import os, signal
+        from ds2_jax.cli.main import main
+        class Client:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGSEGV)
+        client = Client()
+        main()
+    """
+    command = [sys.executable, "-c", program, f"--config={tmp_path / 'recipe.py'}", "--mode=none"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "ended\n"), result.stderr
+    assert result.stderr.startswith("error: ")
+
+
 def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
     arguments = (
         "--mode=eval",
