@@ -63,6 +63,7 @@ def lstm(state: State, x: Gates, h: Gates, known: jax.Array | None = None) -> St
     return jax.nn.sigmoid(o) * jnp.tanh(carry if known is None else known), carry
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # layers of the same shape are traced once
 def scan_cell(
     cell: Cell, projected: Gates, weights: jax.Array, bias: jax.Array, initial: State, mask: jax.Array
 ) -> tuple[jax.Array, State]:
@@ -73,10 +74,11 @@ def scan_cell(
     padding comes first therefore starts from its initial state at its first valid frame. Returns outputs [U, D, B, H]
     and the last state, in the type of `weights`.
     """
-    on_tpu = vmem_scan if fits((weights, bias), initial, projected) else unrolled_scan
-    cpu = functools.partial(scan_keeping_products, cell)
-    tpu, gpu = (functools.partial(scan_keeping_states, cell, loop) for loop in (on_tpu, unrolled_scan))
-    return jax.lax.platform_dependent(projected, weights, bias, initial, mask, cpu=cpu, tpu=tpu, default=gpu)
+    forms = {"cpu": functools.partial(scan_keeping_products, cell)}
+    if fits((weights, bias), initial, projected):
+        forms["tpu"] = functools.partial(scan_keeping_states, cell, vmem_scan)
+    accelerator = functools.partial(scan_keeping_states, cell, unrolled_scan)
+    return jax.lax.platform_dependent(projected, weights, bias, initial, mask, **forms, default=accelerator)
 
 
 def unrolled_scan(frame, constants, carry, inputs, *, reverse: bool = False):
