@@ -247,6 +247,7 @@ def _make_record(request: Request, result: Transcript | str) -> dict:
         record["reference"] = request.reference
     if isinstance(result, str):
         return {**record, "error": result}
+    record.setdefault("duration", round(result.duration_s, 4))
     if result.remarks:
         record["remarks"] = list(result.remarks)
     if any(turn.speaker for turn in result.turns):
@@ -267,7 +268,8 @@ def part_keys(clip: str | Segment) -> dict:
 
 def _print(record: Mapping, rules: ScoringRules, *, words: bool) -> None:
     name = record.get(ORIGINAL_KEY, record["audio_filepath"])
-    segment = describe_part(record.get("offset", 0.0), record.get("duration", 0.0), record.get("channel"))
+    duration_s = record["duration"] if "offset" in record else 0.0
+    segment = describe_part(record.get("offset", 0.0), duration_s, record.get("channel"))
     print(", ".join(filter(None, (STDIN_NAME if name == STDIN else escape(name), segment))))
     for remark in record.get("remarks", ()):
         print(f"  warning:    {escape(remark)}")

@@ -1,8 +1,8 @@
-"""`python -m input_pipeline.manifest check`: look for problems of a manifest."""
+"""`python -m input_pipeline.manifest`: check manifests, and make one of transcripts."""
 
 import sys
 
-from input_pipeline.manifest.doctor import main
+from input_pipeline.manifest.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

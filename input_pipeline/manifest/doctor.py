@@ -8,7 +8,6 @@ Exit code: 0 for no problems, 1 for problems, 2 if the check cannot be done.
 import argparse
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from input_pipeline.manifest.examination import Clip, examine_all
 from input_pipeline.manifest.problems import KINDS, Problem, listing, problem_report, removed_rows
 from input_pipeline.manifest.text_checks import suspicious_texts
 from input_pipeline.shards import source as shard_source
-from input_pipeline.storage import console
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and remove a few milliseconds
 SAMPLES_SLACK_S = 1e-4  # by which audio may exceed the length that the batch plan allows for: a sample or two
@@ -64,23 +62,6 @@ class Checkup(NamedTuple):
     transcripts: Sequence[str]
     problems: Sequence[Problem]
     bad_lines: Sequence[str]
-
-
-@console.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line of `python -m input_pipeline.manifest` and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m input_pipeline.manifest", description="Check manifests.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="read every clip and report problems", description=__doc__)
-    add_arguments(check)
-    args = parser.parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

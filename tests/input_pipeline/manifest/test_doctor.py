@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from input_pipeline import manifest
-from input_pipeline.manifest import doctor, examination
+from input_pipeline.manifest import command, examination
 
 RATE_HZ = 16000
 SPEECH = os.environ.get("DS2_SPEECH_DATA", "")
@@ -39,7 +39,7 @@ class Clinic:
     def check(self, *options: str) -> tuple[int, str]:
         path = self.folder / "m.jsonl"
         path.write_text("\n".join(self.lines))
-        code = doctor.main(["check", str(path), *options])
+        code = command.main(["check", str(path), *options])
         return code, "".join(self.capsys.readouterr())
 
 
@@ -223,7 +223,7 @@ def test_durations_shorter_than_the_batch_plan_allows_are_corrected(clinic, fine
     cleaned = manifest.read(output)
     for seconds, duration in zip([2.0, 2.0, *stated, *([finer] if finer else [])], cleaned.duration, strict=True):
         assert seconds <= duration + cleaned.duration_unit_s / 2 + 1e-9
-    assert doctor.main(["check", str(output)]) == 0
+    assert command.main(["check", str(output)]) == 0
 
 
 def test_the_cleaned_manifest_is_clean_and_counts_what_was_done(clinic):
@@ -238,7 +238,7 @@ def test_the_cleaned_manifest_is_clean_and_counts_what_was_done(clinic):
     assert [cleaned.path_as_written(row) for row in range(3)] == ["good1.wav", "good2.wav", "liar.wav"]
     assert cleaned.duration.tolist() == [2.0, 2.0, 1.2]  # rounded as the others are
     assert cleaned.speaker(2) == "liar.wav"
-    assert doctor.main(["check", str(output)]) == 0
+    assert command.main(["check", str(output)]) == 0
 
 
 def test_a_cleaned_manifest_in_another_folder_finds_its_audio(clinic, tmp_path):
@@ -303,7 +303,7 @@ def test_processes_find_the_same_in_the_same_order(tmp_path):
 
 @pytest.mark.skipif(not SPEECH, reason="DS2_SPEECH_DATA names no folder with speech")
 def test_an4_test_set_is_sound(capsys):
-    assert doctor.main(["check", f"{SPEECH}/an4/test.jsonl", "--workers=1"]) == 0
+    assert command.main(["check", f"{SPEECH}/an4/test.jsonl", "--workers=1"]) == 0
     assert "130 utterances, 0.10 h" in capsys.readouterr().out
 
 

@@ -380,7 +380,7 @@ def test_what_is_damaged_costs_its_rows_only(store, clips, tmp_path, where):
 
 
 def test_the_doctor_and_infer_read_shards(clips, tmp_path, capsys):
-    from input_pipeline.manifest.doctor import main as manifest_main
+    from input_pipeline.manifest.command import main as manifest_main
 
     done = pack(str(clips), str(tmp_path / "out"), shards=2)
     assert manifest_main(["check", done.manifest, f"--output={tmp_path / 'clean.jsonl'}"]) == 0

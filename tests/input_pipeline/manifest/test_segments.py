@@ -17,7 +17,7 @@ from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.batches.plan import BatchSettings
-from input_pipeline.manifest import ManifestError, doctor, join, stats
+from input_pipeline.manifest import ManifestError, command, join, stats
 from input_pipeline.manifest.pack import pack
 from input_pipeline.manifest.segments import REFUSED_KEYS
 from input_pipeline.text import TextRules, Vocabulary
@@ -91,7 +91,7 @@ def test_statistics_are_those_of_single_clips(single, joined):
 
 
 def test_the_doctor_finds_nothing_to_mend(single, joined, tmp_path, capsys):
-    assert doctor.main(["check", joined, f"--output={tmp_path / 'clean.jsonl'}"]) == 0
+    assert command.main(["check", joined, f"--output={tmp_path / 'clean.jsonl'}"]) == 0
     assert "12 utterances, 0 removed, 0 durations corrected" in capsys.readouterr().out
     clean = manifest.read(tmp_path / "clean.jsonl")
     assert clean.digest() == manifest.read(joined).digest()
@@ -103,7 +103,7 @@ def test_the_doctor_names_segments_that_are_not_there_and_those_that_are_twice(j
     lines[2] |= {"duration": 600.0}
     lines[3] |= {"channel": 2}
     lines.append(dict(lines[0]))
-    assert doctor.main(["check", write(tmp_path / "bad.jsonl", lines), f"--output={tmp_path / 'clean.jsonl'}"]) == 1
+    assert command.main(["check", write(tmp_path / "bad.jsonl", lines), f"--output={tmp_path / 'clean.jsonl'}"]) == 1
     report = capsys.readouterr().out
     for part in ("cannot begin at 500 s", "cannot end at 600", "no channel 2", "the same segment as line 1"):
         assert part in report
@@ -175,9 +175,9 @@ def test_other_keys_that_mean_a_part_are_refused_unless_ignored(single, tmp_path
     with pytest.raises(ManifestError, match=rf"parts\.jsonl:3: the key '{key}' .*'offset' and 'duration'.*ignore_keys"):
         manifest.read(path)
     assert len(manifest.read(path, ignore_keys=manifest.parse_ignored(f"speed, {key}"))) == 12
-    assert doctor.main(["check", path, f"--output={tmp_path / 'clean.jsonl'}"]) == 1
+    assert command.main(["check", path, f"--output={tmp_path / 'clean.jsonl'}"]) == 1
     assert f"the key '{key}'" in capsys.readouterr().out
-    assert doctor.main(["check", path, f"--ignore_keys={key}"]) == 0
+    assert command.main(["check", path, f"--ignore_keys={key}"]) == 0
     assert len(manifest.read(path, need_text=False, ignore_keys=[key]).extra[2]) == 1
 
 
@@ -210,7 +210,7 @@ def test_wrong_headers_are_reported_and_kept(single, tmp_path, capsys, caplog):
         (tmp_path / f"{number}.wav").write_bytes(content[:40] + stated.to_bytes(4, "little") + content[44:])
         lines[number]["audio_filepath"] = f"{number}.wav"
     path = write(tmp_path / "headers.jsonl", lines)
-    assert doctor.main(["check", path, f"--output={tmp_path / 'clean.jsonl'}"]) == 1
+    assert command.main(["check", path, f"--output={tmp_path / 'clean.jsonl'}"]) == 1
     report = capsys.readouterr().out
     assert "[header]: 1 (kept" in report
     assert "[unreadable]: 1 (removed" in report
