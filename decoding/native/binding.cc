@@ -13,11 +13,11 @@
 #include <system_error>
 #include <thread>
 #include <tuple>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "search.hh"
+#include "setup.hh"
 
 namespace py = pybind11;
 
@@ -42,20 +42,6 @@ std::vector<RawHypothesis> ToRaw(const std::vector<Candidate>& candidates) {
   return raw;
 }
 
-using SymbolOf = std::unordered_map<std::string, int>;
-
-// Finds the network's symbol for each UTF-8 character of a word; returns false if one has none.
-bool SpellWord(const std::string& word, const SymbolOf& symbol_of, std::vector<int>& symbols) {
-  symbols.clear();
-  for (size_t begin = 0, end; begin < word.size(); begin = end) {
-    for (end = begin + 1; end < word.size() && (word[end] & 0xC0) == 0x80;) ++end;
-    const auto found = symbol_of.find(word.substr(begin, end - begin));
-    if (found == symbol_of.end()) return false;
-    symbols.push_back(found->second);
-  }
-  return !symbols.empty();
-}
-
 class Decoder {
  public:
   // symbols: the network's, one character each, without the blank. space: the one that separates words, -1 for none.
@@ -73,14 +59,15 @@ class Decoder {
     setup_->unknown_score = options["unknown_score"].cast<float>();
     setup_->end_of_sentence = options["end_of_sentence"].cast<bool>();
     Rescale(options["alpha"].cast<float>(), options["beta"].cast<float>());
-    SymbolOf symbol_of;
-    for (size_t i = 0; i < symbols.size(); ++i) symbol_of[symbols[i]] = static_cast<int>(i) + 1;
+    const SymbolOf symbol_of = NumberSymbols(symbols);
     for (const auto& [word, weight] : hot_words) {
       HotWord hot{{}, weight};
       if (!SpellWord(word, symbol_of, hot.symbols)) throw std::invalid_argument("a hot word cannot be spelled");
       setup_->hot_words.push_back(hot);
     }
-    if (!lm.empty()) Load(lm, words, symbols, symbol_of);
+    if (lm.empty()) return;
+    py::gil_scoped_release release;
+    AddLanguageModel(*setup_, std::make_unique<LanguageModel>(lm), words, symbols);
   }
 
   void Rescale(float alpha, float beta) {
@@ -140,30 +127,6 @@ class Decoder {
   std::shared_ptr<Setup> setup() const { return setup_; }
 
  private:
-  void Load(const std::string& lm, const std::vector<std::string>& words, const std::vector<std::string>& symbols,
-            const SymbolOf& symbol_of) {
-    py::gil_scoped_release release;
-    setup_->language_model = std::make_unique<LanguageModel>(lm);
-    const LanguageModel& model = *setup_->language_model;
-    setup_->unknown_alone = model.ScoreAlone(0);
-    if (setup_->space < 0) {
-      setup_->units.push_back(0);  // blank
-      for (const std::string& symbol : symbols) setup_->units.push_back(model.Find(symbol));
-      for (const WordIndex unit : setup_->units) setup_->writable.push_back(!setup_->strict || unit != 0);
-      for (const HotWord& hot : setup_->hot_words)
-        for (const int symbol : hot.symbols) setup_->writable[symbol] = true;
-      return;
-    }
-    std::vector<SpelledWord> spelled;
-    for (const std::string& word : words) {
-      SpelledWord entry{{}, model.Find(word), 0.0f};
-      if (!SpellWord(word, symbol_of, entry.symbols)) continue;
-      entry.score = model.ScoreAlone(entry.word) + (entry.word == 0 ? setup_->unknown_score : 0.0f);
-      spelled.push_back(std::move(entry));
-    }
-    setup_->lexicon = std::make_unique<Lexicon>(std::move(spelled), setup_->symbols);
-  }
-
   std::shared_ptr<Setup> setup_;
 };
 

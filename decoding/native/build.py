@@ -75,23 +75,10 @@ def build(
     """
     import pybind11
 
-    folder.mkdir(parents=True, exist_ok=True)
     includes = [f"-I{path}" for path in (KENLM, HERE, pybind11.get_include(), sysconfig.get_paths()["include"])]
     present = [flags for header, flags in COMPRESSION.items() if _has_header(compiler, header)]
     flags = [*FLAGS, *(SANITIZE if sanitize else ()), *(define for define, _ in present), *includes]
-    headers = b"".join(file.read_bytes() for file in sorted(HERE.rglob("*.h*")))
-
-    def compile_one(source: Path) -> Compiled:
-        key = hashlib.sha256(repr((compiler, flags)).encode() + headers + source.read_bytes()).hexdigest()[:16]
-        target = folder / f"{source.stem}-{key}.o"
-        if target.is_file():
-            return target, False
-        with whole_file.temporary_path(target) as path:
-            _run([*compiler, *flags, "-c", str(source), "-o", str(path)])
-        return target, True
-
-    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
-        objects = [target for target, _ in watch(pool.map(compile_one, sources()))]
+    objects = compile_all(folder, [*compiler, *flags], sources(), watch)
     linked = folder / "linked"  # lists the object files of the output
     names = "\n".join(target.name for target in objects)
     if output.is_file() and linked.is_file() and linked.read_text() == names:
@@ -103,10 +90,33 @@ def build(
         link.append("-lrt")
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file.temporary_path(output) as path:
-        _run([*compiler, *(SANITIZE if sanitize else ()), *map(str, objects), *link, "-o", str(path)])
+        run([*compiler, *(SANITIZE if sanitize else ()), *map(str, objects), *link, "-o", str(path)])
         linked.unlink(missing_ok=True)
     linked.write_text(names)
     return True
+
+
+def compile_all(
+    folder: Path,
+    command: list[str],
+    files: list[Path],
+    watch: Callable[[Iterator[Compiled]], Iterable[Compiled]] = iter,
+) -> list[Path]:
+    """Compile sources, in parallel, with a compiler and its flags; return the object files in `folder`. Raises BuildError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = b"".join(file.read_bytes() for file in sorted(HERE.rglob("*.h*")))
+
+    def compile_one(source: Path) -> Compiled:
+        key = hashlib.sha256(repr(command).encode() + headers + source.read_bytes()).hexdigest()[:16]
+        target = folder / f"{source.stem}-{key}.o"
+        if target.is_file():
+            return target, False
+        with whole_file.temporary_path(target) as path:
+            run([*command, "-c", str(source), "-o", str(path)])
+        return target, True
+
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
+        return [target for target, _ in watch(pool.map(compile_one, files))]
 
 
 def _has_header(compiler: list[str], header: str) -> bool:
@@ -114,7 +124,8 @@ def _has_header(compiler: list[str], header: str) -> bool:
     return subprocess.run(command, input=f"#include <{header}>", capture_output=True, text=True).returncode == 0
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Run a compiler. Raises BuildError with what it says."""
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise BuildError(f"{shlex.join(command)}\n{result.stderr[-4000:]}")
