@@ -3,6 +3,7 @@
 # make kenlm        build the programs that train language models
 # make pyctcdecode  install the optional decoder pyctcdecode
 # make docs         build the guides and the API reference as a site in build/site
+# make demo         fill docs/demo, a page that recognises speech in the browser (MODELS="models/an4 models/an4_live")
 # make test         fast tests; make test-slow: training runs and long processes
 # make test-slurm   tests of the Slurm launcher, on a cluster of two nodes set up on this machine (root, Debian)
 # make test-all     all of these tests
@@ -11,12 +12,13 @@
 PYTHON ?= python3
 ACCELERATOR ?= cpu
 VENV ?= .venv
+MODELS ?= models/an4 models/an4_live
 RUN ?= runs/quickstart
 DATA ?= data/synthetic_en
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install install-dev kenlm pyctcdecode quickstart docs test test-slow test-slurm test-all lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart docs demo test test-slow test-slurm test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -63,6 +65,9 @@ quickstart: install-dev
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "written: build/site/index.html; its search needs a server: $(BIN)/python -m http.server --directory build/site"
+
+demo: install
+	$(BIN)/python -m docs.demo.make $(MODELS)
 
 test: install-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile

@@ -27,6 +27,30 @@ OPTIONS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 LARGEST_MESSAGE = 1 << 26  # bytes; pictures are large
+READABLE = 4.5  # contrast of text, WCAG AA
+# Errors of scripts and violations of the page's content security policy:
+WATCH = """window.problems = [];
+addEventListener("error", event => problems.push(event.message));
+addEventListener("unhandledrejection", event => problems.push(String(event.reason)));
+addEventListener("securitypolicyviolation", event => problems.push(event.violatedDirective));"""
+CONTRASTS = """(() => {
+  const context = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d");
+  const paint = colours => {
+    for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = colour => colour.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const grounds = element => element ? [...grounds(element.parentElement), getComputedStyle(element).backgroundColor] : ["white"];
+  const contrast = element => {
+    const behind = paint(grounds(element)), front = paint([...grounds(element), getComputedStyle(element).color]);
+    const [a, b] = [luminance(behind), luminance(front)].sort((a, b) => b - a);
+    return (a + 0.05) / (b + 0.05);
+  };
+  const texts = [...document.body.querySelectorAll("*")].filter(e => e.checkVisibility() && !e.disabled &&
+    [...e.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.textContent.trim()));
+  return texts.map(e => [`${e.tagName} ${e.className} ${e.textContent}`, contrast(e)]);
+})()"""
 
 
 class Browser:
@@ -110,6 +134,16 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def contrasts(self) -> list[tuple[str, float]]:
+        """Return each visible text, with its element, and its contrast, of 1 to 21."""
+        return [(text, contrast) for text, contrast in self.evaluate(CONTRASTS)]
+
+    def memory(self) -> int:
+        """Return the bytes of memory that the page uses: of the largest process for pages, without what it shares."""
+        return max(
+            _own_memory(pid) for pid in _descendants(self._process.pid) if "--type=renderer" in _command_line(pid)
+        )
+
     def key(self, kind: str, key: str, code: str, **more: Any) -> None:
         """Send an event of a key: keyDown or keyUp."""
         self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code, **more)
@@ -130,3 +164,27 @@ class Browser:
     def screenshot(self, path: Path) -> None:
         """Write a picture (PNG) of what is visible."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:  # it has ended
+        return ""
+
+
+def _own_memory(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Private_"))
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+    return [*children, *(below for child in children for below in _descendants(child))]
