@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
 
     config.features = ConfigDict()
     # linear (log spectrogram), fbank (log-mel filter bank), mfcc; log1p: ln(1 + magnitude) of centred Hamming windows, as
-    # deepspeech.pytorch
+    # deepspeech.pytorch; sherpa: the log-mel filter bank of sherpa-onnx (window_ms 25, mel_bins 80)
     config.features.kind = "linear"
     config.features.sample_rate_hz = 16000  # rate of the model; other audio is resampled
     # Rate to which audio is resampled first, for a model trained with recordings of a lower rate than its own, such as 8000
@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
         0.0  # 0: the level of the whole utterance; else of the audio so far, over this many seconds
     )
     config.features.target_db = -20.0  # relative to full scale
-    config.features.mel_bins = 64  # for fbank
+    config.features.mel_bins = 64  # for fbank and sherpa
     config.features.cepstra = 13  # for mfcc
     # corpus (statistics of the training data), utterance (each feature), clip (all features together), none
     config.features.normalisation = "corpus"

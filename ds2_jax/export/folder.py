@@ -61,11 +61,13 @@ def write(
 
 
 def _onnx_files(meta: ModelMeta, variables: dict) -> dict[str, bytes]:
-    from ds2_jax.export import onnx_model  # needs the extra onnx
+    from ds2_jax.export import onnx_model, streaming  # need the extra onnx
 
     files = {name: onnx_model.build(meta, variables, kind).SerializeToString() for kind, name in ONNX_FILES.items()}
     if not sherpa.obstacle_to(meta):
         files[SHERPA_FILE] = onnx_model.build_sherpa(meta, variables, "float32").SerializeToString()
+    if not sherpa.obstacle_to_stream(meta):
+        files[readme.STREAMING_FILE] = streaming.build_streaming(meta, variables).SerializeToString()
     return files
 
 

@@ -18,6 +18,7 @@ from input_pipeline.audio.features import (
     MFCC_FILTERS,
     PRE_EMPHASIS,
     FeatureSettings,
+    bank_of,
     cosine_transform,
     density_factors,
     fourier_matrix,
@@ -29,6 +30,9 @@ from input_pipeline.audio.features import (
     transform_length,
 )
 from input_pipeline.audio.front_end import STD_FLOOR, FeatureStats, FrontEnd
+from input_pipeline.audio.sherpa_bank import FLOOR as ENERGY_FLOOR
+from input_pipeline.audio.sherpa_bank import mel_filters as bank_filters
+from input_pipeline.audio.sherpa_bank import shaping_matrix
 
 
 class Frames(NamedTuple):
@@ -60,7 +64,9 @@ def add_front_end(graph: Graph, front_end: FrontEnd, samples: str, lengths: str)
         samples = _normalise_level(graph, settings, samples, lengths)
     samples = _lengthen(graph, samples, settings.window_samples)
     frames = _count_frames(graph, settings, lengths)
-    if settings.kind == "mfcc":
+    if settings.kind == "sherpa":
+        features = _sherpa(graph, settings, samples, lengths)
+    elif settings.kind == "mfcc":
         features = _mfcc(graph, settings, _emphasise(graph, settings, samples, lengths), frames)
     else:
         features = _spectra(graph, settings, samples)
@@ -70,6 +76,10 @@ def add_front_end(graph: Graph, front_end: FrontEnd, samples: str, lengths: str)
 def _count_frames(graph: Graph, settings: FeatureSettings, lengths: str) -> str:
     """Return T of each row [B] i32, as `features.frame_count`."""
     stride = settings.stride_samples
+    if settings.kind == "sherpa":
+        count = graph.node("Div", graph.node("Add", lengths, graph.int32(stride // 2)), graph.int32(stride))
+        short = graph.node("Less", lengths, graph.int32(settings.window_samples))
+        return graph.node("Where", short, graph.int32(0), count)
     extra = stride - 1 if settings.kind == "mfcc" else 0  # the last window may extend beyond the end
     beyond = graph.node("Sub", lengths, graph.int32(settings.window_samples))
     count = graph.node("Div", graph.node("Add", beyond, graph.int32(extra + stride)), graph.int32(stride))
@@ -177,6 +187,36 @@ def _mfcc(graph: Graph, settings: FeatureSettings, emphasised: str, frames: str)
     cepstra = _hold_last(graph, graph.node("MatMul", logarithms, graph.floats(transform)), frames)
     first = _hold_last(graph, _deltas(graph, cepstra), frames)
     return graph.node("Concat", cepstra, first, _deltas(graph, first), axis=2)
+
+
+def _sherpa(graph: Graph, settings: FeatureSettings, samples: str, lengths: str) -> str:
+    """Return `sherpa_bank.log_energies` of samples [B, N]: [B, T, F]. All but the logarithm of a window is one product."""
+    bank = bank_of(settings)
+    frames = graph.node("Add", graph.size(samples, 1), graph.int32(bank.stride // 2))
+    starts = graph.positions(graph.node("Div", frames, graph.int32(bank.stride)))
+    starts = graph.reshape(graph.node("Mul", starts, graph.int32(bank.stride)), -1, 1)
+    index = graph.node("Add", starts, graph.constant(np.arange(bank.window, dtype=np.int32) + np.int32(bank.first)))
+    index = graph.node("Where", graph.node("Less", index, graph.int32(0)), _reflect(graph, 0, index), index)  # [T, W]
+    ends = graph.reshape(lengths, -1, 1, 1)
+    mirrored = _reflect(graph, graph.node("Mul", ends, graph.int32(2)), index)
+    index = graph.node("Where", graph.node("Less", index, ends), index, mirrored)  # [B, T, W]
+    index = graph.node(
+        "Where", graph.node("Less", index, graph.int32(0)), graph.int32(0), index
+    )  # beyond a row's frames
+    windows = graph.node("GatherElements", samples, graph.reshape(index, 0, -1), axis=1)
+    windows = graph.cast(graph.reshape(windows, 0, -1, bank.window), np.float64)
+    spectrum = graph.node(
+        "MatMul", windows, graph.constant(shaping_matrix(bank.window) @ fourier_matrix(bank.window, bank.fft))
+    )
+    power = graph.cast(graph.node("Mul", spectrum, spectrum), np.float32)
+    energies = graph.node("MatMul", power, graph.floats(np.concatenate([bank_filters(bank)] * 2)))
+    return graph.node("Log", graph.node("Max", energies, graph.floats(ENERGY_FLOOR)))
+
+
+def _reflect(graph: Graph, twice_the_end: str | int, index: str) -> str:
+    """Return the positions on the other side of an end of the audio, which has the distance from its last sample."""
+    end = graph.int32(twice_the_end) if isinstance(twice_the_end, int) else twice_the_end
+    return graph.node("Sub", graph.node("Sub", end, graph.int32(1)), index)
 
 
 def _hold_last(graph: Graph, values: str, frames: str) -> str:

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from ds2_jax.export.front_end import Frames
 from ds2_jax.export.graph import Graph
-from ds2_jax.export.recurrent import add_recurrent, arrange
+from ds2_jax.export.recurrent import LayerWeights, add_recurrent, arrange
 from ds2_jax.export.weights import Weights
 from ds2_jax.network.model import ModelSettings
 from ds2_jax.network.norm import gain_and_shift
@@ -34,9 +34,7 @@ def add_network(weights: Weights, settings: ModelSettings, arrays: Arrays, frame
     x = graph.reshape(graph.transpose(x, 2, 0, 3, 1), 0, 0, -1)  # [U, B, X]; bins before channels, as in the weights
     least = graph.node("Where", graph.node("Less", lengths, graph.int32(1)), graph.int32(1), lengths)
     for i in range(settings.rnn_layers):
-        gain, shift = _normalisation(arrays, f"rnn_norm_{i}" if settings.norm == "input" else f"rnn_{i}.norm")
-        parameters = {n: arrays[f"params.rnn_{i}.{n}"] for n in ("input_kernel", "recurrent_kernel", "bias")}
-        x = add_recurrent(weights, settings, arrange(settings, parameters, gain, shift), x, least)
+        x = add_recurrent(weights, settings, recurrent_weights(settings, arrays, i), x, least)
     if settings.lookahead:
         x = _look_ahead(graph, arrays["params.lookahead.kernel"], Frames(x, lengths))
         if settings.lookahead_clip:
@@ -49,15 +47,27 @@ def add_network(weights: Weights, settings: ModelSettings, arrays: Arrays, frame
 def _convolve(weights: Weights, settings: ModelSettings, i: int, arrays: Arrays, x: Frames) -> Frames:
     """Add a convolution with its normalisation and rectifier, zero beyond each row: [B, C, T, F] -> [B, C', T', F']."""
     graph, layer = weights.graph, settings.conv_layers[i]
-    gain, shift = _normalisation(arrays, f"conv_norm_{i}")
-    kernel = (arrays[f"params.conv_{i}"] * gain).transpose(3, 2, 0, 1)  # [O, C, kt, kf]
-    y = graph.node("Add", weights.conv(x.values, kernel, layer.stride), graph.floats(shift.reshape(-1, 1, 1)))
+    kernel, shift = conv_weights(arrays, i)
+    y = graph.node("Add", weights.conv(x.values, kernel, layer.stride), graph.floats(shift))
     stride = layer.stride[0]
     rounded_up = graph.node("Add", x.lengths, graph.int32(stride - 1))
     lengths = graph.node("Div", rounded_up, graph.int32(stride))
     y = graph.node("Clip", y, graph.floats(0), graph.floats(settings.activation_clip))
     mask = graph.cast(graph.reshape(graph.inside(graph.size(y, 2), lengths), 0, 1, -1, 1), np.float32)
     return Frames(graph.node("Mul", y, mask), lengths)
+
+
+def conv_weights(arrays: Arrays, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the kernel [O, C, kt, kf] of a convolution, and what is added to its output [O, 1, 1], with its normalisation."""
+    gain, shift = _normalisation(arrays, f"conv_norm_{i}")
+    return (arrays[f"params.conv_{i}"] * gain).transpose(3, 2, 0, 1), shift.reshape(-1, 1, 1)
+
+
+def recurrent_weights(settings: ModelSettings, arrays: Arrays, i: int) -> LayerWeights:
+    """Return the weights of a recurrent layer with its normalisation."""
+    gain, shift = _normalisation(arrays, f"rnn_norm_{i}" if settings.norm == "input" else f"rnn_{i}.norm")
+    parameters = {n: arrays[f"params.rnn_{i}.{n}"] for n in ("input_kernel", "recurrent_kernel", "bias")}
+    return arrange(settings, parameters, gain, shift)
 
 
 def _normalisation(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ best = log_probs[0, : frames[0]].argmax(axis=-1)  # the best symbol of each fram
 changes = np.flatnonzero(np.diff(best, prepend=0))  # repeats are one symbol
 print("".join(model["symbols"][best[frame]] for frame in changes).strip())
 """
+STREAMING_FILE = "model.sherpa.streaming.onnx"
 HEAD = """\
 # {name}
 
@@ -40,6 +41,7 @@ FILES = {
     "model.float16.onnx": "the same with weights in float16; computes in float32",
     "model.int8.onnx": "the same with weights in int8, ONNX operators 13{contrib}",
     "model.sherpa.onnx": "the model in float32 for sherpa-onnx",
+    STREAMING_FILE: "the model in float32 for sherpa-onnx, on audio as it arrives, without the front end",
     "model.stablehlo": "the network without its front end, for JAX: StableHLO of `jax.export`, for cpu, cuda and tpu",
     "tokens.txt": "symbols and their columns, as sherpa-onnx reads them",
     "vocabulary.txt": "one symbol a line, from column 1 on; column 0 is the blank",
@@ -87,6 +89,40 @@ print(stream.result.text.strip())
 print(list(zip(stream.result.tokens, stream.result.timestamps)))
 ```
 """
+STREAMING = """
+### Transcribe audio as it arrives with sherpa-onnx
+
+    pip install sherpa-onnx
+
+The engine computes the features; its times are those of output frames of {frame_ms:g} ms. What the network looks ahead has to
+follow the last word: here, half a second of silence.
+
+```python
+import sys
+import wave
+
+import numpy as np
+import sherpa_onnx
+
+recogniser = sherpa_onnx.OnlineRecognizer.from_nemo_ctc("tokens.txt", "{streaming}", num_threads=1, feature_dim={features})
+stream = recogniser.create_stream()
+
+
+def accept(samples):
+    stream.accept_waveform(rate, samples)
+    while recogniser.is_ready(stream):
+        recogniser.decode_stream(stream)
+    print(recogniser.get_result(stream).strip())
+
+
+with wave.open(sys.argv[1]) as file:
+    rate = file.getframerate()
+    while block := file.readframes(rate // 5):
+        accept(np.frombuffer(block, "<i2").astype(np.float32) / 32768)
+accept(np.zeros(rate // 2, np.float32))
+print(list(zip(recogniser.tokens(stream), recogniser.timestamps(stream))))
+```
+"""
 NO_SHERPA = "\nThere is no file for sherpa-onnx: {obstacle}.\n"
 
 
@@ -124,13 +160,20 @@ def describe(name: str, meta: ModelMeta, files: list[str]) -> str:
         "window_ms": meta.features.window_ms,
         "features": meta.feature_size,
         "jax": importlib.metadata.version("jax"),
+        "streaming": STREAMING_FILE,
         "script": SCRIPT,
         "obstacle": obstacle_to(meta),
         "contrib": " and onnxruntime's own `DynamicQuantizeLSTM`" if meta.model.cell == "lstm" else "",
     }
     parts = [HEAD, *(f"| `{file}` | {FILES[file]} |\n" for file in files)]
     if "model.onnx" in files:
-        parts += [ONNX, NO_SHERPA if facts["obstacle"] else SHERPA]
+        parts.append(ONNX)
+        if not facts["obstacle"]:
+            parts.append(SHERPA)
+        elif STREAMING_FILE not in files:
+            parts.append(NO_SHERPA)
+    if STREAMING_FILE in files:
+        parts.append(STREAMING)
     if "model.stablehlo" in files:
         parts.append(STABLEHLO)
     return "".join(part.format(**facts) for part in parts)

@@ -54,22 +54,39 @@ def arrange(
 def add_recurrent(weights: Weights, settings: ModelSettings, layer: LayerWeights, x: str, lengths: str) -> str:
     """Add a layer for x [U, B, X] and lengths [B] i32; return [U, B, H or 2 H]."""
     graph = weights.graph
-    operator, _ = OPERATORS[settings.cell]
-    attributes: dict = {"hidden_size": settings.rnn_size}
-    if settings.bidirectional:
-        attributes["direction"] = "bidirectional"
-    if settings.cell == "rnn":
-        attributes |= {"activations": ["Relu"] * len(layer.bias), "clip": settings.activation_clip}
-    elif settings.cell == "gru":
-        attributes["linear_before_reset"] = 1
-    elif settings.cell == "gru_relu":
-        attributes["activations"] = ["Sigmoid", "Relu"] * len(layer.bias)
+    operator, attributes = _operator(settings, len(layer.bias))
     if settings.cell == "lstm" and weights.kind == "int8":
         outputs = _quantised_lstm(weights, layer, x, lengths, attributes)
     else:
         inputs = weights.stored(layer.input), weights.stored(layer.recurrent), graph.floats(layer.bias), lengths
         outputs = graph.node(operator, x, *inputs, **attributes)  # [U, D, B, H]
     return _merge(weights, settings, outputs)
+
+
+def add_steps(
+    weights: Weights, settings: ModelSettings, layer: LayerWeights, x: str, state: list[str]
+) -> tuple[str, list[str]]:
+    """Add steps of a unidirectional layer from a state, [1, B, H] each; return outputs [U, B, H] and the state after them."""
+    graph = weights.graph
+    operator, attributes = _operator(settings, len(layer.bias))
+    inputs = weights.stored(layer.input), weights.stored(layer.recurrent), graph.floats(layer.bias), "", *state
+    outputs, *after = graph.node_of(1 + len(state), operator, x, *inputs, **attributes)  # [U, 1, B, H]
+    return _merge(weights, settings, outputs), after
+
+
+def _operator(settings: ModelSettings, directions: int) -> tuple[str, dict]:
+    """Return the name and the attributes of a layer's operator."""
+    operator, _ = OPERATORS[settings.cell]
+    attributes: dict = {"hidden_size": settings.rnn_size}
+    if settings.bidirectional:
+        attributes["direction"] = "bidirectional"
+    if settings.cell == "rnn":
+        attributes |= {"activations": ["Relu"] * directions, "clip": settings.activation_clip}
+    elif settings.cell == "gru":
+        attributes["linear_before_reset"] = 1
+    elif settings.cell == "gru_relu":
+        attributes["activations"] = ["Sigmoid", "Relu"] * directions
+    return operator, attributes
 
 
 def _quantised_lstm(weights: Weights, layer: LayerWeights, x: str, lengths: str, attributes: dict) -> str:

@@ -38,9 +38,11 @@ class Weights:
         whole, scale = quantise(matrix, axis=0)
         return self._integer_product("MatMulInteger", x, whole, scale)
 
-    def conv(self, x: str, kernel: np.ndarray, strides: tuple[int, int]) -> str:
-        """Convolve x [B, C, T, F] with kernel [O, C, kt, kf], padded by half a kernel on each side."""
+    def conv(self, x: str, kernel: np.ndarray, strides: tuple[int, int], *, pad_time: bool = True) -> str:
+        """Convolve x [B, C, T, F] with kernel [O, C, kt, kf], padded by half a kernel on each side, or only in frequency."""
         pads = [(size - 1) // 2 for size in kernel.shape[2:]] * 2
+        if not pad_time:
+            pads[0] = pads[2] = 0
         if self.kind != "int8":
             return self.graph.node("Conv", x, self.stored(kernel), strides=strides, pads=pads)
         whole, scale = quantise(kernel, axis=(1, 2, 3))

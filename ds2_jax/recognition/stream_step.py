@@ -11,7 +11,7 @@ import numpy as np
 
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.network.stream import ENDLESS, Chunking, NetworkState, StreamingDeepSpeech2, initial_state
-from input_pipeline.audio.features import FLOOR
+from input_pipeline.audio.features import FLOOR, OF_WHOLE_CLIPS
 
 CHUNK_MS = {False: 120.0, True: 400.0}  # default of a unidirectional and of a bidirectional network
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # streams of a step; each is compiled once
@@ -76,7 +76,7 @@ class StreamStep:
                 f"config.features.normalisation of this model is {meta.normalisation!r}, which needs the whole clip: stream a model "
                 "that was trained with 'corpus'"
             )
-        if meta.features.kind in ("mfcc", "log1p"):
+        if meta.features.kind in OF_WHOLE_CLIPS:
             raise ValueError(
                 f"config.features.kind of this model is {meta.features.kind!r}, which needs the frames that follow: stream a model "
                 "that was trained with 'fbank' or 'linear'"

@@ -1,4 +1,4 @@
-"""Speech features as float32 numpy arrays: log power spectrogram, log-mel filter bank or MFCC.
+"""Speech features as float32 numpy arrays: log power spectrogram, log-mel filter banks or MFCC.
 
 The linear spectrogram and the MFCC are those of PaddlePaddle's DeepSpeech2. Dimensions: N samples, T frames, F
 features, W samples of a window.
@@ -13,9 +13,12 @@ from typing import overload
 import numpy as np
 import soxr
 
+from input_pipeline.audio import sherpa_bank
 from input_pipeline.audio.opening import LOWEST_HZ
 
-KINDS = ("linear", "mfcc", "fbank", "log1p")
+KINDS = ("linear", "mfcc", "fbank", "log1p", "sherpa")
+# Kinds whose frames depend on those that follow, or begin before the first sample.
+OF_WHOLE_CLIPS = ("mfcc", "log1p", "sherpa")
 FLOOR = 1e-14  # added to a power before its logarithm
 MAX_GAIN_DB = 300.0
 MAX_RUNNING_GAIN_DB = 30.0
@@ -76,13 +79,17 @@ class FeatureSettings:
         _check(0 <= self.max_freq_hz <= half, "max_freq_hz", self.max_freq_hz, f"use 0 to {half:g}, half the rate")
         _check(math.isfinite(self.target_db), "target_db", self.target_db, "use a value such as -20")
         _check(0 <= self.level_s < math.inf, "level_s", self.level_s, "use 0 for the whole clip, or seconds such as 10")
-        if self.kind in ("mfcc", "log1p"):
+        if self.kind in OF_WHOLE_CLIPS:
             _check(self.level_s == 0, "level_s", self.level_s, f"use 0 with {self.kind}, or the kind fbank")
         _check(self.mel_bins >= 1, "mel_bins", self.mel_bins, "use 1 or more")
         _check(1 <= self.cepstra <= MFCC_FILTERS, "cepstra", self.cepstra, f"use 1 to {MFCC_FILTERS}")
         if self.kind == "fbank":
             advice = f"the filters are too narrow for a window of {self.window_ms} ms; use fewer, or a longer window"
             _check(fbank_transform_length(self) > 0, "mel_bins", self.mel_bins, advice)
+        if self.kind == "sherpa":
+            advice = f"the filters are too narrow for a window of {self.window_ms} ms; use fewer, or a longer window"
+            covered = sherpa_bank.mel_filters(bank_of(self)).any(axis=0).all()
+            _check(bool(covered), "mel_bins", self.mel_bins, advice)
 
     @property
     def window_samples(self) -> int:
@@ -109,7 +116,7 @@ def feature_size(settings: FeatureSettings) -> int:
     """Return F, the number of features of a frame: 161 for the linear spectrogram at 16 kHz."""
     if settings.kind in ("linear", "log1p"):
         return _linear_bins(settings)
-    return settings.mel_bins if settings.kind == "fbank" else 3 * settings.cepstra
+    return 3 * settings.cepstra if settings.kind == "mfcc" else settings.mel_bins
 
 
 @overload
@@ -119,6 +126,11 @@ def frame_count(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray: .
 def frame_count(samples, settings):
     """Return T for N samples (a number, or an integer array of any shape); 0 for less than one window."""
     beyond = np.asarray(samples, np.int64) - settings.window_samples
+    if settings.kind == "sherpa":
+        frames = np.where(
+            beyond >= 0, sherpa_bank.frame_count(np.asarray(samples, np.int64), settings.stride_samples), 0
+        )
+        return frames if frames.ndim else int(frames)
     if settings.kind == "log1p":  # windows are centred at the first sample and at each stride after it
         frames = np.where(beyond >= 0, (beyond + settings.window_samples) // settings.stride_samples + 1, 0)
         return frames if frames.ndim else int(frames)
@@ -141,7 +153,15 @@ def extract(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
         return _mfcc(samples, settings)
     if settings.kind == "log1p":
         return _log1p(samples, settings)
+    if settings.kind == "sherpa":
+        return sherpa_bank.log_energies(samples, bank_of(settings))
     return spectra(samples, settings, running_gains(samples, settings)[0] if running_level(settings) else None)
+
+
+def bank_of(settings: FeatureSettings) -> sherpa_bank.Bank:
+    """Return the filter bank of the kind sherpa."""
+    s = settings
+    return sherpa_bank.Bank(s.window_samples, s.stride_samples, s.sample_rate_hz, s.mel_bins, s.highest_hz)
 
 
 def condition(samples: np.ndarray, settings: FeatureSettings) -> tuple[np.ndarray, np.float32]:

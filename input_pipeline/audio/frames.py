@@ -5,6 +5,7 @@ import soxr
 
 from input_pipeline.audio.features import (
     MAX_RUNNING_GAIN_DB,
+    OF_WHOLE_CLIPS,
     FeatureError,
     FeatureSettings,
     feature_size,
@@ -59,11 +60,11 @@ class FrameStream:
 
     If the level of whole clips is normalised, frames are computed at the level at which they come; `gain` is the power gain
     that all frames need by the samples so far. kept: frames whose samples are kept after they were taken. Raises FeatureError
-    for features that look at neighbouring frames (mfcc) or begin before the first sample (log1p).
+    for features that look at neighbouring frames (mfcc) or begin before the first sample (log1p, sherpa).
     """
 
     def __init__(self, settings: FeatureSettings, kept: int = 0):
-        if settings.kind in ("mfcc", "log1p"):
+        if settings.kind in OF_WHOLE_CLIPS:
             raise FeatureError(
                 f"{settings.kind} needs the frames that follow: streams need a model with the kind linear or fbank"
             )

@@ -1,15 +1,18 @@
 """Small networks with random variables, and their output as JAX and onnxruntime compute it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
+import optax
 from flax import traverse_util
 
 from ds2_jax.artifacts.bundle import ModelMeta
-from ds2_jax.network.model import ModelSettings
+from ds2_jax.network.ctc import ctc_loss
+from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.recognition.step import make_forward
 from input_pipeline.audio.features import FeatureSettings
-from input_pipeline.audio.front_end import FeatureStats
+from input_pipeline.audio.front_end import FeatureStats, FrontEnd
 from input_pipeline.text import Vocabulary
 
 
@@ -37,6 +40,44 @@ def random_variables(meta: ModelMeta) -> dict:
         else:
             drawn[name] = random.normal(0, inputs**-0.5 if inputs > 1 else 0.3, value.shape)
     return traverse_util.unflatten_dict({name: v.astype(np.float32) for name, v in drawn.items()}, sep=".")
+
+
+def train(
+    network: dict, features: dict, clips: list[np.ndarray], texts: list[str], steps: int = 250
+) -> tuple[ModelMeta, dict]:
+    """Train a small network on a few clips, which it then spells; return its description and its variables."""
+    vocabulary = Vocabulary(tuple(sorted(set("".join(texts)))))
+    settings = FeatureSettings(**features)
+    raw = [FrontEnd(settings, "none")(clip) for clip in clips]
+    together = np.concatenate(raw)
+    stats = FeatureStats(together.mean(0), together.std(0))
+    meta = ModelMeta(ModelSettings(**network), settings, "corpus", stats, vocabulary, "en")
+    frames = np.array([len(clip) for clip in raw], np.int32)
+    batch = np.stack([np.pad(stats.apply(clip), ((0, frames.max() - len(clip)), (0, 0))) for clip in raw])
+    labels = np.zeros((len(texts), max(map(len, texts))), np.int32)
+    for row, text in enumerate(texts):
+        labels[row, : len(text)] = vocabulary.encode(text)
+    sizes, valid = np.array([len(text) for text in texts], np.int32), np.ones(len(texts), bool)
+    variables, optimiser = init_variables(meta.network, meta.feature_size, 0), optax.adam(5e-3)
+
+    def loss_of(params, batch_stats):
+        arrays = {"params": params, "batch_stats": batch_stats}
+        (logits, lengths), new = meta.network.apply(arrays, batch, frames, train=True, mutable=["batch_stats"])
+        return ctc_loss(logits, lengths, jnp.asarray(labels), jnp.asarray(sizes), jnp.asarray(valid))[0], new[
+            "batch_stats"
+        ]
+
+    @jax.jit
+    def step(params, batch_stats, state):
+        (_, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params, batch_stats)
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(params, updates), batch_stats, state
+
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    state = optimiser.init(params)
+    for _ in range(steps):
+        params, batch_stats, state = step(params, batch_stats, state)
+    return meta, {"params": params, "batch_stats": batch_stats}
 
 
 def log_probs(meta: ModelMeta, variables: dict, clips: list[np.ndarray]) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """The exported folder: its own script and sherpa-onnx transcribe with it as DS2-JAX does."""
 
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -14,16 +15,21 @@ import pytest
 from jax import export
 
 import ds2_jax
+from decoding.settings import BeamSettings
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.export import folder, stablehlo
+from ds2_jax.export.sherpa import STREAM_FEATURES
+from ds2_jax.recognition.recogniser import Recogniser
 from input_pipeline import audio
+from input_pipeline.audio.features import FeatureSettings, extract
 from tests.conftest import CLIPS
-from tests.ds2_jax.export.networks import log_probs, random_variables, small_meta
+from tests.ds2_jax.export.networks import log_probs, random_variables, small_meta, train
 from tests.ds2_jax.serving.clients import install
 from tests.runs import run_main
 
 # sherpa-onnx has frames of 20 ms, and removes the mean of a clip, which may move the start of a word by one of ours of 30 ms.
 GRID_S = 0.0501
+FEATURE_TOLERANCE = 1e-3  # of logarithms: both are computed in float32
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +177,67 @@ def test_sherpa_onnx_gives_the_same_text_and_times(an4, tmp_path):
             start for symbol, start in ast.literal_eval(symbols) if symbol != " "
         ]  # each word of the clips is one letter
         assert [word.start_s for word in ours.words] == pytest.approx(times, abs=GRID_S)
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory) -> tuple[Recogniser, Path]:
+    """A small network on the features of sherpa-onnx, trained on the clips until it spells them, and its exported folder."""
+    target = tmp_path_factory.mktemp("streaming") / "model"
+    rows = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text().splitlines()]
+    clips = [audio.read(str(CLIPS / row["audio_filepath"]), 16000)[0] for row in rows]
+    features = {**STREAM_FEATURES, "mel_bins": 80, "normalise_db": False}
+    network = {"conv": "5x9/4x4:8", "rnn_size": 48, "rnn_layers": 1, "bidirectional": False, "lookahead": 2}
+    meta, variables = train(network, features, clips, [row["text"] for row in rows])
+    folder.write(str(target), meta, variables, "onnx", {})
+    return Recogniser(meta, variables, BeamSettings(engine="greedy")), target
+
+
+@pytest.mark.slow
+def test_sherpa_onnx_streams_the_same_text_and_times_from_the_same_features(streaming, tmp_path):
+    model, target = streaming
+    python = install(tmp_path / "venv", "sherpa-onnx", "numpy")
+    spoken = 0
+    for clip in sorted(CLIPS.glob("*.flac")):
+        wav = write_wav(tmp_path / "clip.wav", clip)
+        done = run_block(python, target, 2, wav)
+        assert done.returncode == 0, done.stderr
+        *texts, symbols = done.stdout.splitlines()
+        samples = np.pad(audio.read(str(clip), 16000)[0], (0, 8000))  # as the script does
+        ours = model.transcribe((samples, 16000))
+        assert texts[-1] == ours.text
+        assert ours.text.startswith(texts[-2])  # what was recognised before stays
+        starts = [
+            start
+            for before, (symbol, start) in itertools.pairwise([(" ", 0), *ast.literal_eval(symbols)])
+            if before[0] == " " != symbol
+        ]
+        assert [word.start_s for word in ours.words] == pytest.approx(starts, abs=1e-3)
+        spoken += len(ours.words)
+    assert spoken > 30
+
+
+@pytest.mark.slow
+def test_features_are_those_of_sherpa_onnx(streaming, tmp_path):
+    _, target = streaming
+    python = install(tmp_path / "venv", "sherpa-onnx", "numpy")
+    settings = FeatureSettings(kind="sherpa", window_ms=25.0, mel_bins=80, normalise_db=False)
+    script = """
+import sys
+import numpy, sherpa_onnx
+recogniser = sherpa_onnx.OnlineRecognizer.from_nemo_ctc("tokens.txt", "model.sherpa.streaming.onnx", num_threads=1)
+stream = recogniser.create_stream()
+samples = numpy.load(sys.argv[1])
+stream.accept_waveform(16000, samples)
+stream.input_finished()
+count = (len(samples) + 80) // 160
+numpy.save(sys.argv[2], numpy.array(stream.get_frames(0, count)).reshape(count, 80))
+"""
+    for clip in sorted(CLIPS.glob("*.flac"))[:3]:
+        samples = audio.read(str(clip), 16000)[0]
+        np.save(tmp_path / "samples.npy", samples)
+        subprocess.run(
+            [python, "-c", script, tmp_path / "samples.npy", tmp_path / "features.npy"], cwd=target, check=True
+        )
+        np.testing.assert_allclose(
+            extract(samples, settings), np.load(tmp_path / "features.npy"), atol=FEATURE_TOLERANCE
+        )

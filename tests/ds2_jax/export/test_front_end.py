@@ -23,6 +23,14 @@ SETTINGS = [
     {"kind": "mfcc"},
     {"kind": "mfcc", "cepstra": 7, "stride_ms": 7.5, "max_freq_hz": 5000.0},
     {"kind": "mfcc", "sample_rate_hz": 8000, "normalise_db": False},
+    {"kind": "sherpa", "window_ms": 25.0, "mel_bins": 80},
+    {
+        "kind": "sherpa",
+        "window_ms": 20.1,
+        "stride_ms": 7.5,
+        "mel_bins": 40,
+        "max_freq_hz": 5000.0,
+    },  # an odd number of samples
 ]
 
 
