@@ -95,6 +95,7 @@ function show(result) {
   $("scroll").scrollLeft = 0;
   showFigures();
   showPicture();
+  article.scrollIntoView({block: "nearest"});
 }
 
 /* Forget the latest result, which another model cannot decode. */

@@ -13,7 +13,7 @@ let log_probs = new Float32Array(); // of the latest audio
 const commands = {
   /* Load a model of models/; return what the page has to know of it. */
   async load({name}, onProgress) {
-    const started = performance.now(), folder = `./models/${name}/`;
+    const started = performance.now(), folder = `./models/${encodeURIComponent(name)}/`;
     ort ??= await import(ENGINE);
     ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
     metadata = await (await request(`${folder}metadata.json`)).json();

@@ -78,8 +78,8 @@ class StreamStep:
             )
         if meta.features.kind in OF_WHOLE_CLIPS:
             raise ValueError(
-                f"config.features.kind of this model is {meta.features.kind!r}, which needs the frames that follow: stream a model "
-                "that was trained with 'fbank' or 'linear'"
+                f"config.features.kind of this model is {meta.features.kind!r}, which needs the audio that follows a frame: stream "
+                "a model that was trained with 'fbank' or 'linear'"
             )
         if meta.features.source_rate_hz:
             raise ValueError(

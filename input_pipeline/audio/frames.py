@@ -66,7 +66,7 @@ class FrameStream:
     def __init__(self, settings: FeatureSettings, kept: int = 0):
         if settings.kind in OF_WHOLE_CLIPS:
             raise FeatureError(
-                f"{settings.kind} needs the frames that follow: streams need a model with the kind linear or fbank"
+                f"{settings.kind} needs the audio that follows a frame: streams need a model with the kind linear or fbank"
             )
         if settings.source_rate_hz:
             raise FeatureError("source_rate_hz resamples whole clips: streams need a model without it")

@@ -19,7 +19,9 @@ import soundfile
 
 import ds2_jax
 from decoding.native import browser_build
+from decoding.search import greedy
 from ds2_jax.recognition.recogniser import Recogniser, Transcript
+from input_pipeline.text import Vocabulary
 from tests.browser import READABLE, WATCH, Browser, needs_chromium
 from tests.conftest import CLIPS
 from tests.runs import ROOT
@@ -130,14 +132,33 @@ def differences(found: list[list[tuple[str, float, float]]], expected: list[Tran
     ]
 
 
+@needs_chromium
+@pytest.mark.parametrize("symbols", [(" ", "a", "b", "é"), ("我", "们", "好")], ids=["with spaces", "without"])
+def test_words_are_those_of_greedy_decoding(browser, tmp_path, symbols):
+    """On sharpened noise, so that blanks, repeats and spaces are frequent, also at both ends."""
+    server = serve(copy_page(tmp_path / "demo"))
+    browser.open(f"http://127.0.0.1:{server.server_port}/")
+    names = ["", *symbols]
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 3, (seed, len(names))).astype(np.float32)
+        log_probs = noise - np.log(np.exp(noise).sum(axis=1, keepdims=True))
+        found = browser.evaluate(f"""import("./transcript.js").then(({{decodeGreedily, groupWords}}) => groupWords(
+            decodeGreedily(Float32Array.from({log_probs.ravel().tolist()}), {len(names)}), {json.dumps(names)}, 0.03))""")
+        words = greedy.decode_log_probs(log_probs, Vocabulary(symbols), 0.03).words
+        assert [word["text"] for word in found] == [word.text for word in words]
+        for name in ("start_s", "end_s", "confidence"):
+            assert [word[name] for word in found] == pytest.approx([getattr(word, name) for word in words], abs=1e-5)
+    server.shutdown()
+
+
 @pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("name", MODELS)
 def test_files_have_the_greedy_texts_and_times_of_the_program(page, name):
     choose_model(page, name)
     page.click("[data-method=greedy]")
-    greedy = ds2_jax.load(str(ROOT / "models" / name), engine="greedy")
-    assert differences(transcribe(page, ALL), greedy.transcribe([str(clip) for clip in ALL])) == []
+    program = ds2_jax.load(str(ROOT / "models" / name), engine="greedy")
+    assert differences(transcribe(page, ALL), program.transcribe([str(clip) for clip in ALL])) == []
 
 
 @pytest.mark.slow

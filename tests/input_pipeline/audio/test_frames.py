@@ -72,11 +72,13 @@ def test_a_running_level_is_the_same_for_any_recording_level_once_it_is_reached(
 
 
 def test_features_that_streams_cannot_have_are_refused():
-    with pytest.raises(FeatureError, match="log1p needs the frames that follow"):
+    with pytest.raises(FeatureError, match="log1p needs the audio that follows a frame"):
         FrameStream(FeatureSettings(kind="log1p"))
+    with pytest.raises(FeatureError, match="sherpa needs the audio that follows a frame"):
+        FrameStream(FeatureSettings(kind="sherpa", window_ms=25.0))
     with pytest.raises(FeatureError, match="source_rate_hz resamples whole clips"):
         FrameStream(FeatureSettings(source_rate_hz=8000))
-    with pytest.raises(FeatureError, match="mfcc needs the frames that follow"):
+    with pytest.raises(FeatureError, match="mfcc needs the audio that follows a frame"):
         FrameStream(FeatureSettings(kind="mfcc"))
     with pytest.raises(ValueError, match=r"config\.features\.level_s is 1.0: use 0 with mfcc"):
         FeatureSettings(kind="mfcc", level_s=1.0)
