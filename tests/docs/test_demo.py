@@ -184,8 +184,6 @@ def choose_model(page: Browser, name: str) -> None:
 def test_the_microphone_has_the_text_of_the_program_and_shows_it_while_one_speaks(page):
     page.click("#mic")
     assert page.evaluate("document.getElementById('mic').ariaPressed") == "true"
-    partial = page.wait_for("document.getElementById('partial').textContent")
-    assert TEXT.startswith(partial)
     page.wait_for(f"document.getElementById('partial').textContent === {json.dumps(TEXT)}")
     page.click("#mic")
     page.wait_for("document.querySelector('#results article') && document.getElementById('partial').hidden")
