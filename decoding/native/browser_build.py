@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from decoding.native.build import BUILD, HERE, KENLM, MAX_ORDER, BuildError, compile_all, run
+from decoding.native.build import BUILD, HERE, KENLM, MAX_ORDER, BuildError, compile_all, run, sources
 from input_pipeline.storage import console
 
 COMPILER = "em++"
@@ -41,11 +41,8 @@ def build(output: Path, folder: Path = BUILD / "browser") -> list[Path]:
     """Write the module into `output`, with object files in `folder`; return its files. Raises BuildError."""
     if not available():
         raise BuildError(f"{COMPILER} was not found (Debian: apt-get install emscripten)")
-    files = [
-        *sorted(KENLM.rglob("*.cc")),
-        *(HERE / f"{name}.cc" for name in ("search", "lexicon", "setup", "browser/binding")),
-    ]
-    objects = compile_all(folder, [COMPILER, *FLAGS], files)
+    files = [file for file in sources() if file != HERE / "binding.cc"]
+    objects = compile_all(folder, [COMPILER, *FLAGS], [*files, HERE / "browser" / "binding.cc"])
     output.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("NODE_PATH", DEBIAN_NODE)
     run([COMPILER, *LINK, *map(str, objects), "-o", str(output / FILES[0])])
