@@ -123,7 +123,7 @@ def make_bundle(folder: Path) -> None:
     from ds2_jax.artifacts.bundle import save_bundle
     from ds2_jax.network.model import init_variables
 
-    meta = _meta()
+    meta = tiny_meta()
     released = Path(__file__).parents[1] / "models" / "an4"
     extra = {name: released / name for name in ("lm.bin", "decode.json")}
     save_bundle(folder / "bundle", meta, init_variables(meta.network, meta.feature_size, 0), "# card\n", extra)
@@ -135,7 +135,7 @@ def make_foreign_bundle(folder: Path) -> None:
     (folder / "bundle" / "SHA256SUMS").unlink()
 
 
-def _meta():
+def tiny_meta():
     import numpy as np
 
     from ds2_jax.artifacts.bundle import ModelMeta
@@ -171,7 +171,7 @@ def make_checkpoint(folder: Path) -> None:
     from ds2_jax.training.progress import Progress
     from ds2_jax.training.state import init_state
 
-    meta = _meta()
+    meta = tiny_meta()
     variables = init_variables(meta.network, meta.feature_size, 0)
     state = init_state(variables, optax.sgd(0.1, momentum=0.9), None, average=False)
     with Checkpoints(str(folder / "run")) as checkpoints:
@@ -242,7 +242,7 @@ def read_lm(folder: Path) -> object:
 
 def make_stats(folder: Path) -> None:
     """Write feature statistics."""
-    stats = _meta().stats
+    stats = tiny_meta().stats
     assert stats is not None
     stats.save(folder / "stats.npz")
 

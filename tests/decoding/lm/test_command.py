@@ -201,6 +201,14 @@ def test_a_small_corpus_becomes_a_model_and_is_measured(kind, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("option", ["order=2", "order=6", "words=1", "prune=0 0 1 1 1", "prune=0", "memory=2.5G"])
+def test_a_value_at_its_limit_is_allowed(option, tmp_path):
+    (tmp_path / "t.txt").write_text("a b\n")
+    command.check(
+        command.parse(["train", f"--text={tmp_path / 't.txt'}", f"--output={tmp_path / 'lm.bin'}", f"--{option}"])
+    )
+
+
 @needs_kenlm
 @pytest.mark.parametrize(
     ("options", "named"),

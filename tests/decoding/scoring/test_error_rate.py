@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -123,11 +124,12 @@ def test_the_interval_of_equal_utterances_is_a_point():
     assert bootstrap_interval([Counts(1, 1, 0, 8)] * 20) == (0.25, 0.25)
 
 
-def test_the_interval_is_that_of_the_normal_distribution_for_many_utterances():
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_the_interval_is_that_of_the_normal_distribution_for_many_utterances(level):
     errors = np.random.default_rng(7).random(2000) < 0.2
-    low, high = bootstrap_interval([Counts(int(e), 0, 0, 1) for e in errors])
+    low, high = bootstrap_interval([Counts(int(e), 0, 0, 1) for e in errors], level=level)
     rate = errors.mean()
-    half = 1.96 * math.sqrt(rate * (1 - rate) / len(errors))
+    half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(rate * (1 - rate) / len(errors))
     assert low == pytest.approx(rate - half, abs=MONTE_CARLO * half)
     assert high == pytest.approx(rate + half, abs=MONTE_CARLO * half)
 

@@ -22,6 +22,7 @@ from ds2_jax.configs import base
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.evaluation import EvaluationSettings, Evaluator
 from input_pipeline import manifest as manifests
+from input_pipeline.cores import usable_cores
 from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
 from tests.decoding.engines import ENGINES, LIBRARIES, needs_pyctcdecode
@@ -99,6 +100,34 @@ def test_a_wrong_value_is_named_with_its_field_and_a_remedy(field, value):
         BeamSettings(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "beyond"),
+    [
+        ({"alpha": 0.0}, {"alpha": -1e-9}),
+        ({"unknown_score": 0.0}, {"unknown_score": 1e-9}),
+        ({"beam_size": 1}, {"beam_size": 0}),
+        ({"beam_size": 1_000_000}, {"beam_size": 1_000_001}),
+        ({"cutoff_prob": 1e-9}, {"cutoff_prob": 0.0}),
+        ({"cutoff_prob": 1.0}, {"cutoff_prob": 1.0 + 1e-9}),
+        ({"cutoff_top_n": 1}, {"cutoff_top_n": 0}),
+        ({"cutoff_top_n": 1_000_000}, {"cutoff_top_n": 1_000_001}),
+        ({"threshold": 1e-9}, {"threshold": 0.0}),
+        ({"nbest": 1}, {"nbest": 0}),
+        ({"nbest": 7, "beam_size": 7}, {"nbest": 8, "beam_size": 7}),
+        ({"threads": 0}, {"threads": -1}),
+    ],
+)
+def test_a_limit_is_allowed_and_what_is_beyond_it_is_not(settings, beyond):
+    BeamSettings(**settings)
+    with pytest.raises(ValueError, match=next(iter(beyond))):
+        BeamSettings(**beyond)
+
+
+def test_threads_are_those_asked_for_or_one_for_each_core():
+    assert BeamSettings(threads=3).thread_count == 3
+    assert BeamSettings().thread_count == usable_cores()
+
+
 def test_hot_words_are_read_with_their_weights():
     assert BeamSettings(hot_words=" ab:2.5, c'a:-1 ,").hot_word_weights() == {"ab": 2.5, "c'a": -1.0}
 
@@ -153,6 +182,17 @@ def test_a_character_that_the_model_lacks_is_written_in_an_open_lexicon_alone(na
     found = [make_engine(MANDARIN, s, FRAME_S).decode_batch([rows])[0][0].text for s in (strict, soft, hard)]
     assert found[1] == "你界"
     assert "界" not in found[0] + found[2]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_score_of_an_unknown_word_is_a_natural_logarithm_weighed_by_alpha(name, tmp_path):
+    lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab", "cab ab ab"]))
+    rows = spelled("_c_c_", LETTERS, sure=0.9999)
+    near = BeamSettings(engine=name, lm=lm, alpha=0.5, lexicon="open", unknown_score=-1.0)
+    far = dataclasses.replace(near, unknown_score=-3.0)
+    first, second = (make_engine(LETTERS, settings, FRAME_S).decode_batch([rows])[0][0] for settings in (near, far))
+    assert first.text == second.text == "cc"
+    assert first.score - second.score == pytest.approx(near.alpha * 2.0, abs=FLOAT32)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +79,33 @@ def test_a_padding_row_changes_neither_statistics_nor_logits_in_training():
     jax.tree.map(np.testing.assert_array_equal, stats, same_stats)
     for b in range(3):
         np.testing.assert_array_equal(same[b, : lengths[b]], logits[b, : lengths[b]])
+
+
+def test_dropout_leaves_the_same_units_out_in_all_frames_of_an_utterance_and_others_in_each_other():
+    model = DeepSpeech2(change(conv="3x3/2x2:4", cell="gru", dropout=0.4, rnn_size=30, rnn_layers=1), K)
+    spectrogram = make_spectrogram()
+
+    @jax.jit
+    def outputs(variables, key):
+        return model.apply(
+            variables,
+            spectrogram,
+            FRAMES,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+        )[1]["intermediates"]
+
+    found = outputs(init_variables(model, F, seed=0), jax.random.key(1))
+    layers = [np.asarray(found[f"Dropout_{i}"]["__call__"][0]) for i in range(2)]  # [U, B, units]
+    for values in layers:
+        left_out = (
+            values[: FRAMES.min(where=FRAMES > 0, initial=99) // 2, :3] == 0
+        )  # frames of the first three utterances
+        np.testing.assert_array_equal(left_out, np.broadcast_to(left_out[:1], left_out.shape))
+        assert not np.array_equal(left_out[0, 0], left_out[0, 1])
+        assert 0.2 < left_out[0].mean() < 0.6
 
 
 def test_output_frames_returns_the_real_lengths():

@@ -60,6 +60,8 @@ def test_missing_numbers_come_from_the_launcher(environment, info):
 def test_launchers_that_jax_supports_need_no_flags():
     assert discover({}, SLURM) == ProcessInfo("Slurm", None, 5, 4)
     assert discover({}, OPEN_MPI) == ProcessInfo("Open MPI", None, 6, 5)
+    assert discover({}, SLURM | {"SLURM_PROCID": "0"}) == ProcessInfo("Slurm", None, 5, 0)
+    assert discover({}, OPEN_MPI | {"OMPI_COMM_WORLD_RANK": "0"}) == ProcessInfo("Open MPI", None, 6, 0)
     assert discover({}, {"TPU_WORKER_HOSTNAMES": "a,b"}, on_tpu=True) == ProcessInfo("TPU pod")
     assert discover({}, POD | {"TPU_WORKER_HOSTNAMES": "a,b"}, on_tpu=True) == ProcessInfo("TPU pod")
     assert discover({}, {"TPU_WORKER_HOSTNAMES": "a"}, on_tpu=True) is None

@@ -14,7 +14,7 @@ from ds2_jax.training import memory
 from ds2_jax.training.compile import compile_steps
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
-from ds2_jax.training.state import make_state
+from ds2_jax.training.state import TrainState, make_state
 from ds2_jax.training.step import make_train_step
 from tests.ds2_jax.training.test_step import F, L, make_model
 
@@ -62,6 +62,35 @@ def test_the_table_has_every_part_and_reports_a_missing_limit(caplog):
     assert memory.bytes_of(state.parameters) == memory.bytes_of(state.averaged) == parameters
     assert memory.bytes_of(state.optimizer) == 2 * parameters + 8  # two moments, and two counters
     assert memory.bytes_of(state) < (memory.needed_bytes(compiled) or 0)
+
+
+def test_the_rows_of_the_table_are_the_sizes_of_their_arrays_and_add_up():
+    """A step that adds a batch of 3 MB to parameters of 4 MB in place."""
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        parameters=jnp.zeros(1_000_000),
+        batch_stats=jnp.zeros(100_000),
+        averaged=jnp.zeros(1_000_000),
+        optimizer=jnp.zeros(2_000_000),
+        schedule=None,
+    )
+    step = jax.jit(
+        lambda state, batch: jax.tree.map(lambda leaf: leaf + batch.sum().astype(leaf.dtype), state), donate_argnums=0
+    )
+    compiled = step.lower(state, jnp.zeros(750_000)).compile()
+    lines = [line.rsplit(maxsplit=1) for line in memory.format_table(state, compiled, (4, 16, L)).splitlines()]
+    shown = {name.strip(): float(size) for name, size in lines[:-1]}
+    total = shown.pop("total")
+    activations = shown.pop("activations and gradients")
+    assert shown == {
+        "parameters": 4.0,
+        "averaged parameters": 4.0,
+        "optimiser": 8.0,
+        "batch statistics": 0.4,
+        "batch of 4 x 16 frames": 3.0,
+        "program": 0.0,
+    }
+    assert total == pytest.approx(19.4 + activations, abs=0.1)  # what is returned takes the place of the state
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch):

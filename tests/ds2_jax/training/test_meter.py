@@ -1,11 +1,73 @@
-"""Reports of the training loop about steps with non-finite values."""
+"""What the training loop reports: averages, speed and padding of its steps, and those with non-finite values."""
 
+import json
 import re
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ds2_jax.cli.train import run_train as train
+from ds2_jax.training.meter import Meter
+from ds2_jax.training.metrics_log import MetricsLog
+from ds2_jax.training.progress import Progress
+from ds2_jax.training.settings import TrainSettings
+from tests.input_pipeline.batches.test_plan import corpus_of
 from tests.runs import small_config
+
+T = 40
+
+
+@pytest.fixture
+def metered(tmp_path):
+    """Return a function that adds one step with two rows of T frames to a meter, and one that ends it and reads its lines."""
+    progress = Progress(epoch=3, bad_utterances=[7])
+    log = MetricsLog(str(tmp_path), 0)
+    meter = Meter(
+        TrainSettings(log_every=2), corpus_of(tmp_path, [[1.0, 2.0]]), log, lambda step: 0.5 + step, progress, 10
+    )
+
+    def add(*, frames: int, **metrics: float) -> None:
+        progress.step += 1
+        batch = {"spectrogram": np.zeros((2, T, 3)), "valid": np.array([True, True]), "utterance": np.array([0, 1])}
+        values = {"loss": 6.0, "count": 2, "infeasible": 0, "grad_norm": 1.0, "skipped": False} | metrics
+        meter.add(
+            batch, np.array(["", ""]), {k: jnp.asarray(v) for k, v in values.items()} | {"frames": jnp.asarray(frames)}
+        )
+
+    def finish() -> list[dict]:
+        meter.flush()
+        log.__exit__()
+        return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+    with meter:
+        yield add, finish
+
+
+def test_a_line_has_the_averages_of_its_steps(metered):
+    add, finish = metered
+    add(frames=2 * T, loss=6.0, count=2, grad_norm=1.0, infeasible=1)
+    add(frames=T, loss=3.0, count=1, grad_norm=3.0)
+    add(frames=2 * T)
+    add(frames=2 * T)
+    first, second = finish()
+    assert (first["step"], first["epoch"], second["step"]) == (2, 3, 4)
+    assert first["loss"] == pytest.approx(9 / 3)
+    assert first["grad_norm"] == pytest.approx(2.0)
+    assert (first["infeasible"], first["skipped_utterances"], second["infeasible"]) == (1, 1, 0)
+    assert first["padding"] == pytest.approx(0.25)
+    assert second["padding"] == 0
+    assert (first["learning_rate"], second["learning_rate"]) == (1.5, 3.5)  # of the last step of each line
+    assert first["audio_s_per_s"] > 0
+    assert 0 <= first["waiting_for_data"] <= 1
+
+
+def test_a_skipped_step_counts_only_as_padding_and_frames(metered):
+    add, finish = metered
+    add(frames=T, loss=np.nan, skipped=True)
+    add(frames=T, loss=4.0, count=2)
+    (line,) = finish()
+    assert (line["loss"], line["grad_norm"], line["padding"]) == (2.0, 1.0, 0.5)
 
 
 def test_non_finite_steps_are_skipped_and_reported_until_there_are_too_many(clips, tmp_path, caplog):

@@ -12,6 +12,7 @@ from input_pipeline.audio.features import (
     extract,
     feature_size,
     frame_count,
+    mfcc_transform_length,
     normalise_db,
 )
 from input_pipeline.audio.front_end import normalise
@@ -93,6 +94,21 @@ def test_mfcc_of_real_speech_equals_python_speech_features(clips):
     expected = np.hstack([cepstra, delta(cepstra, 2), delta(delta(cepstra, 2), 2)])
     # Quiet filters err more than those of a tone: a float32 spectrum errs by a share of its largest bin. Measured: 6e-5.
     np.testing.assert_allclose(extract(samples, FeatureSettings(kind="mfcc")), expected, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("window", "length"), [(2, 512), (511, 512), (512, 512), (513, 1024), (1024, 1024), (1025, 2048)]
+)
+def test_the_transform_of_mfcc_is_the_first_power_of_two_that_holds_a_window(window, length):
+    settings = FeatureSettings(kind="mfcc", sample_rate_hz=10000, window_ms=window / 10, stride_ms=0.1)
+    assert mfcc_transform_length(settings) == length
+
+
+def test_mfcc_of_a_window_longer_than_512_samples_equals_python_speech_features(signal):
+    levelled = normalise_db(signal, -20.0).astype(float)
+    cepstra = mfcc(levelled, 16000, 0.04, 0.01, nfft=1024, winfunc=np.ones)
+    found = extract(signal, FeatureSettings(kind="mfcc", window_ms=40.0))
+    np.testing.assert_allclose(found[:, :13], cepstra[: len(found)], atol=1e-4)
 
 
 def test_mfcc_equals_python_speech_features(signal):

@@ -85,6 +85,25 @@ def test_speed_is_applied_with_its_probability_and_several_multiply(tmp_path):
     assert twice.speed_rates(4000, 0, 0).max() > 1.3
 
 
+@pytest.mark.parametrize(
+    ("rates", "prob", "limits"),
+    [
+        ((1.1, 1.25), 1.0, (0.8, 1 / 1.1)),  # every clip becomes shorter
+        ((1.1, 1.25), 0.99, (0.8, 1.0)),
+        ((0.8, 0.9), 1.0, (1 / 0.9, 1.25)),
+        ((0.8, 0.9), 0.01, (1.0, 1.25)),
+        ((0.8, 1.25), 0.0, (1.0, 1.0)),
+    ],
+)
+def test_the_limits_of_a_length_are_those_of_the_rates_that_occur(tmp_path, rates, prob, limits):
+    params = dict(zip(("min_speed_rate", "max_speed_rate"), rates, strict=True))
+    loaded = Augmentation.load(write_config(tmp_path, {"type": "speed", "params": params, "prob": prob}), RATE_HZ)
+    assert loaded.stretch_limits == pytest.approx(limits)
+    drawn = 1 / loaded.speed_rates(1000, 0, 0)
+    assert limits[0] <= drawn.min() <= drawn.max() <= limits[1]
+    assert (drawn != 1).mean() == pytest.approx(prob, abs=0.02)
+
+
 def test_the_length_after_augmentation_is_the_planned_one(tmp_path):
     loaded = Augmentation.load(write_config(tmp_path, SPEED, MASKS), RATE_HZ)
     for row, rate in enumerate(loaded.speed_rates(20, 0, 0)):

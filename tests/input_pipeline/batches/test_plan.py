@@ -316,6 +316,23 @@ def test_size_and_seconds_limit_a_batch_together(lengths):
         assert bucket.rows == min(8, int(20.0 / (bucket.frames * FRAME_S)))
 
 
+def test_an_utterance_longer_than_the_seconds_of_a_batch_is_a_batch_of_its_own():
+    frames = np.array([100, 100, 900, 2500])
+    buckets = choose_buckets(frames, frames // 12, BatchSettings(size=0, seconds=4.0, buckets=3), FRAME_S)
+    assert [bucket.rows for bucket in buckets] == [4.0 // (buckets[0].frames * FRAME_S), 1, 1]
+    assert buckets[0].rows > 1
+    settings = BatchSettings(size=0, seconds=4.0, buckets=3)
+    plan = plan_epoch(frames, buckets, settings, seed=0, epoch=0)
+    assert sorted(itertools.chain(*(planned.rows for planned in plan))) == [0, 1, 2, 3]
+
+
+def test_the_rows_of_outliers_have_no_more_audio_than_a_batch_of_the_longest_others():
+    frames = np.concatenate([np.full(97, 200), [2000, 2100], [50_000]])
+    ordinary, *outliers = choose_buckets(frames, frames // 12, BatchSettings(size=16, buckets=1), FRAME_S)
+    assert (ordinary.rows, ordinary.outliers) == (16, False)
+    assert [(bucket.rows, bucket.outliers) for bucket in outliers] == [(2, True), (1, True)]
+
+
 def test_utterances_that_are_too_long_are_left_out(tmp_path):
     corpus = corpus_of(tmp_path, [[1.0, 30.0, 2.0, 3600.0]])
     whole = [(bucket.frames, bucket.rows) for bucket in corpus.buckets]

@@ -189,11 +189,20 @@ def test_an_index_that_is_none_is_named(tmp_path):
             shard_format.read_index(str(tmp_path / "a.shards.json"))
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs the open files of a process")
 def test_a_writer_that_is_left_unfinished_leaves_nothing(tmp_path):
+    def opened() -> list[str]:
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        return [
+            path for path in (os.readlink(link) for link in links if os.path.lexists(link)) if str(tmp_path) in path
+        ]
+
     with ShardWriter(tmp_path / "a.array_record") as writer:
         writer.write({}, b"1")
+        assert len(opened()) == 1
         assert [re.sub("[0-9a-f]{8}", "*", name) for name in os.listdir(tmp_path)] == [".a.array_record.*.tmp"]
     assert not os.listdir(tmp_path)
+    assert not opened()
     with pytest.raises(OSError, match="nowhere"):
         ShardWriter(tmp_path / "nowhere" / "a.array_record")
 
