@@ -13,14 +13,14 @@ from ds2_jax.artifacts.ranking import Score
 from ds2_jax.training.checkpoint import Checkpoints
 from ds2_jax.training.progress import Progress
 from input_pipeline.storage.digests import LISTING
-from tests import attack
+from tests import attack_targets
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
     """Return a folder with a run of one checkpoint."""
     folder = tmp_path_factory.mktemp("written")
-    attack.make_checkpoint(folder)
+    attack_targets.make_checkpoint(folder)
     return folder / "run"
 
 

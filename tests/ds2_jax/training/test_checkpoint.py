@@ -17,7 +17,7 @@ from ds2_jax.parallel import processes, sharding
 from ds2_jax.training.checkpoint import OVERHEAD_BYTES, Checkpoints
 from ds2_jax.training.progress import Progress
 from ds2_jax.training.state import init_state
-from tests.attack import tiny_meta
+from tests.attack_targets import tiny_meta
 
 META = tiny_meta()
 
