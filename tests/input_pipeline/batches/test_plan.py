@@ -331,6 +331,8 @@ def test_the_rows_of_outliers_have_no_more_audio_than_a_batch_of_the_longest_oth
     ordinary, *outliers = choose_buckets(frames, frames // 12, BatchSettings(size=16, buckets=1), FRAME_S)
     assert (ordinary.rows, ordinary.outliers) == (16, False)
     assert [(bucket.rows, bucket.outliers) for bucket in outliers] == [(2, True), (1, True)]
+    both = choose_buckets(frames, frames // 12, BatchSettings(size=1, seconds=2000.0, buckets=1), FRAME_S)
+    assert [bucket.rows for bucket in both] == [1, 1, 1]
 
 
 def test_utterances_that_are_too_long_are_left_out(tmp_path):
