@@ -7,6 +7,7 @@
 # make test         fast tests; make test-slow: training runs and long processes
 # make test-slurm   tests of the Slurm launcher, on a cluster of two nodes set up on this machine (root, Debian)
 # make test-all     all of these tests
+# make mutation     change N=60 places of the program, one at a time, and see whether a test notices; goes on where it stood
 # make lint         check style and types; make format: correct the style
 
 PYTHON ?= python3
@@ -14,11 +15,12 @@ ACCELERATOR ?= cpu
 VENV ?= .venv
 MODELS ?= models/an4 models/an4_live
 RUN ?= runs/quickstart
+N ?= 60
 DATA ?= data/synthetic_en
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install install-dev kenlm pyctcdecode quickstart docs demo test test-slow test-slurm test-all lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart docs demo test test-slow test-slurm test-all mutation lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -81,6 +83,9 @@ test-slurm: install-dev
 	$(BIN)/python -m pytest -m slurm -rs tests/launch/test_slurm.py
 
 test-all: test test-slow test-slurm
+
+mutation: install-dev
+	$(BIN)/python -m tests.mutation $(N)
 
 lint: install-dev
 	$(BIN)/ruff check .

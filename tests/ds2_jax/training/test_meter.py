@@ -2,12 +2,14 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ds2_jax.cli.train import run_train as train
+from ds2_jax.training import meter as module
 from ds2_jax.training.meter import Meter
 from ds2_jax.training.metrics_log import MetricsLog
 from ds2_jax.training.progress import Progress
@@ -60,6 +62,39 @@ def test_a_line_has_the_averages_of_its_steps(metered):
     assert (first["learning_rate"], second["learning_rate"]) == (1.5, 3.5)  # of the last step of each line
     assert first["audio_s_per_s"] > 0
     assert 0 <= first["waiting_for_data"] <= 1
+
+
+def test_speed_and_waiting_are_shares_of_the_time_without_pauses(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    progress = Progress(trained_s=1000.0)
+    log = MetricsLog(str(tmp_path), 0)
+    batch = {"spectrogram": np.zeros((2, T, 3)), "valid": np.array([True, True]), "utterance": np.array([0, 1])}
+    values = {"loss": 6.0, "count": 2, "infeasible": 0, "grad_norm": 1.0, "skipped": False, "frames": 2 * T}
+
+    def batches():
+        nonlocal now
+        for _ in range(4):
+            now += 0.5  # waiting for data
+            yield batch
+
+    with Meter(
+        TrainSettings(log_every=4), corpus_of(tmp_path, [[1.0, 2.0]]), log, lambda step: 0.1, progress, 4
+    ) as meter:
+        for loaded in meter.timed(batches()):
+            now += 1.5
+            progress.step += 1
+            meter.add(loaded, np.array(["", ""]), {k: jnp.asarray(v) for k, v in values.items()})
+            if progress.step == 2:
+                with meter.paused():
+                    now += 30.0
+        meter.flush()
+    log.__exit__()
+    (line,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert line["audio_s_per_s"] == pytest.approx(4 * 2 * T * 0.01 / 8)
+    assert line["waiting_for_data"] == pytest.approx(0.25)
+    assert line["trained_s"] == pytest.approx(1000 + 38)
+    assert meter.interval == {}
 
 
 def test_a_skipped_step_counts_only_as_padding_and_frames(metered):
