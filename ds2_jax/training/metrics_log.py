@@ -18,10 +18,12 @@ DRAWN_LINES = 2000  # of training steps; more cannot be distinguished in a pictu
 class MetricsLog:
     """Context that appends metrics by step; on resume, lines after the restored step are removed first.
 
-    `curves.png` is redrawn after evaluations on dev and at the end. active: false in processes other than 0.
+    `curves.png` is redrawn after evaluations on dev and at the end. evaluation_due: the restored step is still to be
+    evaluated; a line with its result, written by a start that was killed before the checkpoint had it, is removed, too.
+    active: false in processes other than 0.
     """
 
-    def __init__(self, workdir: str, resume_step: int, *, active: bool = True):
+    def __init__(self, workdir: str, resume_step: int, *, evaluation_due: bool = False, active: bool = True):
         self._active = active
         if not active:
             return
@@ -34,7 +36,9 @@ class MetricsLog:
                 len(damaged),
                 damaged[0],
             )
-        kept = [record for record in records if record["step"] <= resume_step]
+        kept = [
+            record for record in records if record["step"] <= resume_step - (evaluation_due and _is_evaluation(record))
+        ]
         with whole_file.open_text(self._path) as file:
             file.writelines(json.dumps(record) + "\n" for record in kept)
         self._board = Board(Path(workdir, "tensorboard"))

@@ -87,7 +87,8 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         if progress.finished and not progress.evaluation_due:
             logger.info("the training in %s is finished: %s", workdir, progress.describe_end(settings.train))
             return _measure_test(manifests, settings.data.test, files, checkpoints, evaluator, stopping)
-        log = stack.enter_context(MetricsLog(files.local, progress.step, active=processes.rank() == 0))
+        due, writes = progress.evaluation_due, processes.rank() == 0
+        log = stack.enter_context(MetricsLog(files.local, progress.step, evaluation_due=due, active=writes))
         step_function = make_train_step(
             meta.network.clone(remat=settings.train.remat),
             optimizer,

@@ -35,6 +35,16 @@ def test_lines_after_the_restored_step_are_removed(tmp_path):
     assert events_in(tmp_path) == 8
 
 
+@pytest.mark.parametrize(("due", "kept"), [(False, [2, 2, 4, 4]), (True, [2, 2, 4])])
+def test_the_result_of_an_evaluation_that_is_made_again_is_removed(due, kept, tmp_path):
+    with MetricsLog(str(tmp_path), 0) as log:
+        for step in (2, 4):
+            log.write(step, loss=1.0)
+            log.write(step, dev_wer=0.5, dev_loss=2.0)
+    with MetricsLog(str(tmp_path), 4, evaluation_due=due):
+        assert steps_in(tmp_path) == kept
+
+
 def test_a_line_truncated_by_a_crash_is_removed(tmp_path):
     write_steps(tmp_path, 0, range(1, 4))
     with open(tmp_path / "metrics.jsonl", "a") as file:
