@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -147,6 +148,15 @@ def test_the_interval_repeats_by_seed_and_widens_by_level():
     assert bootstrap_interval(counts, seed=1) != bootstrap_interval(counts, seed=2)
     narrow, wide = (bootstrap_interval(counts, level=level) for level in (0.5, 0.99))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_resampling_a_large_corpus_takes_little_memory():
+    counts = [Counts(i % 2, 0, 0, 5) for i in range(50_000)]
+    tracemalloc.start()
+    bootstrap_interval(counts, resamples=100)  # 5 million draws
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 << 20
 
 
 def test_resamples_without_reference_have_no_rate():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from decoding.scoring import tune
 from decoding.scoring.tune import Grid, Point, PointFile, Task, TuningError, best_point, search
@@ -139,6 +140,7 @@ def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task,
     summary = json.loads((tmp_path / tune.SUMMARY).read_text())
     assert (summary["alpha"], len(summary["all"])) == (best["alpha"], len(rows))
     assert (tmp_path / tune.PICTURE).read_bytes()[:4] == PNG
+    assert pyplot.get_fignums() == []
     assert capsys.readouterr().out.count("WER") == len(rows)
 
 

@@ -1,0 +1,32 @@
+"""An unverified language model is tried with noise that leads a search through it."""
+
+import io
+import json
+
+import numpy as np
+
+from decoding.search import beam, trial
+from decoding.settings import BeamSettings
+from tests.arpa import write_arpa
+
+
+def test_noise_is_normalised_and_of_two_kinds():
+    decoded = []
+    trial.decode_noise(decoded.append, 7)
+    assert [(len(arrays), {array.shape for array in arrays}) for arrays in decoded] == [(4, {(150, 7)})] * 2
+    probabilities = [np.exp(np.array(arrays, np.float64)) for arrays in decoded]
+    for found in probabilities:
+        np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+    likely = [(found > 0.1).sum(-1).mean() for found in probabilities]
+    assert likely[0] > 1.5 * likely[1]  # candidates in a frame: many, and few
+
+
+def test_the_child_process_opens_the_model_and_decodes_noise(tmp_path, monkeypatch):
+    lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab"]))
+    task = {"symbols": [" ", "a", "b", "c"], "settings": {"lm": lm, "threads": 1}, "engine": "ctc_beam_decoder"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(task).encode())))
+    sizes = []
+    monkeypatch.setattr(trial, "decode_noise", lambda decode, size: sizes.append((callable(decode), size)))
+    beam.run_trial()
+    assert sizes == [(True, 5)]
+    assert BeamSettings(**task["settings"]).lm == lm
