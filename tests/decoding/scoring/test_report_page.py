@@ -78,7 +78,7 @@ def test_landmarks_headings_captions_and_language_guide_screen_readers(tmp_path)
     assert [len(found.tags(tag)) for tag in ("header", "nav", "main", "h1")] == [1, 1, 1, 1]
     assert len(found.tags("caption")) == len(found.tags("table")) == 7
     unseen = [caption.get("class") == "unseen" for caption in found.tags("caption")]
-    assert sum(unseen) == 2  # of the utterances and the folded table, which a heading names already
+    assert sum(unseen) == 2  # of the rates and of the folded table, which headings name already
     assert all(cell["scope"] in ("row", "col") for cell in found.tags("th"))
     ids = found.values("id")
     assert len(ids) == len(set(ids))

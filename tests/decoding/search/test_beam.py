@@ -385,6 +385,18 @@ def test_a_library_that_is_missing_is_named_with_its_installation(name, install,
         make_engine(LETTERS, BeamSettings(engine=name), FRAME_S)
 
 
+@needs_pyctcdecode
+def test_pyctcdecode_needs_kenlm_for_a_language_model_alone(tmp_path, monkeypatch):
+    lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab"]))
+    make_engine(LETTERS, BeamSettings(engine="pyctcdecode", lm=lm), FRAME_S)  # it imports kenlm once
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    assert make_engine(LETTERS, BeamSettings(engine="pyctcdecode"), FRAME_S).name == "pyctcdecode"
+    with pytest.raises(
+        ValueError, match=r"^the decoder needs kenlm, which cannot be imported .*pip install ufal\.kenlm"
+    ):
+        make_engine(LETTERS, BeamSettings(engine="pyctcdecode", lm=lm), FRAME_S)
+
+
 @pytest.mark.slow
 def test_pyctcdecode_works_as_make_installs_it(tmp_path):
     """Without its dependencies, into a folder of its own: the packages are those that the make target names."""

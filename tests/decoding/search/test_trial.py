@@ -1,5 +1,6 @@
 """An unverified language model is tried with noise that leads a search through it."""
 
+import dataclasses
 import io
 import json
 
@@ -11,8 +12,8 @@ from tests.arpa import write_arpa
 
 
 def test_noise_is_normalised_and_of_two_kinds():
-    decoded = []
-    trial.decode_noise(decoded.append, 7)
+    decoded: list[list[np.ndarray]] = []
+    trial.decode_noise(lambda arrays: decoded.append(list(arrays)), 7)
     assert [(len(arrays), {array.shape for array in arrays}) for arrays in decoded] == [(4, {(150, 7)})] * 2
     probabilities = [np.exp(np.array(arrays, np.float64)) for arrays in decoded]
     for found in probabilities:
@@ -23,10 +24,10 @@ def test_noise_is_normalised_and_of_two_kinds():
 
 def test_the_child_process_opens_the_model_and_decodes_noise(tmp_path, monkeypatch):
     lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab"]))
-    task = {"symbols": [" ", "a", "b", "c"], "settings": {"lm": lm, "threads": 1}, "engine": "ctc_beam_decoder"}
+    settings = dataclasses.asdict(BeamSettings(lm=lm, threads=1))
+    task = {"symbols": [" ", "a", "b", "c"], "settings": settings, "engine": "ctc_beam_decoder"}
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(task).encode())))
     sizes = []
     monkeypatch.setattr(trial, "decode_noise", lambda decode, size: sizes.append((callable(decode), size)))
     beam.run_trial()
     assert sizes == [(True, 5)]
-    assert BeamSettings(**task["settings"]).lm == lm
