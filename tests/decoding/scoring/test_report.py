@@ -58,6 +58,26 @@ def test_text_alignment_stands_in_columns(tmp_path):
     assert lines[at + 1 : at + 4] == ["  go on then", "  go *  then", "     D"]
 
 
+def test_text_tables_have_labels_on_the_left_and_numbers_on_the_right(tmp_path):
+    texts = ["a b c"] * 12 + ["x"], ["a b d"] + ["a b c"] * 11 + ["y"]
+    names = [str(number) for number in range(13)]
+    lines = report(write_text, tmp_path, *texts, speakers=["s"] * 12 + ["longer"], names=names).splitlines()
+    at = lines.index("Substitutions")
+    assert lines[at : at + 4] == [
+        "Substitutions",
+        "reference  recognised  times",
+        "c          d               1",
+        "x          y               1",
+    ]
+    at = lines.index("Speakers")
+    assert lines[at : at + 4] == [
+        "Speakers",
+        "speaker      WER      CER  word errors  words",
+        "longer   100.00%  100.00%            1      1",
+        "s          2.78%    1.67%            1     36",
+    ]
+
+
 def test_wide_characters_take_two_columns(tmp_path):
     lines = report(write_text, tmp_path, ["你好世界"], ["你号世T界"], "zh").splitlines()
     assert lines[-3:] == ["  你 好 世 * 界", "  你 号 世 t 界", "     S     I"]

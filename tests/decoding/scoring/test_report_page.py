@@ -89,6 +89,43 @@ def test_landmarks_headings_captions_and_language_guide_screen_readers(tmp_path)
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
+BAR = "<td class='bar' aria-hidden='true'>{}</td>"
+FULL = BAR.format("<span style='width:100.0%'></span>")
+
+
+def test_tables_are_written_with_their_labels_bars_and_numbers(tmp_path):
+    texts = ["a b c"] * 12 + ["x"], ["a b d"] + ["a b c"] * 11 + ["y"]
+    names, lengths = [str(number) for number in range(13)], [1.0] * 12 + [3.0]
+    page = page_of(tmp_path, *texts, speakers=["s"] * 12 + ["longer"], names=names, durations=lengths)
+    tables = [table.splitlines() for table in re.findall("<table.*?</table>", page, re.DOTALL)]
+    rates, histogram, by_length, speakers, confusions = tables
+    number = "<th scope='col' class='n'>"
+    assert rates[0:4] == [
+        "<table>",
+        "<caption class=unseen>Words and characters</caption>",
+        f"<thead><tr><td></td>{number}words (WER)</th>{number}characters (CER)</th></tr></thead><tbody>",
+        "<tr><th scope='row'>rate</th><td class='n'>5.41%</td><td class='n'>3.28%</td></tr>",
+    ]
+    assert histogram == [
+        "<table class=wide>",
+        "<caption>Speakers by WER</caption>",
+        f"<thead><tr><th scope='col'>WER</th>{BAR.format('')}{number}speakers</th></tr></thead><tbody>",
+        f"<tr><th scope='row' class='label'>no errors</th>{BAR.format('')}<td class='n'>0</td></tr>",
+        f"<tr><th scope='row' class='label'>up to 50%</th>{FULL}<td class='n'>1</td></tr>",
+        f"<tr><th scope='row' class='label'>50 to 100%</th>{FULL}<td class='n'>1</td></tr>",
+        "</tbody></table>",
+    ]
+    assert by_length[-2] == (
+        f"<tr><th scope='row' class='label'>from 1.6 s</th>{FULL}<td class='n'>100.00%</td><td class='n'>1</td></tr>"
+    )
+    assert speakers[1] == "<caption class=unseen>Speakers</caption>"
+    assert confusions[1:4] == [
+        "<caption>Substitutions</caption>",
+        f"<thead><tr><th scope='col'>reference</th><th scope='col'>recognised</th>{number}times</th></tr></thead><tbody>",
+        "<tr><th scope='row'>c</th><td>d</td><td class='n'>1</td></tr>",
+    ]
+
+
 def test_an_alignment_is_read_out_as_two_sentences(tmp_path):
     page = page_of(tmp_path, ["你好世界"], ["你号世界"], language="zh")
     assert "Reference: <span lang='zh'>你好世界</span>. Recognised: <span lang='zh'>你号世界</span>." in page
