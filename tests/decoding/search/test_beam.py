@@ -184,6 +184,17 @@ def test_a_character_that_the_model_lacks_is_written_in_an_open_lexicon_alone(na
     assert "界" not in found[0] + found[2]
 
 
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize(("nbest", "log_p", "found"), [(1, -4.9, "b"), (1, -5.1, "a"), (2, -9.9, "b"), (2, -10.1, "a")])
+def test_a_library_considers_symbols_above_its_limit(name, nbest, log_p, found, tmp_path):
+    lm = str(write_arpa(tmp_path / "lm.arpa", ["b", "b b"]))
+    rows = np.array([[-30.0, -30.0, 0.0, log_p, -30.0, -30.0]], np.float32)
+    settings = BeamSettings(
+        engine=name, lm=lm, lexicon="open", unknown_score=-50.0, threshold=60.0, alpha=1.0, nbest=nbest
+    )
+    assert make_engine(LETTERS, settings, FRAME_S).decode_batch([rows])[0][0].text == found
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_score_of_an_unknown_word_is_a_natural_logarithm_weighed_by_alpha(name, tmp_path):
     lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab", "cab ab ab"]))

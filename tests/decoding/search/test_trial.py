@@ -3,12 +3,17 @@
 import dataclasses
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 
+from decoding.lm.verification import Memory
 from decoding.search import beam, trial
 from decoding.settings import BeamSettings
+from input_pipeline.text import Vocabulary
 from tests.arpa import write_arpa
+from tests.runs import ROOT
 
 
 def test_noise_is_normalised_and_of_two_kinds():
@@ -31,3 +36,12 @@ def test_the_child_process_opens_the_model_and_decodes_noise(tmp_path, monkeypat
     monkeypatch.setattr(trial, "decode_noise", lambda decode, size: sizes.append((callable(decode), size)))
     beam.run_trial()
     assert sizes == [(True, 5)]
+
+
+def test_the_child_process_finds_the_program_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lm = Path(shutil.copyfile(ROOT / "models" / "an4" / "lm.bin", tmp_path / "lm.bin"))
+    vocabulary = Vocabulary.load(ROOT / "models" / "an4" / "vocabulary.txt")
+    trial.try_model(vocabulary, BeamSettings(lm=str(lm), threads=1), "ctc_beam_decoder")
+    assert Memory(lm).read("ctc_beam_decoder") == "tried"

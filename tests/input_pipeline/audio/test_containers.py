@@ -16,7 +16,7 @@ def encode(rate_hz: int, container: str, coding: str, seconds: float = 1.0) -> b
     return file.getvalue()
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 22050, 32000, 44100, 48000])
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000])
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 def test_the_frames_of_an_mp3_are_all_counted(rate_hz, mode):
     """At rates that do not divide the bytes of a frame, some frames have a byte of padding."""
