@@ -12,9 +12,6 @@ these are is measured first, once for each test file. All is kept in build/mutat
 import argparse
 import ast
 import compileall
-import functools
-import hashlib
-import json
 import os
 import py_compile
 import random
@@ -23,7 +20,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cosmic_ray.plugins
@@ -32,17 +28,14 @@ from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
-from coverage import CoverageData
 from parso.python.tree import Keyword
 
-from tests.reach import TESTS
+from tests.reach import Reach, digest, measure
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("ds2_jax", "input_pipeline", "decoding")
 LEFT_OUT = ("input_pipeline/corpora/", "decoding/native/third_party/", "ds2_jax/configs")
 SEED = 0
-ALWAYS = ("configs",)  # tests of the recipes, which compare the defaults of all settings
-TESTS_S = 60.0  # of the tests that are run on a change
 STARTS_S = 90.0  # of a test process, on a busy machine
 SLOWER = 5  # how much longer tests may take than when they were measured
 
@@ -111,119 +104,6 @@ def list_modules() -> list[str]:
     """Return the paths of the modules that may be changed."""
     files = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [f for f in files.split() if f.endswith(".py") and not f.startswith(LEFT_OUT)]
-
-
-def digest(files: Iterable[str]) -> str:
-    """Return a digest of files of the copy."""
-    return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()
-
-
-def measure(folder: Path, parts: Sequence[str]) -> dict[str, float]:
-    """Measure which lines the test files of these parts of the program reach, if they are new or have changed.
-
-    Returns all tests that passed, and their seconds.
-    """
-    record = folder / "measured.json"
-    measured: dict[str, list] = json.loads(record.read_text()) if record.exists() else {}
-    todo = defaultdict(list)
-    for part in (*parts, *ALWAYS):
-        for path in sorted(map(str, Path("tests", part).rglob("test_*.py"))):
-            if measured.get(path, [""])[0] != digest([path]):
-                todo[os.path.dirname(path)].append(path)
-    for directory, paths in todo.items():
-        print(f"measuring {len(paths)} test files of {directory}", flush=True)
-        for path, tests in _measure(folder, paths).items():
-            measured[path] = [digest([path]), tests]
-        record.write_text(json.dumps(measured, indent=1))
-    return {name: seconds for _, tests in measured.values() for name, seconds in tests.items()}
-
-
-def _measure(folder: Path, paths: list[str]) -> dict[str, dict[str, float]]:
-    found = folder / "tests"
-    found.unlink(missing_ok=True)
-    environment = os.environ | {"COVERAGE_FILE": str(folder / "coverage"), TESTS: str(found)}
-    command = [sys.executable, "-m", "coverage"]
-    pytest = ["-m", "pytest", "-p", "tests.reach", "-p", "no:cacheprovider", "-q", "--tb=line", *paths]
-    subprocess.run([*command, "run", *pytest], env=environment)
-    subprocess.run([*command, "combine", "--append", "--quiet"], env=environment, stderr=subprocess.DEVNULL)
-    for unfinished in folder.glob("coverage.*"):  # of child processes that were killed
-        unfinished.unlink()
-    tests: dict[str, dict[str, float]] = {path: {} for path in paths}
-    failed = set()
-    for name, passed, seconds in map(json.loads, found.read_text().splitlines()):
-        name = _without_values(name)
-        file = tests[name.partition("::")[0]]
-        file[name] = file.get(name, 0.0) + seconds
-        failed |= set() if passed else {name}
-    if failed:
-        print("not used, because they fail or are skipped here:", *sorted(failed), sep="\n  ", flush=True)
-    return {path: {n: round(s, 3) for n, s in file.items() if n not in failed} for path, file in tests.items()}
-
-
-def _without_values(name: str) -> str:
-    """Return the name of a test without the values of its parameters, and without the part of it that a child was started in."""
-    return name.partition("[")[0].partition(" (")[0]
-
-
-class Reach:
-    """Tests that reach a statement, from the data of coverage."""
-
-    def __init__(self, folder: Path, seconds: dict[str, float], parts: Sequence[str]):
-        self._within = tuple(f"tests/{part}/" for part in (*parts, *ALWAYS))
-        self._data = CoverageData(str(folder / "coverage"))
-        self._data.read()
-        self._seconds = seconds
-        self._files = defaultdict(list)
-        for name in seconds:
-            self._files[name.partition("::")[0]].append(name)
-
-    @functools.cache  # noqa: B019
-    def _lines(self, module: str) -> dict[int, set[str]]:
-        contexts = self._data.contexts_by_lineno(os.path.abspath(module))
-        return {line: {_without_values(name) for name in names} for line, names in contexts.items()}
-
-    def tests(self, module: str, line: int) -> list[str]:
-        """Return tests for a change in this line, at most as many as take TESTS_S; none if no test comes there."""
-        lines = self._lines(module)
-        first, last = statement_at(ast.parse(Path(module).read_text(encoding="utf-8")), line)
-        names = set().union(*(lines.get(i, set()) for i in range(first, last + 1)))
-        reached = names & self._seconds.keys()
-        if not reached and "" in names:  # executed by an import: the tests that use the module
-            reached = set().union(*lines.values()) & self._seconds.keys()
-        reached = {name for name in reached if name.startswith(self._within)} or reached
-        # A test that finds a compiled function does not come to its lines, so the others of the same files follow.
-        files = {name.partition("::")[0] for name in reached}
-        others = {name for file in files for name in self._files[file]} - reached
-        return self._within_limit(module, reached) + self._within_limit(module, others) if reached else []
-
-    def _within_limit(self, module: str, names: set[str]) -> list[str]:
-        """Return the nearest tests first, then the fastest."""
-
-        def order(name: str) -> tuple[bool, bool, float]:
-            file, test = Path(module), Path(name.partition("::")[0])
-            return test.name != f"test_{file.name}", test.parent != Path("tests") / file.parent, self._seconds[name]
-
-        chosen: list[str] = []
-        total = 0.0
-        for name in sorted(names, key=order):
-            total += self._seconds[name]
-            if chosen and total > TESTS_S:
-                break
-            chosen.append(name)
-        return chosen
-
-
-def statement_at(tree: ast.Module, line: int) -> tuple[int, int]:
-    """Return the first and last line of the statement in a line; of one with a body, those of its head."""
-    found = (line, line)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt | ast.ExceptHandler):
-            first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
-            body = getattr(node, "body", None)
-            last = max(first, body[0].lineno - 1) if body else node.end_lineno or first
-            if first <= line <= last and (found == (line, line) or last - first < found[1] - found[0]):
-                found = (first, last)
-    return found
 
 
 def annotations(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]]]:
