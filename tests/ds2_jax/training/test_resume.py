@@ -74,13 +74,14 @@ def test_an_epoch_with_fewer_batches_than_already_processed_is_refused(run, conf
         train(config, run)
 
 
-def test_an_augmentation_file_may_be_moved(run, config, tmp_path):
+def test_an_augmentation_file_may_be_moved(run, config, tmp_path, caplog):
     volume = {"type": "volume", "params": {"min_gain_dBFS": 0, "max_gain_dBFS": 0}, "prob": 1.0}
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps([volume]))
         config.augment.file = str(tmp_path / f"{name}.json")
         train(config, str(tmp_path / "augmented"))
         config.train.epochs += 1
+    assert "config.data.dev has changed" not in caplog.text
 
 
 @pytest.mark.parametrize(("setting", "value"), [("ema", 0.9), ("name", "adamw")])
