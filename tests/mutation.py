@@ -1,7 +1,7 @@
 """Change one place of the program at a time, and see whether the fast tests notice: mutation testing with cosmic-ray.
 
     python -m tests.mutation 60         try the next 60 places of the sample; make mutation N=60
-    python -m tests.mutation --again    try again the places whose change no test noticed, with the tests as they are now
+    python -m tests.mutation --again    try again the places whose change no test noticed, with the tests as they are now, and more
     python -m tests.mutation 0          print the results
 
 The places of ds2_jax, input_pipeline and decoding (corpora aside) are shuffled by a seed; each is changed in one way that the seed
@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("ds2_jax", "input_pipeline", "decoding")
 LEFT_OUT = ("input_pipeline/corpora/", "decoding/native/third_party/", "ds2_jax/configs")
 SEED = 0
+TESTS_S, MORE_TESTS_S = 60.0, 600.0  # of the tests of one place; of one that is tried again
 STARTS_S = 90.0  # of a test process, on a busy machine
 SLOWER = 5  # how much longer tests may take than when they were measured
 
@@ -215,7 +216,7 @@ def main() -> None:
     if args.again:
         todo += [item for item in chosen if item.job_id in results and outcome(results[item.job_id]) != "noticed"]
     seconds = measure(folder, args.parts) if todo else {}
-    reach = Reach(folder, seconds, args.parts) if todo else None
+    reach = Reach(folder, seconds, args.parts, MORE_TESTS_S if args.again else TESTS_S) if todo else None
     for number, item in enumerate(todo, 1):
         assert reach is not None
         (mutation,) = item.mutations

@@ -20,7 +20,6 @@ import pytest
 
 TESTS = "REACH_TESTS"
 ALWAYS = ("configs",)  # tests of the recipes, which compare the defaults of all settings
-LIMIT_S = 60.0  # of the tests of one statement
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,13 +96,13 @@ def _without_values(name: str) -> str:
 
 
 class Reach:
-    """Tests that reach a statement, from the data of coverage."""
+    """Tests that reach a statement, from the data of coverage; limit_s: how long those of one statement may take."""
 
-    def __init__(self, folder: Path, seconds: dict[str, float], parts: Sequence[str]):
+    def __init__(self, folder: Path, seconds: dict[str, float], parts: Sequence[str], limit_s: float):
         self._within = tuple(f"tests/{part}/" for part in (*parts, *ALWAYS))
         self._data = coverage.CoverageData(str(folder / "coverage"))
         self._data.read()
-        self._seconds = seconds
+        self._seconds, self._limit_s = seconds, limit_s
         self._files = defaultdict(list)
         for name in seconds:
             self._files[name.partition("::")[0]].append(name)
@@ -114,7 +113,7 @@ class Reach:
         return {line: {_without_values(name) for name in names} for line, names in contexts.items()}
 
     def tests(self, module: str, line: int) -> list[str]:
-        """Return tests for a change in this line, at most as many as take LIMIT_S; none if no test comes there."""
+        """Return tests for a change in this line, at most as many as the limit allows; none if no test comes there."""
         lines = self._lines(module)
         first, last = statement_at(ast.parse(Path(module).read_text(encoding="utf-8")), line)
         names = set().union(*(lines.get(i, set()) for i in range(first, last + 1)))
@@ -138,7 +137,7 @@ class Reach:
         total = 0.0
         for name in sorted(names, key=order):
             total += self._seconds[name]
-            if chosen and total > LIMIT_S:
+            if chosen and total > self._limit_s:
                 break
             chosen.append(name)
         return chosen
