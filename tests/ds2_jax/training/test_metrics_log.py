@@ -104,3 +104,11 @@ def test_a_full_disk_ends_tensorboard_with_one_warning_and_nothing_else(options,
     [line] = result.stderr.splitlines()
     assert line.startswith(f"{board} cannot be written (")
     assert line.endswith("; the training continues without it")
+
+
+def test_a_folder_for_tensorboard_that_cannot_be_made_is_given_up_with_one_warning(tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("a file")
+    write_steps(tmp_path, 0, range(1, 4))
+    assert steps_in(tmp_path) == [1, 2, 3]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "ds2_jax"]
+    assert line == f"{tmp_path / 'tensorboard'} cannot be written (File exists); the training continues without it"

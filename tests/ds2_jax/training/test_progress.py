@@ -6,8 +6,11 @@ import dataclasses
 import pytest
 
 from ds2_jax.artifacts.ranking import Score
+from ds2_jax.parallel import processes
 from ds2_jax.training.progress import Progress
 from ds2_jax.training.settings import TrainSettings
+from ds2_jax.training.train import _merge_bad_utterances
+from tests.input_pipeline.batches.test_plan import corpus_of
 from tests.runs import ROOT
 
 LIMITS = TrainSettings(epochs=2)
@@ -137,3 +140,15 @@ def test_no_other_module_assigns_to_progress():
             if any("progress." in ast.unparse(target) for target in targets if target is not None):
                 assignments.append(f"{path.name}:{node.lineno}")  # type: ignore[attr-defined]
     assert assignments == []
+
+
+def test_unusable_utterances_of_all_processes_count_together(tmp_path, monkeypatch):
+    corpus = corpus_of(tmp_path, [[1.0] * 10])
+    monkeypatch.setattr(processes, "gather", lambda rows: [rows, [7, 2]])  # as from another process
+    progress = Progress(bad_utterances=[2])
+    _merge_bad_utterances(progress, corpus, 0.2)
+    assert progress.bad_utterances == [2, 7]
+    with pytest.raises(
+        ValueError, match=r"2 of 10 training utterances cannot be used, more than config\.data\.max_bad_share=0\.1"
+    ):
+        _merge_bad_utterances(Progress(bad_utterances=[2]), corpus, 0.1)
