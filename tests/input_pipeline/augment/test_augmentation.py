@@ -12,7 +12,7 @@ import soundfile
 
 from input_pipeline.augment import Augmentation, AugmentationError, audio_effects, rng_for
 from input_pipeline.augment.audio_effects import NoiseClip
-from input_pipeline.augment.augmentors import AUGMENTORS
+from input_pipeline.augment.augmentors import AUGMENTORS, SpecAugment, Speed
 from input_pipeline.augment.clip_cache import ClipCache
 from tests.runs import ROOT
 from tests.signals import RATE_HZ, hiss, response, tone
@@ -102,6 +102,19 @@ def test_the_limits_of_a_length_are_those_of_the_rates_that_occur(tmp_path, rate
     drawn = 1 / loaded.speed_rates(1000, 0, 0)
     assert limits[0] <= drawn.min() <= drawn.max() <= limits[1]
     assert (drawn != 1).mean() == pytest.approx(prob, abs=0.02)
+
+
+def test_what_an_entry_leaves_out_has_no_effect(tmp_path):
+    masks = {name: value for name, value in MASK_PARAMS.items() if name != "p"}
+    entries = SPEED, one("specaugment", **masks)
+    speed, spectrum = (
+        entry.augmentor for entry in Augmentation.load(write_config(tmp_path, *entries), RATE_HZ).entries
+    )
+    assert isinstance(speed, Speed)
+    assert speed.num_rates == 0
+    assert isinstance(spectrum, SpecAugment)
+    assert (spectrum.max_time_share, spectrum.warp, spectrum.replace_with_zero) == (1.0, 0, True)
+    assert (spectrum.adaptive_number, spectrum.adaptive_size, spectrum.max_time_masks) == (0.0, 0.0, 20)
 
 
 def test_the_length_after_augmentation_is_the_planned_one(tmp_path):
