@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from input_pipeline.columns import Objects, Strings, json_list_chunks
+from input_pipeline.columns import BLOCK_ROWS, Objects, Strings, json_list_chunks
 
 VALUES = ["", "abc", "", "你好", "it\u2019s", "\ud800 half", "tail", ""]
 
@@ -58,3 +58,11 @@ def test_objects_keep_what_json_can_say():
 def test_json_in_pieces_is_that_of_the_whole(length):
     values = [VALUES[i % len(VALUES)] for i in range(length)]
     assert b"".join(json_list_chunks(values)) == json.dumps(values).encode()
+
+
+def test_a_long_list_is_written_in_few_pieces():
+    for count, pieces in ((0, 2), (1, 2), (BLOCK_ROWS, 3), (BLOCK_ROWS + 1, 3), (3 * BLOCK_ROWS, 5)):
+        values = [str(number) for number in range(count)]
+        found = list(json_list_chunks(values))
+        assert b"".join(found) == json.dumps(values).encode()
+        assert len(found) == pieces

@@ -191,7 +191,8 @@ def test_speakers_and_utterances_have_their_own_counts():
     )
     assert list(result.speakers) == ["he", "me"]
     assert result.speakers["me"][0] == Counts(0, 0, 1, 3)
-    assert result.speakers["he"][0] == Counts(1, 0, 0, 2)
+    assert result.speakers["me"][1] == Counts(0, 0, 2, 4)  # a space, and a letter
+    assert result.speakers["he"] == (Counts(1, 0, 0, 2), Counts(1, 0, 0, 3))
     assert [words.errors for words, _ in result.utterances] == [0, 1, 1]
     assert sum((words for words, _ in result.speakers.values()), Counts()) == result.words
 

@@ -400,6 +400,7 @@ def test_a_library_that_is_missing_is_named_with_its_installation(name, install,
 def test_pyctcdecode_needs_kenlm_for_a_language_model_alone(tmp_path, monkeypatch):
     lm = str(write_arpa(tmp_path / "lm.arpa", ["ab cab"]))
     make_engine(LETTERS, BeamSettings(engine="pyctcdecode", lm=lm), FRAME_S)  # it imports kenlm once
+    assert not logging.getLogger("pyctcdecode").isEnabledFor(logging.WARNING)  # it warns of every vocabulary
     monkeypatch.setitem(sys.modules, "kenlm", None)
     assert make_engine(LETTERS, BeamSettings(engine="pyctcdecode"), FRAME_S).name == "pyctcdecode"
     with pytest.raises(
