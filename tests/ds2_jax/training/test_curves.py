@@ -56,7 +56,9 @@ def test_the_picture_shows_four_panels_with_the_best_point_marked(tmp_path, draw
     draw_curves(read_metrics(tmp_path / "metrics.jsonl"), tmp_path / FILE)
     loss, rates, rate, speed = drawn[0].axes[:4]
     assert [line.get_label() for line in loss.lines] == ["train", "dev"]
-    assert loss.get_yscale() == "log"  # from 100 down to 0.25
+    assert [panel.get_yscale() for panel in (loss, rates, rate, speed)] == ["log", "log", "linear", "linear"]
+    assert (rate.get_ylim()[0], speed.get_ylim()[0]) == (0, 0)
+    assert [len(panel.lines) for panel in (loss, rates, rate, speed)] == [2, 4, 1, 1]
     assert [text.get_text() for text in rates.get_legend().get_texts()] == [
         "WER: best 5.00 % at step 48",
         "CER: best 2.50 % at step 48",
@@ -69,6 +71,16 @@ def test_the_picture_shows_four_panels_with_the_best_point_marked(tmp_path, draw
     assert pixels.shape[:2] == (715, 1100)
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "metrics.jsonl"]
+
+
+def test_long_curves_are_drawn_faintly_with_their_average(tmp_path, drawn):
+    write_run(tmp_path / "metrics.jsonl", steps=400, evaluations=5)
+    draw_curves(read_metrics(tmp_path / "metrics.jsonl"), tmp_path / FILE)
+    faint, average = drawn[0].axes[3].lines  # of the speed, 90 to 96
+    assert faint.get_alpha() == 0.3
+    assert len(average.get_ydata()) == len(faint.get_ydata()) == 400
+    assert np.asarray(average.get_ydata()).std() < 0.3 * np.asarray(faint.get_ydata()).std()
+    np.testing.assert_allclose(average.get_ydata(), 93, atol=1)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_16_bits_are_sent_as_they_are_and_others_with_the_clips_peak_as_the_larg
     for loud in (np.array([0.1234567, -0.3, 0.02], np.float32), np.array([1.0, -0.5], np.float32)):  # 1.0 is no int16
         sent, unit = to_int16(loud)
         assert np.abs(sent).max() == 32767
-        np.testing.assert_allclose(sent * unit, loud, atol=unit / 2 + ROUNDING)
+        np.testing.assert_allclose(sent * unit, loud, atol=float(unit) / 2 + ROUNDING)
     sent, unit = to_int16(np.zeros(0, np.float32))
     assert (len(sent), unit) == (0, np.float32(1 / 32768))
 
@@ -53,7 +53,9 @@ def test_the_arrays_of_a_batch_have_room_for_its_frames(window_ms, overlap, leve
     inputs = inputs_of("int16", settings)
     assert isinstance(inputs, SampleInput)
     assert inputs.overlap == overlap
-    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in inputs.arrays(3, 40).items()}
+    arrays: dict[str, np.ndarray] = {
+        name: np.zeros(array.shape, array.dtype) for name, array in inputs.arrays(3, 40).items()
+    }
     assert arrays["samples"].shape == (3, (40 + overlap) * 160)
     assert ("gains" in arrays) == (level_s > 0)
     assert inputs.room(arrays) == 40
@@ -66,7 +68,9 @@ def test_features_have_a_row_for_each_frame(samples):
     inputs = inputs_of("")
     assert isinstance(inputs, FeatureInput)
     row = inputs.make_row(samples, np.random.default_rng(0))
-    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in inputs.arrays(3, 40).items()}
+    arrays: dict[str, np.ndarray] = {
+        name: np.zeros(array.shape, array.dtype) for name, array in inputs.arrays(3, 40).items()
+    }
     assert arrays["spectrogram"].shape == (3, 40, inputs.front_end.size)
     assert row.arrays["spectrogram"].shape == (row.frames, inputs.front_end.size)
     assert inputs.room(arrays) == 40
