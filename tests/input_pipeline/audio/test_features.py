@@ -14,6 +14,7 @@ from input_pipeline.audio.features import (
     frame_count,
     mfcc_transform_length,
     normalise_db,
+    running_gains,
 )
 from input_pipeline.audio.front_end import normalise
 
@@ -253,3 +254,29 @@ def test_log1p_has_the_stated_number_of_frames(samples):
     features = extract(np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32), settings)
     assert len(features) == frame_count(samples, settings) == 1 + samples // 160
     assert frame_count(np.array([319, samples]), settings).tolist() == [0, len(features)]
+
+
+def test_a_running_level_rises_within_a_tenth_of_a_second_and_falls_within_its_own_time():
+    """Of constant samples, the power of a window is their square, and the level approaches it by a share in each frame."""
+    settings = FeatureSettings(kind="fbank", window_ms=20.0, stride_ms=10.0, level_s=0.5)
+    loud, soft = 0.04, 0.0009
+    samples = np.sqrt(np.repeat([loud, soft], 16000)).astype(np.float32)
+    gains, last = running_gains(samples, settings)
+    least = 10 ** (-20 / 10) / 10 ** (30 / 10)  # of a gain of 30 dB to -20 dB
+    frames = np.arange(1, 100)
+    rising = loud + (least - loud) * (1 - 0.01 / 0.1) ** frames
+    np.testing.assert_allclose(0.01 / gains[:99], rising, rtol=1e-5)
+    mixed = (loud + soft) / 2  # the window over the edge
+    at_edge = rising[-1] + 0.01 / 0.5 * (mixed - rising[-1])
+    falling = soft + (at_edge - soft) * (1 - 0.01 / 0.5) ** np.arange(1, 100)
+    np.testing.assert_allclose(0.01 / gains[100:], falling, rtol=1e-5)
+    assert last == pytest.approx(falling[-1], rel=1e-5)
+    later, _ = running_gains(samples[:320], settings, level=last)
+    assert 0.01 / later[0] == pytest.approx(last + 0.1 * (loud - last), rel=1e-5)
+
+
+def test_silence_has_the_greatest_running_gain_and_no_more():
+    settings = FeatureSettings(kind="fbank", level_s=0.5)
+    gains, last = running_gains(np.zeros(3200, np.float32), settings)
+    np.testing.assert_allclose(gains, 1000, rtol=1e-6)  # 30 dB of power
+    assert last == pytest.approx(1e-5)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import soundfile
 
 from input_pipeline import manifest
 from input_pipeline.manifest import command, examination
+from input_pipeline.manifest.doctor import Limits
+from input_pipeline.manifest.examination import Clip
 
 RATE_HZ = 16000
 SPEECH = os.environ.get("DS2_SPEECH_DATA", "")
@@ -56,6 +59,7 @@ def test_a_sound_manifest_passes_with_its_figures(clinic):
     assert "speakers: 2" in report
     assert f"{RATE_HZ} Hz (2)" in report
     assert "characters a second: 1.50 to 1.50" in report
+    assert re.search(r"levels: -24\.\d dBFS \(90 % of the clips from -24\.\d to -24\.\d\)", report)
 
 
 @pytest.mark.parametrize(
@@ -318,3 +322,12 @@ def test_a_missing_shard_is_told_once_with_its_clips(clinic):
     assert report.count("m-00000-of-00002") == 1
     assert "no such file" in report
     assert "2 utterances, 4 removed" in report
+
+
+@pytest.mark.parametrize(("window_ms", "hop_ms", "stride"), [(20.0, 10.0, 3), (25.0, 10.0, 1), (10.0, 10.0, 2)])
+def test_output_frames_are_those_of_whole_windows(window_ms, hop_ms, stride):
+    limits = Limits(-60.0, 0.01, 0.1, 30.0, window_ms, hop_ms, stride)
+    window, hop = int(16 * window_ms), int(16 * hop_ms)
+    for samples in (0, 1, window - 1, window, window + hop - 1, window + hop, window + 9 * hop - 1, 16000):
+        windows = len(range(0, samples - window + 1, hop))
+        assert limits.output_frames(Clip(samples=samples, rate_hz=16000)) == len(range(0, windows, stride))

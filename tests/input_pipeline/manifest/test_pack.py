@@ -21,7 +21,7 @@ from input_pipeline.batches.labels import encode_transcripts
 from input_pipeline.batches.loader import LoadSettings, RowShare
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.manifest import packing
-from input_pipeline.manifest.pack import main, pack
+from input_pipeline.manifest.pack import PackOptions, main, pack
 from input_pipeline.manifest.packing import PackError, equal_ends
 from input_pipeline.shards import format as shard_format
 from input_pipeline.shards import source as shard_source
@@ -421,3 +421,10 @@ def test_a_training_goes_on_from_files_to_a_bucket_with_the_same_numbers(store, 
         "--mode=infer", "--config.restore=models/an4", f"--config.data.test={bucket}", "--config.infer.samples=1"
     )
     assert said.stdout.startswith("cen2-fash-b.flac\n")
+
+
+def test_numbers_above_0_are_allowed_and_others_refused():
+    PackOptions(shards=0, shard_mb=1e-3, threads=1)
+    for values in ({"shards": -1}, {"shard_mb": 0.0}, {"threads": 0}):
+        with pytest.raises(PackError, match="give numbers above 0"):
+            PackOptions(**values)  # type: ignore[arg-type]
