@@ -150,6 +150,8 @@ def test_mandarin_is_tuned_on_character_errors(make_task, tmp_path):
     best = search(task, SMALL, tmp_path, "d")
     summary = json.loads((tmp_path / tune.SUMMARY).read_text())
     assert best["cer"] == min(point["cer"] for point in summary["all"])
+    longer = search(make_task(rules=task.rules, references=["ab cab", "ab cab cccc"]), SMALL, tmp_path, "e")
+    assert (longer["cer"], longer["wer"]) == (round(4 / 14, 6), 0.2)
 
 
 @needs_pyctcdecode
