@@ -174,6 +174,8 @@ def test_shards_are_prefetched_in_the_order_of_their_use(store, clips, tmp_path)
     references = packed(clips, "order")
     asked = len(store.requests)
     rows = np.arange(len(references))[::-1]
+    shards = [shard for shard, _ in shard_source._shards_of(references[row] for row in rows)]
+    assert shards == list(dict.fromkeys(references[row].partition("#")[0] for row in rows))  # each once
     needed = shard_source._shards_of(references[row] for row in rows)
     with Prefetcher(shard_source._cache(), needed, downloads=1) as prefetcher:
         prefetcher.wait()
