@@ -8,11 +8,13 @@ import re
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from decoding.scoring import tune
 from decoding.scoring.tune import Grid, Point, PointFile, Task, TuningError, best_point, search
@@ -129,8 +131,24 @@ def test_the_best_point_has_fewest_word_errors_then_character_errors():
     assert best_point(points, characters=True).alpha == 0.0
 
 
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """Collect the figures that are drawn."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", _collect(figures, Figure.savefig))
+    return figures
+
+
+def _collect(figures: list[Figure], save: Callable) -> Callable:
+    def collect(figure: Figure, *args, **options) -> None:
+        figures.append(figure)
+        save(figure, *args, **options)
+
+    return collect
+
+
 @pytest.mark.parametrize("engine", LIBRARIES)
-def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task, engine, tmp_path, capsys):
+def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task, engine, tmp_path, capsys, drawn):
     best = search(make_task(engine=engine), Grid.regular((0.0, 1.0, 0.5), (0.0, 1.0, 1.0), refine=1), tmp_path, "d")
     assert best["wer"] == 0.0
     assert best["alpha"] > 0
@@ -141,15 +159,19 @@ def test_a_search_finds_weights_and_writes_points_summary_and_picture(make_task,
     assert (summary["alpha"], len(summary["all"])) == (best["alpha"], len(rows))
     assert (tmp_path / tune.PICTURE).read_bytes()[:4] == PNG
     assert pyplot.get_fignums() == []
-    assert capsys.readouterr().out.count("WER") == len(rows)
+    printed = capsys.readouterr()
+    assert printed.out.count("WER") == len(rows)
+    assert f"{len(SMALL)}/{len(SMALL)}" in printed.err  # the bar has come to its end
+    assert [axes.get_ylabel() for axes in drawn[0].axes[1:]] == ["word error rate, %"]
 
 
-def test_mandarin_is_tuned_on_character_errors(make_task, tmp_path):
+def test_mandarin_is_tuned_on_character_errors(make_task, tmp_path, drawn):
     task = make_task(rules=ScoringRules.for_language("zh"))
     assert task.by_characters
     best = search(task, SMALL, tmp_path, "d")
     summary = json.loads((tmp_path / tune.SUMMARY).read_text())
     assert best["cer"] == min(point["cer"] for point in summary["all"])
+    assert [axes.get_ylabel() for axes in drawn[0].axes[1:]] == ["character error rate, %"]
     longer = search(make_task(rules=task.rules, references=["ab cab", "ab cab cccc"]), SMALL, tmp_path, "e")
     assert (longer["cer"], longer["wer"]) == (round(4 / 14, 6), 0.2)
 

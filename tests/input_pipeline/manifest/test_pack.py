@@ -427,4 +427,4 @@ def test_numbers_above_0_are_allowed_and_others_refused():
     PackOptions(shards=0, shard_mb=1e-3, threads=1)
     for values in ({"shards": -1}, {"shard_mb": 0.0}, {"threads": 0}):
         with pytest.raises(PackError, match="give numbers above 0"):
-            PackOptions(**values)  # type: ignore[arg-type]
+            PackOptions(**values)
