@@ -53,7 +53,7 @@ def main() -> None:
     state = jax.device_put(state, sharding.replicated(mesh))
     step = make_train_step(meta.network, optimizer, seed=0, ema=recipe.optim.ema)
     abstract = {shape: abstract_inputs(shape, corpus.inputs) for shape in corpus.shapes}
-    compiled = compile_steps(step, state, abstract, mesh)
+    compiled = compile_steps(step, state, abstract, mesh, recipe.load)
     specs = corpus.plan_epoch(1)[: a.batches]
 
     def run(batches) -> tuple[float, float]:

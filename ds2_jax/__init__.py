@@ -11,6 +11,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from input_pipeline.cores import limit_libraries
+
 if TYPE_CHECKING:
     from decoding.hypothesis import Hypothesis, Word
     from decoding.settings import BeamSettings
@@ -43,6 +45,8 @@ __all__ = [
     "evaluate",
     "load",
 ]
+
+limit_libraries()  # before anything else here imports NumPy or JAX
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from ds2_jax.parallel import sharding
 from ds2_jax.recognition.out_of_memory import explained, is_out_of_memory
 from ds2_jax.recognition.step import Shape
-from ds2_jax.training import memory
+from ds2_jax.training import host_memory, memory
 from ds2_jax.training.state import TrainState
 from input_pipeline.batches.inputs import Inputs
+from input_pipeline.batches.loader import LoadSettings
 from input_pipeline.cores import usable_cores
 
 AbstractBatch = dict[str, jax.ShapeDtypeStruct]
@@ -33,14 +34,22 @@ def compile_steps(
     state: TrainState,
     batches: Mapping[Shape, AbstractBatch],
     mesh: jax.sharding.Mesh,
+    load: LoadSettings,
     on_shape: Callable[[], None] = lambda: None,
 ) -> dict[Shape, Callable]:
     """Return the compiled step for each batch shape: (state, batch) -> (state, metrics); the state is donated.
 
     batches: shapes and types of a batch's arrays, by its shape. The largest one is compiled first and run once on a copy of
-    the state, to test whether it fits into memory; its memory is logged. on_shape: called after each shape; may raise. Raises
-    MemoryError with the largest shape that fits.
+    the state, to test whether it fits into memory; its memory is logged. load: how batches are loaded, which takes memory of
+    the machine. on_shape: called after each shape; may raise. Raises MemoryError with the largest shape that fits.
     """
+    host_memory.release()
+    before = host_memory.to_compile(load)
+    if before.spare < 0:
+        raise MemoryError(
+            f"this training does not fit into memory: it needs at least {before}: allow it more (docker run --memory, "
+            "resources.limits.memory, sbatch --mem), or reduce config.data.workers"
+        )
     everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
     state_sharding = sharding.state_sharding(state, mesh)
     in_shardings, out_shardings = (state_sharding, by_row), (state_sharding, everywhere)
@@ -51,16 +60,25 @@ def compile_steps(
     ordered = sorted(batches, key=_size, reverse=True)
 
     def compile_one(shape: Shape) -> Callable:
-        return jitted.lower(abstract_state, batches[shape]).compile()
+        step = jitted.lower(abstract_state, batches[shape]).compile()
+        host_memory.release()
+        return step
+
+    def misfit(step: Callable, shape: Shape) -> str:
+        need = host_memory.to_run(step, batches[shape], load)
+        return memory.misfit(step) or (f"it needs {need}" if need.spare < 0 else "")
 
     with tqdm(total=len(ordered), desc="compile", unit=" shapes", leave=False) as bar:
-        compiled = {ordered[0]: _compile_largest(compile_one, ordered)}
+        compiled = {ordered[0]: _compile_largest(compile_one, misfit, ordered)}
         bar.update()
         bar.clear()  # otherwise the table starts on the bar's line
-        logger.info("memory per device, MB:\n%s", memory.format_table(state, compiled[ordered[0]], ordered[0]))
+        need = host_memory.to_run(compiled[ordered[0]], batches[ordered[0]], load)
+        table = memory.format_table(state, compiled[ordered[0]], ordered[0])
+        logger.info("memory per device, MB:\n%s\nmemory in all: %s", table, need)
         _probe(compiled[ordered[0]], state, ordered[0], batches[ordered[0]], by_row)
         on_shape()
-        with concurrent.futures.ThreadPoolExecutor(min(4, usable_cores())) as pool:
+        at_once = max(1, min(4, usable_cores(), need.spare // host_memory.COMPILER_BYTES))
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             futures = {shape: pool.submit(compile_one, shape) for shape in ordered[1:]}
             try:
                 for shape, future in futures.items():
@@ -72,8 +90,13 @@ def compile_steps(
     return compiled
 
 
-def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shape]) -> Callable:
-    """Compile the first shape. Raises MemoryError with the first of the other shapes that fits, if it does not."""
+def _compile_largest(
+    compile_one: Callable[[Shape], Callable], misfit: Callable[[Callable, Shape], str], shapes: list[Shape]
+) -> Callable:
+    """Compile the first shape. Raises MemoryError with the first of the other shapes that fits, if it does not.
+
+    misfit: returns why a compiled step does not fit; '' if it does.
+    """
     reason = ""
     for shape in shapes:
         try:
@@ -83,20 +106,21 @@ def _compile_largest(compile_one: Callable[[Shape], Callable], shapes: list[Shap
                 raise
             reason = reason or str(error).splitlines()[0]
             continue
-        if memory.fits(compiled):
+        why = misfit(compiled, shape)
+        if not why:
             if shape == shapes[0]:
                 return compiled
             raise _memory_error(
                 shapes[0], f"the largest that fits has {shape[0]} utterances of {shape[1]} frames", reason
             )
-        reason = reason or f"it needs {memory.needed_bytes(compiled)} of {memory.limit_bytes()} bytes"
+        reason = reason or why
     raise _memory_error(shapes[0], "no smaller one fits either", reason)
 
 
 def _memory_error(shape: Shape, alternative: str, reason: str) -> MemoryError:
     rows, frames, _ = shape
     return MemoryError(
-        f"the largest batch, {rows} utterances of {frames} frames, does not fit into the device's memory ({reason}); "
+        f"the largest batch, {rows} utterances of {frames} frames, does not fit into memory ({reason}); "
         f"{alternative}: increase config.optim.accumulate, set config.train.remat=true, increase config.mesh.fsdp, or "
         "reduce config.batch.size (or .seconds) or config.data.max_duration_s"
     )

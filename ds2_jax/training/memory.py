@@ -28,10 +28,12 @@ def limit_bytes() -> int | None:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
-def fits(compiled: Any) -> bool:
-    """Return whether a compiled step fits into a device's memory; true if that is unknown."""
+def misfit(compiled: Any) -> str:
+    """Return why a compiled step does not fit into a device's memory; '' if it does, or if that is unknown."""
     needed, limit = needed_bytes(compiled), limit_bytes()
-    return needed is None or limit is None or needed <= limit
+    if needed is None or limit is None or needed <= limit:
+        return ""
+    return f"it needs {needed} of {limit} bytes of the device"
 
 
 def format_table(state: TrainState, compiled: Any, shape: Shape) -> str:

@@ -101,7 +101,9 @@ def train(settings: TrainingSettings, workdir: str) -> dict:
         abstract = {shape: abstract_inputs(shape, inputs) for shape in corpus.shapes}
         with processes.expect_progress(0):  # compilation has no time limit
             step_function = with_features(step_function, inputs)
-            compiled = compile_steps(step_function, state, abstract, mesh, on_shape=stopping.raise_if_signalled)
+            compiled = compile_steps(
+                step_function, state, abstract, mesh, settings.load, on_shape=stopping.raise_if_signalled
+            )
             dev = DevEvaluation(evaluator, manifests.dev, settings.train, progress, log)
             dev.probe(state, manifests.test)
             stopping.raise_if_signalled()

@@ -66,6 +66,21 @@ class LoadSettings:
             if getattr(self, name) < least:
                 raise ValueError(f"config.data.{name} is {getattr(self, name)!r}: {advice}")
 
+    @property
+    def ahead(self) -> int:
+        """Number of batches that each process loads ahead."""
+        return max(self.prefetch, self.threads)
+
+    @property
+    def from_worker(self) -> int:
+        """Number of batches from each worker that the main process holds."""
+        return max(1, self.prefetch // self.workers)
+
+    @property
+    def held(self) -> int:
+        """Largest number of batches in memory at the same time, with the one in use."""
+        return 1 + (self.workers * (self.ahead + self.from_worker) if self.workers else self.ahead)
+
 
 @dataclass(frozen=True)
 class RowShare:
@@ -217,12 +232,10 @@ def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, settings: LoadSetti
     """Load batches in order, ahead of use. Close the generator when done."""
     import grain  # takes half a second and imports jax, so only where batches are loaded
 
-    buffer_size = max(settings.prefetch, settings.threads)
-    options = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=buffer_size)
+    options = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=settings.ahead)
     dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
     if settings.workers:
-        buffers = max(1, settings.prefetch // settings.workers)
-        processes = grain.MultiprocessingOptions(num_workers=settings.workers, per_worker_buffer_size=buffers)
+        processes = grain.MultiprocessingOptions(settings.workers, per_worker_buffer_size=settings.from_worker)
         dataset = dataset.mp_prefetch(processes)
     iterator = iter(dataset)
     try:

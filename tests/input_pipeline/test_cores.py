@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from input_pipeline import cores
 from tests.runs import ROOT
 
 
@@ -28,3 +29,17 @@ for module in (doctor, librispeech, synthetic):
 """
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.stdout.split() == ["1"] * 7, ran.stderr
+
+
+def test_a_quota_counts_as_whole_cores_and_libraries_take_as_many_threads(monkeypatch):
+    monkeypatch.setattr(cores, "_bound_cores", lambda: 4)
+    monkeypatch.setattr(cores.os, "environ", {"OMP_NUM_THREADS": "3"})
+    for quota, expected in ((None, 4), (8.0, 4), (4.0, 4)):
+        monkeypatch.setattr(cores.cgroup, "core_quota", lambda quota=quota: quota)
+        cores.limit_libraries()
+        assert (cores.usable_cores(), "PJRT_NPROC" in os.environ) == (expected, False)
+    for quota, expected in ((0.5, 1), (1.5, 2)):
+        monkeypatch.setattr(cores.cgroup, "core_quota", lambda quota=quota: quota)
+        assert cores.usable_cores() == expected
+    cores.limit_libraries()
+    assert [os.environ[name] for name in cores.THREADS] == ["2", "2", "3"]

@@ -17,6 +17,7 @@ from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
+from input_pipeline.batches.loader import LoadSettings
 
 B, T, F, H, K, L = 8, 24, 6, 64, 7, 3
 ORDER = 1e-5  # relative: sums in a different order, in float32
@@ -63,7 +64,7 @@ def run(fsdp: int, accumulate: int = 1):
         make_model(), OPTIMIZER, seed=1, accumulate=accumulate, ema=0.9, gather=sharding.make_gather(mesh)
     )
     state = make_state(init_variables(make_model(), F, seed=0), OPTIMIZER, SCHEDULE, mesh, average=True)
-    compiled = compile_steps(step, state, {(B, T, L): abstract_batch((B, T, L), F)}, mesh)
+    compiled = compile_steps(step, state, {(B, T, L): abstract_batch((B, T, L), F)}, mesh, LoadSettings())
     metrics = []
     for seed in range(3):
         arrays = sharding.put_batch(make_batch(seed), mesh)

@@ -22,7 +22,7 @@ from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.inputs import make_inputs
-from input_pipeline.batches.loader import RowShare
+from input_pipeline.batches.loader import LoadSettings, RowShare
 
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
 EMA, MOMENTUM = 0.9, 0.8
@@ -78,7 +78,7 @@ def compiled(devices=1, rows=B, accumulate=1, dropout=0.2):
     step = make_train_step(model, OPTIMIZER, seed=1, accumulate=accumulate, ema=EMA)
     state = jax.device_put(start(), sharding.replicated(mesh))
     shape = RowShare(devices * accumulate).padded(rows), T, L
-    (function,) = compile_steps(step, state, {shape: abstract_batch(shape, F)}, mesh).values()
+    (function,) = compile_steps(step, state, {shape: abstract_batch(shape, F)}, mesh, LoadSettings()).values()
     return mesh, function
 
 
