@@ -5,6 +5,7 @@
 # make docs         build the guides and the API reference as a site in build/site
 # make demo         fill docs/demo, a page that recognises speech in the browser (MODELS="models/an4 models/an4_live")
 # make test         fast tests; make test-slow: training runs and long processes
+# make test-containers  the images, the pods of Kubernetes, installation offline and on several Pythons (root, Debian, podman; an hour)
 # make test-slurm   tests of the Slurm launcher, on a cluster of two nodes set up on this machine (root, Debian)
 # make test-all     all of these tests
 # make mutation     change N=60 places of the program, one at a time, and see whether a test notices; goes on where it stood
@@ -17,10 +18,11 @@ MODELS ?= models/an4 models/an4_live
 RUN ?= runs/quickstart
 N ?= 60
 DATA ?= data/synthetic_en
+CONTAINERS ?= containers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install install-dev kenlm pyctcdecode quickstart docs demo test test-slow test-slurm test-all mutation lint format
+.PHONY: install install-dev kenlm pyctcdecode quickstart docs demo test test-slow test-slurm test-containers test-all lint format
 
 install: $(VENV)/installed-$(ACCELERATOR) $(VENV)/built-native
 
@@ -75,14 +77,21 @@ test: install-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow: install-dev $(VENV)/installed-docs
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not containers"
 
 test-slurm: install-dev
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v slurmctld > /dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge > /dev/null; fi
 	$(BIN)/python -m pytest -m slurm -rs tests/launch/test_slurm.py
 
-test-all: test test-slow test-slurm
+# CONTAINERS="containers and not slow": only the images and two cases of the pods
+test-containers: install-dev
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v mmdebstrap > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends podman runc mmdebstrap \
+	    containernetworking-plugins netavark aardvark-dns iptables > /dev/null || echo "podman cannot be installed here"; fi
+	$(BIN)/python -m pytest -m "$(CONTAINERS)" -rs tests/launch
+
+test-all: test test-slow test-slurm test-containers
 
 mutation: install-dev
 	$(BIN)/python -m tests.mutation $(N)

@@ -74,7 +74,10 @@ _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address of the server (--mode=
 _PORT = flags.DEFINE_integer("port", 8086, "Port of the server.")
 _WYOMING_PORT = flags.DEFINE_integer("wyoming_port", 0, "Port for the Wyoming protocol, e.g. 10300; 0: none.")
 _DEMO_PORT = flags.DEFINE_integer("demo_port", 0, "Port for the protocol of the original's demo client; 0: none.")
-_TOKEN = flags.DEFINE_string("token", os.environ.get("DS2_TOKEN", ""), "Token that clients must send; also DS2_TOKEN.")
+_TOKEN = flags.DEFINE_string(
+    "token", os.environ.get("DS2_TOKEN", ""), "Token that clients must send; also DS2_TOKEN; none: no token."
+)
+_REQUIRE_TOKEN = flags.DEFINE_boolean("require_token", False, "Do not serve without a --token, which may be none.")
 _TLS_CERT = flags.DEFINE_string("tls_cert", "", "Certificate (PEM) for HTTPS (--mode=client: to be trusted).")
 _TLS_KEY = flags.DEFINE_string("tls_key", "", "Its private key (PEM).")
 _TLS = flags.DEFINE_boolean("tls", False, "The server uses TLS; --tls_cert trusts its own certificate (--mode=client).")
@@ -218,7 +221,7 @@ def _run_mode() -> dict | None:
                 port=_PORT.value,
                 wyoming_port=_WYOMING_PORT.value,
                 demo_port=_DEMO_PORT.value,
-                token=_TOKEN.value,
+                token=Address.read_token(_TOKEN.value, required=_REQUIRE_TOKEN.value),
                 tls_cert=_TLS_CERT.value,
                 tls_key=_TLS_KEY.value,
                 origin=_ORIGIN.value,

@@ -56,6 +56,16 @@ class Address:
                 "--host=127.0.0.1"
             )
 
+    @staticmethod
+    def read_token(given: str, *, required: bool) -> str:
+        """Return the token that is meant, '' for none. Raises ValueError if one is required and nothing is given."""
+        if required and not given:
+            raise ValueError(
+                "no token is set, so that anyone who reaches this server could use it: set DS2_TOKEN (or --token=...); "
+                "--token=none serves without a token"
+            )
+        return "" if given == "none" else given
+
 
 def _check(valid: bool, name: str, value: object, advice: str) -> None:
     if not valid:

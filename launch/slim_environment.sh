@@ -1,0 +1,7 @@
+#!/bin/sh
+# Remove from a virtual environment what running does not need: symbols of libraries, headers, tests of packages, bytecode.
+set -eu
+environment=$1
+find "$environment" -type f -name '*.so*' -exec strip --strip-unneeded {} +
+find "$environment" -type d \( -name __pycache__ -o -name include -o -name tests \) -prune -exec rm -r {} +
+find "$environment" -type f \( -name '*_test.py' -o -name '*.a' -o -name '*.pyi' \) -delete
