@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import shutil
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -68,7 +69,16 @@ def read_page(url: str) -> str:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             return response.read().decode("utf-8", errors="replace")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DownloadError(f"{url}: cannot be read ({error}); check the address and the network") from error
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: Exception) -> DownloadError:
+    """Return the error for an address that cannot be reached."""
+    reason = getattr(error, "reason", None) or error
+    advice = "check the address and the network, then run again"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        advice = "if your network has a certificate of its own, name its file in SSL_CERT_FILE (docs/install.md)"
+    return DownloadError(f"{url}: cannot connect ({reason}); {advice}")
 
 
 class _Published(NamedTuple):
@@ -148,10 +158,7 @@ def _download(url: str, part: Path, size: int | None, quiet: bool) -> int | None
             return _download(url, part, size, quiet)
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}; check the address") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise DownloadError(
-            f"{url}: cannot connect ({reason}); check the address and the network, then run again"
-        ) from error
+        raise _unreachable(url, error) from error
     with response:
         start, full = 0, _parse_number(response.headers.get("Content-Length"))
         if response.status == 206:

@@ -11,11 +11,11 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.certificates import make_certificate
 from tests.conftest import CLIPS
 from tests.runs import ROOT, Program, free_port, start_main
 from tests.servers import MODEL, server, wait_until_healthy
@@ -253,12 +253,3 @@ def test_a_certificate_of_ones_own_is_trusted_when_it_is_given(tmp_path, monkeyp
         assert "if it uses TLS, add --tls" in client(*address).stderr
         process.terminate()
         process.communicate(timeout=30)
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for this machine, and its key."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key

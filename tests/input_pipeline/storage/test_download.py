@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import http.server
 import os
+import shutil
+import ssl
 import stat
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 
 from input_pipeline.storage.download import DownloadError, fetch
 from input_pipeline.storage.lock import exclusive
+from tests.certificates import make_certificate
 from tests.runs import ROOT, Program, wait_until, wait_until_printed
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB: more than one read
@@ -195,6 +198,19 @@ def test_a_wrong_address_and_a_dead_server_are_told_apart(server, tmp_path):
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="needs /dev/full, the full disk of Linux")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl is installed")
+def test_a_certificate_that_is_not_trusted_is_told_apart_and_a_given_one_is_trusted(server, tmp_path, monkeypatch):
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    url, target = server.url.replace("http:", "https:"), tmp_path / "corpus.tar.gz"
+    with pytest.raises(DownloadError, match=r"certificate verify failed.*name its file in SSL_CERT_FILE"):
+        fetch(url, target)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert fetch(url, target, md5=MD5).read_bytes() == CONTENT
+
+
 def test_a_full_disk_is_named_and_the_part_stays(server, tmp_path):
     part = tmp_path / "corpus.tar.gz.part"
     try:
