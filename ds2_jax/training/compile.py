@@ -43,13 +43,7 @@ def compile_steps(
     the state, to test whether it fits into memory; its memory is logged. load: how batches are loaded, which takes memory of
     the machine. on_shape: called after each shape; may raise. Raises MemoryError with the largest shape that fits.
     """
-    host_memory.release()
-    before = host_memory.to_compile(load)
-    if before.spare < 0:
-        raise MemoryError(
-            f"this training does not fit into memory: it needs at least {before}: allow it more (docker run --memory, "
-            "resources.limits.memory, sbatch --mem), or reduce config.data.workers"
-        )
+    _require_room_to_compile(load)
     everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
     state_sharding = sharding.state_sharding(state, mesh)
     in_shardings, out_shardings = (state_sharding, by_row), (state_sharding, everywhere)
@@ -77,6 +71,8 @@ def compile_steps(
         logger.info("memory per device, MB:\n%s\nmemory in all: %s", table, need)
         _probe(compiled[ordered[0]], state, ordered[0], batches[ordered[0]], by_row)
         on_shape()
+        if ordered[1:]:
+            _require_room_to_compile(load)
         at_once = max(1, min(4, usable_cores(), need.spare // host_memory.COMPILER_BYTES))
         with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
             futures = {shape: pool.submit(compile_one, shape) for shape in ordered[1:]}
@@ -88,6 +84,17 @@ def compile_steps(
             finally:
                 pool.shutdown(cancel_futures=True)  # after a failure or a stop, skip the remaining shapes
     return compiled
+
+
+def _require_room_to_compile(load: LoadSettings) -> None:
+    """Raise MemoryError if this machine, or this process's cgroup, has no room for the compiler."""
+    host_memory.release()
+    need = host_memory.to_compile(load)
+    if need.spare < 0:
+        raise MemoryError(
+            f"this training does not fit into memory: it needs at least {need}: allow it more (docker run --memory, "
+            "resources.limits.memory, sbatch --mem), or reduce config.data.workers"
+        )
 
 
 def _compile_largest(
