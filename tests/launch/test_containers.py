@@ -50,6 +50,17 @@ def test_the_released_model_transcribes_a_mounted_clip_in_the_image(model):
     assert "decoding: native" in result.stderr
 
 
+@pytest.mark.slow
+def test_the_image_for_gpus_is_built_and_has_their_libraries():
+    name = image(accelerator="cuda")
+    result = run(
+        name, f"--audio={CLIP}", "--mode=infer", "--config.restore=an4", options=(CLIPS, "--env=JAX_PLATFORMS=cpu")
+    )
+    assert "hypothesis: s m i t h" in result.stdout, result.stderr
+    code = "import jax_plugins.xla_cuda12; from nvidia import cudnn, nccl"
+    assert run(name, "-c", code, options=("--entrypoint=python",)).returncode == 0
+
+
 def test_a_network_is_trained_in_the_image_by_a_user_without_privileges(runs):
     result = run(image(), *TINY, "--workdir=runs/tiny", options=(CLIPS, f"--volume={runs}:/runs"))
     assert result.returncode == 0, result.stderr
