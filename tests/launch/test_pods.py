@@ -142,7 +142,7 @@ def require_same(volume: Path, expected: tuple[list, dict, list[np.ndarray]]) ->
     assert all(itertools.starmap(np.array_equal, zip(arrays, expected[2], strict=True)))
 
 
-AGAIN = {75, 143}  # 143: SIGTERM, which Kubernetes sends when the other pod has failed, came before the program ended with 75
+AGAIN = {75, 143}  # 143: SIGTERM, sent by Kubernetes when the other pod has failed, came before the program's own end
 DISTURBANCES: dict[str, tuple[Callable[[Pods], None], tuple[set[int], set[int]]]] = {
     "SIGTERM to one": (lambda pods: pods.evict(0), ({75}, AGAIN)),
     "SIGKILL to one": (lambda pods: pods.kill(1), (AGAIN, {137})),
