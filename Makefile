@@ -5,7 +5,7 @@
 # make docs         build the guides and the API reference as a site in build/site
 # make demo         fill docs/demo, a page that recognises speech in the browser (MODELS="models/an4 models/an4_live")
 # make test         fast tests; make test-slow: training runs and long processes
-# make test-containers  the images, the pods of Kubernetes, installation offline and on several Pythons (root, Debian, podman; an hour)
+# make test-containers  the images, the pods of Kubernetes, installation offline and on several Pythons (root, Debian, podman; hours)
 # make test-slurm   tests of the Slurm launcher, on a cluster of two nodes set up on this machine (root, Debian)
 # make test-all     all of these tests
 # make mutation     change N=60 places of the program, one at a time, and see whether a test notices; goes on where it stood
