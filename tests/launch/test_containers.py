@@ -12,10 +12,7 @@ from tests import containers
 from tests.containers import checked, image, megabytes, podman, run, started
 from tests.runs import ROOT
 
-pytestmark = [
-    pytest.mark.containers,
-    pytest.mark.skipif(bool(containers.why_not()), reason=containers.why_not() or "containers run here"),
-]
+pytestmark = pytest.mark.containers
 
 CLIPS = f"--volume={ROOT}/tests/clips:/data:ro"
 CLIP = "/data/cen1-mtos-b.flac"

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import containers
 from tests.containers import CERTIFIED, LIMITS, TOOLS, base, checked, podman
 from tests.runs import ROOT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.containers,
-    pytest.mark.skipif(bool(containers.why_not()), reason=containers.why_not() or "containers run here"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.containers]
 
 PYTHONS = {"bookworm": "3.11.2", "trixie": "3.13.", "testing": "3.14."}
 USER = 1000

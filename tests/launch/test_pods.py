@@ -38,11 +38,6 @@ REPLACED = {  # flags of main.py; those that are not here stay as they are
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}
 ADDED = [{"name": "JAX_DISABLE_MOST_OPTIMIZATIONS", "value": "1"}]  # compiles in half the time
 
-in_containers = [
-    pytest.mark.containers,
-    pytest.mark.skipif(bool(containers.why_not()), reason=containers.why_not() or "containers run here"),
-]
-
 
 def adapted(name: str) -> dict:
     """Return a JobSet for this machine: image, recipe, data, platform, expected devices and resources replaced."""
@@ -155,7 +150,7 @@ SLOW = ("cut off", "paused")
 class TestPods:
     """Five trainings of the same two pods; each needs a minute or two."""
 
-    pytestmark = in_containers
+    pytestmark = pytest.mark.containers
 
     @pytest.mark.parametrize(
         "case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in DISTURBANCES]
