@@ -204,8 +204,8 @@ def test_sherpa_onnx_streams_the_same_text_and_times_from_the_same_features(stre
         *texts, symbols = done.stdout.splitlines()
         samples = np.pad(audio.read(str(clip), 16000)[0], (0, 8000))  # as the script does
         ours = model.transcribe((samples, 16000))
-        assert texts[-1] == ours.text
-        assert ours.text.startswith(texts[-2])  # what was recognised before stays
+        assert " ".join(texts[-1].split()) == ours.text  # the engine keeps a space after a space
+        assert texts[-1].startswith(texts[-2])  # what was recognised before stays
         starts = [
             start
             for before, (symbol, start) in itertools.pairwise([(" ", 0), *ast.literal_eval(symbols)])
