@@ -31,9 +31,8 @@ Commands:
   {program} --mode=eval --config.restore=an4 --config.data.test=test.jsonl
 Recipes (--config=NAME, or a file of your own):
 {recipes}
-Settings: --config.NAME=VALUE changes any of those listed with their meaning in
-  {settings}
-All flags: {program} --helpfull"""
+All flags: {program} --helpfull; settings (--config.NAME=VALUE):
+  {settings}"""
 COLUMNS = 80
 
 
