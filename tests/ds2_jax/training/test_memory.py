@@ -112,7 +112,7 @@ def test_a_training_that_exceeds_the_memory_of_its_machine_or_container_is_refus
     state, load = new_state(), LoadSettings(workers=2)
     monkeypatch.setattr(host_memory, "limit_bytes", lambda: host_memory.resident_bytes() + 300_000_000)
     with pytest.raises(
-        MemoryError, match=r"needs at least \d+ \(this process\) \+ 400 \(compiling\) \+ 200 \(worker proc"
+        MemoryError, match=r"needs at least [\d,]+ \(this process\) \+ 400 \(compiling\) \+ 200 \(worker proc"
     ):
         compile_for([SHORT], state, load)
     monkeypatch.setattr(host_memory, "COMPILER_BYTES", 0)

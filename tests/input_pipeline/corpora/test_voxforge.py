@@ -91,7 +91,7 @@ def test_a_page_without_archives_and_an_unreachable_server_are_reported(tmp_path
         assert prepare.main(["voxforge", f"--target_dir={tmp_path / 'x'}", f"--url={address}"]) == 1
     assert "lists no .tgz archive" in capsys.readouterr().err
     assert prepare.main(["voxforge", f"--target_dir={tmp_path / 'x'}", f"--url={address}"]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "cannot connect" in capsys.readouterr().err
 
 
 def test_a_server_without_the_listed_archives_is_an_error(site, tmp_path, capsys):
