@@ -81,7 +81,11 @@ def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
 
 
 @pytest.mark.parametrize(
-    ("parts", "model"), [(1, {"cell": "gru"}), (2, {"cell": "rnn", "share_input": True, "merge": "concat"})]
+    ("parts", "model"),
+    [
+        pytest.param(1, {"cell": "gru"}, marks=pytest.mark.slow),
+        (2, {"cell": "rnn", "share_input": True, "merge": "concat"}),
+    ],
 )
 def test_devices_exchange_only_the_gradient_and_batch_statistics(clips, parts, model):
     assert jax.device_count() == 4

@@ -43,7 +43,11 @@ def test_it_transcribes_clips_from_its_training_set(clips):
 
 
 @pytest.mark.parametrize(
-    "engine", ["greedy", pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="not built"))]
+    "engine",
+    [
+        pytest.param("greedy", marks=pytest.mark.slow),
+        pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="not built")),
+    ],
 )
 def test_it_reaches_the_error_rates_of_its_card_on_the_official_test(speech, engine):
     result = evaluate(speech / "an4" / "test.jsonl", engine)

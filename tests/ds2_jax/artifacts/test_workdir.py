@@ -23,6 +23,7 @@ def bucket() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_a_run_in_a_store_resumes_and_leaves_the_same_files_as_a_local_one(clips, bucket, tmp_path):
     config = small_config(clips)
     config.data.dev = config.data.test = str(clips)

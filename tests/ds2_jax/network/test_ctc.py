@@ -145,6 +145,7 @@ def long_batch(batch, frames, width, vocabulary):
     return logits, lengths, labels, rng.integers(0, width + 1, batch).astype(np.int32)
 
 
+@pytest.mark.slow
 def test_long_utterances_are_more_precise_than_in_optax():
     logits, lengths, labels, label_lengths = batch = long_batch(4, 400, 120, 29)
     padding = [np.float32(np.arange(n) >= k[:, None]) for n, k in ((400, lengths), (120, label_lengths))]

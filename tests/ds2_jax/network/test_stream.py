@@ -74,6 +74,7 @@ def test_pieces_give_the_logits_of_the_whole_utterance(changes, length, chunk):
         np.testing.assert_allclose(actual[row, : lengths[row]], expected[row, : lengths[row]], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_more_right_context_brings_a_bidirectional_network_closer_to_the_whole_utterance():
     settings = ModelSettings(**SMALL)
     model = DeepSpeech2(settings, SYMBOLS)

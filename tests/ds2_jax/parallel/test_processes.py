@@ -309,6 +309,7 @@ def test_a_process_that_finds_no_others_ends_in_time_with_a_message(clips, tmp_p
         assert "error: the 2 processes did not all connect at 127.0.0.1:" in cluster.stderr(0).splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_an_unresolvable_host_is_reported(clips, tmp_path, monkeypatch):
     monkeypatch.setenv("DS2_START_S", "3")
     flags = ["--coordinator=nowhere.invalid:7000", "--num_processes=2", "--process_id=1"]

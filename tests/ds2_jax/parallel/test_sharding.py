@@ -83,7 +83,7 @@ def whole():
     return run(fsdp=1)
 
 
-@pytest.mark.parametrize("fsdp", [2, 4])
+@pytest.mark.parametrize("fsdp", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_split_parameters_give_the_same_numbers_as_whole_ones(fsdp, whole):
     state, metrics, program = run(fsdp)
     for got, want in zip(metrics, whole[1], strict=True):

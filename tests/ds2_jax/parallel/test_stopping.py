@@ -67,7 +67,9 @@ def test_a_signal_during_an_evaluation_saves_at_once_and_evaluates_at_the_next_s
         assert actual.best() == expected.best()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 0)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)]
+)
 def test_the_exit_code_distinguishes_a_launcher_from_a_person(number, code, clips, tmp_path):
     flags = [*small_flags(clips), "--config.batch.buckets=1", "--config.train.epochs=100000", f"--workdir={tmp_path}"]
     with start_main(*flags, devices=jax.device_count()) as process:

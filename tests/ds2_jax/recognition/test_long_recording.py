@@ -54,7 +54,7 @@ def join_clips(pause_s: float) -> tuple[np.ndarray, str]:
     return np.concatenate(pieces), " ".join(rows.text)
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 30.0])
+@pytest.mark.parametrize("pause_s", [0.0, pytest.param(30.0, marks=pytest.mark.slow)])
 def test_a_joined_recording_has_the_text_of_its_clips(model, pause_s):
     samples, text = join_clips(pause_s)
     samples = np.tile(samples, 1 if pause_s else 2)

@@ -106,6 +106,7 @@ def test_settings_of_decoding_are_completed_by_the_bundle():
     assert len(several.transcribe(CLIP).nbest) == 3
 
 
+@pytest.mark.slow
 def test_any_lengths_and_numbers_of_clips_compile_at_most_eight_programs(small):
     for seconds in (0.1, 1, 2.9, 5, 8, 14, 22, 29, 41, LONGEST_S):
         small.transcribe(noise(seconds))

@@ -50,6 +50,7 @@ def trained(clips, augmentation, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_hosts_features(clips, augmentation, trained, tmp_path):
     train(device_config(clips, augmentation, on_device=False), str(tmp_path / "run"))
     losses, expected = (np.array(loss_curve(workdir)) for workdir in (trained, tmp_path / "run"))
@@ -67,6 +68,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(clips, augmentati
     assert_same_run(tmp_path / "run", trained)
 
 
+@pytest.mark.slow
 def test_the_model_is_an_ordinary_one_and_evaluates_the_same_either_way(clips, trained):
     meta, variables = load_model(str(trained))
     assert not {"on_device", "transfer"} & meta.to_json()["features"].keys()
@@ -106,6 +108,7 @@ def test_what_a_step_cannot_compute_is_refused(name, value, message):
         settings.check(config, [], "train", "run")
 
 
+@pytest.mark.slow
 def test_a_restored_model_with_other_features_is_refused(clips, augmentation, tmp_path):
     config = device_config(clips, augmentation, on_device=False)
     config.features.kind = "mfcc"

@@ -119,7 +119,7 @@ def test_the_values_of_the_schedule_are_no_constants_of_the_program():
     assert len(programs) == 1
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_several_devices_give_the_numbers_of_one(devices):
     """Three steps, with dropout; the padding row is on the last device."""
     batches = [make_batch(seed=seed) for seed in range(3)]
