@@ -37,7 +37,7 @@ def test_the_python_lines_run(readme):
     [lines] = blocks_of(readme, "python")
     printed = run("-c", lines).splitlines()
     assert re.fullmatch(r"s m i t h [\d.]+", printed[0])
-    assert [line.split()[0] for line in printed[1:]] == list("smith")
+    assert [line.partition(":")[0] for line in printed[1:]] == list("smith")
 
 
 def test_both_languages_show_the_same_commands():
