@@ -63,7 +63,6 @@ def lstm(state: State, x: Gates, h: Gates, known: jax.Array | None = None) -> St
     return jax.nn.sigmoid(o) * jnp.tanh(carry if known is None else known), carry
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)  # layers of the same shape are traced once
 def scan_cell(
     cell: Cell, projected: Gates, weights: jax.Array, bias: jax.Array, initial: State, mask: jax.Array
 ) -> tuple[jax.Array, State]:
