@@ -58,20 +58,20 @@ def _read_torch(path: Path, source_rate_hz: int, language: str) -> Imported:
 
 
 def _read_original(source: str, source_rate_hz: int, language: str) -> Imported:
+    features = FeatureSettings(source_rate_hz=source_rate_hz)
+    size = feature_size(features)
     with _opened(Path(source)) as parameters:
+        if _is_v2(parameters):
+            kind, network = "V2", read_v2_network(str(parameters), read_v2(parameters), size)
+        else:
+            kind, network = "Fluid", read_fluid_network(str(parameters), read_fluid(parameters), size)
         stats, symbols = (_beside(parameters, name) for name in (STATS, SYMBOLS))
-        features = FeatureSettings(source_rate_hz=source_rate_hz)
         statistics, vocabulary = FeatureStats.load(stats), Vocabulary.load(symbols)
-        size = feature_size(features)
         if statistics.mean.size != size:
             raise ModelFileError(
                 f"{stats} has statistics of {statistics.mean.size} features, and the original's spectrogram has {size}: it "
                 "belongs to another model"
             )
-        if _is_v2(parameters):
-            kind, network = "V2", read_v2_network(str(parameters), read_v2(parameters), size)
-        else:
-            kind, network = "Fluid", read_fluid_network(str(parameters), read_fluid(parameters), size)
         if network.symbols != vocabulary.size:
             raise ModelFileError(
                 f"{symbols} has {vocabulary.size - 1} symbols, and the network of {parameters} {network.symbols - 1} (besides "
@@ -104,7 +104,7 @@ def _find(folder: Path, source: Path) -> Path:
     """Return the only parameter file in a folder. Raises ModelFileError."""
     found = [path for name in (V2, FLUID) for path in sorted(folder.rglob(name))]
     if len(found) != 1:
-        what = f"has {' and '.join(str(path.relative_to(folder)) for path in found)}" if found else "has neither"
+        what = f"has {' and '.join(str(path.relative_to(folder)) for path in found)}" if found else "has no parameters"
         raise ModelFileError(
             f"{source} {what}: a release has one {V2} (V2) or {FLUID} (Fluid); give that file as --source"
         )
