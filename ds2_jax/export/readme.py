@@ -70,7 +70,7 @@ float16, a row does not depend on the other rows of a batch.
 SHERPA = """
 ### Transcribe with sherpa-onnx
 
-    pip install sherpa-onnx
+    pip install sherpa-onnx numpy
 
 ```python
 import sys
@@ -92,7 +92,7 @@ print(list(zip(stream.result.tokens, stream.result.timestamps)))
 STREAMING = """
 ### Transcribe audio as it arrives with sherpa-onnx
 
-    pip install sherpa-onnx
+    pip install sherpa-onnx numpy
 
 The engine computes the features; its times are those of output frames of {frame_ms:g} ms. What the network looks ahead has to
 follow the last word: here, half a second of silence.
@@ -133,6 +133,8 @@ Input: normalised features [batch, frames, {features}] float32, as `metadata.jso
 [batch] int32; any number of rows and frames, compiled at the first use of each shape. Output: natural-log probabilities [batch,
 output frames, {size}], blank first, and the valid output frames of each row. Versions of JAX that are released within six months
 of the one that wrote the file ({jax}) can read it.
+
+    pip install jax flatbuffers numpy
 
 ```python
 import sys

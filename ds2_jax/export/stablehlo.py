@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import flatbuffers  # noqa: F401 - jax.export needs it, and would name no extra that installs it
 import jax
 import jax.numpy as jnp
 import numpy as np
