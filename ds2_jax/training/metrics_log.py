@@ -36,9 +36,12 @@ class MetricsLog:
                 len(damaged),
                 damaged[0],
             )
-        kept = [
-            record for record in records if record["step"] <= resume_step - (evaluation_due and _is_evaluation(record))
-        ]
+
+        def stays(record: dict) -> bool:
+            again = evaluation_due and record["step"] == resume_step and _is_evaluation(record)
+            return record["step"] <= resume_step and not again
+
+        kept = list(filter(stays, records))
         with whole_file.open_text(self._path) as file:
             file.writelines(json.dumps(record) + "\n" for record in kept)
         self._board = Board(Path(workdir, "tensorboard"))
