@@ -17,7 +17,7 @@ Measured on one H100 that was at hand for two minutes only: after 1,853 steps (1
 
 from ml_collections import ConfigDict
 
-from ds2_jax.configs import base
+from ds2_jax.configs import mini_librispeech
 
 CORPORA = {
     "mini_librispeech/train-clean-5": 20,
@@ -30,29 +30,8 @@ CORPORA = {
 
 def get_config() -> ConfigDict:
     """Return the settings of this recipe."""
-    config = base.get_config()
+    config = mini_librispeech.get_config()
     config.data.train = ",".join(f"data/{name}.jsonl:{weight}" for name, weight in CORPORA.items())
-    config.data.dev = "data/mini_librispeech/dev-clean-2.jsonl"
-    config.data.workers = 14
-    config.data.prefetch = 14
-    config.data.max_duration_s = 17.5
-    config.batch.size = 64
-    config.batch.buckets = 4  # each takes half a minute to compile for a GPU
-    config.batch.shuffle = "batch_shuffle_clipped"
-    config.batch.sortagrad = False  # with these weights, it would sort twenty passes over the data
-    config.batch.eval_size = 64
-    config.batch.eval_seconds = 1600.0
-    config.features.kind = "fbank"
-    config.features.mel_bins = 64
-    config.augment.file = "configs/augmentation_english.json"
-    config.model.conv = "11x21/3x2:32, 7x11/1x2:32"
-    config.model.rnn_size = 448
-    config.model.rnn_layers = 4
-    config.model.dropout = 0.2
-    config.optim.learning_rate = 1e-3
-    config.optim.warmup_steps = 500
-    config.optim.clip_norm = 20.0
-    config.optim.ema = 0.999
-    config.train.epochs = 3
+    config.train.epochs = 9
     config.train.eval_every = 1000
     return config

@@ -4,14 +4,16 @@
     python -m tests.mutation --again    try again the places whose change no test noticed, with the tests as they are now, and more
     python -m tests.mutation 0          print the results
 
-The places of ds2_jax, input_pipeline and decoding (corpora aside) are shuffled by a seed; each is changed in one way that the seed
-chooses. A change is made in a copy of the tree, and the tests that reach its statement run on it in a new process. Which tests
-these are is measured first, once for each test file. All is kept in build/mutation; when the program changes, it starts anew.
+The places of ds2_jax, input_pipeline and decoding (corpora aside) are shuffled by a digest of their lines, so that the order of the
+others stays when one is edited; each is changed in one way that the digest chooses. A change is made in a copy of the tree, and the
+tests that reach its statement run on it in a new process. Which tests these are is measured first, once for each test file. All is
+kept in build/mutation; when the program changes, it starts anew.
 """
 
 import argparse
 import ast
 import compileall
+import functools
 import os
 import py_compile
 import random
@@ -20,6 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import cosmic_ray.plugins
@@ -36,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("ds2_jax", "input_pipeline", "decoding")
 LEFT_OUT = ("input_pipeline/corpora/", "decoding/native/third_party/", "ds2_jax/configs")
 SEED = 0
+Place = tuple[str, tuple[int, int]]  # module, line and column
 TESTS_S, MORE_TESTS_S = 60.0, 600.0  # of the tests of one place; of one that is tried again
 STARTS_S = 90.0  # of a test process, on a busy machine
 SLOWER = 5  # how much longer tests may take than when they were measured
@@ -145,15 +149,25 @@ def sample(session: WorkDB) -> list[WorkItem]:
         place = tuple(mutation.start_pos)
         if not any(start <= place < end for start, end in skipped[module]):
             places[module, place].append(item)
-    rng = random.Random(SEED)
-    order = sorted(places)
-    rng.shuffle(order)
+    drawn = {place: random.Random(f"{SEED} {mark}") for place, mark in identify(sorted(places)).items()}
+    order = sorted(places, key=lambda place: drawn[place].random())
     return [
-        rng.choice(
+        drawn[place].choice(
             sorted(places[place], key=lambda item: (item.mutations[0].operator_name, item.mutations[0].occurrence))
         )
         for place in order
     ]
+
+
+def identify(places: Iterable[Place]) -> dict[Place, str]:
+    """Return for each place, in the order of lines, a text that stays when other lines of its module change."""
+    texts = functools.cache(lambda module: Path(module).read_text(encoding="utf-8").splitlines())
+    found, counts = {}, Counter[str]()
+    for module, (line, column) in places:
+        mark = f"{module} {column} {texts(module)[line - 1]}"
+        found[module, (line, column)] = f"{counts[mark]} {mark}"
+        counts[mark] += 1
+    return found
 
 
 def attempt(mutation: MutationSpec, reach: Reach, seconds: dict[str, float]) -> WorkResult:

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from cosmic_ray.mutating import mutate_code
 
-from tests.mutation import RemoveCall, annotations
+from tests.mutation import RemoveCall, annotations, identify
 from tests.reach import statement_at
 
 CODE = textwrap.dedent("""\
@@ -56,3 +56,13 @@ def test_annotations_are_found_to_be_left_alone():
     lines = CODE.splitlines()
     parts = [lines[first[0] - 1][first[1] : last[1]] for first, last in annotations(ast.parse(CODE))]
     assert sorted(parts) == ['"str"', "int | None", "int | None", "int | None"]
+
+
+def test_a_place_is_the_same_when_other_lines_of_its_module_change(tmp_path):
+    module = tmp_path / "a.py"
+    module.write_text("x = 1\nx = 1\ny = 2\n")
+    before = identify([(str(module), (line, 4)) for line in (1, 2, 3)])
+    module.write_text("import os\n\nx = 1\nx = 1\n\ny = 2\n")
+    after = identify([(str(module), (line, 4)) for line in (3, 4, 6)])
+    assert list(before.values()) == list(after.values())
+    assert len(set(before.values())) == 3
