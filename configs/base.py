@@ -94,7 +94,8 @@ def get_config() -> ConfigDict:
         "input"  # what recurrent layers normalise by batch: input, projection (of the input; the original)
     )
     config.model.norm_momentum = 0.9  # momentum of the running statistics
-    config.model.compute_dtype = "float32"  # float32, bfloat16; parameters and reductions are always float32
+    # float32, bfloat16; parameters and reductions are always float32, and exported models compute in it
+    config.model.compute_dtype = "float32"
 
     config.optim = ConfigDict()
     config.optim.name = "adam"  # adam, adamw

@@ -4,7 +4,10 @@
     python main.py --config=configs/mini_librispeech.py --workdir=runs/mini_librispeech
 
 A GRU network of 9.9 million parameters. An epoch repeats the corpus 20 times, because worker processes start anew with
-every epoch. docs/low_resource.md reports what its settings bring.
+every epoch.
+
+Measured: after 1,237 steps in 68 s on one H100, which is a beginning, eight readers of dev-clean had WER 85 % greedy and 65 %
+with a 4-gram; twelve hours and seven minutes do more (configs/english.py, docs/low_resource.md).
 """
 
 from ml_collections import ConfigDict

@@ -33,7 +33,7 @@ def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, 
     """Write `config.restore` (or the best checkpoint of the workdir) to `output`; return facts to print.
 
     file_format: 'bundle', or one of `folder.write`. The folder includes the language model of config.decode.lm, or of the
-    restored bundle, and its decoding settings. overwrite: replace a bundle, but keep what was added to its model card and to
+    restored bundle, and its decoding settings. It computes in float32, whatever type the training computed in. overwrite: replace a bundle, but keep what was added to its model card and to
     its folder. Raises ValueError.
     """
     if processes.count() > 1:
@@ -50,6 +50,7 @@ def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, 
     output_file.try_folder(Path(output).absolute().parent, output)
     source = config.restore or workdir
     meta, variables = load_model(source)
+    meta = dataclasses.replace(meta, model=dataclasses.replace(meta.model, compute_dtype="float32"))
     decoding = settings.read_decoding(config)
     extra_files = decode_settings.bundle_files(decoding, meta)
     if file_format != "bundle":

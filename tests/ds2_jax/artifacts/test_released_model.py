@@ -14,6 +14,8 @@ from ds2_jax.recognition import decode_settings
 from tests.runs import ROOT, run_main
 
 BUNDLE = ROOT / "models" / "an4"
+ENGLISH = ROOT / "models" / "en"
+needs_native = pytest.mark.skipif(not native_available(), reason="not built")
 ROUNDING = 0.0001  # the card states percentages with two decimals
 
 
@@ -23,9 +25,9 @@ def card_value(name: str, engine: str) -> float:
     return float(values[["greedy", "native"].index(engine)]) / 100
 
 
-def evaluate(manifest, engine: str) -> dict:
+def evaluate(manifest, engine: str, bundle: Path = BUNDLE) -> dict:
     options = [f"--config.data.test={manifest}", f"--config.decode.engine={engine}"]
-    result = run_main("--mode=eval", f"--config.restore={BUNDLE}", *options)
+    result = run_main("--mode=eval", f"--config.restore={bundle}", *options)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -46,7 +48,7 @@ def test_it_transcribes_clips_from_its_training_set(clips):
     "engine",
     [
         pytest.param("greedy", marks=pytest.mark.slow),
-        pytest.param("native", marks=pytest.mark.skipif(not native_available(), reason="not built")),
+        pytest.param("native", marks=needs_native),
     ],
 )
 def test_it_reaches_the_error_rates_of_its_card_on_the_official_test(speech, engine):
@@ -54,6 +56,24 @@ def test_it_reaches_the_error_rates_of_its_card_on_the_official_test(speech, eng
     assert result["utterances"] == 130
     assert result["wer"] == pytest.approx(card_value("WER", engine), abs=ROUNDING)
     assert result["cer"] == pytest.approx(card_value("CER", engine), abs=ROUNDING)
+
+
+def test_english_is_small():
+    assert sum(file.stat().st_size for file in ENGLISH.iterdir() if file.name != "README.md") <= 25_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["greedy", pytest.param("native", marks=needs_native)])
+def test_english_reaches_the_error_rates_of_its_card_on_dev(speech, engine):
+    card = (ENGLISH / "README.md").read_text()
+    rates = re.search(
+        r"^\| LibriSpeech.*?\| ([\d.]+) % .*?\| ([\d.]+) % \| ([\d.]+) % .*?\| ([\d.]+) % \|$", card, re.MULTILINE
+    )
+    assert rates
+    wer, cer = rates.groups()[:2] if engine == "greedy" else rates.groups()[2:]
+    result = evaluate(speech / "librispeech_mini" / "dev.jsonl", engine, ENGLISH)
+    assert result["wer"] == pytest.approx(float(wer) / 100, abs=ROUNDING)
+    assert result["cer"] == pytest.approx(float(cer) / 100, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["an4", "models/an4", "models/an4/"])

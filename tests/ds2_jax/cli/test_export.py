@@ -1,5 +1,6 @@
 """Exporting over a bundle: refused, or everything that people added stays."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ds2_jax.artifacts.load import load_meta
+from ds2_jax.artifacts.bundle import save_bundle
+from ds2_jax.artifacts.load import load_meta, load_model
 from ds2_jax.cli.evaluate import run_eval
 from ds2_jax.cli.export import run_export
 from ds2_jax.configs import base
@@ -39,6 +41,15 @@ def test_a_bundle_is_only_replaced_on_request_and_keeps_its_results(tmp_path):
     assert "| `rnn_size` | 512 |" in card.read_text()
     assert "| `rnn_size` | 384 |" not in card.read_text()
     assert "4,883,388 parameters" in card.read_text()
+
+
+def test_a_model_that_was_trained_in_bfloat16_is_exported_to_compute_in_float32(tmp_path):
+    meta, variables = load_model(str(MODELS / "an4"))
+    trained = dataclasses.replace(meta, model=dataclasses.replace(meta.model, compute_dtype="bfloat16"))
+    save_bundle(str(tmp_path / "trained"), trained, variables, "", {})
+    export(str(tmp_path / "trained"), tmp_path / "mine")
+    assert load_meta(str(tmp_path / "mine")).model == meta.model
+    assert "| `compute_dtype` | float32 |" in (tmp_path / "mine" / "README.md").read_text()
 
 
 def test_results_that_were_measured_with_the_model_are_on_its_card(clips, tmp_path):
