@@ -32,9 +32,9 @@ MAX_SYMBOLS = 80  # in the model card
 def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, *, overwrite: bool = False) -> dict:
     """Write `config.restore` (or the best checkpoint of the workdir) to `output`; return facts to print.
 
-    file_format: 'bundle', or one of `folder.write`. The folder includes the language model of config.decode.lm, or of the
-    restored bundle, and its decoding settings. It computes in float32, whatever type the training computed in. overwrite: replace a bundle, but keep what was added to its model card and to
-    its folder. Raises ValueError.
+    file_format: 'bundle', or one of `folder.write`. The model computes in float32, whatever type its training computed in.
+    The folder includes the language model of config.decode.lm, or of the restored bundle, and its decoding settings.
+    overwrite: replace a bundle, but keep what was added to its model card and to its folder. Raises ValueError.
     """
     if processes.count() > 1:
         raise ValueError("--mode=export needs a single process: start it without the launcher")
