@@ -39,6 +39,7 @@ PLAIN = {
     "copyreg": {"_reconstructor"},
     "_codecs": {"encode"},
     "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+    "pathlib._local": {"Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},  # the same of Python 3.13
     "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
     "argparse": {"Namespace"},
     "typing": {"Any"},

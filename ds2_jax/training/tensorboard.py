@@ -1,5 +1,6 @@
 """TensorBoard files of a run, written without a thread: one that fails leaves a full queue, which blocks the training."""
 
+import contextlib
 import logging
 import shutil
 import time
@@ -52,5 +53,8 @@ class Board:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                writer._py_recordio_writer.close()  # its own close() writes first, and fails before; Python would report what is left
         logger.warning("%s cannot be written (%s); the training continues without it", self._folder, error.strerror)

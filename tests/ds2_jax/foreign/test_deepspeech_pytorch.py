@@ -108,6 +108,13 @@ def test_classes_that_are_unknown_are_inert(tmp_path):
     assert type(read["config"]) is type(read["counts"]) is torch_file._Inert
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_of_any_version_of_python_are_inert(module, tmp_path):
+    path = b"c" + module.encode() + b"\nPosixPath\nX\x01\x00\x00\x00b\x85R"
+    (tmp_path / "model.pth").write_bytes(zipped(b"\x80\x02}(X\x06\x00\x00\x00config" + path + b"u."))
+    assert type(torch_file.read(tmp_path / "model.pth")["config"]) is torch_file._Inert
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
