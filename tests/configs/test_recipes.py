@@ -12,10 +12,14 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from decoding.alignment.utterances import UtteranceSettings
 from decoding.settings import BeamSettings
 from ds2_jax.cli import main as program
 from ds2_jax.cli import settings
 from ds2_jax.configs import base
+from ds2_jax.recognition.cues import CueSettings
+from ds2_jax.recognition.recording import RecordingSettings
+from ds2_jax.recognition.stream_settings import StreamSettings
 from ds2_jax.training.settings import DataSettings, TrainingSettings
 from input_pipeline import manifest
 from input_pipeline.augment import Augmentation
@@ -156,3 +160,7 @@ def test_the_defaults_of_settings_are_those_of_the_base_recipe():
     config = base.get_config()
     assert settings.read_training(config) == TrainingSettings(DataSettings(), config=config.to_dict())
     assert settings.read_decoding(config) == BeamSettings(engine="greedy")
+    assert settings.read_subtitles(config) == CueSettings()
+    assert settings.read_streams(config) == StreamSettings()
+    assert settings.read_recording(config) == RecordingSettings()
+    assert settings.read_utterances(config) == UtteranceSettings()

@@ -52,17 +52,17 @@ def run(front_end: FrontEnd, clips: list[np.ndarray]) -> list[np.ndarray]:
     return [features[row, :count] for row, count in enumerate(frames)]
 
 
-def read_clips(rate_hz: int, window: int) -> list[np.ndarray]:
-    """Return clips of different lengths, one of them a single window and one of a window and a sample."""
+def read_clips(rate_hz: int, window: int, stride: int = 160) -> list[np.ndarray]:
+    """Return clips of different lengths: a window, a sample more, and a sample less and as many as a second one needs."""
     clips = [audio.read(str(path), rate_hz)[0] for path in sorted(CLIPS.glob("*.flac"))[:3]]
-    return [*clips, clips[0][4000 : 4000 + window], clips[0][4000 : 4001 + window]]
+    return [*clips, *(clips[0][4000 : 4000 + window + more] for more in (0, 1, stride - 1, stride))]
 
 
 @pytest.mark.parametrize("normalisation", ["corpus", "utterance", "none"])
 @pytest.mark.parametrize("values", SETTINGS, ids=str)
 def test_features_are_those_of_training(values, normalisation):
     settings = FeatureSettings(**values)
-    clips = read_clips(settings.sample_rate_hz, settings.window_samples)
+    clips = read_clips(settings.sample_rate_hz, settings.window_samples, settings.stride_samples)
     features = extract(clips[0], settings)
     stats = FeatureStats(features.mean(0), features.std(0) + np.float32(0.1))
     front_end = FrontEnd(settings, normalisation, stats)

@@ -1,5 +1,6 @@
 """Releases of the original in both containers: the bundle's network agrees with the original's formulas in NumPy."""
 
+import dataclasses
 import json
 import shutil
 import tarfile
@@ -143,6 +144,18 @@ def test_the_published_models_are_those_of_the_original():
         "aishell_fluid": "2bf0cc8b",
         "baidu_cn1.2k_fluid": None,
     }
+
+
+def test_the_published_models_are_decoded_with_the_weights_of_the_original():
+    weights = {name: dataclasses.astuple(model.weights) for name, model in published.MODELS.items()}
+    models = {
+        "librispeech": (2.5, 0.3, 500, 1.0),
+        "baidu_en8k": (1.4, 0.35, 500, 1.0),
+        "aishell": (2.6, 5.0, 300, 0.99),
+        "baidu_cn1.2k": (1.15, 0.15, 500, 1.0),
+    }
+    assert weights == models | {f"{name}_fluid": values for name, values in models.items()}
+    assert published.MODELS["librispeech"].weights.to_json()["alpha"] == pytest.approx(1.0857)  # 2.5 / ln(10)
 
 
 def trained() -> Original:

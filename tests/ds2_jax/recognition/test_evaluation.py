@@ -73,6 +73,19 @@ def test_long_utterances_do_not_change_the_others(model, clips, tmp_path):
         np.testing.assert_array_equal(found[row if row < 5 else row + 2], log_probs)
 
 
+def test_what_cannot_be_used_is_reported_once_with_file_and_line(model, clips, tmp_path, caplog):
+    manifest = among_clips(
+        clips, tmp_path / "mixed.jsonl", [{"audio_filepath": "none.wav", "duration": 1.0, "text": "a"}]
+    )
+    meta, variables = model
+    evaluator = Evaluator(meta, sharding.make_mesh(), settings(seconds=30.0))
+    for _ in range(2):
+        assert evaluator.measure(variables, manifest).problems.keys() == {5}
+    [warning] = [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert warning.startswith("1 of 13 utterances cannot be used")
+    assert "mixed.jsonl:6" in warning
+
+
 def test_a_batch_that_exceeds_the_memory_names_its_longest_utterance(model, clips, tmp_path):
     row = {"audio_filepath": "endless.wav", "duration": 9e8, "text": "a"}
     manifest = among_clips(clips, tmp_path / "mixed.jsonl", [row])

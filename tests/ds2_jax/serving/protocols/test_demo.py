@@ -69,6 +69,11 @@ def test_an_incomplete_last_sample_is_left_out(ports):
     assert ask(ports, struct.pack(">i", len(audio)) + audio).decode() == TEXTS[SHORT]
 
 
+def test_what_follows_the_audio_does_not_cost_the_reply(ports):
+    audio = record(SHORT)
+    assert ask(ports, struct.pack(">i", len(audio)) + audio + bytes(1000)).decode() == TEXTS[SHORT]
+
+
 @pytest.mark.parametrize("length", [0, -1, -(2**31), 2**31 - 1, LONGEST_S * RATE_HZ * 4 + 1])
 def test_a_length_without_meaning_is_answered_by_nothing_at_once(ports, length):
     started = time.monotonic()

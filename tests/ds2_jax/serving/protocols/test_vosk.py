@@ -132,13 +132,14 @@ def test_reset_gives_the_result_so_far_and_goes_on(address, reset):
     assert code == 1000
 
 
-def test_alternatives_are_different_and_the_best_comes_first(address):
-    config = '{"config": {"sample_rate": 16000, "max_alternatives": 3, "words": true}}'
+@pytest.mark.parametrize("count", [2, 3])
+def test_alternatives_are_different_and_the_best_comes_first(count, address):
+    config = f'{{"config": {{"sample_rate": 16000, "max_alternatives": {count}, "words": true}}}}'
     replies, _, _ = talk(address, config, read_clip(LONG).tobytes(), EOF)
     alternatives = replies[-1]["alternatives"]
     assert set(replies[-1]) == {"alternatives"}
     assert alternatives[0]["text"] == TEXTS[LONG]
-    assert len({alternative["text"] for alternative in alternatives}) == 3
+    assert len({alternative["text"] for alternative in alternatives}) == count
     scores = [alternative["confidence"] for alternative in alternatives]
     assert scores == sorted(scores, reverse=True)
     assert [word["word"] for word in alternatives[1]["result"]] == alternatives[1]["text"].split()
