@@ -85,6 +85,17 @@ def test_frames_near_voice_pass_and_others_are_blank(model):
         assert gated[row, 1:].max() < -50
 
 
+def test_frames_pass_from_a_tenth_of_a_second_before_the_first_window_with_voice():
+    everything = voice_gate.VoiceGate(0.0, 2.0, 16000)  # whatever is not silent is voice
+    windows = 40
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * voice_gate.WINDOW, np.float32)
+    everything.feed(np.concatenate([np.zeros(windows * voice_gate.WINDOW, np.float32), noise]))
+    first_s = windows * voice_gate.WINDOW / voice_gate.RATE_HZ
+    times = np.array([first_s - 0.1 - 0.001, first_s - 0.1 + 0.001])
+    passed = everything.apply(np.full((2, 3), -1.1, np.float32), times)[:, 1] > -50
+    assert passed.tolist() == [False, True]
+
+
 def test_minutes_of_audio_may_be_ahead_of_the_decoder():
     """Everything is judged before the first frame is decoded; what has been decoded is forgotten."""
     gate = voice_gate.VoiceGate(GATED.voice, GATED.sure_voice, 16000)
