@@ -246,6 +246,26 @@ def test_the_interpreter_is_not_finalised_while_native_threads_use_it(tmp_path):
     assert result.stderr.startswith("error: ")
 
 
+def test_what_multiprocessing_holds_is_freed_at_the_end(tmp_path):
+    program = """if True:
+        import multiprocessing, time
+        from ds2_jax.cli.main import main
+        lock = multiprocessing.get_context("spawn").Lock()
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60], daemon=True)
+        child.start()
+        print(child.pid, flush=True)
+        main()
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--mode=none"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "leaked" not in result.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.stdout), 0)
+
+
 def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
     arguments = (
         "--mode=eval",
