@@ -266,6 +266,20 @@ def test_what_multiprocessing_holds_is_freed_at_the_end(tmp_path):
         os.kill(int(result.stdout), 0)
 
 
+def test_an_error_leaves_no_semaphores_behind():
+    program = """if True:
+        import multiprocessing
+        from ds2_jax.cli.main import main
+        lock = multiprocessing.get_context("spawn").Lock()
+        main()
+    """
+    command = [sys.executable, "-c", program, "--mode=eval", "--config.restore=none"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ")
+
+
 def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
     arguments = (
         "--mode=eval",
