@@ -55,3 +55,23 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(tmp_path, text, o
     assert result.returncode != 0
     assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("output", "cut", "expected"),
+    [
+        ("book", "segments", "is read by ffmpeg, and cannot be read in parts: use config.align.cut=flac"),
+        ("book.json", "segments", "ffmpeg"),  # nothing is cut; it is not installed, or cannot read this
+    ],
+)
+def test_what_ffmpeg_reads_cannot_be_cut_into_segments(tmp_path, output, cut, expected):
+    film, text = tmp_path / "film.mp4", tmp_path / "text.txt"
+    film.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    text.write_text("a\n")
+    outputs = (f"--output={tmp_path / output}", f"--config.align.cut={cut}")
+    result = run_main(*ALIGN, f"--audio={film}", f"--text={text}", *outputs)
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    assert expected in line
+    assert ("cannot be read in parts" in line) == (output == "book" and cut == "segments")
+    assert not (tmp_path / output).exists()
