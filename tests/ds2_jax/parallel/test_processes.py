@@ -302,6 +302,7 @@ def test_an_error_of_one_process_ends_all_with_its_message(clips, tmp_path):
         assert "5 devices were expected, but JAX found 2" in cluster.stderr(0).splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_no_others_ends_in_time_with_a_message(clips, tmp_path, monkeypatch):
     monkeypatch.setenv("DS2_START_S", "3")
     with Cluster(1, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--num_processes=2") as cluster:

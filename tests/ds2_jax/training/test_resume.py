@@ -231,6 +231,7 @@ def test_changed_settings_are_named_when_a_run_resumes(run, config, caplog):
     ) in caplog.text
 
 
+@pytest.mark.slow
 def test_a_trace_ends_with_a_shorter_training(run, config):
     step = int(newest(run).name)
     config.train.profile_step = step + 1
