@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator
 
 import aiohttp
+import numpy as np
 import pytest
+import soundfile
 
 from tests.certificates import make_certificate
 from tests.conftest import CLIPS
@@ -219,6 +221,22 @@ def test_a_server_whose_sessions_are_all_in_use_is_busy(port):
     result = asyncio.run(run())
     assert result.returncode == 1
     assert result.stderr == f"error: the server is busy: all {SESSIONS} sessions are in use: try again later\n"
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_is_told_apart_from_a_lost_connection(tmp_path):
+    samples, rate_hz = soundfile.read(CLIP, dtype="int16")
+    soundfile.write(tmp_path / "long.wav", np.resize(samples, 60 * rate_hz), rate_hz)
+    port = free_port()
+    serve = ("main.py", "--mode=serve", f"--port={port}", f"--config.restore={MODEL}", "--config.serve.stop_s=0.5")
+    with Program([sys.executable, *serve], cwd=ROOT) as process:
+        wait_until_healthy(port, process)
+        with start_main("--mode=client", f"--port={port}", f"--file={tmp_path}/long.wav") as talking:
+            time.sleep(2)
+            process.send_signal(signal.SIGTERM)
+            errors = talking.communicate(timeout=30)[1]
+    assert talking.returncode == 1
+    assert errors.splitlines()[-1] == "error: the server has stopped: start it again"
 
 
 def test_a_missing_microphone_is_explained(port):
