@@ -4,12 +4,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ds2_jax.artifacts.load import load_model
-from ds2_jax.artifacts.workdir import LOCK, make_workdir
+from ds2_jax.artifacts.workdir import LOCK, Workdir, make_workdir
 from ds2_jax.cli.train import run_train as train
+from input_pipeline.storage import object_store
 from tests.google_store import google_store
 from tests.runs import small_config
 
@@ -21,6 +23,20 @@ def bucket() -> Iterator[str]:
     """Run an emulator of Google Cloud Storage, and point all clients in this process to it."""
     with google_store() as address:
         yield address
+
+
+def test_small_files_go_to_the_store_and_come_back(bucket):
+    with Workdir(f"{bucket}/small") as first:
+        Path(first.local, "metrics.jsonl").write_text("1\n")
+        Path(first.local, "reports").mkdir()
+        Path(first.local, "reports", "test.txt").write_text("ok")
+        first.push()
+        assert object_store.read(f"{bucket}/small/metrics.jsonl") == b"1\n"
+        Path(first.local, "metrics.jsonl").write_text("1\n2\n")
+    assert not Path(first.local).exists()
+    assert object_store.read(f"{bucket}/small/reports/test.txt") == b"ok"
+    with Workdir(f"{bucket}/small") as again:
+        assert Path(again.local, "metrics.jsonl").read_text() == "1\n2\n"
 
 
 @pytest.mark.slow
