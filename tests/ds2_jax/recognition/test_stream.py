@@ -1,6 +1,7 @@
 """Streams of real speech: the same for any cutting, endpoints, finals equal to the offline decoder's."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -142,6 +143,19 @@ def test_each_rule_ends_a_segment_in_its_time(model, samples, endpoint, reason, 
     assert first.reason == reason
     end_s = first.words[-1].end_s if reason != "length" else 1.5 + 0.4
     assert least_s <= first.end_s - end_s <= most_s
+
+
+def test_a_segment_that_is_too_long_is_followed_by_the_next_one(model, samples):
+    endpoint = EndpointSettings(silence_s=0, after_text_s=0, early_s=0, longest_s=1.5)
+    stream = model.stream(16000, StreamSettings(voice_gate="off", endpoint=endpoint))
+    for piece in np.array_split(np.concatenate([samples, samples, samples]), 60):
+        stream.feed(piece)
+    finals = [*stream.finals(), *stream.finish()]
+    assert len(finals) == pytest.approx(3 * len(samples) / 16000 / 1.7, abs=2)
+    for before, after in itertools.pairwise(finals):
+        assert after.start_s == pytest.approx(before.end_s)
+        assert 1.5 <= before.end_s - before.start_s < 2.0
+        assert all(after.start_s <= word.start_s for word in after.words)
 
 
 def test_commits_divide_the_audio_and_each_part_is_as_alone(model, samples):
