@@ -4,16 +4,18 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 
 from ds2_jax.parallel import sharding
+from ds2_jax.recognition import device_features
 from ds2_jax.recognition.device_features import make_front_end
 from input_pipeline import manifest
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FeatureStats, FrontEnd
-from input_pipeline.augment import Augmentation, rng_for
+from input_pipeline.augment import Augmentation, feature_effects, rng_for
 from input_pipeline.batches.corpus import Corpus
 from input_pipeline.batches.inputs import FeatureInput, SampleInput
 from input_pipeline.batches.loader import RowShare
@@ -217,6 +219,16 @@ def test_the_transform_lowers_for_accelerators_as_exact_products():
 def test_other_kinds_are_refused(kind):
     with pytest.raises(ValueError, match=f"kind {kind} are computed by the host only.*linear or fbank"):
         SampleInput(FrontEnd(FeatureSettings(kind=kind), "none"))
+
+
+def test_every_warp_of_a_short_clip_is_that_of_the_host():
+    frames = 7
+    features = np.random.default_rng(0).standard_normal((frames, 3), np.float32)
+    warps = [(0, 0), *((centre, moved) for centre in range(1, frames) for moved in range(1, frames))]
+    batch = np.repeat(features[None], len(warps), axis=0)
+    ours = device_features._warp_time(batch, jnp.array(warps), jnp.full(len(warps), frames))
+    for warp, warped in zip(warps, ours, strict=True):
+        np.testing.assert_allclose(warped, feature_effects.warp_time(features, *warp), atol=1e-6, err_msg=str(warp))
 
 
 def test_a_warp_of_many_frames_is_refused(tmp_path):
