@@ -1,5 +1,6 @@
 """The protocol of the original's demo client, spoken to a real server."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -100,6 +101,16 @@ def test_a_session_too_many_is_closed(ports):
     for client in waiting:
         client.close()
     wait_until(lambda: no_sessions(ports), 10)
+
+
+def test_a_connection_too_many_is_closed_at_once(ports):
+    with contextlib.ExitStack() as stack:
+        *_, one_more = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", ports[1]), timeout=10))
+            for _ in range(2 * 4 + 1)  # twice as many as sessions may wait
+        ]
+        with contextlib.suppress(ConnectionResetError):
+            assert one_more.recv(1) == b""
 
 
 @pytest.mark.slow
