@@ -69,6 +69,7 @@ def test_a_checkpoint_without_its_largest_file_is_set_aside(run, listed, caplog)
     assert "\n" not in caplog.messages[0]
 
 
+@pytest.mark.slow
 def test_every_file_that_is_removed_or_cut_leads_to_one_line_at_most(run):
     (run / "checkpoints" / "3" / LISTING).unlink()
     whole = run.with_name("whole")

@@ -253,6 +253,7 @@ def flags(clips, tmp_path):
     return ["--mode=tune", *model, "--config.decode.engine=ctc_beam_decoder"]
 
 
+@pytest.mark.slow
 def test_the_command_line_tunes_and_resumes(flags, tmp_path):
     arguments = [*flags, f"--workdir={tmp_path / 'run'}", "--config.tune.alpha_to=1", "--config.tune.beta_to=1"]
     first = run_main(*arguments)
