@@ -225,7 +225,7 @@ def test_every_warp_of_a_short_clip_is_that_of_the_host():
     frames = 7
     features = np.random.default_rng(0).standard_normal((frames, 3), np.float32)
     warps = [(0, 0), *((centre, moved) for centre in range(1, frames) for moved in range(1, frames))]
-    batch = np.repeat(features[None], len(warps), axis=0)
+    batch = jnp.array(np.repeat(features[None], len(warps), axis=0))
     ours = device_features._warp_time(batch, jnp.array(warps), jnp.full(len(warps), frames))
     for warp, warped in zip(warps, ours, strict=True):
         np.testing.assert_allclose(warped, feature_effects.warp_time(features, *warp), atol=1e-6, err_msg=str(warp))
