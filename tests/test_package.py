@@ -169,6 +169,7 @@ def test_the_source_distribution_contains_what_the_build_needs(distributions):
         members = {member.name.partition("/")[2]: member for member in archive}
     assert {"decoding/native/third_party/kenlm/lm/model.cc", "requirements/base.txt", "setup.py"} <= set(members)
     assert members["ds2_jax/configs/tiny.py"].isfile()
+    assert {name.split("/")[2] for name in members if name.startswith("ds2_jax/models/")} == {"an4"}
     assert not [name for name in members if name.endswith(".so") or name.startswith("tests")]
     assert not [name for name, member in members.items() if member.issym()]
 
