@@ -117,10 +117,9 @@ def _skip_finalisation(codes: list[object]) -> None:
     so that a process whose work is done can die of SIGSEGV.
     """
     if codes:
-        if (
-            "multiprocessing.util" in sys.modules
-        ):  # imported before this was registered, it would end its children too late
-            sys.modules["multiprocessing.util"]._exit_function()
+        multiprocessing = sys.modules.get("multiprocessing.util")
+        if multiprocessing is not None:  # imported before this was registered, it would end its children too late
+            multiprocessing._exit_function()
         sys.stdout.flush()
         sys.stderr.flush()
         code = codes[0]

@@ -32,14 +32,15 @@ TYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+PATHS = {"Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
 # What Python's own modules may contribute: types that hold values. They, too, become inert.
 PLAIN = {
     "builtins": {"object", "set", "frozenset", "list", "dict", "tuple", "int", "float", "str", "bytes", "bytearray", "complex"},
     "collections": {"defaultdict", "deque", "Counter"},
     "copyreg": {"_reconstructor"},
     "_codecs": {"encode"},
-    "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
-    "pathlib._local": {"Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},  # the same of Python 3.13
+    "pathlib": PATHS,
+    "pathlib._local": PATHS,  # of Python 3.13
     "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
     "argparse": {"Namespace"},
     "typing": {"Any"},

@@ -189,8 +189,9 @@ def exit_now(code: int, message: str, rank: int, processes: int) -> None:
     sys.stdout.flush()
     prefix = f"[{rank}/{processes}] " if processes > 1 else ""
     print(f"{prefix}error: {message}", file=sys.stderr, flush=True)
-    if "multiprocessing.util" in sys.modules:  # semaphores, such as that of progress bars, outlive their process
-        sys.modules["multiprocessing.util"]._run_finalizers(0)
+    multiprocessing = sys.modules.get("multiprocessing.util")
+    if multiprocessing is not None:  # semaphores, such as that of progress bars, outlive their process
+        multiprocessing._run_finalizers(0)
     os._exit(code)
 
 

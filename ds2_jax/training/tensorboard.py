@@ -56,5 +56,5 @@ class Board:
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(OSError):
-                writer._py_recordio_writer.close()  # its own close() writes first, and fails before; Python would report what is left
+                writer._py_recordio_writer.close()  # writer.close() would fail before; Python 3.13 reports what stays open
         logger.warning("%s cannot be written (%s); the training continues without it", self._folder, error.strerror)

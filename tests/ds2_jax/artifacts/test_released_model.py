@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from decoding.search.beam import native_available
 from ds2_jax.artifacts.bundle import load_bundle
 from ds2_jax.artifacts.load import resolve_model
 from ds2_jax.cli.export import count_parameters
 from ds2_jax.recognition import decode_settings
+from tests.decoding.engines import needs_native
 from tests.runs import ROOT, run_main
 
 BUNDLE = ROOT / "models" / "an4"
 ENGLISH = ROOT / "models" / "en"
-needs_native = pytest.mark.skipif(not native_available(), reason="not built")
 ROUNDING = 0.0001  # the card states percentages with two decimals
 
 

@@ -12,9 +12,7 @@ from ds2_jax.artifacts.bundle import save_bundle
 from ds2_jax.artifacts.load import load_meta, load_model
 from ds2_jax.cli.evaluate import run_eval
 from ds2_jax.cli.export import run_export
-from ds2_jax.cli.import_model import run_import
 from ds2_jax.configs import base
-from ds2_jax.parallel import processes
 from tests.runs import ROOT
 
 MODELS = ROOT / "models"
@@ -93,12 +91,3 @@ def test_a_language_model_that_was_tuned_for_the_replaced_network_is_named(tmp_p
         assert "another network" not in caplog.text
         export("an4_live", tmp_path / "mine", overwrite=True, lm="none")
     assert "are kept (lm.bin, decode.json), although they were tuned for another network" in caplog.text
-
-
-def test_models_are_exported_and_imported_by_a_single_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "count", lambda: 2)
-    with pytest.raises(ValueError, match="--mode=export needs a single process"):
-        export("an4", tmp_path / "mine")
-    with pytest.raises(ValueError, match="--mode=import needs a single process"):
-        run_import(base.get_config(), "model.pth", "", str(tmp_path / "mine"))
-    assert not (tmp_path / "mine").exists()

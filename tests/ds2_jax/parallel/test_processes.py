@@ -292,6 +292,17 @@ def test_clips_that_one_process_cannot_read_are_counted_by_all(clips, tmp_path):
             assert "1 of 12 training utterances cannot be used" in cluster.stderr(rank)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags", [("--mode=export", "--config.restore=models/an4"), ("--mode=import", "--source=model.pth")]
+)
+def test_models_are_exported_and_imported_by_a_single_process(flags, tmp_path):
+    with Cluster(2, *flags, f"--output={tmp_path / 'mine'}") as cluster:
+        assert cluster.finish(EXIT_LIMIT_S) == [1, 1]
+        assert any(f"{flags[0]} needs a single process" in cluster.stderr(rank) for rank in range(2))
+    assert not (tmp_path / "mine").exists()
+
+
 def test_an_error_of_one_process_ends_all_with_its_message(clips, tmp_path):
     with Cluster(
         2, *flags_for(clips), f"--workdir={tmp_path / 'run'}", "--expect_processes=2", own={1: ["--expect_devices=5"]}

@@ -19,7 +19,8 @@ import soundfile
 
 from tests.certificates import make_certificate
 from tests.conftest import CLIPS
-from tests.runs import ROOT, Program, free_port, start_main
+from tests.ds2_jax.serving.speech import count_sessions
+from tests.runs import ROOT, Program, free_port, start_main, wait_until
 from tests.servers import MODEL, server, wait_until_healthy
 
 TOKEN = "client-test"
@@ -232,7 +233,7 @@ def test_a_server_that_stops_is_told_apart_from_a_lost_connection(tmp_path):
     with Program([sys.executable, *serve], cwd=ROOT) as process:
         wait_until_healthy(port, process)
         with start_main("--mode=client", f"--port={port}", f"--file={tmp_path}/long.wav") as talking:
-            time.sleep(2)
+            wait_until(lambda: count_sessions("127.0.0.1", port) == 1, 30)
             process.send_signal(signal.SIGTERM)
             errors = talking.communicate(timeout=30)[1]
     assert talking.returncode == 1

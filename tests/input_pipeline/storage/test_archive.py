@@ -150,10 +150,10 @@ def test_a_negative_size_ends_as_damage(tmp_path):
     header[124:136] = b"\xff" * 10 + b"\xfc\x00"  # -1024
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
     (tmp_path / "a.tar").write_bytes(bytes(header) * 3 + bytes(1024))
-    with pytest.raises(
-        DamagedArchiveError, match=r"damaged|neither a tar nor a zip archive"
-    ):  # as Python's version sees it
+    # newer versions of Python do not take it for an archive
+    with pytest.raises(DamagedArchiveError, match=r"damaged|neither a tar nor a zip archive"):
         extract(tmp_path / "a.tar", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_programs_stay_executable(tmp_path):

@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_other_events_are_ignored_and_ping_is_answered(client):
         (b"GET / HTTP/1.1\r\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
         (b"[]\n", "not a JSON object"),
-        (b"[" * 60_000 + b"\n", "not JSON"),
+        (b"[" * 60_000 + b"\n", "nested too deeply" if sys.version_info < (3, 14) else "not JSON"),
         (b"{}\n", "a type"),
         (b'{"type": "ping", "data": 3}\n', "data, which is an object"),
         (b'{"type": "ping", "data_length": 1e12}\n', "data_length is '1000000000000.0': use 0 to"),
