@@ -51,10 +51,12 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     """
     if mode not in ("train", "import") and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
+    adapts = mode == "train" and bool(config.vocabulary)  # adds symbols, maybe of another language
     fixed = [
         name
         for name in overrides
-        if (name.startswith(FROM_MODEL) and name not in OF_RUN) or (name == "vocabulary" and mode != "train")
+        if (name.startswith(FROM_MODEL) and name not in OF_RUN and not (adapts and name.startswith("text.")))
+        or (name == "vocabulary" and mode != "train")
     ]
     if config.restore and fixed:
         raise ValueError(

@@ -75,16 +75,13 @@ def choose_model(
     if latest is not None:
         meta = checkpoints.meta(latest)
         if settings.restore:
-            _refuse_another_restored(meta, settings.restore, settings.new_model.vocabulary, workdir)
+            _refuse_another_restored(meta, settings.restore, settings.new_model, workdir)
         else:
             _refuse_differences(meta, settings.new_model, workdir)
         return meta, _new_variables(meta, settings.seed)
     if settings.restore:
         meta, variables = load_model(settings.restore)
-        if settings.new_model.vocabulary:
-            vocabulary = Vocabulary.load(settings.new_model.vocabulary)
-            meta, variables = extend_vocabulary(meta, variables, vocabulary, settings.seed)
-        return meta, variables
+        return extend_vocabulary(meta, variables, settings.new_model, settings.seed)
     described = processes.broadcast(lambda: describe_model(settings, manifest, workdir).to_json())
     meta = ModelMeta.from_json(described, "process 0")
     return meta, _new_variables(meta, settings.seed)
@@ -141,7 +138,7 @@ def _refuse_differences(meta: ModelMeta, new: NewModel, workdir: str) -> None:
         )
 
 
-def _refuse_another_restored(meta: ModelMeta, restore: str, vocabulary: str, workdir: str) -> None:
+def _refuse_another_restored(meta: ModelMeta, restore: str, new: NewModel, workdir: str) -> None:
     """Raise ValueError if the model of the checkpoints is not the restored one; warn if that cannot be read."""
     try:
         restored = load_meta(restore)
@@ -153,12 +150,9 @@ def _refuse_another_restored(meta: ModelMeta, restore: str, vocabulary: str, wor
                 error,
             )
         return
-    if vocabulary:
-        symbols = Vocabulary.load(vocabulary).symbols
-        restored = dataclasses.replace(restored, vocabulary=restored.vocabulary.extended(symbols))
-    differences = meta.differences(restored)
+    differences = meta.differences(_extended(restored, new))
     if differences:
-        added = f" with config.vocabulary={vocabulary}" if vocabulary else ""
+        added = f" with config.vocabulary={new.vocabulary}" if new.vocabulary else ""
         raise ValueError(
             f"the checkpoints in {workdir} (here) have a different model than config.restore={restore}{added} (there): "
             f"{'; '.join(differences)}. To start from that model, choose another --workdir; to continue the training here, "
@@ -175,24 +169,40 @@ def resolve_settings(given: Mapping[str, Any], meta: ModelMeta) -> dict[str, Any
     return {**given, **{name: {**given.get(name, {}), **defined} for name, defined in sections.items()}}
 
 
-def extend_vocabulary(meta: ModelMeta, variables: dict, more: Vocabulary, seed: int) -> tuple[ModelMeta, dict]:
-    """Add the symbols of `more` that the model lacks, with random outputs; existing outputs are kept."""
-    vocabulary = meta.vocabulary.extended(more.symbols)
-    new = vocabulary.symbols[meta.vocabulary.size - 1 :]
-    logger.info(
-        "vocabulary: %d symbols kept, %d added: %s", meta.vocabulary.size - 1, len(new), " ".join(map(repr, new))
-    )
-    if not new:
+def extend_vocabulary(meta: ModelMeta, variables: dict, new: NewModel, seed: int) -> tuple[ModelMeta, dict]:
+    """Add the symbols of `config.vocabulary` that the model lacks, with random outputs; existing outputs are kept.
+
+    Its texts then follow the rules of `config.text`, so that a model of one language can become one of another.
+    """
+    if not new.vocabulary:
         return meta, variables
+    extended = _extended(meta, new)
+    added = extended.vocabulary.symbols[meta.vocabulary.size - 1 :]
+    listed = " ".join(map(repr, added[:80])) + (" ..." if len(added) > 80 else "")
+    logger.info("vocabulary: %d symbols kept, %d added: %s", meta.vocabulary.size - 1, len(added), listed)
+    if extended.language != meta.language:
+        logger.info("texts follow the rules of %s (config.text.language), not of %s", extended.language, meta.language)
+    if not added:
+        return extended, variables
     output = variables["params"]["output"]
     hidden = output["kernel"].shape[0]
-    columns = jax.random.normal(jax.random.key(seed), (hidden, len(new)), jnp.float32) * hidden**-0.5
+    columns = jax.random.normal(jax.random.key(seed), (hidden, len(added)), jnp.float32) * hidden**-0.5
     output = {
         "kernel": jnp.concatenate([output["kernel"], columns], axis=1),
-        "bias": jnp.concatenate([output["bias"], jnp.zeros(len(new), jnp.float32)]),
+        "bias": jnp.concatenate([output["bias"], jnp.zeros(len(added), jnp.float32)]),
     }
     variables = {**variables, "params": {**variables["params"], "output": output}}
-    return dataclasses.replace(meta, vocabulary=vocabulary), variables
+    return extended, variables
+
+
+def _extended(meta: ModelMeta, new: NewModel) -> ModelMeta:
+    """Return the description of a model with the symbols of `config.vocabulary`, if it is given, and its language."""
+    if not new.vocabulary:
+        return meta
+    vocabulary = meta.vocabulary.extended(Vocabulary.load(new.vocabulary).symbols)
+    return dataclasses.replace(
+        meta, vocabulary=vocabulary, language=new.text.language, spell_numbers=new.text.spell_numbers
+    )
 
 
 def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta, mesh: jax.sharding.Mesh) -> Corpus:

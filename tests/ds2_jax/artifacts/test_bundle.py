@@ -21,10 +21,11 @@ from ds2_jax.artifacts.bundle import (
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.training.data import extend_vocabulary
+from ds2_jax.training.settings import NewModel
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.storage.digests import LISTING
-from input_pipeline.text import Vocabulary
+from input_pipeline.text import TextRules, Vocabulary
 
 HALF = 1e-3  # float16 keeps 11 bits of a parameter
 
@@ -258,8 +259,11 @@ def test_differences_state_both_values():
     assert differences == ["model.rnn_size is 4 here and 5 there"]
 
 
-def test_a_longer_vocabulary_keeps_the_old_outputs(variables):
-    meta, longer = extend_vocabulary(make_meta(), variables, Vocabulary(("b", "é", "a", "ß")), seed=0)
+def test_a_longer_vocabulary_keeps_the_old_outputs(variables, tmp_path):
+    Vocabulary(("b", "é", "a", "ß")).save(tmp_path / "more.txt")
+    new = NewModel(vocabulary=str(tmp_path / "more.txt"), text=TextRules(language="de"))
+    meta, longer = extend_vocabulary(make_meta(), variables, new, seed=0)
+    assert meta.language == "de"
     assert meta.vocabulary.symbols == (" ", "a", "b", "'", "é", "ß")
     old, new = variables["params"]["output"], longer["params"]["output"]
     np.testing.assert_array_equal(new["kernel"][:, :5], old["kernel"])
