@@ -81,7 +81,7 @@ def choose_model(
         return meta, _new_variables(meta, settings.seed)
     if settings.restore:
         meta, variables = load_model(settings.restore)
-        return extend_vocabulary(meta, variables, settings.new_model, settings.seed)
+        return adapt_vocabulary(meta, variables, settings.new_model, settings.seed)
     described = processes.broadcast(lambda: describe_model(settings, manifest, workdir).to_json())
     meta = ModelMeta.from_json(described, "process 0")
     return meta, _new_variables(meta, settings.seed)
@@ -150,7 +150,7 @@ def _refuse_another_restored(meta: ModelMeta, restore: str, new: NewModel, workd
                 error,
             )
         return
-    differences = meta.differences(_extended(restored, new))
+    differences = meta.differences(_adapted(restored, new))
     if differences:
         added = f" with config.vocabulary={new.vocabulary}" if new.vocabulary else ""
         raise ValueError(
@@ -169,37 +169,38 @@ def resolve_settings(given: Mapping[str, Any], meta: ModelMeta) -> dict[str, Any
     return {**given, **{name: {**given.get(name, {}), **defined} for name, defined in sections.items()}}
 
 
-def extend_vocabulary(meta: ModelMeta, variables: dict, new: NewModel, seed: int) -> tuple[ModelMeta, dict]:
-    """Add the symbols of `config.vocabulary` that the model lacks, with random outputs; existing outputs are kept.
+def adapt_vocabulary(meta: ModelMeta, variables: dict, new: NewModel, seed: int) -> tuple[ModelMeta, dict]:
+    """Give a model the symbols of `config.vocabulary`; outputs that it has are kept, those of new symbols are random.
 
-    Its texts then follow the rules of `config.text`, so that a model of one language can become one of another.
+    The symbols are added to the model's own, or replace them if `config.text.language` is another language than its own.
     """
-    if not new.vocabulary:
+    adapted = _adapted(meta, new)
+    if adapted is meta:
         return meta, variables
-    extended = _extended(meta, new)
-    added = extended.vocabulary.symbols[meta.vocabulary.size - 1 :]
+    index = {symbol: place for place, symbol in enumerate(meta.vocabulary.symbols, 1)}
+    places = np.array([index.get(symbol, 0) for symbol in adapted.vocabulary.symbols])
+    known = places > 0
+    added = [symbol for symbol in adapted.vocabulary.symbols if symbol not in index]
     listed = " ".join(map(repr, added[:80])) + (" ..." if len(added) > 80 else "")
-    logger.info("vocabulary: %d symbols kept, %d added: %s", meta.vocabulary.size - 1, len(added), listed)
-    if extended.language != meta.language:
-        logger.info("texts follow the rules of %s (config.text.language), not of %s", extended.language, meta.language)
-    if not added:
-        return extended, variables
-    output = variables["params"]["output"]
-    hidden = output["kernel"].shape[0]
-    columns = jax.random.normal(jax.random.key(seed), (hidden, len(added)), jnp.float32) * hidden**-0.5
+    logger.info("vocabulary: %d symbols kept, %d added: %s", known.sum(), len(added), listed)
+    if adapted.language != meta.language:
+        logger.info("texts follow the rules of %s (config.text.language), not of %s", adapted.language, meta.language)
+    kernel, bias = variables["params"]["output"]["kernel"], variables["params"]["output"]["bias"]
+    random = jax.random.normal(jax.random.key(seed), (len(kernel), len(places)), jnp.float32) * len(kernel) ** -0.5
     output = {
-        "kernel": jnp.concatenate([output["kernel"], columns], axis=1),
-        "bias": jnp.concatenate([output["bias"], jnp.zeros(len(added), jnp.float32)]),
+        "kernel": jnp.concatenate([kernel[:, :1], jnp.where(known, kernel[:, places], random)], axis=1),
+        "bias": jnp.concatenate([bias[:1], jnp.where(known, bias[places], 0.0)]),
     }
-    variables = {**variables, "params": {**variables["params"], "output": output}}
-    return extended, variables
+    return adapted, {**variables, "params": {**variables["params"], "output": output}}
 
 
-def _extended(meta: ModelMeta, new: NewModel) -> ModelMeta:
+def _adapted(meta: ModelMeta, new: NewModel) -> ModelMeta:
     """Return the description of a model with the symbols of `config.vocabulary`, if it is given, and its language."""
     if not new.vocabulary:
         return meta
-    vocabulary = meta.vocabulary.extended(Vocabulary.load(new.vocabulary).symbols)
+    vocabulary = Vocabulary.load(new.vocabulary)
+    if new.text.language == meta.language:
+        vocabulary = meta.vocabulary.extended(vocabulary.symbols)
     return dataclasses.replace(
         meta, vocabulary=vocabulary, language=new.text.language, spell_numbers=new.text.spell_numbers
     )

@@ -20,7 +20,7 @@ from ds2_jax.artifacts.bundle import (
 )
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import ModelSettings, init_variables
-from ds2_jax.training.data import extend_vocabulary
+from ds2_jax.training.data import adapt_vocabulary
 from ds2_jax.training.settings import NewModel
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FeatureStats
@@ -259,14 +259,26 @@ def test_differences_state_both_values():
     assert differences == ["model.rnn_size is 4 here and 5 there"]
 
 
+def adapt(variables, tmp_path, symbols, language):
+    Vocabulary(symbols).save(tmp_path / "more.txt")
+    new = NewModel(vocabulary=str(tmp_path / "more.txt"), text=TextRules(language=language))
+    return adapt_vocabulary(make_meta(), variables, new, seed=0)
+
+
 def test_a_longer_vocabulary_keeps_the_old_outputs(variables, tmp_path):
-    Vocabulary(("b", "é", "a", "ß")).save(tmp_path / "more.txt")
-    new = NewModel(vocabulary=str(tmp_path / "more.txt"), text=TextRules(language="de"))
-    meta, longer = extend_vocabulary(make_meta(), variables, new, seed=0)
-    assert meta.language == "de"
+    meta, longer = adapt(variables, tmp_path, ("b", "é", "a", "ß"), "en")
     assert meta.vocabulary.symbols == (" ", "a", "b", "'", "é", "ß")
     old, new = variables["params"]["output"], longer["params"]["output"]
     np.testing.assert_array_equal(new["kernel"][:, :5], old["kernel"])
     np.testing.assert_array_equal(new["bias"][:5], old["bias"])
     assert new["kernel"].shape == (4, 7)
     assert np.abs(new["kernel"][:, 5:]).min() > 0
+
+
+def test_another_language_keeps_the_outputs_of_shared_symbols_alone(variables, tmp_path):
+    meta, adapted = adapt(variables, tmp_path, ("ß", "b", "ü"), "de")
+    assert (meta.language, meta.vocabulary.symbols) == ("de", ("ß", "b", "ü"))
+    old, new = variables["params"]["output"], adapted["params"]["output"]
+    np.testing.assert_array_equal(new["kernel"][:, [0, 2]], old["kernel"][:, [0, 3]])
+    np.testing.assert_array_equal(new["bias"], [old["bias"][0], 0, old["bias"][3], 0])
+    assert np.abs(new["kernel"][:, [1, 3]]).min() > 0
