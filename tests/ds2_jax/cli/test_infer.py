@@ -1,5 +1,6 @@
 """Transcripts are printed as soon as they are there, and only as long as someone reads them."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from ds2_jax.cli import infer
+from ds2_jax.configs import base
 from tests.conftest import CLIPS
-from tests.runs import start_main
+from tests.runs import ROOT, start_main
 
 CLIP = CLIPS / "cen1-mtos-b.flac"
 
@@ -41,3 +44,18 @@ def test_transcription_stops_quietly_when_its_reader_has_gone(flags):
         assert process.wait(300) == 0
         messages = process.stderr.read()
     assert not any(word in messages for word in ("cut.wav", "Traceback", "error")), messages
+
+
+def test_the_first_transcript_replaces_the_progress_bar(tmp_path, monkeypatch):
+    """What a terminal shows of both streams; nothing rewrites a line after it."""
+    monkeypatch.setattr(infer, "BAR_DELAY_S", 0.0)
+    config = base.get_config()
+    config.restore = str(ROOT / "models" / "an4")
+    config.decode.engine = "greedy"
+    screen = tmp_path / "screen"
+    with screen.open("w") as both, contextlib.redirect_stdout(both), contextlib.redirect_stderr(both):
+        infer.run_infer(config, "", [str(CLIP)] * 3, "")
+    before, *after = screen.read_bytes().decode().split(f"{CLIP}\n")
+    assert "transcribe:" in before
+    assert len(after) == 3
+    assert not any("\r" in text for text in after)

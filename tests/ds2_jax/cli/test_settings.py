@@ -34,3 +34,13 @@ def test_a_limit_may_be_infinite():
     config.data.max_duration_s = math.inf
     config.decode.threshold = math.inf
     settings.check(config, [], "train", "run")
+
+
+def test_of_settings_that_a_restored_model_defines_the_first_one_given_is_named():
+    config = base.get_config()
+    config.restore = "models/an4"
+    given = ["batch.size", "model.rnn_size", "features.kind", "model.cell"]
+    with pytest.raises(
+        ValueError, match=r"config\.model\.rnn_size cannot be set together with config\.restore=models/an4"
+    ):
+        settings.check(config, given, "eval", "")

@@ -5,7 +5,9 @@ import os
 import pickle
 import subprocess
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 from ds2_jax.artifacts.bundle import ModelFileError, load_bundle
 from ds2_jax.cli import import_model
 from ds2_jax.configs import base
-from ds2_jax.foreign import torch_file
+from ds2_jax.foreign import deepspeech_pytorch, torch_file
+from ds2_jax.network.model import init_variables
 from tests.ds2_jax.serving import clients
 
 AGREEMENT = 1e-4  # of logits
@@ -66,6 +69,69 @@ def test_damaged_files_and_other_networks_are_refused(torch_python, tmp_path):
     refused(tmp_path, content.replace(b"labels", b"others"), "has no labels")
 
 
+def zipped_tensors(tensors: dict[str, np.ndarray], labels: str) -> bytes:
+    """Return a checkpoint as torch.save writes it, with tensors in float32."""
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+    state = b"".join(plain(name) + tensor(name, array) for name, array in arrays.items())
+    content = b"\x80\x02}(" + plain("labels") + plain(labels) + plain("state_dict") + b"}(" + state + b"uu."
+    return zipped(content, {name: array.tobytes() for name, array in arrays.items()})
+
+
+def tensor(key: str, array: np.ndarray) -> bytes:
+    """Return the part of a pickle that builds a tensor from the storage of this key."""
+    strides = tuple(n // array.itemsize for n in array.strides)
+    storage = (
+        b"(" + plain("storage") + b"ctorch\nFloatStorage\n" + plain(key) + plain("cpu") + plain(array.size) + b"tQ"
+    )
+    numbers = plain(0) + plain(array.shape) + plain(strides)
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + numbers + b"tR"
+
+
+def plain(value: object) -> bytes:
+    return pickle.dumps(value, 2)[2:-1]  # without its frame
+
+
+def unidirectional(channels: tuple[int, int], hidden: int, context: int) -> dict[str, np.ndarray]:
+    """Return random parameters of an LSTM that looks ahead; `context` includes the own frame."""
+    rng = np.random.default_rng(0)
+    first, second = channels
+    norms = {"conv.seq_module.1": first, "conv.seq_module.4": second, "fc.0.module.0": hidden}
+    shapes = {
+        "conv.seq_module.0.weight": (first, 1, 41, 11),
+        "conv.seq_module.0.bias": (first,),
+        "conv.seq_module.3.weight": (second, first, 21, 11),
+        "conv.seq_module.3.bias": (second,),
+        "rnns.0.rnn.weight_ih_l0": (4 * hidden, second * 41),
+        "rnns.0.rnn.weight_hh_l0": (4 * hidden, hidden),
+        "rnns.0.rnn.bias_ih_l0": (4 * hidden,),
+        "rnns.0.rnn.bias_hh_l0": (4 * hidden,),
+        "lookahead.0.conv.weight": (hidden, 1, context),
+        "fc.0.module.1.weight": (3, hidden),
+    } | {
+        f"{name}.{part}": (width,)
+        for name, width in norms.items()
+        for part in ("weight", "bias", "running_mean", "running_var")
+    }
+    return {name: rng.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_inputs_are_reordered_by_bin_then_channel_and_the_lookahead_counts_frames_after_its_own(tmp_path):
+    tensors = unidirectional((2, 3), hidden=5, context=4)
+    (tmp_path / "model.pth").write_bytes(zipped_tensors(tensors, "_ab"))
+    meta, variables = deepspeech_pytorch.read(tmp_path / "model.pth", 0, "en")
+    params = variables["params"]
+    theirs = tensors["rnns.0.rnn.weight_ih_l0"].reshape(20, 3, 41)  # [gates x H, C, F]
+    np.testing.assert_array_equal(params["rnn_0"]["input_kernel"].reshape(41, 3, 20), theirs.transpose(2, 1, 0))
+    assert (meta.model.lookahead, meta.model.bidirectional, meta.model.rnn_layers) == (3, False, 1)
+    np.testing.assert_array_equal(params["lookahead"]["kernel"], tensors["lookahead.0.conv.weight"][:, 0].T)
+    shapes = jax.tree.map(np.shape, jax.eval_shape(lambda: init_variables(meta.network, meta.feature_size, 0)))
+    assert jax.tree.map(np.shape, variables) == shapes
+
+
+def test_a_network_in_one_direction_that_looks_no_frame_ahead_is_refused(tmp_path):
+    refused(tmp_path, zipped_tensors(unidirectional((2, 3), hidden=5, context=1), "_ab"), "looks no frame ahead")
+
+
 class Calls:
     """Its pickle calls a function with arguments when it is loaded."""
 
@@ -76,10 +142,12 @@ class Calls:
         return self.parts
 
 
-def zipped(content: bytes) -> bytes:
+def zipped(content: bytes, storages: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("model/data.pkl", content)
+        for key, values in storages.items():
+            archive.writestr(f"model/data/{key}", values)
     return file.getvalue()
 
 

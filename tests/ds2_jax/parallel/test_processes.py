@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ds2_jax.parallel import processes
+from ds2_jax.parallel.discovery import ProcessInfo
 from tests.arpa import write_arpa
 from tests.runs import ROOT, Cluster, run_main, small_flags
 
@@ -138,6 +140,26 @@ def test_two_processes_tune_like_one_and_only_process_0_holds_the_probabilities(
             assert held == [["holds 12 12"], ["holds 0 0"]]
             result = json.loads(cluster.stdout(0).splitlines()[-1])
         assert [result[name] for name in ("wer", "cer", "points")] == [expected[n] for n in ("wer", "cer", "points")]
+
+
+GATHERING_MAIN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from ds2_jax.parallel import processes
+processes.join({{}})
+own = chr(97 + processes.rank()) * (1 + 5_000_000 * processes.rank())
+for everywhere in (True, False):
+    print("gathered", [(text[0], len(text)) for text in processes.gather(own, everywhere=everywhere)])
+"""
+
+
+def test_gathered_values_of_any_size_are_kept_by_all_processes_or_by_process_0(tmp_path):
+    (tmp_path / "main.py").write_text(GATHERING_MAIN)
+    with Cluster(2, roots=dict.fromkeys(range(2), tmp_path)) as cluster:
+        assert cluster.finish(EXIT_LIMIT_S) == [0, 0], cluster.stderr(0)
+        values = "[('a', 1), ('b', 5000001)]"
+        kept = [re.findall("gathered (.*)", cluster.stdout(rank)) for rank in range(2)]
+        assert kept == [[values, values], [values, "[]"]]
 
 
 @pytest.mark.slow
@@ -329,6 +351,18 @@ def test_an_unresolvable_host_is_reported(clips, tmp_path, monkeypatch):
     assert result.returncode == RETRY
     last = result.stderr.splitlines()[-1]
     assert "the host nowhere.invalid of --coordinator=nowhere.invalid:7000 cannot be resolved" in last
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "message"),
+    [
+        ("nowhere.invalid:70", "the host nowhere.invalid of --coordinator=nowhere.invalid:70 cannot be resolved"),
+        ("127.0.0.1:70", "the 2 processes did not all connect at 127.0.0.1:70 within 3 s"),
+        (None, "the 2 processes did not all connect at the address that Slurm provides within 3 s"),
+    ],
+)
+def test_processes_that_do_not_connect_name_the_address_or_its_host_without_one(coordinator, message):
+    assert processes._describe_failed_start(ProcessInfo("Slurm", coordinator, 2, 1), 3).startswith(message)
 
 
 def test_a_port_in_use_is_reported(clips, tmp_path):

@@ -90,6 +90,15 @@ def test_what_differs_is_left_out_and_listed(changed, recording):
     assert listed[alignment.UNFIT].recognised
 
 
+def test_speech_before_and_after_a_word_of_the_text_is_listed_to_its_end(model):
+    """Less than half a second lies between both."""
+    found = model.align(CLIPS / "cen1-fjdn-b.flac", "l")
+    [word], [left_out] = found.words, found.left_out
+    assert (left_out.reason, left_out.text, left_out.recognised) == (alignment.UNFIT, "l", "n e l s o n")
+    assert left_out.start_s < word.start_s - 0.2
+    assert word.end_s + 0.2 < left_out.end_s
+
+
 @pytest.mark.parametrize("cut", utterance_files.CUTS)
 def test_the_files_of_utterances_are_a_corpus(changed, recording, tmp_path, cut):
     path, _ = recording

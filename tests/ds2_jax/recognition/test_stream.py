@@ -121,6 +121,10 @@ def test_endpoints_cut_at_pauses_and_finals_are_those_of_the_offline_decoder(mod
     duration_s = len(samples) / 16000
     assert finals[1].start_s >= finals[0].end_s > duration_s - 0.5
     assert abs(finals[1].words[0].start_s - finals[0].words[0].start_s - duration_s - 3) < 0.2
+    for segment in finals:
+        times = [time_s for word in segment.words for time_s in (word.start_s, word.end_s)]
+        assert sorted(set(times)) == times  # words end after they start, before the next one
+        assert segment.start_s <= times[0] < times[-1] <= segment.end_s
     offline = model.decode([np.concatenate(piece) for piece in pieces[:2]])
     assert [nbest[0].text for nbest in offline] == [segment.text for segment in finals]
     assert len(speech) / 16000 - 0.5 < stream.processed_s <= len(speech) / 16000

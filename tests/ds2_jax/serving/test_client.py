@@ -53,6 +53,20 @@ async def main(port, token, path):
 asyncio.run(main(*sys.argv[1:]))
 """
 
+# The keys that push-to-talk reads, until it is interrupted:
+KEYS = """
+import asyncio
+from ds2_jax.cli.client import _keyboard
+
+async def main():
+    with _keyboard() as keys:
+        print("READY", flush=True)
+        while True:
+            print("KEY", repr(await keys.get()), flush=True)
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
@@ -175,6 +189,18 @@ def test_space_starts_and_sends_and_a_key_quits(port, quit_key):
         terminal.press(quit_key)
         assert "final results median" in terminal.read_until(r"ENDED .*\n")
         assert terminal.finish() == 0
+
+
+def test_the_first_ctrl_c_is_a_key_and_the_second_interrupts():
+    with Terminal(sys.executable, "-c", KEYS) as terminal:
+        terminal.read_until("READY")
+        terminal.press("a")
+        terminal.read_until("KEY 'a'")
+        terminal.press("\x03")
+        terminal.read_until(r"KEY '\\x03'")
+        terminal.press("\x03")
+        assert "KEY" not in terminal.read_until("KeyboardInterrupt", 10)
+        assert terminal.finish() == -signal.SIGINT
 
 
 @pytest.mark.slow

@@ -191,6 +191,19 @@ def test_cleared_audio_gives_nothing(url):
     assert converse(url, talk) == (TEXTS["cen1-fjdn-b"], TEXTS["cen1-fjdn-b"])
 
 
+def test_a_commit_needs_a_tenth_of_a_second_and_its_refusal_says_how_much_there_is(url):
+    async def talk(client: Client):
+        await client.append(np.zeros(1_333, "<i2"))  # 55.54 ms
+        await client.send("input_audio_buffer.commit")
+        error = await client.error()
+        await client.append(np.zeros(2_400 - 1_333, "<i2"))
+        await client.send("input_audio_buffer.commit")
+        return error["message"], await client.item()
+
+    message = "the buffer has 56 ms of audio: append at least 100 ms before a commit"
+    assert converse(url, talk) == (message, "")
+
+
 def test_pieces_may_end_within_a_sample(url):
     async def talk(client: Client):
         await client.append(read("cen1-fmjc-b"), size=3_333)
@@ -417,6 +430,16 @@ def test_an_update_leaves_what_it_does_not_name():
     assert update(configuration, {"audio": {"input": {"transcription": {"model": "m"}}}}, "en") == Configuration(
         model="m", language="en", prompt="x", detection=None, rate_hz=16_000
     )
+
+
+@pytest.mark.parametrize("rate_hz", [7_999, 8_000, 48_000, 48_001])
+def test_rates_from_8_to_48_khz_are_taken(rate_hz):
+    given = {"audio": {"input": {"format": {"type": PCM, "rate": rate_hz}}}}
+    if 8_000 <= rate_hz <= 48_000:
+        assert update(Configuration(), given, "en").rate_hz == rate_hz
+    else:
+        with pytest.raises(EventError, match=f"rate is {rate_hz}"):
+            update(Configuration(), given, "en")
 
 
 ODD: st.SearchStrategy = st.sampled_from(
