@@ -48,9 +48,8 @@ def mixed(texts: Iterable[str]) -> list[str]:
     return [f"words with letters of two scripts that look alike: {', '.join(words[:SHOWN])}{more}"] if words else []
 
 
-@console.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.text", description="Make a vocabulary from manifests."
     )
@@ -61,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--spell_numbers", action="store_true", help="write numbers as words of the language first")
     parser.add_argument("--count_threshold", type=int, default=0, help="fewest occurrences of a symbol (default 0)")
+    return parser
+
+
+@console.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = make_parser()
     args = parser.parse_args(argv)
     try:
         texts = [text for path in args.manifests for text in manifest.read(path, need_audio=False).text]

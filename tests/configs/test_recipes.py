@@ -24,7 +24,7 @@ from ds2_jax.training.settings import DataSettings, TrainingSettings
 from input_pipeline import manifest
 from input_pipeline.augment import Augmentation
 from input_pipeline.corpora import prepare
-from input_pipeline.manifest import join
+from input_pipeline.manifest import join, vocabulary
 from tests.runs import ROOT
 from tests.signals import RATE_HZ
 
@@ -130,6 +130,8 @@ def test_the_commands_of_a_recipe_are_valid(name, monkeypatch):
             parse_prepare(arguments[2:], monkeypatch)
         elif arguments[:2] == ["-m", "input_pipeline.join"]:
             join.make_parser().parse_args(arguments[2:])
+        elif arguments[:2] == ["-m", "input_pipeline.text"]:
+            vocabulary.make_parser().parse_args(arguments[2:])
         else:
             pytest.fail(f"unknown command: {shlex.join([program_name, *arguments])}")
     assert "main" in programs
