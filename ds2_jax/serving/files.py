@@ -1,13 +1,13 @@
 """Whole files: short ones are transcribed in batches, long ones as streams at full speed."""
 
 import asyncio
+import collections
 import contextlib
 import queue
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from input_pipeline import audio
 from input_pipeline.audio.features import SilenceError
 from input_pipeline.audio.long_reader import LongAudio, open_long
 
-TOGETHER = 16  # files in a batch
-
 
 @dataclass(frozen=True)
 class FileResult:
@@ -33,7 +31,10 @@ class FileResult:
     duration_s: float
 
 
-class _Waiting(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A file that is to be transcribed. engine: a decoder of its own."""
+
     content: bytes
     duration_s: float
     engine: CheckedEngine | None
@@ -48,7 +49,7 @@ class Files:
 
     def __init__(self, service: Service, longest_s: float):
         self._service, self._longest_s = service, longest_s
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
         self._thread.start()
 
@@ -76,7 +77,7 @@ class Files:
         if duration_s <= LONGEST_S:
             self._service.metrics.audio_s += duration_s
             future: Future[FileResult] = Future()
-            self._queue.put(_Waiting(content, duration_s, engine, future))
+            self._queue.put(Waiting(content, duration_s, engine, future))
             return await asyncio.wrap_future(future)
         words: list[Word] = []
         texts = []
@@ -114,41 +115,62 @@ class Files:
 
     def _run(self) -> None:
         recogniser: Recogniser = self._service.recogniser
-        while (item := self._queue.get()) is not None:
-            waiting = [item]
-            while len(waiting) < TOGETHER and not self._queue.empty():
+        waiting: collections.deque[Waiting] = collections.deque()
+        stopping = False
+        while waiting or not stopping:
+            while not stopping and not (waiting and self._queue.empty()):
                 item = self._queue.get()
                 if item is None:
-                    self._queue.put(None)
-                    break
-                waiting.append(item)
-            waiting = [item for item in waiting if item.future.set_running_or_notify_cancel()]
+                    stopping = True
+                else:
+                    waiting.append(item)
+            chosen = [item for item in take(waiting, recogniser) if item.future.set_running_or_notify_cancel()]
             try:
-                self._transcribe(recogniser, waiting)
+                _transcribe(recogniser, chosen)
             except Exception as error:  # this thread must go on
-                for item in waiting:
+                for item in chosen:
                     if not item.future.done():
                         item.future.set_exception(error)
 
-    @staticmethod
-    def _transcribe(recogniser: Recogniser, waiting: list[_Waiting]) -> None:
-        """Transcribe files with the server's decoder as a batch, and the others one by one."""
-        together = [item for item in waiting if item.engine is None]
-        for index, result in recogniser.transcribe_each(item.content for item in together):
-            if isinstance(result, Exception):
-                _fail(together[index], result)
-            else:
-                together[index].future.set_result(FileResult(result.text, result.words, result.duration_s))
-        for item in waiting:
-            if item.engine is not None:
-                try:
-                    [[best, *_]] = item.engine.decode_batch([recogniser.log_probs(item.content)])
-                    item.future.set_result(FileResult(best.text, best.words, item.duration_s))
-                except ValueError as error:
-                    _fail(item, error)
+
+def take(waiting: collections.deque[Waiting], recogniser: Recogniser) -> list[Waiting]:
+    """Remove and return the file that has waited longest, and those that can be computed with it; nothing if none waits.
+
+    A few are not worth a batch: then, it is taken alone. So is one with a decoder of its own.
+    """
+    if not waiting:
+        return []
+    first = waiting[0]
+    shape = None if first.engine is not None else recogniser.network.shape_of_seconds(first.duration_s)
+    if shape is None:
+        return [waiting.popleft()]
+    alike = [i for i in waiting if i.engine is None and recogniser.network.shape_of_seconds(i.duration_s) == shape]
+    if not recogniser.network.is_worth_a_batch(len(alike), shape):
+        return [waiting.popleft()]
+    chosen = alike[: shape.rows]
+    for item in chosen:
+        waiting.remove(item)
+    return chosen
 
 
-def _fail(item: _Waiting, error: Exception) -> None:
+def _transcribe(recogniser: Recogniser, chosen: list[Waiting]) -> None:
+    """Transcribe files with the server's decoder as a batch, or one with its own."""
+    for item in chosen:
+        if item.engine is not None:
+            try:
+                [[best, *_]] = item.engine.decode_batch([recogniser.log_probs(item.content)])
+                item.future.set_result(FileResult(best.text, best.words, item.duration_s))
+            except ValueError as error:
+                _fail(item, error)
+            return
+    for index, result in recogniser.transcribe_each(item.content for item in chosen):
+        if isinstance(result, Exception):
+            _fail(chosen[index], result)
+        else:
+            chosen[index].future.set_result(FileResult(result.text, result.words, result.duration_s))
+
+
+def _fail(item: Waiting, error: Exception) -> None:
     """Report why a file cannot be transcribed; digital silence has no text."""
     if isinstance(error.__cause__, SilenceError):
         item.future.set_result(FileResult("", [], item.duration_s))

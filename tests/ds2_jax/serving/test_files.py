@@ -1,0 +1,57 @@
+"""Whole files: which are computed together, and that each gets its own text."""
+
+import asyncio
+import collections
+from concurrent.futures import Future
+
+import pytest
+
+from ds2_jax.recognition.recogniser import Recogniser, load
+from ds2_jax.recognition.stream_settings import StreamSettings
+from ds2_jax.serving.files import Files, Waiting, take
+from ds2_jax.serving.sessions import Service
+from tests.conftest import CLIPS
+from tests.servers import MODEL
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    return load(MODEL)
+
+
+def queue(*seconds: float) -> collections.deque[Waiting]:
+    return collections.deque(Waiting(b"", duration_s, None, Future()) for duration_s in seconds)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "taken"),
+    [
+        ([], []),
+        ([2.0] * 8, [2.0]),  # half a batch of 16 rows costs as much as 8 files one by one
+        ([2.0] * 9, [2.0] * 9),
+        ([2.0] * 20, [2.0] * 16),
+        ([7.0, *[2.0] * 16], [7.0]),  # the first is not passed over
+        ([2.0, 7.0, *[2.0] * 8], [2.0] * 9),
+        ([7.0, 2.0, 5.0, 6.0, 7.5, 8.0], [7.0, 5.0, 6.0, 7.5, 8.0]),
+        ([40.0, *[2.0] * 16], [40.0]),
+    ],
+)
+def test_the_file_that_has_waited_longest_is_computed_with_those_of_its_length(recogniser, waiting, taken):
+    files = queue(*waiting)
+    assert [item.duration_s for item in take(files, recogniser)] == taken
+    assert len(files) == len(waiting) - len(taken)
+
+
+def test_each_of_many_files_gets_its_own_text(recogniser):
+    contents = [path.read_bytes() for path in sorted(CLIPS.glob("*.flac"))]
+    expected = [transcript.text for transcript in recogniser.transcribe(list(contents))]
+    service = Service(recogniser, StreamSettings(), 4)
+    files = Files(service, 60.0)
+
+    async def send_all() -> list[str]:
+        return [result.text for result in await asyncio.gather(*map(files.transcribe, 3 * contents))]
+
+    try:
+        assert asyncio.run(send_all()) == 3 * expected
+    finally:
+        files.stop()
