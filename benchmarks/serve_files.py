@@ -3,7 +3,7 @@
     python -m benchmarks.serve_files --model=models/an4 --clients=16 --rounds=5
 
 Both run on one core, in turn; the clients, each of which sends one file after the other, run on another one. Prints seconds of
-audio a second, per second of processor time of the server or of the process that transcribes, and the ratio: medians of the rounds.
+audio per second of processor time of each, and their ratio: medians of the rounds.
 """
 
 import argparse
@@ -71,6 +71,7 @@ def main() -> None:
         target=transcribe_on_request, args=(there, arguments.model, paths, cores[-1]), daemon=True
     )
     offline.start()
+    there.close()
     os.sched_setaffinity(0, {cores[0]})
     speeds: dict[str, list[float]] = {"at once": [], "over HTTP": []}
     with started_server(arguments.model, cores[-1], [f"--config.serve.sessions={arguments.clients}"]) as (
@@ -78,19 +79,21 @@ def main() -> None:
         port,
         _,
     ):
-        for measured in (False, *[True] * arguments.rounds):
+        for measured in (False, False, *[True] * arguments.rounds):
             here.send(True)
             at_once = here.recv()
             before = cpu_s(server.pid)
             asyncio.run(send_all(port, files, arguments.clients))
             over_http = cpu_s(server.pid) - before
-            if measured:  # the first round compiles
+            if measured:  # the first rounds compile
                 speeds["at once"].append(audio_s / at_once)
                 speeds["over HTTP"].append(audio_s / over_http)
     here.send(False)
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     for name, median in medians.items():
-        print(f"{name}: {median:.0f} s of audio a second ({', '.join(f'{value:.0f}' for value in speeds[name])})")
+        print(
+            f"{name}: {median:.0f} s of audio per processor second ({', '.join(f'{value:.0f}' for value in speeds[name])})"
+        )
     print(f"ratio: {medians['over HTTP'] / medians['at once']:.2f}")
 
 

@@ -1,4 +1,4 @@
-"""English read aloud, five free corpora of 15 hours together: a GRU network of 9.9 million parameters, for one accelerator.
+"""English read aloud, five free corpora of 13 hours together: a GRU network of 9.9 million parameters, for one accelerator.
 
     python -m input_pipeline.prepare librispeech --target_dir=data/mini_librispeech --parts=train-clean-5,dev-clean-2
     python -m input_pipeline.prepare common_voice --target_dir=data/common_voice --source=data/common_voice
@@ -11,8 +11,9 @@ An epoch repeats each corpus, because worker processes start anew with every epo
 hours) 20 times; speechocean762 (4 hours), LJSpeech (0.5 hours of it) and AN4 (0.6 hours), whose sentences are more alike, less
 often. If you have more of a corpus, lower its weight.
 
-Measured: 9,893 steps in 400 s on one H100 left 36 % of the words of eight speakers of dev-clean wrong with a language model. From
-there, 5,898 steps of 128 utterances in 302 s on one H200, with `--config.batch.size=128`, gave models/en: 31 % (docs/low_resource.md).
+Measured: 9,893 steps in 400 s on one H100, with two more hours of LibriSpeech, gave a WER of 36 % on eight speakers of dev-clean,
+with a language model. From there, 5,898 steps of 128 utterances in 302 s on one H200 gave models/en, with 31 %
+(docs/low_resource.md).
 """
 
 from ml_collections import ConfigDict

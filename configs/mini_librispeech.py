@@ -7,7 +7,7 @@ A GRU network of 9.9 million parameters. An epoch repeats the corpus 20 times, b
 every epoch.
 
 Measured: after 1,237 steps in 68 s on one H100, which is a beginning, eight readers of dev-clean had WER 85 % greedy and 65 %
-with a 4-gram; twelve hours and seven minutes do more (configs/english.py, docs/low_resource.md).
+with a 4-gram; more hours and minutes do more (configs/english.py, docs/low_resource.md).
 """
 
 from ml_collections import ConfigDict

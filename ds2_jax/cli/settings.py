@@ -51,11 +51,11 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     """
     if mode not in ("train", "import") and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
-    adapts = mode == "train" and bool(config.vocabulary)  # adds symbols, maybe of another language
+    free = {"train": ("text.",)}.get(mode, ()) if config.replace_output else ()
     fixed = [
         name
         for name in overrides
-        if (name.startswith(FROM_MODEL) and name not in OF_RUN and not (adapts and name.startswith("text.")))
+        if (name.startswith(FROM_MODEL) and name not in OF_RUN and not name.startswith(free))
         or (name == "vocabulary" and mode != "train")
     ]
     if config.restore and fixed:
@@ -103,6 +103,7 @@ def read_training(config: ConfigDict) -> TrainingSettings:
             normalisation=config.features.normalisation,
             text=read_section(TextRules, config.text),
             vocabulary=config.vocabulary,
+            replace_output=config.replace_output,
             stats=config.features.stats,
             stats_samples=config.features.stats_samples,
         ),

@@ -13,7 +13,7 @@ import numpy as np
 
 from decoding.hypothesis import Word
 from decoding.search.beam import CheckedEngine
-from ds2_jax.recognition.batched_network import LONGEST_S
+from ds2_jax.recognition.batched_network import LONGEST_S, BatchedNetwork
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service, Session
@@ -32,7 +32,7 @@ class FileResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Waiting:
+class WaitingFile:
     """A file that is to be transcribed. engine: a decoder of its own."""
 
     content: bytes
@@ -49,7 +49,7 @@ class Files:
 
     def __init__(self, service: Service, longest_s: float):
         self._service, self._longest_s = service, longest_s
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[WaitingFile | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
         self._thread.start()
 
@@ -77,7 +77,7 @@ class Files:
         if duration_s <= LONGEST_S:
             self._service.metrics.audio_s += duration_s
             future: Future[FileResult] = Future()
-            self._queue.put(Waiting(content, duration_s, engine, future))
+            self._queue.put(WaitingFile(content, duration_s, engine, future))
             return await asyncio.wrap_future(future)
         words: list[Word] = []
         texts = []
@@ -115,7 +115,7 @@ class Files:
 
     def _run(self) -> None:
         recogniser: Recogniser = self._service.recogniser
-        waiting: collections.deque[Waiting] = collections.deque()
+        waiting: collections.deque[WaitingFile] = collections.deque()
         stopping = False
         while waiting or not stopping:
             while not stopping and not (waiting and self._queue.empty()):
@@ -124,7 +124,7 @@ class Files:
                     stopping = True
                 else:
                     waiting.append(item)
-            chosen = [item for item in take(waiting, recogniser) if item.future.set_running_or_notify_cancel()]
+            chosen = take_batch(waiting, recogniser.network)
             try:
                 _transcribe(recogniser, chosen)
             except Exception as error:  # this thread must go on
@@ -133,36 +133,37 @@ class Files:
                         item.future.set_exception(error)
 
 
-def take(waiting: collections.deque[Waiting], recogniser: Recogniser) -> list[Waiting]:
-    """Remove and return the file that has waited longest, and those that can be computed with it; nothing if none waits.
+def take_batch(waiting: collections.deque[WaitingFile], network: BatchedNetwork) -> list[WaitingFile]:
+    """Remove and return the file that has waited longest, and those that are computed with it; none if none waits.
 
-    A few are not worth a batch: then, it is taken alone. So is one with a decoder of its own.
+    It is taken alone if it is long, has a decoder of its own, or a few files are not worth a batch. Files whose clients have
+    gone are dropped.
     """
+    while waiting and waiting[0].future.cancelled():
+        waiting.popleft()
     if not waiting:
         return []
     first = waiting[0]
-    shape = None if first.engine is not None else recogniser.network.shape_of_seconds(first.duration_s)
-    if shape is None:
-        return [waiting.popleft()]
-    alike = [i for i in waiting if i.engine is None and recogniser.network.shape_of_seconds(i.duration_s) == shape]
-    if not recogniser.network.is_worth_a_batch(len(alike), shape):
-        return [waiting.popleft()]
-    chosen = alike[: shape.rows]
+    shape = None if first.engine is not None else network.shape_of_seconds(first.duration_s)
+    alike = [item for item in waiting if item.engine is None and network.shape_of_seconds(item.duration_s) == shape]
+    chosen = [first]
+    if shape is not None and network.is_worth_a_batch(len(alike), shape):
+        chosen = alike[: shape.rows]
     for item in chosen:
         waiting.remove(item)
-    return chosen
+    return [item for item in chosen if item.future.set_running_or_notify_cancel()]
 
 
-def _transcribe(recogniser: Recogniser, chosen: list[Waiting]) -> None:
-    """Transcribe files with the server's decoder as a batch, or one with its own."""
-    for item in chosen:
-        if item.engine is not None:
-            try:
-                [[best, *_]] = item.engine.decode_batch([recogniser.log_probs(item.content)])
-                item.future.set_result(FileResult(best.text, best.words, item.duration_s))
-            except ValueError as error:
-                _fail(item, error)
-            return
+def _transcribe(recogniser: Recogniser, chosen: list[WaitingFile]) -> None:
+    """Transcribe one file with its own decoder, or several with the server's."""
+    if len(chosen) == 1 and chosen[0].engine is not None:
+        [item] = chosen
+        try:
+            [[best, *_]] = chosen[0].engine.decode_batch([recogniser.log_probs(item.content)])
+            item.future.set_result(FileResult(best.text, best.words, item.duration_s))
+        except ValueError as error:
+            _fail(item, error)
+        return
     for index, result in recogniser.transcribe_each(item.content for item in chosen):
         if isinstance(result, Exception):
             _fail(chosen[index], result)
@@ -170,7 +171,7 @@ def _transcribe(recogniser: Recogniser, chosen: list[Waiting]) -> None:
             chosen[index].future.set_result(FileResult(result.text, result.words, result.duration_s))
 
 
-def _fail(item: Waiting, error: Exception) -> None:
+def _fail(item: WaitingFile, error: Exception) -> None:
     """Report why a file cannot be transcribed; digital silence has no text."""
     if isinstance(error.__cause__, SilenceError):
         item.future.set_result(FileResult("", [], item.duration_s))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,9 @@ def choose_model(
             _refuse_differences(meta, settings.new_model, workdir)
         return meta, _new_variables(meta, settings.seed)
     if settings.restore:
-        meta, variables = load_model(settings.restore)
-        return adapt_vocabulary(meta, variables, settings.new_model, settings.seed)
+        restored, variables = load_model(settings.restore)
+        meta = _adapt(restored, settings.new_model, lambda: _build_vocabulary(settings.new_model, manifest))
+        return meta, adapt_outputs(variables, restored, meta, settings.seed)
     described = processes.broadcast(lambda: describe_model(settings, manifest, workdir).to_json())
     meta = ModelMeta.from_json(described, "process 0")
     return meta, _new_variables(meta, settings.seed)
@@ -96,11 +97,7 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
     if new.vocabulary:
         vocabulary = Vocabulary.load(new.vocabulary)
     else:
-        vocabulary = Vocabulary.build(map(new.text.normalise, manifest.text))
-        symbols = "".join(vocabulary.symbols[:80])
-        for warning in mixed(manifest.text):
-            logger.warning("%s", warning)
-        logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
+        vocabulary = _build_vocabulary(new, manifest)
     stats = None
     if new.normalisation == "corpus":
         if new.stats:
@@ -117,6 +114,15 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
     if stats is not None:
         stats.save(Path(workdir, "feature_stats.npz"))
     return _describe(new, stats, vocabulary)
+
+
+def _build_vocabulary(new: NewModel, manifest: Manifest) -> Vocabulary:
+    vocabulary = Vocabulary.build(map(new.text.normalise, manifest.text))
+    symbols = "".join(vocabulary.symbols[:80])
+    for warning in mixed(manifest.text):
+        logger.warning("%s", warning)
+    logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
+    return vocabulary
 
 
 def _describe(new: NewModel, stats: FeatureStats | None, vocabulary: Vocabulary) -> ModelMeta:
@@ -150,7 +156,7 @@ def _refuse_another_restored(meta: ModelMeta, restore: str, new: NewModel, workd
                 error,
             )
         return
-    differences = meta.differences(_adapted(restored, new))
+    differences = meta.differences(_adapt(restored, new, lambda: meta.vocabulary))
     if differences:
         added = f" with config.vocabulary={new.vocabulary}" if new.vocabulary else ""
         raise ValueError(
@@ -169,41 +175,44 @@ def resolve_settings(given: Mapping[str, Any], meta: ModelMeta) -> dict[str, Any
     return {**given, **{name: {**given.get(name, {}), **defined} for name, defined in sections.items()}}
 
 
-def adapt_vocabulary(meta: ModelMeta, variables: dict, new: NewModel, seed: int) -> tuple[ModelMeta, dict]:
-    """Give a model the symbols of `config.vocabulary`; outputs that it has are kept, those of new symbols are random.
+def _adapt(restored: ModelMeta, new: NewModel, make_vocabulary: Callable[[], Vocabulary]) -> ModelMeta:
+    """Return the description of a restored model with the symbols that these settings add, or with other outputs.
 
-    The symbols are added to the model's own, or replace them if `config.text.language` is another language than its own.
+    make_vocabulary: called for other outputs if no file names their symbols.
     """
-    adapted = _adapted(meta, new)
-    if adapted is meta:
-        return meta, variables
-    index = {symbol: place for place, symbol in enumerate(meta.vocabulary.symbols, 1)}
-    places = np.array([index.get(symbol, 0) for symbol in adapted.vocabulary.symbols])
+    if new.replace_output:
+        vocabulary = Vocabulary.load(new.vocabulary) if new.vocabulary else make_vocabulary()
+        text = new.text
+        return dataclasses.replace(
+            restored, vocabulary=vocabulary, language=text.language, spell_numbers=text.spell_numbers
+        )
+    if new.vocabulary:
+        vocabulary = restored.vocabulary.extended(Vocabulary.load(new.vocabulary).symbols)
+        return dataclasses.replace(restored, vocabulary=vocabulary)
+    return restored
+
+
+def adapt_outputs(variables: dict, old: ModelMeta, new: ModelMeta, seed: int) -> dict:
+    """Return variables with the outputs of the new vocabulary: those of shared symbols, and of the blank, are kept.
+
+    Outputs of other symbols are random.
+    """
+    if new.vocabulary == old.vocabulary:
+        return variables
+    index = {symbol: place for place, symbol in enumerate(old.vocabulary.symbols, 1)}
+    places = np.array([index.get(symbol, 0) for symbol in new.vocabulary.symbols])
     known = places > 0
-    added = [symbol for symbol in adapted.vocabulary.symbols if symbol not in index]
+    added = [symbol for symbol in new.vocabulary.symbols if symbol not in index]
     listed = " ".join(map(repr, added[:80])) + (" ..." if len(added) > 80 else "")
-    logger.info("vocabulary: %d symbols kept, %d added: %s", known.sum(), len(added), listed)
-    if adapted.language != meta.language:
-        logger.info("texts follow the rules of %s (config.text.language), not of %s", adapted.language, meta.language)
+    dropped = old.vocabulary.size - 1 - known.sum()
+    logger.info("vocabulary: %d symbols kept, %d dropped, %d added: %s", known.sum(), dropped, len(added), listed)
     kernel, bias = variables["params"]["output"]["kernel"], variables["params"]["output"]["bias"]
     random = jax.random.normal(jax.random.key(seed), (len(kernel), len(places)), jnp.float32) * len(kernel) ** -0.5
-    output = {
+    output = {  # the first output is the blank
         "kernel": jnp.concatenate([kernel[:, :1], jnp.where(known, kernel[:, places], random)], axis=1),
         "bias": jnp.concatenate([bias[:1], jnp.where(known, bias[places], 0.0)]),
     }
-    return adapted, {**variables, "params": {**variables["params"], "output": output}}
-
-
-def _adapted(meta: ModelMeta, new: NewModel) -> ModelMeta:
-    """Return the description of a model with the symbols of `config.vocabulary`, if it is given, and its language."""
-    if not new.vocabulary:
-        return meta
-    vocabulary = Vocabulary.load(new.vocabulary)
-    if new.text.language == meta.language:
-        vocabulary = meta.vocabulary.extended(vocabulary.symbols)
-    return dataclasses.replace(
-        meta, vocabulary=vocabulary, language=new.text.language, spell_numbers=new.text.spell_numbers
-    )
+    return {**variables, "params": {**variables["params"], "output": output}}
 
 
 def make_corpus(settings: TrainingSettings, manifest: Manifest, meta: ModelMeta, mesh: jax.sharding.Mesh) -> Corpus:

@@ -41,9 +41,10 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class NewModel:
-    """Settings of a model that is not restored.
+    """Settings of a model that is not restored, and of what a restored one gets.
 
-    vocabulary, stats: files; '' computes them from the training manifest, stats from `stats_samples` clips.
+    vocabulary, stats: files; '' computes them from the training manifest, stats from `stats_samples` clips. A vocabulary
+    adds symbols to a restored model. replace_output: a restored model gets the outputs and the text rules of a new one.
     """
 
     network: ModelSettings = field(default_factory=ModelSettings)
@@ -51,6 +52,7 @@ class NewModel:
     normalisation: str = "corpus"
     text: TextRules = field(default_factory=TextRules)
     vocabulary: str = ""
+    replace_output: bool = False
     stats: str = ""
     stats_samples: int = 2000
 

@@ -20,12 +20,11 @@ from ds2_jax.artifacts.bundle import (
 )
 from ds2_jax.artifacts.load import load_model
 from ds2_jax.network.model import ModelSettings, init_variables
-from ds2_jax.training.data import adapt_vocabulary
-from ds2_jax.training.settings import NewModel
+from ds2_jax.training.data import adapt_outputs
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FeatureStats
 from input_pipeline.storage.digests import LISTING
-from input_pipeline.text import TextRules, Vocabulary
+from input_pipeline.text import Vocabulary
 
 HALF = 1e-3  # float16 keeps 11 bits of a parameter
 
@@ -259,26 +258,24 @@ def test_differences_state_both_values():
     assert differences == ["model.rnn_size is 4 here and 5 there"]
 
 
-def adapt(variables, tmp_path, symbols, language):
-    Vocabulary(symbols).save(tmp_path / "more.txt")
-    new = NewModel(vocabulary=str(tmp_path / "more.txt"), text=TextRules(language=language))
-    return adapt_vocabulary(make_meta(), variables, new, seed=0)
+def adapt(variables, *symbols: str) -> dict:
+    """Return the output layer for these symbols."""
+    meta = make_meta()
+    return adapt_outputs(variables, meta, dataclasses.replace(meta, vocabulary=Vocabulary(symbols)), 0)["params"][
+        "output"
+    ]
 
 
-def test_a_longer_vocabulary_keeps_the_old_outputs(variables, tmp_path):
-    meta, longer = adapt(variables, tmp_path, ("b", "é", "a", "ß"), "en")
-    assert meta.vocabulary.symbols == (" ", "a", "b", "'", "é", "ß")
-    old, new = variables["params"]["output"], longer["params"]["output"]
+def test_a_longer_vocabulary_keeps_the_old_outputs(variables):
+    old, new = variables["params"]["output"], adapt(variables, " ", "a", "b", "'", "é", "ß")
     np.testing.assert_array_equal(new["kernel"][:, :5], old["kernel"])
     np.testing.assert_array_equal(new["bias"][:5], old["bias"])
     assert new["kernel"].shape == (4, 7)
     assert np.abs(new["kernel"][:, 5:]).min() > 0
 
 
-def test_another_language_keeps_the_outputs_of_shared_symbols_alone(variables, tmp_path):
-    meta, adapted = adapt(variables, tmp_path, ("ß", "b", "ü"), "de")
-    assert (meta.language, meta.vocabulary.symbols) == ("de", ("ß", "b", "ü"))
-    old, new = variables["params"]["output"], adapted["params"]["output"]
+def test_another_vocabulary_keeps_the_outputs_of_shared_symbols_and_of_the_blank(variables):
+    old, new = variables["params"]["output"], adapt(variables, "ß", "b", "ü")
     np.testing.assert_array_equal(new["kernel"][:, [0, 2]], old["kernel"][:, [0, 3]])
     np.testing.assert_array_equal(new["bias"], [old["bias"][0], 0, old["bias"][3], 0])
     assert np.abs(new["kernel"][:, [1, 3]]).min() > 0

@@ -1,5 +1,6 @@
 """Settings are checked before anything else: numbers that cannot work are refused by name."""
 
+import contextlib
 import math
 
 import pytest
@@ -44,3 +45,17 @@ def test_of_settings_that_a_restored_model_defines_the_first_one_given_is_named(
         ValueError, match=r"config\.model\.rnn_size cannot be set together with config\.restore=models/an4"
     ):
         settings.check(config, given, "eval", "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "replace", "refused"), [("train", True, False), ("train", False, True), ("eval", True, True)]
+)
+def test_the_language_of_a_restored_model_may_change_in_training_with_another_output_layer(mode, replace, refused):
+    config = base.get_config()
+    config.restore, config.replace_output = "models/an4", replace
+    with (
+        pytest.raises(ValueError, match=r"config\.text\.language cannot be set")
+        if refused
+        else contextlib.nullcontext()
+    ):
+        settings.check(config, ["text.language"], mode, "run")

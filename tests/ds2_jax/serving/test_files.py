@@ -8,7 +8,7 @@ import pytest
 
 from ds2_jax.recognition.recogniser import Recogniser, load
 from ds2_jax.recognition.stream_settings import StreamSettings
-from ds2_jax.serving.files import Files, Waiting, take
+from ds2_jax.serving.files import Files, WaitingFile, take_batch
 from ds2_jax.serving.sessions import Service
 from tests.conftest import CLIPS
 from tests.servers import MODEL
@@ -19,15 +19,15 @@ def recogniser() -> Recogniser:
     return load(MODEL)
 
 
-def queue(*seconds: float) -> collections.deque[Waiting]:
-    return collections.deque(Waiting(b"", duration_s, None, Future()) for duration_s in seconds)
+def queue(*seconds: float) -> collections.deque[WaitingFile]:
+    return collections.deque(WaitingFile(b"", duration_s, None, Future()) for duration_s in seconds)
 
 
 @pytest.mark.parametrize(
     ("waiting", "taken"),
     [
         ([], []),
-        ([2.0] * 8, [2.0]),  # half a batch of 16 rows costs as much as 8 files one by one
+        ([2.0] * 8, [2.0]),  # a batch of 16 rows takes as long as 8 files, or more, one by one
         ([2.0] * 9, [2.0] * 9),
         ([2.0] * 20, [2.0] * 16),
         ([7.0, *[2.0] * 16], [7.0]),  # the first is not passed over
@@ -38,8 +38,16 @@ def queue(*seconds: float) -> collections.deque[Waiting]:
 )
 def test_the_file_that_has_waited_longest_is_computed_with_those_of_its_length(recogniser, waiting, taken):
     files = queue(*waiting)
-    assert [item.duration_s for item in take(files, recogniser)] == taken
+    assert [item.duration_s for item in take_batch(files, recogniser.network)] == taken
     assert len(files) == len(waiting) - len(taken)
+
+
+def test_a_file_whose_client_has_gone_is_dropped(recogniser):
+    files = queue(7.0, *[2.0] * 9)
+    files[0].future.cancel()
+    files[4].future.cancel()
+    assert len(take_batch(files, recogniser.network)) == 8
+    assert not files
 
 
 def test_each_of_many_files_gets_its_own_text(recogniser):

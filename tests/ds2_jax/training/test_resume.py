@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ds2_jax.artifacts.bundle import ModelFileError
-from ds2_jax.artifacts.load import load_model
+from ds2_jax.artifacts.load import load_meta, load_model
 from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest
@@ -204,6 +204,18 @@ def test_checkpoints_of_another_model_than_the_restored_one_are_refused(run, con
     with pytest.raises(ValueError, match="feature statistics"):
         train(config, run)
     assert Path(run, "config.json").read_text() == record
+
+
+@pytest.mark.slow
+def test_a_restored_model_with_another_output_layer_goes_on(config, source, tmp_path):
+    config.replace_output, config.text.language = True, "de"
+    workdir = str(tmp_path / "german")
+    train(config, workdir)
+    meta = load_meta(workdir)
+    assert (meta.language, load_meta(source).language) == ("de", "en")
+    config.train.epochs = 2
+    train(config, workdir)
+    assert load_meta(workdir).vocabulary == meta.vocabulary
 
 
 @pytest.mark.slow
