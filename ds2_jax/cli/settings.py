@@ -51,7 +51,7 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     """
     if mode not in ("train", "import") and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
-    free = {"train": ("text.",)}.get(mode, ()) if config.replace_output else ()
+    free = ("model.compute_dtype", *(["text."] if config.replace_output else ())) if mode == "train" else ()
     fixed = [
         name
         for name in overrides

@@ -178,8 +178,11 @@ def resolve_settings(given: Mapping[str, Any], meta: ModelMeta) -> dict[str, Any
 def _adapt(restored: ModelMeta, new: NewModel, make_vocabulary: Callable[[], Vocabulary]) -> ModelMeta:
     """Return the description of a restored model with the symbols that these settings add, or with other outputs.
 
-    make_vocabulary: called for other outputs if no file names their symbols.
+    make_vocabulary: called for other outputs if no file names their symbols. The training has its own arithmetic.
     """
+    restored = dataclasses.replace(
+        restored, model=dataclasses.replace(restored.model, compute_dtype=new.network.compute_dtype)
+    )
     if new.replace_output:
         vocabulary = Vocabulary.load(new.vocabulary) if new.vocabulary else make_vocabulary()
         text = new.text

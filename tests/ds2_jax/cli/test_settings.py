@@ -41,6 +41,7 @@ def test_of_settings_that_a_restored_model_defines_the_first_one_given_is_named(
     config = base.get_config()
     config.restore = "models/an4"
     given = ["batch.size", "model.rnn_size", "features.kind", "model.cell"]
+    settings.check(config, ["model.compute_dtype"], "train", "run")
     with pytest.raises(
         ValueError, match=r"config\.model\.rnn_size cannot be set together with config\.restore=models/an4"
     ):
