@@ -251,7 +251,7 @@ def test_a_server_whose_sessions_are_all_in_use_is_busy(page, address):
 
 def enter_token(page: Browser) -> None:
     """Type the token into the field that has the focus."""
-    assert page.evaluate("document.activeElement.id") == "token"
+    page.wait_for("document.activeElement?.id === 'token'")
     page.call("Input.insertText", text=TOKEN)
     page.key("keyDown", "Enter", "Enter", windowsVirtualKeyCode=13, text="\r")
 
