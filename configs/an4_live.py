@@ -9,8 +9,8 @@ Measured (1 core of an AMD EPYC of family 26, shared with other work, jax 0.10.2
 greedy, 8.67 % with a language model, after 75 of 100 epochs, the best on dev; 93 minutes in all. Official test set: WER
 9.57 % (95 % interval 7.3 to 12.1) greedy, 6.21 % (4.2 to 8.2) with the language model. models/an4_live was first trained on 15
 hours of other English: dev 8.50 % and 3.74 % on train alone; on train and dev, test 5.95 % (4.2 to 7.9) and 3.88 %
-(2.4 to 5.5). A network with two convolutions and
-`config.model.lookahead=5`, which looks as far ahead, was not better at equal steps.
+(2.4 to 5.5). A network with two convolutions and `config.model.lookahead=5`, which looks as far ahead, was not better at equal
+steps.
 """
 
 from ml_collections import ConfigDict

@@ -11,9 +11,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # for initial parameters, data order, augmentation and dropout
     config.restore = ""  # bundle, checkpoint or run folder; brings its own model, features and vocabulary
-    config.vocabulary = (
-        ""  # file with one symbol per line; empty: made from config.data.train; restored models get them added
-    )
+    # File with one symbol per line; empty: made from config.data.train. Training adds its symbols to a restored model.
+    config.vocabulary = ""
     # Training from a restored model: replace its output layer by one for the symbols of config.vocabulary (or of the
     # training transcripts), by the rules of config.text. Outputs of symbols that it has are kept.
     config.replace_output = False

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,11 +216,22 @@ def run_attack(name: str, tries: int, seed: int) -> Counter:
     return outcomes
 
 
+def one_of(attacks: Collection[str]) -> Callable[[str], str]:
+    """Return what refuses another name than these on the command line; unlike `choices`, it allows none."""
+
+    def check(name: str) -> str:
+        if name not in attacks:
+            raise argparse.ArgumentTypeError(f"{name!r} is no attack: choose from {', '.join(attacks)}")
+        return name
+
+    return check
+
+
 def main() -> int:
     """Run the attacks and print a table; return 1 if any found a fault."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m tests.attack", description=__doc__, formatter_class=style)
-    parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(ATTACKS))
+    parser.add_argument("attacks", nargs="*", metavar="ATTACK", type=one_of(ATTACKS), help=", ".join(ATTACKS))
     parser.add_argument("--tries", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.attack import one_of
 from tests.runs import OWN_MOUNTS, ROOT, small_flags
 
 CLIPS = Path(__file__).parent / "clips" / "manifest.jsonl"
@@ -209,7 +210,7 @@ def main() -> int:
     """Run the attacks and print a table; return 1 if any found a fault."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m tests.attack_runs", description=__doc__, formatter_class=style)
-    parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(ATTACKS))
+    parser.add_argument("attacks", nargs="*", metavar="ATTACK", type=one_of(ATTACKS), help=", ".join(ATTACKS))
     parser.add_argument("--tries", type=int, default=0, help="default: that of each attack")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

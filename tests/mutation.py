@@ -218,6 +218,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PACKAGES, help="folders to whose places and tests it is limited")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutation")
     args = parser.parse_args()
+    missing = [part for part in args.parts if not (ROOT / part).exists()]
+    if missing:
+        parser.error(f"--parts: {missing[0]} does not exist; give folders or files such as decoding/search")
     folder = args.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     modules = list_modules()

@@ -28,3 +28,11 @@ def test_disturbed_programs_end_as_if_nothing_had_happened_and_keep_their_size(n
     outcomes = attack_runs.run_attack(name, tries, seed=1)
     assert outcomes
     assert not sum(outcomes[fault] for fault in attack_runs.FAULTS), capfd.readouterr().err
+
+
+@pytest.mark.parametrize("program", [attack, attack_runs])
+def test_an_unknown_attack_is_refused_with_the_known_ones(program, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["", "nothing"])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    assert f"'nothing' is no attack: choose from {next(iter(program.ATTACKS))}" in capsys.readouterr().err

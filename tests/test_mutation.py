@@ -6,7 +6,7 @@ import textwrap
 import pytest
 from cosmic_ray.mutating import mutate_code
 
-from tests.mutation import RemoveCall, annotations, identify
+from tests.mutation import RemoveCall, annotations, identify, main
 from tests.reach import statement_at
 
 CODE = textwrap.dedent("""\
@@ -66,3 +66,10 @@ def test_a_place_is_the_same_when_other_lines_of_its_module_change(tmp_path):
     after = identify([(str(module), (line, 4)) for line in (3, 4, 6)])
     assert list(before.values()) == list(after.values())
     assert len(set(before.values())) == 3
+
+
+def test_a_part_that_does_not_exist_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["", "1", "--parts", "decoding", "decodng"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--parts: decodng does not exist" in capsys.readouterr().err

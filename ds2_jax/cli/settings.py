@@ -51,11 +51,11 @@ def check(config: ConfigDict, overrides: Iterable[str], mode: str, workdir: str)
     """
     if mode not in ("train", "import") and not config.restore and not workdir:
         raise ValueError(f"--mode={mode} needs a model: --config.restore=models/an4 (or a run's --workdir)")
-    free = ("model.compute_dtype", *(["text."] if config.replace_output else ())) if mode == "train" else ()
+    allowed = ("model.compute_dtype", *(["text."] if config.replace_output else ())) if mode == "train" else ()
     fixed = [
         name
         for name in overrides
-        if (name.startswith(FROM_MODEL) and name not in OF_RUN and not name.startswith(free))
+        if (name.startswith(FROM_MODEL) and name not in OF_RUN and not name.startswith(allowed))
         or (name == "vocabulary" and mode != "train")
     ]
     if config.restore and fixed:

@@ -156,10 +156,10 @@ def take_batch(waiting: collections.deque[WaitingFile], network: BatchedNetwork)
 
 def _transcribe(recogniser: Recogniser, chosen: list[WaitingFile]) -> None:
     """Transcribe one file with its own decoder, or several with the server's."""
-    if len(chosen) == 1 and chosen[0].engine is not None:
+    if len(chosen) == 1 and (engine := chosen[0].engine) is not None:
         [item] = chosen
         try:
-            [[best, *_]] = chosen[0].engine.decode_batch([recogniser.log_probs(item.content)])
+            [[best, *_]] = engine.decode_batch([recogniser.log_probs(item.content)])
             item.future.set_result(FileResult(best.text, best.words, item.duration_s))
         except ValueError as error:
             _fail(item, error)
