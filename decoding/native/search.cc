@@ -222,8 +222,8 @@ void Search::Replace() {
   }
 }
 
-// Removes prefixes whose last symbol, place in the lexicon and context of the language model are those of a better prefix: every
-// text that continues them scores less than that text after the better one.
+// Removes prefixes whose last symbol, place in the lexicon and context of the language model are those of a better prefix: what
+// follows adds the same to both, but for the shares of alignments that end in a blank.
 void Search::Recombine() {
   const size_t slots = states_.size();
   std::fill(states_.begin(), states_.end(), -1);
