@@ -23,9 +23,10 @@ class CutSettings:
     """Where parts end, in seconds.
 
     shortest_s: a part ends at the first pause after this length, else at the longest one before. pause_s: the shortest pause.
-    longest_s: a part ends here, pause or not. edge_s: silence that a part sees at both ends, at most. lead_s: of a pause, what belongs to the part after
-    it; the rest belongs to the part before it, as symbols come late. context_s: audio of the neighbour that a part sees where
-    there is no pause between them. around_s: audio before and after that decides what is quiet.
+    longest_s: a part ends here, pause or not. edge_s: silence that a part sees at both ends, at most. lead_s: of a pause, what
+    belongs to the part after it; the rest belongs to the part before it, as symbols come late. context_s: audio of the
+    neighbour that a part sees where there is no pause between them. around_s: audio before and after that decides what is
+    quiet.
     """
 
     shortest_s: float = PART_S
