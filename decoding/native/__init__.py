@@ -59,6 +59,7 @@ class NativeEngine:
             "strict": settings.lexicon == "strict",
             "unknown_score": settings.unknown_score,
             "end_of_sentence": settings.end_of_sentence,
+            "recombine": bool(settings.lm) and settings.nbest == 1 and not hot_words,
         }
         try:
             self._decoder = _extension().Decoder(

@@ -58,6 +58,7 @@ class Decoder {
     setup_->strict = options["strict"].cast<bool>();
     setup_->unknown_score = options["unknown_score"].cast<float>();
     setup_->end_of_sentence = options["end_of_sentence"].cast<bool>();
+    setup_->recombine = options["recombine"].cast<bool>();
     Rescale(options["alpha"].cast<float>(), options["beta"].cast<float>());
     const SymbolOf symbol_of = NumberSymbols(symbols);
     for (const auto& [word, weight] : hot_words) {

@@ -41,6 +41,11 @@ void Search::Reset() {
   transitions_.Trim();
   prefixes_.assign(1, Prefix());
   prefixes_[0].place = 0;
+  if (setup_.recombine && states_.empty()) {
+    size_t slots = 2;
+    while (slots < 2 * static_cast<size_t>(setup_.beam_size)) slots *= 2;
+    states_.resize(slots);
+  }
   const float certain = 0.0f;  // ln 1: the empty text before the first frame
   beam_.assign(1, MakeEntry(0, certain, kImpossible, certain));
   best_ = worst_ = certain;
@@ -60,6 +65,7 @@ void Search::Step(const float* log_probs) {
   if (newcomers_.empty() && std::none_of(beam_.begin(), beam_.end(), survives)) return;  // no chosen symbol is allowed
   Rank();
   Replace();
+  if (setup_.recombine) Recombine();
 }
 
 // Chooses the symbols of a frame: the cutoff_top_n most probable ones, up to a sum of cutoff_prob.
@@ -214,6 +220,45 @@ void Search::Replace() {
     }
     beam_.pop_back();
   }
+}
+
+// Removes prefixes whose last symbol, place in the lexicon and context of the language model are those of a better prefix: what
+// follows adds the same to both, but for the shares of alignments that end in a blank.
+void Search::Recombine() {
+  const size_t slots = states_.size();
+  std::fill(states_.begin(), states_.end(), -1);
+  for (size_t place = 0; place < beam_.size();) {
+    const Entry& entry = beam_[place];
+    uint64_t hash = (static_cast<uint64_t>(entry.context) << 32 | static_cast<uint32_t>(entry.node)) * 0x9E3779B97F4A7C15ull;
+    hash = (hash ^ static_cast<uint32_t>(entry.symbol)) * 0x9E3779B97F4A7C15ull;
+    size_t slot = (hash >> 32) & (slots - 1);
+    const auto differs = [&](const Entry& other) {
+      return other.context != entry.context || other.node != entry.node || other.symbol != entry.symbol;
+    };
+    while (states_[slot] >= 0 && differs(beam_[states_[slot]])) slot = (slot + 1) & (slots - 1);
+    const int other = states_[slot];
+    if (other < 0) {
+      states_[slot] = static_cast<int>(place++);
+      continue;
+    }
+    if (entry.score > beam_[other].score) {
+      std::swap(beam_[other], beam_[place]);
+      prefixes_[beam_[other].prefix].place = other;
+    }
+    Remove(place);
+  }
+  worst_ = best_;
+  for (const Entry& entry : beam_) worst_ = std::min(worst_, entry.score);
+}
+
+// Removes a prefix from the beam; the last one moves to its index.
+void Search::Remove(size_t place) {
+  prefixes_[beam_[place].prefix].place = -1;
+  if (place + 1 < beam_.size()) {
+    beam_[place] = beam_.back();
+    prefixes_[beam_[place].prefix].place = static_cast<int>(place);
+  }
+  beam_.pop_back();
 }
 
 // Adds a newcomer to the tree unless it is in it; returns its index.
@@ -371,12 +416,7 @@ void Search::Settle(float margin, int age) {
       worst_ = std::min(worst_, beam_[place++].score);
       continue;
     }
-    prefixes_[beam_[place].prefix].place = -1;
-    if (place + 1 < beam_.size()) {
-      beam_[place] = beam_.back();
-      prefixes_[beam_[place].prefix].place = static_cast<int>(place);
-    }
-    beam_.pop_back();
+    Remove(place);
   }
 }
 

@@ -32,6 +32,7 @@ struct Setup {
   bool strict = true;             // only words, or characters, of the language model
   float unknown_score = -10.0f;   // ln, times alpha, added to the model's score of an unknown word or character
   bool end_of_sentence = false;
+  bool recombine = false;         // of prefixes that no later frame can tell apart, keep the best one: only for one hypothesis
   std::unique_ptr<LanguageModel> language_model;  // null: alpha and beta are not used
   std::unique_ptr<Lexicon> lexicon;               // for a word model
   std::vector<WordIndex> units;                   // for a character model: the index of each symbol
@@ -126,6 +127,8 @@ class Search {
   void Arrive(int prefix, float log_p, float reached, float least);
   void Rank();
   void Replace();
+  void Recombine();
+  void Remove(size_t place);
   int Grow(const Newcomer& newcomer);
   Entry MakeEntry(int prefix, float blank, float label, float score) const;
   int FindChild(int parent, int symbol) const;
@@ -148,6 +151,7 @@ class Search {
   std::vector<Newcomer> newcomers_;
   std::vector<Ranked> ranked_;
   std::vector<int> free_;           // free indices of the beam
+  std::vector<int> states_;         // [n] open addressing: index in the beam of the best prefix of each state, -1 if free
   std::vector<Scored> chosen_;      // symbols considered in this frame, most probable first
   std::vector<float> offered_;      // [symbols] ln p of the chosen ones, kImpossible for others
   std::vector<uint64_t> first_sets_;  // [n] the first n chosen symbols as bits, if there are few symbols

@@ -22,6 +22,7 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save
 
 from ds2_jax.network.model import DeepSpeech2, ModelSettings, init_variables
+from input_pipeline.audio.cutting import LONGEST_PART_S, PART_S
 from input_pipeline.audio.features import FeatureSettings, feature_size
 from input_pipeline.audio.front_end import FeatureStats, FrontEnd
 from input_pipeline.storage import digests
@@ -44,7 +45,10 @@ class ModelFileError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ModelMeta:
-    """Description of a model, stored in every checkpoint and bundle: network, features, vocabulary, language."""
+    """Description of a model, stored in every checkpoint and bundle: network, features, vocabulary, language.
+
+    part_s: long recordings are cut at the first pause after so many seconds, unless the user says otherwise.
+    """
 
     model: ModelSettings
     features: FeatureSettings
@@ -53,6 +57,7 @@ class ModelMeta:
     vocabulary: Vocabulary
     language: str
     spell_numbers: bool = False
+    part_s: float = PART_S
 
     @property
     def text(self) -> TextRules:
@@ -95,6 +100,7 @@ class ModelMeta:
             "vocabulary": list(self.vocabulary.symbols),
             "language": self.language,
             "spell_numbers": self.spell_numbers,
+            "part_s": self.part_s,
         }
 
     @classmethod
@@ -123,6 +129,7 @@ class ModelMeta:
                 spell_numbers=_typed(
                     bool, "spell_numbers", values.get("spell_numbers", False)
                 ),  # missing in old models
+                part_s=_read_part_s(values.get("part_s", PART_S)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{where} does not describe a model ({error!r}): export it again") from error
@@ -164,6 +171,14 @@ def _typed(kind: Any, name: str, value: Any) -> Any:
     if kind is not object and type(value) is not kind:
         raise TypeError(f"{name} is {value!r}, not of type {kind.__name__}")
     return value
+
+
+def _read_part_s(value: Any) -> float:
+    """Return the seconds after which a part may end. Raises TypeError, ValueError."""
+    seconds = float(_typed(float, "part_s", value))
+    if not 0 <= seconds < LONGEST_PART_S:
+        raise ValueError(f"part_s is {seconds}, not from 0 to {LONGEST_PART_S:g}")
+    return seconds
 
 
 def is_bundle(path: str | os.PathLike) -> bool:

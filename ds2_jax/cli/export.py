@@ -51,6 +51,8 @@ def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, 
     source = config.restore or workdir
     meta, variables = load_model(source)
     meta = dataclasses.replace(meta, model=dataclasses.replace(meta.model, compute_dtype="float32"))
+    if config.infer.part_s >= 0:
+        meta = dataclasses.replace(meta, part_s=settings.read_recording(config).part_s)
     decoding = settings.read_decoding(config)
     extra_files = decode_settings.bundle_files(decoding, meta)
     if file_format != "bundle":

@@ -155,7 +155,7 @@ def _transcribe_rows(
     def report(done_s: float, total_s: float) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(desc="recording", unit=" s", delay=BAR_DELAY_S, leave=False)
+            bar = tqdm(desc="recording", unit=" s", delay=BAR_DELAY_S, leave=False, smoothing=0)
         bar.total = round(total_s) or None
         bar.update(round(done_s) - bar.n)
         if shown:

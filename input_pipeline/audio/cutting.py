@@ -14,6 +14,7 @@ FLOOR = 1e-12
 LOW, HIGH = 5, 95  # percentiles of a neighbourhood's power that stand for its silence and its speech
 QUIET = 0.3  # a step is quiet below this share of the way from silence to speech, in dB
 SURELY_QUIET_DB = 40.0  # below speech
+PART_S, LONGEST_PART_S = 0.3, 13.0  # a part ends at the first pause after the one, and at the other, pause or not
 BELOW_SPEECH_DB = 25.0  # a part softer than the speech around it by more than this is not amplified to its level
 
 
@@ -21,16 +22,17 @@ BELOW_SPEECH_DB = 25.0  # a part softer than the speech around it by more than t
 class CutSettings:
     """Where parts end, in seconds.
 
-    shortest_s: a part ends at the first pause after this length. pause_s: the shortest pause. longest_s: a part ends here,
-    pause or not. edge_s: silence that a part sees at both ends, at most. lead_s: of a pause, what belongs to the part after
-    it; the rest belongs to the part before it, as symbols come late. context_s: audio of the neighbour that a part sees where
-    there is no pause between them. around_s: audio before and after that decides what is quiet.
+    shortest_s: a part ends at the first pause after this length, else at the longest one before. pause_s: the shortest pause.
+    longest_s: a part ends here, pause or not. edge_s: silence that a part sees at both ends, at most. lead_s: of a pause, what
+    belongs to the part after it; the rest belongs to the part before it, as symbols come late. context_s: audio of the
+    neighbour that a part sees where there is no pause between them. around_s: audio before and after that decides what is
+    quiet.
     """
 
-    shortest_s: float = 0.3
+    shortest_s: float = PART_S
     pause_s: float = 0.25
-    longest_s: float = 13.0
-    edge_s: float = 1.0
+    longest_s: float = LONGEST_PART_S
+    edge_s: float = 0.3
     lead_s: float = 0.1
     context_s: float = 1.0
     around_s: float = 10.0
@@ -117,11 +119,15 @@ class Cutter:
         """Return the step at which a part that begins at `begin` ends, and whether there is a pause."""
         s = self._settings
         longest = begin + self._count(s.longest_s)
-        for first, end in runs(quiet):
-            if end - first >= self._count(s.pause_s) and begin + self._count(s.shortest_s) < first < longest:
-                return max((first + end) // 2, end - self._count(s.lead_s)), True
-        if len(power_db) <= longest:
+        least = begin + self._count(min(s.shortest_s, PART_S))
+        wide = [(first, end) for first, end in runs(quiet) if end - first >= self._count(s.pause_s)]
+        pauses = [(first, end) for first, end in wide if least < first < longest]
+        late = [(first, end) for first, end in pauses if first > begin + self._count(s.shortest_s)]
+        if not late and len(power_db) <= longest:
             return len(power_db), True
+        if pauses:
+            first, end = late[0] if late else max(pauses, key=lambda pause: pause[1] - pause[0])
+            return max((first + end) // 2, end - self._count(s.lead_s)), True
         half = begin + self._count(s.longest_s) // 2
         return half + int(np.argmin(power_db[half:longest])), False
 

@@ -124,6 +124,18 @@ def test_longer_utterances_equal_the_slow_reference(case, words_lm):
         compare(engine.decode_batch([rows])[0], search(rows, scorer, 300), 3)
 
 
+def test_one_hypothesis_needs_a_smaller_beam_than_several(words_lm):
+    settings = {"alpha": 0.7, "beta": 0.4, "lm": words_lm}
+    rows = [random_log_probs(60, LETTERS.size, seed, peak=4.0) for seed in range(40)]
+    widest = native(LETTERS, **settings, **WIDE | {"beam_size": 500, "nbest": 2}).decode_batch(rows)
+
+    def agreeing(nbest: int) -> int:
+        found = native(LETTERS, **settings, beam_size=10, nbest=nbest).decode_batch(rows)
+        return sum(a[0].text == b[0].text for a, b in zip(found, widest, strict=True))
+
+    assert agreeing(1) > 1.5 * agreeing(2)
+
+
 # The two matrices of the original's decoder test, one probability a symbol and frame, blank last; its results with a beam
 # of 20 and no language model, and ln p of them as measured with it.
 PUBLISHED = (

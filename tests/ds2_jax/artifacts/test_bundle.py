@@ -90,6 +90,18 @@ def test_the_normalisation_is_kept_and_old_bundles_do_not_spell_numbers(bundle, 
     assert load_model(str(bundle))[0].text.normalise("Raum 7") == "raum 7"
 
 
+def test_the_length_of_parts_is_kept_and_checked(bundle, variables):
+    assert load_model(str(bundle))[0].part_s == 0.3
+    save_bundle(bundle, dataclasses.replace(make_meta(), part_s=6.0), variables, "# a card\n")
+    assert load_model(str(bundle))[0].part_s == 6.0
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / LISTING).unlink()
+    for wrong in (-1.0, 13, "six"):
+        (bundle / "config.json").write_text(json.dumps(config | {"part_s": wrong}))
+        with pytest.raises(ModelFileError, match="part_s"):
+            load_model(str(bundle))
+
+
 def test_exporting_again_keeps_files_added_to_the_bundle(bundle, variables):
     (bundle / "lm.bin").write_bytes(b"a language model")
     save_bundle(bundle, make_meta(), variables, "# a new card\n")

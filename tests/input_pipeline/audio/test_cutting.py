@@ -36,7 +36,7 @@ def test_parts_end_in_pauses_and_see_the_pauses_around_them(silence):
     ends = [(part.first + part.steps) * STEP / RATE_HZ for part in parts]
     assert ends[:-1] == pytest.approx(pauses[:-1] - CutSettings().lead_s, abs=0.03)
     assert not any(part.joined for part in parts)
-    assert [part.context * STEP / RATE_HZ for part in parts[1:]] == pytest.approx([0.3] * (len(parts) - 1), abs=0.03)
+    assert [part.context * STEP / RATE_HZ for part in parts[1:]] == pytest.approx([0.2] * (len(parts) - 1), abs=0.03)
 
 
 def test_parts_hold_the_samples_at_their_place_whatever_the_blocks():
@@ -68,11 +68,22 @@ def test_audio_without_pauses_is_cut_into_parts_that_see_their_neighbours():
         assert part.steps * STEP / RATE_HZ <= settings.longest_s
 
 
+def test_long_parts_end_at_the_first_pause_after_their_length_or_else_at_the_longest_one_before():
+    pieces = [speech(4.0), speech(3.0), speech(20.0)[int(0.4 * RATE_HZ) :]]  # pauses of 0.8 s and 0.4 s
+    parts = cut(np.concatenate(pieces), settings=CutSettings(shortest_s=6.0))
+    ends = [(part.first + part.steps) * STEP / RATE_HZ for part in parts]
+    assert ends[0] == pytest.approx(0.4 + 4.0 + 0.8 + 3.0 + 0.4 - 0.1, abs=0.05)
+    parts = cut(np.concatenate(pieces), settings=CutSettings(shortest_s=9.0))
+    ends = [(part.first + part.steps) * STEP / RATE_HZ for part in parts]
+    assert ends[0] == pytest.approx(0.4 + 4.0 + CutSettings().edge_s, abs=0.05)
+    assert not parts[1].joined
+
+
 def test_long_silence_is_in_no_part():
     samples = np.concatenate([speech(3), np.zeros(60 * RATE_HZ, np.float32), speech(2)])
     parts = cut(samples)
     assert len(parts) == 2
-    assert sum(part.steps for part in parts) * STEP / RATE_HZ < 5 + 4 * CutSettings().edge_s
+    assert sum(part.steps for part in parts) * STEP / RATE_HZ < 5.05 + 4 * CutSettings().edge_s
     assert cut(np.zeros(100 * RATE_HZ, np.float32)) == []
     assert cut(np.zeros(0, np.float32)) == []
 
