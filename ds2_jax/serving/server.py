@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import ssl
@@ -29,6 +30,8 @@ def serve(recogniser: Recogniser, model: str, streams: StreamSettings, address: 
     service = Service(recogniser, streams, limits.sessions)
     files = Files(service, limits.longest_file_s)
     service.start()
+    gc.collect()
+    gc.freeze()  # a collection then looks at new objects only, and is short; cycles of connections are found sooner
     try:
         asyncio.run(_serve(service, files, model, address, limits))
     finally:
