@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import ssl
@@ -12,6 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream_settings import StreamSettings
+from ds2_jax.serving import memory
 from ds2_jax.serving.app import make_app
 from ds2_jax.serving.files import Files
 from ds2_jax.serving.http import SOCKETS
@@ -27,11 +27,11 @@ def serve(recogniser: Recogniser, model: str, streams: StreamSettings, address: 
 
     Raises ValueError if an address cannot be used.
     """
+    memory.return_large_blocks()
     service = Service(recogniser, streams, limits.sessions)
     files = Files(service, limits.longest_file_s)
     service.start()
-    gc.collect()
-    gc.freeze()  # a collection then looks at new objects only, and is short; cycles of connections are found sooner
+    memory.ignore_what_stays()
     try:
         asyncio.run(_serve(service, files, model, address, limits))
     finally:
