@@ -27,7 +27,6 @@ def serve(recogniser: Recogniser, model: str, streams: StreamSettings, address: 
 
     Raises ValueError if an address cannot be used.
     """
-    memory.return_large_blocks()
     service = Service(recogniser, streams, limits.sessions)
     files = Files(service, limits.longest_file_s)
     service.start()
@@ -46,7 +45,9 @@ async def _serve(service: Service, files: Files, model: str, address: Address, l
     app = make_app(service, files, model, address, limits)
     runner = web.AppRunner(app, logger=_http_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
+    returning = asyncio.create_task(memory.return_freed())
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(returning.cancel)
         stack.push_async_callback(runner.cleanup)
         with _address_errors(address.host, address.port):
             site = web.TCPSite(runner, address.host, address.port, ssl_context=_tls(address))
