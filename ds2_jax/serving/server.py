@@ -11,6 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream_settings import StreamSettings
+from ds2_jax.serving import memory
 from ds2_jax.serving.app import make_app
 from ds2_jax.serving.files import Files
 from ds2_jax.serving.http import SOCKETS
@@ -29,6 +30,7 @@ def serve(recogniser: Recogniser, model: str, streams: StreamSettings, address: 
     service = Service(recogniser, streams, limits.sessions)
     files = Files(service, limits.longest_file_s)
     service.start()
+    memory.ignore_what_stays()
     try:
         asyncio.run(_serve(service, files, model, address, limits))
     finally:
@@ -43,7 +45,9 @@ async def _serve(service: Service, files: Files, model: str, address: Address, l
     app = make_app(service, files, model, address, limits)
     runner = web.AppRunner(app, logger=_http_logger(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
+    returning = asyncio.create_task(memory.return_freed())
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(returning.cancel)
         stack.push_async_callback(runner.cleanup)
         with _address_errors(address.host, address.port):
             site = web.TCPSite(runner, address.host, address.port, ssl_context=_tls(address))

@@ -190,6 +190,7 @@ class Service:
         recogniser.stream(settings=settings)  # refuses what cannot be streamed
         self.step = recogniser.stream_step(settings)
         self._sessions: list[Session] = []
+        self._closed: collections.deque[Session] = collections.deque()
         self._lock = threading.Lock()
         self._awake = threading.Event()
         self._stopped = False
@@ -250,6 +251,8 @@ class Service:
             if session not in self._sessions:
                 return
             self._sessions.remove(session)
+        self._closed.append(session)
+        self.wake()
         seconds = session.stream.received_s
         self.metrics.audio_s += seconds
         logger.info(
@@ -269,6 +272,8 @@ class Service:
 
     def _compute_ready(self) -> bool:
         """Compute a chunk of each session that has a complete one; return whether there were any."""
+        while self._closed:  # what holds a session, such as a connection in a cycle, may live for long
+            self._closed.popleft().stream.release()
         with self._lock:
             sessions = list(self._sessions)
         ready: list[tuple[Session, Chunk]] = []

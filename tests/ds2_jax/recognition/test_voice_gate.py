@@ -146,3 +146,18 @@ def test_seven_minutes_of_real_noise_give_not_one_word(gain_db):
             loud = np.clip(samples * np.float32(10 ** (gain_db / 20)), -1, 1)
             assert recognise(model, loud, rate_hz, GATED) == [], path
     assert seconds > 400
+
+
+def test_a_released_detector_hears_what_a_new_one_does():
+    speech = soundfile.read(CLIP, dtype="float32")[0]
+    voice_gate._idle.clear()
+    detectors, judged = [], []
+    for _ in range(2):
+        gate = voice_gate.VoiceGate(GATED.voice, GATED.sure_voice, 16000)
+        detectors.append(gate._detector)
+        gate.feed(speech)
+        judged.append((gate._voiced, gate._sure))
+        gate.release()
+    assert detectors[0] is detectors[1]
+    assert judged[0] == judged[1]
+    assert judged[0][1]

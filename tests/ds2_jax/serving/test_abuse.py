@@ -32,6 +32,7 @@ from tests.servers import MODEL, wait_until_healthy
 CLIPS = [ROOT / "tests" / "clips" / name for name in ("cen1-fmjc-b.flac", "cen1-fjdn-b.flac", "cen1-mtos-b.flac")]
 WARM_UP = 0.25  # share of the time after which memory must be flat
 GROWTH = 0.01
+SESSIONS = 32
 ATTEMPT_S = 20.0
 
 
@@ -181,10 +182,19 @@ async def flood(load: Load, until: float) -> None:
         await asyncio.sleep(5)
 
 
+async def use_all_sessions(load: Load, client: aiohttp.ClientSession) -> None:
+    """Speak in all sessions at once: what each needs, mostly the model of its voice detector, is kept for later ones."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(SESSIONS):
+            ws = await stack.enter_async_context(client.ws_connect(load.url("/stream?rate=16000")))
+            await ws.send_bytes(load.speech[0])
+
+
 async def run(load: Load, clients: int, seconds: float) -> None:
     """Attack for a time: a fifth of the clients behave."""
     async with aiohttp.ClientSession() as http:
         load.expected = [await transcribe(load, http, number) for number in range(len(CLIPS))]
+        await use_all_sessions(load, http)
         until = time.monotonic() + seconds
 
         async def repeat(acts: Sequence[Act]) -> None:
@@ -217,7 +227,7 @@ def attack(minutes: float, clients: int, log: Path) -> tuple[Load, list[float]]:
         f"--config.restore={MODEL}",
         f"--port={load.http}",
     ]
-    command += [f"--wyoming_port={load.wyoming}", f"--demo_port={load.demo}", "--config.serve.sessions=32"]
+    command += [f"--wyoming_port={load.wyoming}", f"--demo_port={load.demo}", f"--config.serve.sessions={SESSIONS}"]
     memory: list[float] = []
     with log.open("w") as file, Program(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process:
         wait_until_healthy(load.http, process)
@@ -238,6 +248,13 @@ def attack(minutes: float, clients: int, log: Path) -> tuple[Load, list[float]]:
     return load, memory
 
 
+def growth(memory: Sequence[float]) -> float:
+    """Return by which share memory has grown since the warm-up, as medians of the first and the last third of the time."""
+    warm = memory[int(len(memory) * WARM_UP) :]
+    third = len(warm) // 3
+    return float(np.median(warm[-third:]) / np.median(warm[:third])) - 1
+
+
 @pytest.mark.slow
 def test_a_server_under_attack_serves_good_clients_and_keeps_its_memory(tmp_path):
     load, memory = attack(1.5, 50, tmp_path / "log")
@@ -247,9 +264,7 @@ def test_a_server_under_attack_serves_good_clients_and_keeps_its_memory(tmp_path
     assert load.counts["right"] > 20
     assert all(load.counts[act.__name__] > 10 for act in ATTACKS)
     assert load.counts["connects"] >= 10_000
-    warm = memory[int(len(memory) * WARM_UP) :]
-    third = len(warm) // 3
-    assert np.median(warm[-third:]) < (1 + 3 * GROWTH) * np.median(warm[:third])  # 1 % in ten minutes
+    assert growth(memory) < 3 * GROWTH  # 1 % in ten minutes
 
 
 if __name__ == "__main__":
@@ -260,3 +275,4 @@ if __name__ == "__main__":
     happened, measured = attack(arguments.minutes, arguments.clients, Path("abuse.log"))
     print(dict(happened.counts), happened.wrong[:5])
     print("memory, MB:", [round(mb) for mb in measured[:: max(1, len(measured) // 20)]])
+    print(f"growth of the median from the first to the last third after the warm-up: {growth(measured):.1%}")

@@ -142,7 +142,7 @@ def test_a_length_is_understood_or_refused(header):
 
 @pytest.mark.slow
 @given(HEADERS)
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=100_000, deadline=None)
 def test_many_lengths_are_understood_or_refused(header):
     check_header(header)
 

@@ -428,16 +428,32 @@ PIECES = st.lists(
 )
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of headers that cannot be parsed
-@settings(max_examples=1_000, deadline=None)
-@given(PIECES, st.integers(0, len(BODY)))
-def test_any_bytes_are_a_form_or_refused(pieces, cut):
+FORMS = PIECES, st.integers(0, len(BODY))
+headers_may_be_damaged = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def check_form(pieces: list[bytes], cut: int) -> None:
     for body in (b"".join(pieces), BODY[:cut] + b"".join(pieces) + BODY[cut:]):
         with contextlib.suppress(
             ValueError, AssertionError, RuntimeError, HttpProcessingError, web.HTTPRequestEntityTooLarge
         ):
             parsed = parse(body)
             assert len(parsed.file or b"") <= 100
+
+
+@headers_may_be_damaged
+@settings(max_examples=1_000, deadline=None)
+@given(*FORMS)
+def test_any_bytes_are_a_form_or_refused(pieces, cut):
+    check_form(pieces, cut)
+
+
+@pytest.mark.slow
+@headers_may_be_damaged
+@settings(max_examples=100_000, deadline=None)
+@given(*FORMS)
+def test_any_of_many_bytes_are_a_form_or_refused(pieces, cut):
+    check_form(pieces, cut)
 
 
 CLIENTS = ("openai", "openai==1.109.1")

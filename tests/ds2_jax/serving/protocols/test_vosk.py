@@ -304,7 +304,7 @@ def test_the_parser_understands_or_refuses(message):
 
 @pytest.mark.slow
 @given(MESSAGES)
-@settings(max_examples=40_000, deadline=None)
+@settings(max_examples=100_000, deadline=None)
 def test_the_parser_understands_or_refuses_many(message):
     check_parser(message)
 

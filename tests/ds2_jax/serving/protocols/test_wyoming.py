@@ -1,5 +1,6 @@
 """The Wyoming protocol, spoken to a real server; with the wyoming library and wyoming-bench in the slow tests."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,7 +19,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ds2_jax.serving.protocols import wyoming
 from ds2_jax.serving.protocols.wyoming import AudioFormat, Header, format_event, parse_format, parse_header, to_samples
+from ds2_jax.serving.sessions import Service
+from ds2_jax.serving.tcp import Connection
 from tests.ds2_jax.serving.clients import install
 from tests.ds2_jax.serving.speech import (
     LONG,
@@ -340,14 +346,14 @@ def test_a_header_is_understood_or_refused(line):
 
 @pytest.mark.slow
 @given(HEADERS)
-@settings(max_examples=30_000, deadline=None)
+@settings(max_examples=100_000, deadline=None)
 def test_many_headers_are_understood_or_refused(line):
     check_header(line)
 
 
 @pytest.mark.slow
 @given(wrong_objects("rate", "width", "channels"))
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=100_000, deadline=None)
 def test_many_formats_are_understood_or_refused(text):
     try:
         audio = parse_format(json.loads(text))
@@ -356,6 +362,92 @@ def test_many_formats_are_understood_or_refused(text):
     assert 4000 <= audio.rate <= 192_000
     assert audio.width in (1, 2, 3, 4)
     assert 1 <= audio.channels <= 16
+
+
+class Stub:
+    """Service and session at once: takes audio, and recognises nothing."""
+
+    def __init__(self):
+        self.recogniser = SimpleNamespace(meta=SimpleNamespace(language="en"))
+        self.opened = 0
+
+    def open(self, rate_hz: int, protocol: str) -> "Stub":
+        assert 4000 <= rate_hz <= 192_000
+        self.opened += 1
+        return self
+
+    def close(self, session: "Stub") -> None:
+        self.opened -= 1
+
+    async def send(self, samples: np.ndarray) -> None:
+        assert samples.ndim == 2
+
+    def finish(self) -> None:
+        pass
+
+    async def events(self):
+        for _ in ():
+            yield
+
+
+class Wire(Connection):
+    """A connection on which bytes have arrived; what is written is an event."""
+
+    def __init__(self, arrived: bytes):
+        self._reader = asyncio.StreamReader(1 << 16)
+        self._reader.feed_data(arrived)
+        self._reader.feed_eof()
+
+    async def write(self, data: bytes) -> None:
+        parse_header(data[: data.index(b"\n") + 1])
+
+
+async def check_events(arrived: bytes) -> None:
+    """Events are answered or refused, and the session is freed."""
+    service = Stub()
+    client = wyoming._Client(cast("Service", service), "model", Wire(arrived))
+    with contextlib.suppress(ValueError, EOFError):
+        await client.run()
+    client.close()
+    assert service.opened == 0
+
+
+KINDS = ("describe", "ping", "transcribe", "audio-start", "audio-chunk", "audio-stop", "other")
+NAMES_OF_DATA = ("rate", "width", "channels", "language", "text")
+RIGHT: st.SearchStrategy[dict] = st.just(PCM) | st.builds(
+    dict, rate=st.integers(3999, 192_001), width=st.integers(0, 5), channels=st.integers(0, 17)
+)
+ANY = wrong_objects(*NAMES_OF_DATA).map(json.loads)
+NESTED = st.integers(1, 2000).map(
+    lambda depth: b'{"type": "ping", "data": {"text": ' + b"[" * depth + b"]" * depth + b"}}\n"
+)
+
+
+def event(kind: str, data: dict, payload: bytes, inside: bool, missing: int) -> bytes:
+    values = b"" if inside else json.dumps(data).encode()
+    lengths = {"data_length": len(values), "payload_length": max(0, len(payload) - missing)}
+    return (
+        json.dumps({"type": kind, **lengths, **({"data": data} if inside else {})}).encode() + b"\n" + values + payload
+    )
+
+
+EVENT = st.builds(
+    event, st.sampled_from(KINDS), RIGHT | ANY, st.binary(max_size=40), st.booleans(), st.sampled_from([0, 0, 0, 1, -1])
+)
+ARRIVED = st.lists(EVENT | NESTED | st.binary(max_size=9), max_size=6).map(b"".join)
+
+
+@given(ARRIVED)
+@settings(max_examples=200, deadline=None)
+def test_any_events_are_answered_or_refused(arrived):
+    asyncio.run(check_events(arrived))
+
+
+@pytest.mark.slow
+@given(ARRIVED)
+@settings(max_examples=100_000, deadline=None)
+def test_any_of_many_events_are_answered_or_refused(arrived):
+    asyncio.run(check_events(arrived))
 
 
 @given(st.binary(max_size=60), st.integers(1, 4), st.integers(1, 5))
