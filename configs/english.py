@@ -12,7 +12,7 @@ hours) 20 times; speechocean762 (4 hours), LJSpeech (0.5 hours of it) and AN4 (0
 often. If you have more of a corpus, lower its weight.
 
 Measured: 9,893 steps in 400 s on one H100, with two more hours of LibriSpeech, gave a WER of 36 % on eight speakers of dev-clean,
-with a language model. From there, 5,898 steps of 128 utterances in 302 s on one H200 gave models/en, with 31 %
+with a language model. From there, 5,898 steps of 128 utterances in 302 s on one H200 gave models/en, with 30.6 %
 (docs/low_resource.md).
 """
 
