@@ -60,8 +60,7 @@ class BatchedNetwork:
 
     def shape_of_seconds(self, duration_s: float) -> Shape | None:
         """Return the shape of a batch for clips of this length; None if they are too long."""
-        shapes = zip(BATCH_S, self.batches, strict=True)
-        return next((shape for seconds, shape in shapes if duration_s <= seconds), None)
+        return _fitting(duration_s, BATCH_S, self.batches)
 
     def is_worth_a_batch(self, durations_s: Sequence[float], shape: Shape) -> bool:
         """Return whether clips of these lengths are computed sooner in a batch of this shape than one by one.
@@ -70,9 +69,8 @@ class BatchedNetwork:
         """
         if not self._on_cpu or len(durations_s) < 2:
             return len(durations_s) > 1
-        padded = [next(seconds for seconds in SINGLE_S if duration_s <= seconds) for duration_s in durations_s]
-        alone = sum(self._shape(seconds, 1).frames for seconds in padded)
-        return shape.rows * shape.frames < CPU_SINGLE_COST * alone
+        singles = (_fitting(duration_s, SINGLE_S, self.singles) for duration_s in durations_s)
+        return shape.rows * shape.frames < CPU_SINGLE_COST * sum(single.frames for single in singles if single)
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the natural-log probabilities [U, K] of the features [T, F] of clips that fit a shape together."""
@@ -90,3 +88,9 @@ class BatchedNetwork:
             frames[row] = len(features)
         log_probs, lengths = jax.device_get(self.forward(self.variables, spectrogram, frames))
         return [log_probs[row, : lengths[row]] for row in range(len(clips))]
+
+
+def _fitting(duration_s: float, limits_s: Sequence[float], shapes: Sequence[Shape]) -> Shape | None:
+    """Return the first shape whose limit a clip of this length does not exceed; None if there is none."""
+    limited = zip(limits_s, shapes, strict=True)
+    return next((shape for limit_s, shape in limited if duration_s <= limit_s), None)

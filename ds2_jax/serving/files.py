@@ -145,10 +145,12 @@ def take_batch(waiting: collections.deque[WaitingFile], network: BatchedNetwork)
         return []
     first = waiting[0]
     shape = None if first.engine is not None else network.shape_of_seconds(first.duration_s)
-    alike = [item for item in waiting if item.engine is None and network.shape_of_seconds(item.duration_s) == shape]
     chosen = [first]
-    if shape is not None and network.is_worth_a_batch([item.duration_s for item in alike[: shape.rows]], shape):
-        chosen = alike[: shape.rows]
+    if shape is not None:
+        alike = [item for item in waiting if item.engine is None and network.shape_of_seconds(item.duration_s) == shape]
+        batch = alike[: shape.rows]
+        if network.is_worth_a_batch([item.duration_s for item in batch], shape):
+            chosen = batch
     for item in chosen:
         waiting.remove(item)
     return [item for item in chosen if item.future.set_running_or_notify_cancel()]
