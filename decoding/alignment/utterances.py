@@ -15,14 +15,15 @@ class UtteranceSettings:
     """Limits of utterances: `config.align`. Raises ValueError naming field, value and what is allowed.
 
     shortest_s, longest_s: of an utterance. pause_s: the shortest pause at which one may end. edge_s: audio of a pause that
-    belongs to it. word_limit: ln, by which a word may be less probable than what was recognised in its place.
+    belongs to it. word_limit: ln, by which a word may be less probable than what was recognised in its place,
+    and silence beside it than speech.
     """
 
     shortest_s: float = 2.0
     longest_s: float = 15.0
     pause_s: float = 0.2
     edge_s: float = 0.3
-    word_limit: float = 8.0
+    word_limit: float = 6.0
 
     def __post_init__(self):
         """Refuse limits without meaning."""

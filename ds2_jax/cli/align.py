@@ -32,7 +32,7 @@ from input_pipeline.storage.console import escape
 
 logger = logging.getLogger("ds2_jax")
 SURE = 0.1  # confidence of a word that was found
-LEAST_FOUND = 0.1  # of the words of a text, or of a recording: less is chance
+LEAST_FOUND = 0.2  # of the words of a text, or of a recording: less is chance
 
 
 def run_align(config: ConfigDict, workdir: str, files: Sequence[str], text: str, output: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from decoding.alignment.forced import EXACT, PlacedWord, Prices, place
-from decoding.alignment.recording import place_recording
+from decoding.alignment.forced import PlacedWord, place
+from decoding.alignment.recording import TextFinder
 from decoding.alignment.utterances import Pause, Piece, UtteranceSettings, choose
 from decoding.hypothesis import BLANK, LEAST_PROBABILITY, Word
 from decoding.lm.preparation import Preparation
@@ -26,7 +26,7 @@ from input_pipeline.audio.reader import mix
 TOGETHER_S = 0.5  # speech that is not in the text is one piece if no longer silence divides it
 CLEAR_S = 1.0  # without a symbol, which is a pause even if it is loud
 LATE_S = 0.7  # by which a word may go on after its last symbol, or begin before its first one
-BESIDE = 0.5  # limit of a word beside speech or text that does not fit, where it may be by chance
+FEW = 2  # words of the text that were not heard between two others, which may have been others: spoken, and not heard
 DEFAULT_UTTERANCES = UtteranceSettings()
 
 NOT_SPOKEN = "text that was not spoken"
@@ -103,6 +103,8 @@ class Text:
         prepare = Preparation(meta.text, meta.vocabulary.symbols)
         words = itertools.chain.from_iterable(prepare(line).split() for line in text.splitlines())
         self.words = [decode_settings.spell(word, meta) for word in words]
+        if " " not in meta.vocabulary.symbols:  # each symbol is a word
+            self.words = list(itertools.chain.from_iterable(self.words))
         known = set(meta.vocabulary.symbols)
         self.places = [i for i, word in enumerate(self.words) if known.issuperset(word)]
         self.spelled = [meta.vocabulary.encode(self.words[i]) for i in self.places]
@@ -131,26 +133,25 @@ def align(
     """
     meta = model.meta
     prepared = Text(text, meta)
-    with open_long(source, whole=whole) as audio, tempfile.TemporaryFile() as file:
-        meter = LevelMeter(audio.sample_rate_hz)
-        best: list[np.ndarray] = []
-        probabilities: list[np.ndarray] = []
-        for log_probs in model.log_probs(_measured(audio, meter, on_progress), audio.sample_rate_hz):
-            file.write(np.ascontiguousarray(log_probs, np.float32).tobytes())
-            best.append(log_probs.argmax(-1).astype(np.int32))
-            probabilities.append(np.exp(log_probs.max(-1)))
-        if not audio.read_s:
-            raise AudioError(f"{audio.name} has no samples; record or copy it again, or remove it")
-        ids = np.concatenate([np.zeros(0, np.int32), *best])
-        file.flush()
-        shape = (len(ids), meta.vocabulary.size)
-        output = np.memmap(file, np.float32, "r", shape=shape) if len(ids) else np.zeros(shape, np.float32)
-        placement = place_recording(output, ids, prepared.spelled, _space_of(meta), Prices())
-        del output  # before its file is closed
+    written = [prepared.words[i] for i in prepared.places]
+    with tempfile.TemporaryFile() as file:
+        finder = TextFinder(written, meta.vocabulary, meta.output_frame_s, settings.word_limit, file)
+        with open_long(source, whole=whole) as audio:
+            meter = LevelMeter(audio.sample_rate_hz)
+            best: list[np.ndarray] = []
+            probabilities: list[np.ndarray] = []
+            for log_probs in model.log_probs(_measured(audio, meter, on_progress), audio.sample_rate_hz):
+                finder.feed(log_probs)
+                best.append(log_probs.argmax(-1).astype(np.int32))
+                probabilities.append(np.exp(log_probs.max(-1)))
+            if not audio.read_s:
+                raise AudioError(f"{audio.name} has no samples; record or copy it again, or remove it")
+        found = finder.finish()
+    ids = np.concatenate([np.zeros(0, np.int32), *best])
     heard = _Heard(ids, np.concatenate([np.zeros(0), *probabilities]), meta)
-    divided = _Divided(prepared, placement.words, placement.other, meter.pauses(), heard)
+    divided = _Divided(prepared, found.words, found.other, meter.pauses(), heard)
     utterances, left_out = divided.choose(audio.read_s, settings)
-    words = [_word_of(word, prepared, meta) for word in placement.words]
+    words = [_word_of(word, prepared, meta) for word in found.words]
     facts = len(prepared.words), audio.read_s, audio.sample_rate_hz, tuple(audio.remarks)
     return Alignment(words, utterances, left_out, *facts)
 
@@ -167,7 +168,7 @@ def align_exactly(log_probs: np.ndarray, text: str, meta: ModelMeta) -> list[Ali
         raise ValueError(
             f"the model cannot write {prepared.words[unknown[0]]!r}, a word of the text: correct it, or spell numbers"
         )
-    placed = place(log_probs, prepared.spelled, _space_of(meta), EXACT).words
+    placed = place(log_probs, prepared.spelled, _space_of(meta)).words
     return [_word_of(word, prepared, meta) for word in placed]
 
 
@@ -246,7 +247,6 @@ class _Divided:
     def _pieces(self, duration_s: float, settings: UtteranceSettings) -> list[Piece]:
         """Return words and other speech by time."""
         words = [word for _, _, word in self._spans]
-        margins = [self._placed[word].margin if word >= 0 else math.inf for word in words]
         pieces = []
         for i, (start_s, end_s, word) in enumerate(self._spans):
             last = i + 1 == len(self._spans)
@@ -256,11 +256,15 @@ class _Divided:
                 after = Pause(quiet_s, 2 * duration_s - quiet_s)
             following = next((other for other in words[i + 1 :] if other >= 0), len(self._text.words))
             parted = word >= 0 and following != word + 1
-            sure = not last and i > 0 and words[i - 1] == word - 1 and words[i + 1] == word + 1
-            sure = sure and max(margins[i - 1], margins[i + 1]) <= settings.word_limit
-            fits = margins[i] <= (settings.word_limit if sure else min(settings.word_limit, BESIDE))
+            fits = word >= 0 and not any(
+                self._may_be_others(a, b) for a, b in itertools.pairwise(words[max(0, i - 1) : i + 2])
+            )
             pieces.append(Piece(word, start_s, end_s, fits, after, parted))
         return pieces
+
+    def _may_be_others(self, word: int, following: int) -> bool:
+        """Return whether so few words of the text are missing between two that others may have been spoken, and not heard."""
+        return word >= 0 and 1 < following - word <= FEW + 1
 
     def _pause(self, start_s: float, end_s: float, settings: UtteranceSettings) -> Pause | None:
         """Return the pause between two pieces, None if there is none."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from decoding.hypothesis import BLANK, Hypothesis, Word
 from decoding.search.beam import Engine
+from decoding.search.pauses import widest_pause
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.parallel import processes
 from ds2_jax.recognition.batched_network import BatchedNetwork, Shape
@@ -191,19 +192,11 @@ class LongRecogniser:
             pieces.append(log_probs)
             if sum(map(len, pieces)) > longest:
                 joined = np.concatenate(pieces)
-                end = self._widest_gap(joined)
+                end = widest_pause(joined, self._quiet)
                 yield first, joined[:end]
                 first, pieces = first + end, [joined[end:]]
         if pieces:
             yield first, np.concatenate(pieces)
-
-    def _widest_gap(self, log_probs: np.ndarray) -> int:
-        """Return the middle of the longest run of blanks and spaces in the second half of the output [n, K]."""
-        half = len(log_probs) // 2
-        spoken = np.flatnonzero(~np.isin(log_probs[half:].argmax(-1), self._quiet))
-        edges = np.concatenate([[-1], spoken, [len(log_probs) - half]])
-        widest = int(np.argmax(np.diff(edges)))
-        return half + max(1, int(edges[widest] + edges[widest + 1]) // 2)
 
     def _decode(self, stretches: list[tuple[int, np.ndarray]]) -> list[Passage]:
         decoded = self._engine.decode_batch([log_probs for _, log_probs in stretches])

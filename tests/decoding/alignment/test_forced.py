@@ -1,4 +1,4 @@
-"""The best path is that of a slow reference, words are left out where the text is not spoken, memory is bounded."""
+"""The best path is that of a slow reference, each word has its frames, memory is bounded."""
 
 import itertools
 import tracemalloc
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from decoding.alignment import forced
-from decoding.alignment.forced import EXACT, Placement, Prices, needed_frames, place
+from decoding.alignment.forced import Placement, needed_frames, place
 from decoding.hypothesis import BLANK
 
 SPACE, SYMBOLS = 1, 6  # symbols 2 to 5 are letters
@@ -52,8 +52,10 @@ def best_score(log_probs: np.ndarray, symbols: list[int]) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_path_of_a_word_is_the_best_of_all_paths(symbols, seed):
     log_probs = random_output(6, seed)
-    [word] = place(log_probs, arrays([symbols]), BLANK, EXACT).words
+    placement = place(log_probs, arrays([symbols]), BLANK)
+    [word] = placement.words
     margin = log_probs.max(1).sum() - best_score(log_probs, symbols)
+    assert placement.margin == pytest.approx(margin, abs=1e-4)
     outside = np.ones(6, bool)
     outside[word.first : word.end] = False
     silent = (log_probs.max(1) - log_probs[:, BLANK])[outside].sum()
@@ -63,7 +65,7 @@ def test_the_path_of_a_word_is_the_best_of_all_paths(symbols, seed):
 
 def test_each_word_has_the_frames_in_which_it_is_heard():
     words = [[2, 3], [4], [5, 5, 2]]
-    [first, second, third] = place(speak(words), arrays(words), SPACE, Prices()).words
+    [first, second, third] = place(speak(words), arrays(words), SPACE).words
     assert [(s.symbol, s.first, s.end) for s in first.symbols] == [(2, 1, 2), (3, 3, 4)]
     assert (second.first, second.end) == (7, 8)
     assert (third.first, third.end) == (11, 16)
@@ -73,33 +75,12 @@ def test_each_word_has_the_frames_in_which_it_is_heard():
 def test_words_of_a_language_without_spaces_follow_one_another_without_a_gap():
     best = [2, 3, 4]
     log_probs = np.log(np.full((3, SYMBOLS), 0.01, np.float32) + 0.94 * np.eye(SYMBOLS, dtype=np.float32)[best])
-    placement = place(log_probs, arrays([[2], [3], [4]]), BLANK, EXACT)
+    placement = place(log_probs, arrays([[2], [3], [4]]), BLANK)
     assert [(word.first, word.end) for word in placement.words] == [(0, 1), (1, 2), (2, 3)]
 
 
-def test_text_that_is_not_spoken_is_left_out():
-    words = [[2, 3], [4, 5, 4], [5, 2], [3, 3]]
-    placement = place(speak([words[0], words[3]]), arrays(words), SPACE, Prices())
-    assert found(placement) == [0, 3]
-    assert not len(placement.other)
-
-
-def test_speech_that_is_not_in_the_text_is_other():
-    words = [[2, 3], [4, 5, 4], [5, 2], [3, 3]]
-    placement = place(speak(words), arrays([words[0], words[3]]), SPACE, Prices())
-    assert found(placement) == [0, 1]
-    assert placement.other.tolist() == [7, 9, 11, 15, 17]  # the symbols of the words between
-
-
-def test_a_changed_word_is_left_out_and_its_audio_is_other():
-    spoken, written = [[2, 3], [4, 5, 4, 5], [3, 3]], [[2, 3], [2, 2, 3, 3], [3, 3]]
-    placement = place(speak(spoken), arrays(written), SPACE, Prices())
-    assert found(placement) == [0, 2]
-    assert len(placement.other) == 4
-
-
-def test_an_exact_text_keeps_a_word_that_is_hardly_heard():
-    placement = place(speak([[2, 3], [4, 5, 4, 5], [3, 3]]), arrays([[2, 3], [2, 2], [3, 3]]), SPACE, EXACT)
+def test_a_word_that_is_hardly_heard_is_placed():
+    placement = place(speak([[2, 3], [4, 5, 4, 5], [3, 3]]), arrays([[2, 3], [2, 2], [3, 3]]), SPACE)
     assert found(placement) == [0, 1, 2]
     assert placement.words[1].margin > 10
 
@@ -107,12 +88,11 @@ def test_an_exact_text_keeps_a_word_that_is_hardly_heard():
 def test_frames_that_are_stored_in_part_give_the_same_path(monkeypatch):
     words = [[2, 3, 4], [5], [3, 3], [2, 4]] * 5
     log_probs = speak(words) + random_output(len(speak(words)), 0) / 4
-    kept = [*words[:6], *words[8:]]
-    whole = place(log_probs, arrays(kept), SPACE, Prices())
+    kept = [*words[:6], *words[8:]]  # two words have no place: others are stretched over them
+    whole = place(log_probs, arrays(kept), SPACE)
     monkeypatch.setattr(forced, "WHOLE", 1)
-    parts = place(log_probs, arrays(kept), SPACE, Prices())
-    assert parts.words == whole.words
-    assert (parts.other == whole.other).all()
+    parts = place(log_probs, arrays(kept), SPACE)
+    assert parts == whole
 
 
 def test_memory_grows_with_the_root_of_the_frames():
@@ -120,7 +100,7 @@ def test_memory_grows_with_the_root_of_the_frames():
     log_probs = speak(words)
     tracemalloc.start()
     try:
-        assert len(place(log_probs, arrays(words), SPACE, Prices()).words) == 500
+        assert len(place(log_probs, arrays(words), SPACE).words) == 500
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -129,17 +109,18 @@ def test_memory_grows_with_the_root_of_the_frames():
 
 def test_a_text_that_is_longer_than_the_audio_is_refused():
     with pytest.raises(ValueError, match="needs 6 frames of the network, the audio has 5"):
-        place(random_output(5, 0), arrays([[2, 2], [3, 4]]), SPACE, EXACT)
+        place(random_output(5, 0), arrays([[2, 2], [3, 4]]), SPACE)
     assert needed_frames(np.array([2, 2, 3, 3])) == 6
 
 
-@pytest.mark.parametrize("prices", [Prices(), EXACT])
-def test_no_text_and_no_audio_give_no_words(prices):
-    silence = place(speak([]), [], SPACE, prices)
-    assert (silence.words, silence.other.tolist()) == ([], [])
-    heard = place(speak([[2]]), [], SPACE, prices)
-    assert (heard.words, heard.other.tolist()) == ([], [1])
+def test_no_text_has_the_margin_of_silence():
+    assert place(speak([]), [], SPACE) == Placement([], 0.0)
+    words, margin = place(speak([[2], [3]]), [], SPACE)
+    assert words == []
+    assert margin == pytest.approx(16.0, abs=1e-3)  # of each letter 8
 
 
-def test_text_without_audio_is_left_out():
-    assert place(np.zeros((0, SYMBOLS), np.float32), arrays([[2]]), SPACE, Prices()).words == []
+def test_no_audio_has_no_words():
+    assert place(np.zeros((0, SYMBOLS), np.float32), [], SPACE) == Placement([], 0.0)
+    with pytest.raises(ValueError, match="needs 1 frames"):
+        place(np.zeros((0, SYMBOLS), np.float32), arrays([[2]]), SPACE)

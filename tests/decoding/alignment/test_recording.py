@@ -1,40 +1,107 @@
-"""A recording that is aligned in sections has the words and frames of one that is aligned at once."""
+"""Words are found where text and recording agree; where they differ, what is hardly less probable is taken from the text."""
+
+import tempfile
 
 import numpy as np
+import pytest
 
 from decoding.alignment import recording
-from decoding.alignment.anchors import sections_between
-from decoding.alignment.forced import Prices, place
-from decoding.alignment.recording import place_recording
-from tests.decoding.alignment.test_forced import SPACE, arrays, speak
+from decoding.alignment.recording import Found, TextFinder
+from decoding.hypothesis import BLANK
+from input_pipeline.text import Vocabulary
+
+SPELLED = Vocabulary((" ", *"abcdefghij"))
+CHARACTERS = Vocabulary(tuple("甲乙丙丁戊己"))
+TEXT = ["abc", "dea", "fab", "cid", "jab", "had", "egg", "bed", "cab", "fed"]
+SURE, UNSURE = 9.0, 2.0
 
 
-def random_words(count: int, seed: int) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(2, 6, 7).tolist() for _ in range(count)]
+def speak(words: list[str], vocabulary: Vocabulary, doubts: dict[int, str] | None = None) -> np.ndarray:
+    """Return the output of a network that hears words; doubts: another word for some, which it hears nearly as well."""
+    spaced = " " in vocabulary.symbols
+    rows: list[tuple[int, int]] = []  # the best symbol, and another one that is nearly as probable
+    for i, word in enumerate(words):
+        other = (doubts or {}).get(i, word)
+        for symbol, second in zip(vocabulary.encode(word), vocabulary.encode(other), strict=True):
+            rows += [(int(symbol), int(second)), (BLANK, BLANK)]
+        rows += [(1, 1)] * spaced + [(BLANK, BLANK)] * 3
+    logits = np.zeros((len(rows), vocabulary.size))
+    for t, (symbol, second) in enumerate(rows):
+        logits[t, second] = SURE - UNSURE
+        logits[t, symbol] = SURE
+    return (logits - np.log(np.exp(logits).sum(1, keepdims=True))).astype(np.float32)
 
 
-def test_sections_give_the_words_and_the_other_speech_of_the_whole():
-    text, extra = random_words(12, 0), random_words(2, 1)
-    spoken = [*text[:4], extra[0], *text[4:9], extra[1], *text[10:]]  # the text has a word that is not spoken
-    log_probs, words = speak(spoken), arrays(text)
-    best = log_probs.argmax(1)
-    assert len(sections_between(words, best, SPACE)) > 3
-    whole = place(log_probs, words, SPACE, Prices())
-    found = place_recording(log_probs, best, words, SPACE, Prices())
-    assert [word.word for word in found.words] == [*range(9), 10, 11]
-    assert [(w.word, w.first, w.end, w.symbols) for w in found.words] == [
-        (w.word, w.first, w.end, w.symbols) for w in whole.words
-    ]
-    np.testing.assert_array_equal(found.other, whole.other)
-    assert len(found.other) == 14  # the letters of what the text lacks
+def find(text: list[str], log_probs: np.ndarray, vocabulary: Vocabulary, limit: float = 6.0, size: int = 7) -> Found:
+    """Find a text in an output that arrives in pieces of `size` frames."""
+    with tempfile.TemporaryFile() as file:
+        finder = TextFinder(text, vocabulary, 0.02, limit, file)
+        for first in range(0, len(log_probs), size):
+            finder.feed(log_probs[first : first + size])
+        return finder.finish()
 
 
-def test_a_section_that_is_too_large_has_only_other_speech(monkeypatch):
-    text = random_words(2, 2)
-    log_probs = speak(random_words(2, 3))
-    size = len(log_probs) * 14
-    for limit, skipped in ((size, False), (size - 1, True)):
-        monkeypatch.setattr(recording, "LARGEST", limit)
-        found = place_recording(log_probs, log_probs.argmax(1), arrays(text), SPACE, Prices(other=100.0, skip=100.0))
-        assert (found.words == []) == skipped
+def numbers(found: Found) -> list[int]:
+    return [word.word for word in found.words]
+
+
+@pytest.fixture(params=[20.0, 0.5], ids=["one stretch", "stretches of half a second"])
+def _stretches(request, monkeypatch):
+    monkeypatch.setattr(recording, "LONGEST_S", request.param)
+
+
+@pytest.mark.usefixtures("_stretches")
+@pytest.mark.parametrize(("text", "vocabulary"), [(TEXT, SPELLED), (list("甲乙丙丁戊己甲丙"), CHARACTERS)])
+def test_a_text_is_found_as_it_was_spoken(text, vocabulary):
+    log_probs = speak(text, vocabulary)
+    found = find(text, log_probs, vocabulary)
+    assert numbers(found) == list(range(len(text)))
+    assert not len(found.other)
+    heard = log_probs.argmax(1)
+    for word in found.words:
+        symbols = vocabulary.encode(text[word.word]).tolist()
+        assert [symbol.symbol for symbol in word.symbols] == symbols
+        assert [int(heard[symbol.first]) for symbol in word.symbols] == symbols
+
+
+@pytest.mark.usefixtures("_stretches")
+def test_text_that_was_not_spoken_and_speech_that_is_not_in_the_text_are_left_out():
+    spoken = [*TEXT[:3], *TEXT[6:], "jig", "dig"]
+    found = find(TEXT, speak(spoken, SPELLED), SPELLED)
+    assert numbers(found) == [0, 1, 2, 6, 7, 8, 9]
+    assert len(found.other) > 0
+    assert found.other.min() > found.words[-1].end
+
+
+@pytest.mark.usefixtures("_stretches")
+def test_a_changed_word_is_left_out_and_its_speech_is_other():
+    found = find([*TEXT[:4], "gig", *TEXT[5:]], speak(TEXT, SPELLED), SPELLED)
+    assert numbers(found) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    before, after = found.words[3], found.words[4]
+    assert len(found.other) > 0
+    assert before.end <= found.other.min() <= found.other.max() < after.first
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(3 * UNSURE + 1, True), (1.0, False)])
+def test_a_word_of_the_text_is_taken_if_it_is_hardly_less_probable(limit, kept, monkeypatch):
+    """The decoder prefers what it hears: the model of the text has both words there."""
+    text = ["jab", "had", "cab", *TEXT, "jab", "had", "dab", *TEXT]
+    spoken = [*text[:2], "dab", *text[3:]]
+    found = find(text, speak(spoken, SPELLED, doubts={2: "cab"}), SPELLED, limit)
+    assert (2 in numbers(found)) == kept
+    assert set(range(len(text))) - {2} <= set(numbers(found))
+
+
+@pytest.mark.usefixtures("_stretches")
+def test_silence_and_noise_have_no_words():
+    assert find(TEXT, np.zeros((0, SPELLED.size), np.float32), SPELLED) == ([], pytest.approx(np.zeros(0)))
+    silence = np.full((100, SPELLED.size), -20.0, np.float32)
+    silence[:, BLANK] = 0.0
+    assert numbers(find(TEXT, silence, SPELLED)) == []
+
+
+def test_without_the_native_decoder_the_library_finds_the_same(monkeypatch):
+    spoken = [*TEXT[:3], *TEXT[6:]]
+    native = find(TEXT, speak(spoken, SPELLED), SPELLED)
+    monkeypatch.setattr("decoding.search.beam.native_available", lambda: False)
+    assert find(TEXT, speak(spoken, SPELLED), SPELLED).words == native.words

@@ -1,6 +1,7 @@
 """A recording and its text: words in their places, utterances between pauses, what differs is left out and listed."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,14 @@ import pytest
 import soundfile
 
 import ds2_jax
+from decoding.alignment.forced import PlacedSymbol, PlacedWord
+from decoding.alignment.utterances import UtteranceSettings
 from ds2_jax.recognition import alignment, utterance_files
-from ds2_jax.recognition.alignment import Alignment
+from ds2_jax.recognition.alignment import Alignment, Text
 from ds2_jax.recognition.recogniser import Recogniser
 from input_pipeline import audio, manifest
+from input_pipeline.audio.pauses import LevelMeter
+from input_pipeline.text import Vocabulary
 from tests.conftest import CLIPS
 from tests.runs import ROOT
 
@@ -172,3 +177,21 @@ def test_an_exact_text_has_all_words_and_is_refused_if_it_cannot_be(model):
 def test_a_text_that_the_model_cannot_write_is_refused(model, text, message):
     with pytest.raises(ValueError, match=message):
         model.align((np.ones(RATE_HZ, np.float32), RATE_HZ), text)
+
+
+@pytest.mark.parametrize(("missing", "kept"), [(1, []), (2, []), (3, ["one two", "six seven"])])
+def test_words_around_a_few_that_were_not_heard_may_have_others_beside_them(model, missing, kept):
+    """Such as a changed word of which the network heard nothing; a sentence is longer."""
+    words = [*["one", "two"], *["x"] * missing, *["six", "seven"]]
+    vocabulary = Vocabulary.build(["one two x six seven"])
+    meta = replace(model.meta, vocabulary=vocabulary)
+    spoken = [0, 1, missing + 2, missing + 3]
+    starts = [0, 50, 150, 200]  # frames; a pause of loud music between the phrases
+    placed = [PlacedWord(i, [PlacedSymbol(1, at, at + 40, -0.1)], 0.0) for i, at in zip(spoken, starts, strict=True)]
+    meter = LevelMeter(RATE_HZ)
+    meter.feed(np.random.default_rng(0).standard_normal(10 * RATE_HZ).astype(np.float32))
+    silence = np.zeros(500, np.int32)
+    heard = alignment._Heard(silence, np.ones(500), meta)
+    divided = alignment._Divided(Text(" ".join(words), meta), placed, silence[:0], meter.pauses(), heard)
+    utterances, _ = divided.choose(10.0, UtteranceSettings(shortest_s=1.0))
+    assert [one.text for one in utterances] == kept

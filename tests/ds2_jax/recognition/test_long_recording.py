@@ -156,11 +156,3 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
         result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=1200)
         peaks.append(int(result.stdout.splitlines()[-1]) / 1024)
     assert peaks[1] - peaks[0] < LIMIT_MB
-
-
-def test_a_passage_that_is_too_long_is_cut_in_the_longest_silence_of_its_second_half(small):
-    recogniser = small.long_recogniser(RecordingSettings())
-    spoken = np.array([2, 0, 0, 0, 0, 0, 2, 3, 2, 3, 2, 0, 3, 0, 1, 0, 2, 3, 0, 2])  # blank 0, space 1, a, b
-    assert recogniser._widest_gap(np.log(np.eye(5, dtype=np.float32)[spoken] + 1e-6)) == 14
-    endless = np.full(20, 2)
-    assert recogniser._widest_gap(np.log(np.eye(5, dtype=np.float32)[endless] + 1e-6)) == 11
