@@ -215,7 +215,7 @@ def get_config() -> ConfigDict:
     config.align.longest_s = 15.0  # longest utterance
     config.align.pause_s = 0.2  # shortest pause at which an utterance may begin or end
     config.align.edge_s = 0.3  # how much of the pauses around it an utterance has
-    config.align.word_limit = 6.0  # ln by which a word may be less probable than what was recognised in its place
+    config.align.word_limit = 5.0  # ln by which a word may be less probable than what was recognised in its place
 
     config.suspects = ConfigDict()
     config.suspects.show = 20  # clips to print, the most suspicious first; 0: all (--output always has all)

@@ -23,7 +23,7 @@ class UtteranceSettings:
     longest_s: float = 15.0
     pause_s: float = 0.2
     edge_s: float = 0.3
-    word_limit: float = 6.0
+    word_limit: float = 5.0
 
     def __post_init__(self):
         """Refuse limits without meaning."""

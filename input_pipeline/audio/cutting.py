@@ -30,7 +30,7 @@ class CutSettings:
     """
 
     shortest_s: float = PART_S
-    pause_s: float = 0.25
+    pause_s: float = 0.35
     longest_s: float = LONGEST_PART_S
     edge_s: float = 0.3
     lead_s: float = 0.1
