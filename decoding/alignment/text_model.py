@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ORDER = 4
-FOLLOWS = 0.9  # probability that a text goes on as it is written; the rest is that of shorter contexts
+FOLLOWS = 0.5  # probability that a text goes on as it is written; the rest is that of shorter contexts
 SPECIAL = ("<unk>", "<s>", "</s>")
 IMPOSSIBLE = -7.0  # log10 of their probability: the decoder needs none of them
 

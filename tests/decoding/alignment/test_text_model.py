@@ -24,11 +24,11 @@ def probability(model: kenlm.Model, words: str) -> float:
 
 def test_probabilities_follow_the_formula(model):
     assert probability(model, "cat") == pytest.approx(2 / 9, rel=1e-3)
-    after_the = 0.9 * 2 / 3 + 0.1 * 2 / 9
+    after_the = 0.5 * 2 / 3 + 0.5 * 2 / 9
     assert probability(model, "the cat") == pytest.approx(after_the, rel=1e-3)
-    after_and_the = 0.9 + 0.1 * after_the
+    after_and_the = 0.5 + 0.5 * after_the
     assert probability(model, "and the cat") == pytest.approx(after_and_the, rel=1e-3)
-    assert probability(model, "dog and the cat") == pytest.approx(0.9 + 0.1 * after_and_the, rel=1e-3)
+    assert probability(model, "dog and the cat") == pytest.approx(0.5 + 0.5 * after_and_the, rel=1e-3)
 
 
 @pytest.mark.parametrize("context", ["the", "saw the", "cat saw the", "dog cat", "ran", "ran the"])
