@@ -25,7 +25,7 @@ from input_pipeline.text import Vocabulary
 
 LONGEST_S = 20.0  # of a stretch
 TOGETHER = 16  # stretches that are decoded at once
-BEAM_SIZE, THRESHOLD = 400, 30.0  # the text makes far more certain what comes next than a general model does
+BEAM_SIZE, THRESHOLD = 400, 30.0  # so wide that a word that is heard badly stays until those after it fit
 LONGEST_DIFFERENCE = 12  # words in a row, on either side, that are compared
 HEARD = -1.0  # ln of silence against the best symbol, below which a frame is speech
 UNLIKE = 5.0  # ln, per symbol, by which a word is less probable than what was spoken: it is not that word

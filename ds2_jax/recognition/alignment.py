@@ -102,7 +102,7 @@ class Text:
     def __init__(self, text: str, meta: ModelMeta):
         prepare = Preparation(meta.text, meta.vocabulary.symbols)
         words = itertools.chain.from_iterable(prepare(line).split() for line in text.splitlines())
-        self.words = [decode_settings.spell(word, meta) for word in words]
+        self.words = list(itertools.chain.from_iterable(decode_settings.spell(word, meta).split() for word in words))
         if " " not in meta.vocabulary.symbols:  # each symbol is a word
             self.words = list(itertools.chain.from_iterable(self.words))
         known = set(meta.vocabulary.symbols)
