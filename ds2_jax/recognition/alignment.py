@@ -26,7 +26,7 @@ from input_pipeline.audio.reader import mix
 TOGETHER_S = 0.5  # speech that is not in the text is one piece if no longer silence divides it
 CLEAR_S = 1.0  # without a symbol, which is a pause even if it is loud
 LATE_S = 0.7  # by which a word may go on after its last symbol, or begin before its first one
-FEW = 2  # words of the text that were not heard between two others, which may have been others: spoken, and not heard
+FEW = 2  # words of the text missing between two that were found: something else may have been said there, and not heard
 DEFAULT_UTTERANCES = UtteranceSettings()
 
 NOT_SPOKEN = "text that was not spoken"

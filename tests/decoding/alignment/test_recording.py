@@ -83,7 +83,7 @@ def test_a_changed_word_is_left_out_and_its_speech_is_other():
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(3 * UNSURE + 1, True), (1.0, False)])
-def test_a_word_of_the_text_is_taken_if_it_is_hardly_less_probable(limit, kept, monkeypatch):
+def test_a_word_of_the_text_is_taken_if_it_is_hardly_less_probable(limit, kept):
     """The decoder prefers what it hears: the model of the text has both words there."""
     text = ["jab", "had", "cab", *TEXT, "jab", "had", "dab", *TEXT]
     spoken = [*text[:2], "dab", *text[3:]]
