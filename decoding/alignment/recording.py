@@ -7,7 +7,7 @@ was recognised if they are hardly less probable: the CTC paths of the stretch wi
 
 import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -94,8 +94,8 @@ class TextFinder:
             self._add(self._arrived[:end])
             self._arrived = self._arrived[end:]
 
-    def finish(self) -> Found:
-        """Return what was found in all frames."""
+    def finish(self, on_progress: Callable[[float], None] = lambda _: None) -> Found:
+        """Return what was found in all frames. on_progress: called with the share of the stretches that are compared, 0 to 1."""
         self._add(self._arrived)
         self._decode()
         heard = [text for stretch in self._stretches for text in _alike(stretch)]
@@ -106,7 +106,7 @@ class TextFinder:
                 number = _index(begins, found.heard + i)
                 at = found.heard + i - int(begins[number])
                 self._stretches[number].spoken[at] = _Spoken(self._text[found.text + i], found.text + i)
-        self._exchange_all(self._differences(matches, begins))
+        self._exchange_all(self._differences(matches, begins), on_progress)
         parts = [self._read_off(stretch) for stretch in self._stretches]
         return Found([word for part in parts for word in part.words], np.concatenate([part.other for part in parts]))
 
@@ -143,10 +143,11 @@ class TextFinder:
                 differences[number].append(_Difference(text, first, first + len(heard)))
         return differences
 
-    def _exchange_all(self, differences: Sequence[Sequence[_Difference]]) -> None:
+    def _exchange_all(self, differences: Sequence[Sequence[_Difference]], on_progress: Callable[[float], None]) -> None:
         """Put words of the text in place of what was recognised where they are hardly less probable."""
         found: set[int] = set()
-        for stretch, own in zip(self._stretches, differences, strict=True):
+        for number, (stretch, own) in enumerate(zip(self._stretches, differences, strict=True)):
+            on_progress(number / len(differences))
             log_probs = self._read(stretch) if own else None
             for difference in reversed(own):  # so that the words before keep their indices
                 if log_probs is None or difference.text.start in found:

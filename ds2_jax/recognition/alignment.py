@@ -3,7 +3,7 @@
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from input_pipeline.audio.reader import mix
 TOGETHER_S = 0.5  # speech that is not in the text is one piece if no longer silence divides it
 CLEAR_S = 1.0  # without a symbol, which is a pause even if it is loud
 LATE_S = 0.7  # by which a word may go on after its last symbol, or begin before its first one
+COMPARISON = 0.05  # of the work, as on_progress reports it: the rest is reading and recognition
 FEW = 2  # words of the text missing between two that were found: something else may have been said there, and not heard
 DEFAULT_UTTERANCES = UtteranceSettings()
 
@@ -140,13 +141,18 @@ def align(
             meter = LevelMeter(audio.sample_rate_hz)
             best: list[np.ndarray] = []
             probabilities: list[np.ndarray] = []
-            for log_probs in model.log_probs(_measured(audio, meter, on_progress), audio.sample_rate_hz):
+
+            def report(share: float) -> None:
+                on_progress(share * audio.read_s, audio.duration_s)
+
+            blocks = _measured(audio, meter, lambda: report(1 - COMPARISON))
+            for log_probs in model.log_probs(blocks, audio.sample_rate_hz):
                 finder.feed(log_probs)
                 best.append(log_probs.argmax(-1).astype(np.int32))
                 probabilities.append(np.exp(log_probs.max(-1)))
             if not audio.read_s:
                 raise AudioError(f"{audio.name} has no samples; record or copy it again, or remove it")
-        found = finder.finish()
+        found = finder.finish(lambda share: report(1 - COMPARISON + COMPARISON * share))
     ids = np.concatenate([np.zeros(0, np.int32), *best])
     heard = _Heard(ids, np.concatenate([np.zeros(0), *probabilities]), meta)
     divided = _Divided(prepared, found.words, found.other, meter.pauses(), heard)
@@ -172,11 +178,11 @@ def align_exactly(log_probs: np.ndarray, text: str, meta: ModelMeta) -> list[Ali
     return [_word_of(word, prepared, meta) for word in placed]
 
 
-def _measured(audio: LongAudio, meter: LevelMeter, on_progress: Progress) -> Iterator[np.ndarray]:
+def _measured(audio: LongAudio, meter: LevelMeter, on_block: Callable[[], None]) -> Iterator[np.ndarray]:
     for block in audio.blocks():
         mono = mix(block)[0]
         meter.feed(mono)
-        on_progress(audio.read_s, audio.duration_s)
+        on_block()
         yield mono
 
 
