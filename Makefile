@@ -73,6 +73,10 @@ docs: $(VENV)/installed-docs
 demo: install
 	$(BIN)/python -m docs.demo.make $(MODELS)
 
+# Compiled files are kept, even if the environment forbids them beside the sources: reading 300 files of tests takes 10 s less.
+test test-slow: export PYTHONPYCACHEPREFIX = $(CURDIR)/build/bytecode
+test test-slow: export PYTHONDONTWRITEBYTECODE =
+
 test: install-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 

@@ -21,6 +21,11 @@ OWN_MOUNTS = shutil.which("unshare") is not None and (  # for tests with small d
 )
 
 
+def slow(*values: object) -> object:
+    """Return a case of a parametrised test that only `make test-slow` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def small_config(manifest: str | Path) -> ConfigDict:
     """Return a config that trains a network of a few thousand parameters on a manifest within seconds."""
     config = base.get_config()

@@ -23,6 +23,7 @@ def run(*command: str) -> dict:
     return json.loads(line)
 
 
+@pytest.mark.slow
 def test_train_step():
     sizes = {"batch": 2, "frames": 40, "hidden": 4, "layers": 1, "labels": 3, "vocab": 7, "bins": 9, "steps": 2}
     result = run("benchmarks.train_step", "--cell=rnn", *(f"--{name}={size}" for name, size in sizes.items()))
@@ -36,6 +37,7 @@ def test_train_step():
     assert result["sizes"].items() >= sizes.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_input_pipeline(clips, workers, tmp_path):
     augment = tmp_path / "augment.json"
@@ -52,6 +54,7 @@ def test_input_pipeline(clips, workers, tmp_path):
     assert result["host"] == pytest.approx(16 * result["end_to_end"], abs=8)
 
 
+@pytest.mark.slow
 def test_input_pipeline_compares_features_with_samples(clips):
     options = [f"--manifest={clips}", "--limit=5", "--on_device", "--rounds=2", "--kind=fbank"]
     inputs = run("benchmarks.input_pipeline", *options)["inputs"]
@@ -95,6 +98,7 @@ def test_augmentation_pictures(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
+@pytest.mark.slow
 def test_clip_picture(tmp_path):
     picture = tmp_path / "clip.png"
     result = run("benchmarks.clip_picture", f"--output={picture}", "--clip=tests/clips/cen1-mtos-b.flac")
@@ -130,6 +134,7 @@ def test_recurrent():
     assert 0 < result["min_s"] <= result["median_s"]
 
 
+@pytest.mark.slow
 def test_transcribe(clips):
     result = run("benchmarks.transcribe", f"--manifest={clips}", "--runs=1", "--batch=12")
     assert result["cores"] == 1
@@ -144,6 +149,7 @@ def test_first_transcript():
     assert result["import_s"] < 0.3
 
 
+@pytest.mark.slow
 def test_decoders(clips):
     options = ("--lm=models/an4/lm.bin", "--engines=greedy,ctc_beam_decoder", "--beams=10", "--runs=1")
     result = run("benchmarks.decoders", f"--manifest={clips}", *options)

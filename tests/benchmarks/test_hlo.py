@@ -13,7 +13,7 @@ from ds2_jax.recognition.step import abstract_batch
 from ds2_jax.training.optim import make_optimizer, make_schedule
 from ds2_jax.training.state import init_state
 from ds2_jax.training.step import make_train_step
-from tests.runs import small_config
+from tests.runs import slow, small_config
 
 FEATURES = 20
 MORE_ON_CPU = 1.6  # convolutions sum their kernel gradients bin by bin, and every accumulated part is sent
@@ -83,7 +83,7 @@ def train_step_program(clips, parts: int, **model) -> tuple[Program, int]:
 @pytest.mark.parametrize(
     ("parts", "model"),
     [
-        pytest.param(1, {"cell": "gru"}, marks=pytest.mark.slow),
+        slow(1, {"cell": "gru"}),
         (2, {"cell": "rnn", "share_input": True, "merge": "concat"}),
     ],
 )

@@ -11,7 +11,7 @@ from ds2_jax.artifacts.load import resolve_model
 from ds2_jax.cli.export import count_parameters
 from ds2_jax.recognition import decode_settings
 from tests.decoding.engines import needs_native
-from tests.runs import ROOT, run_main
+from tests.runs import ROOT, run_main, slow
 
 BUNDLE = ROOT / "models" / "an4"
 ENGLISH = ROOT / "models" / "en"
@@ -46,7 +46,7 @@ def test_it_transcribes_clips_from_its_training_set(clips):
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param("greedy", marks=pytest.mark.slow),
+        slow("greedy"),
         pytest.param("native", marks=needs_native),
     ],
 )

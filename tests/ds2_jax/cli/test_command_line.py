@@ -10,7 +10,7 @@ import pytest
 
 from ds2_jax.cli.command_line import RECIPES, find_file, list_recipes
 from ds2_jax.cli.main import EXTRAS
-from tests.runs import ROOT
+from tests.runs import ROOT, slow
 
 TRAIN = EXTRAS["train"]
 
@@ -105,7 +105,7 @@ def test_transcription_needs_no_package_of_the_extras(tmp_path, clips):
     assert re.search(r"^  hypothesis: n e l s o n$", result.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("package", ["clu", "tensorboardX", "orbax"])
+@pytest.mark.parametrize("package", [slow("clu"), slow("tensorboardX"), "orbax"])
 def test_training_without_its_packages_ends_with_the_command_to_install_them(package, tmp_path, clips):
     flags = [f"--config.data.train={clips}", f"--workdir={tmp_path}/run"]
     result = run(tmp_path, *flags, without=(package, f"{package}.checkpoint"))

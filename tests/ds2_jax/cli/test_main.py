@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.runs import ROOT, run_main, small_flags
+from tests.runs import ROOT, run_main, slow, small_flags
 
 
 @pytest.fixture(scope="module")
@@ -295,13 +295,13 @@ def test_settings_of_a_restored_model_cannot_be_overridden(run, clips):
     [
         (["--config.data.train=nowhere.jsonl"], "nowhere.jsonl"),
         (["--config.batch.shuffle=riffle"], "riffle"),
-        (["--config.model.cell=gro"], "gro"),
-        (["--config.batch.seconds=60"], "config.batch.size"),
-        (["--mode=eval"], "config.restore"),
+        slow(["--config.model.cell=gro"], "gro"),
+        slow(["--config.batch.seconds=60"], "config.batch.size"),
+        slow(["--mode=eval"], "config.restore"),
         (["--mode=eval", "--config.restore=an4", "--output=x"], "--mode=eval writes to --workdir, not to --output=x"),
         (["--mode=suspects", "--config.restore=an4"], "config.data.test is empty: give the manifest to examine"),
         (["--mode=infer", "--config.restore=an4", "--audio=nowhere*.wav"], "no file matches the pattern"),
-        (["--mode=eval", "--config.restore=nowhere", "--config.data.test=t.jsonl"], "nowhere"),
+        slow(["--mode=eval", "--config.restore=nowhere", "--config.data.test=t.jsonl"], "nowhere"),
     ],
 )
 def test_wrong_values_are_reported(flags, expected, tmp_path):

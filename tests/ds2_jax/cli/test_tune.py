@@ -25,7 +25,7 @@ from ds2_jax.configs import base
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.arpa import write_arpa
 from tests.decoding.engines import LIBRARIES, needs_pyctcdecode
-from tests.runs import ROOT, run_main, start_main
+from tests.runs import ROOT, run_main, slow, start_main
 
 LETTERS = Vocabulary((" ", "a", "b", "c"))
 SMALL = Grid.regular((0.0, 1.0, 0.5), (0.0, 1.0, 1.0))
@@ -308,11 +308,11 @@ def test_an_interruption_keeps_the_points(flags, tmp_path):
     ("change", "expected"),
     [
         ("--workdir=", "--workdir is empty"),
-        ("--config.data.dev=", "config.data.dev is empty"),
+        slow("--config.data.dev=", "config.data.dev is empty"),
         ("--config.decode.lm=none", "no language model to tune: give one"),
-        ("--config.decode.lm=nowhere.bin", "nowhere.bin"),
+        slow("--config.decode.lm=nowhere.bin", "nowhere.bin"),
         ("--config.decode.engine=greedy", "uses no language model"),
-        ("--config.tune.alpha_to=-1.0", "empty grid"),
+        slow("--config.tune.alpha_to=-1.0", "empty grid"),
     ],
 )
 def test_missing_or_invalid_settings_are_reported(flags, change, expected, tmp_path):

@@ -266,6 +266,7 @@ def test_different_settings_are_refused_and_reported(clips, tmp_path):
             assert re.search(r"model.rnn_size is 13 in process 2 \(.*\), but 12 in the others", last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
@@ -385,6 +386,7 @@ def test_an_unexpected_number_of_processes_is_refused(clips, tmp_path):
     assert "2 processes were expected, but 1 connected" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_different_model_is_refused(clips, tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()

@@ -18,6 +18,7 @@ from ds2_jax.training.settings import OptimSettings
 from ds2_jax.training.state import make_state
 from ds2_jax.training.step import make_train_step
 from input_pipeline.batches.loader import LoadSettings
+from tests.runs import slow
 
 B, T, F, H, K, L = 8, 24, 6, 64, 7, 3
 ORDER = 1e-5  # relative: sums in a different order, in float32
@@ -83,7 +84,7 @@ def whole():
     return run(fsdp=1)
 
 
-@pytest.mark.parametrize("fsdp", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("fsdp", [slow(2), 4])
 def test_split_parameters_give_the_same_numbers_as_whole_ones(fsdp, whole):
     state, metrics, program = run(fsdp)
     for got, want in zip(metrics, whole[1], strict=True):

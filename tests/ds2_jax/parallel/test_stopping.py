@@ -17,7 +17,7 @@ from ds2_jax.parallel.stopping import Stopped
 from ds2_jax.recognition.evaluation import Evaluator
 from ds2_jax.training import train as training
 from ds2_jax.training.checkpoint import Checkpoints
-from tests.runs import ROOT, run_main, small_config, small_flags, start_main
+from tests.runs import ROOT, run_main, slow, small_config, small_flags, start_main
 
 
 def config_for(clips):
@@ -67,9 +67,7 @@ def test_a_signal_during_an_evaluation_saves_at_once_and_evaluates_at_the_next_s
         assert actual.best() == expected.best()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), slow(signal.SIGINT, 0)])
 def test_the_exit_code_distinguishes_a_launcher_from_a_person(number, code, clips, tmp_path):
     flags = [*small_flags(clips), "--config.batch.buckets=1", "--config.train.epochs=100000", f"--workdir={tmp_path}"]
     with start_main(*flags, devices=jax.device_count()) as process:

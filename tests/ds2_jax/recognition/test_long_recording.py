@@ -19,7 +19,7 @@ from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FeatureStats, FrontEnd
 from input_pipeline.text import ScoringRules, Vocabulary
 from tests.conftest import CLIPS
-from tests.runs import ROOT
+from tests.runs import ROOT, slow
 
 RATE_HZ = 16000
 SAME = 1e-3  # padding and batching change the order of float32 sums
@@ -54,7 +54,7 @@ def join_clips(pause_s: float) -> tuple[np.ndarray, str]:
     return np.concatenate(pieces), " ".join(rows.text)
 
 
-@pytest.mark.parametrize("pause_s", [0.0, pytest.param(30.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pause_s", [0.0, slow(30.0)])
 def test_a_joined_recording_has_the_text_of_its_clips(model, pause_s):
     samples, text = join_clips(pause_s)
     samples = np.tile(samples, 1 if pause_s else 2)

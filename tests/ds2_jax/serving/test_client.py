@@ -20,7 +20,7 @@ import soundfile
 from tests.certificates import make_certificate
 from tests.conftest import CLIPS
 from tests.ds2_jax.serving.speech import count_sessions
-from tests.runs import ROOT, Program, free_port, start_main, wait_until
+from tests.runs import ROOT, Program, free_port, slow, start_main, wait_until
 from tests.servers import MODEL, server, wait_until_healthy
 
 TOKEN = "client-test"
@@ -167,14 +167,7 @@ def test_a_terminal_shows_partial_results_in_one_line_that_is_rewritten(port):
     assert re.search("\x1b\\[2m.+\x1b\\[0m", rewritten)  # words that may still change are dim
 
 
-@pytest.mark.parametrize(
-    "quit_key",
-    [
-        pytest.param("q", id="q"),
-        pytest.param("\x1b", id="Esc", marks=pytest.mark.slow),
-        pytest.param("\x03", id="Ctrl-C", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("quit_key", ["q", slow("\x1b"), slow("\x03")], ids=["q", "Esc", "Ctrl-C"])
 def test_space_starts_and_sends_and_a_key_quits(port, quit_key):
     with Terminal(sys.executable, "-c", TALK, str(port), TOKEN, str(CLIP)) as terminal:
         terminal.read_until("press space and speak; q quits")

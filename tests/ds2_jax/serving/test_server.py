@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from ds2_jax.serving.metrics import Metrics
-from tests.runs import ROOT, Program, free_port, run_main, wait_until
+from tests.runs import ROOT, Program, free_port, run_main, slow, wait_until
 from tests.servers import MODEL, server, wait_until_healthy
 
 CLIP = ROOT / "tests" / "clips" / "cen1-mtos-b.flac"
@@ -44,13 +44,13 @@ def get(address: tuple[str, int], path: str, **headers: str) -> tuple[int, str, 
     ("flags", "message"),
     [
         (["--port=99999"], "--port=99999: use 1 to 65535"),
-        (["--tls_cert=a.pem"], "--tls_cert and --tls_key belong together"),
+        slow(["--tls_cert=a.pem"], "--tls_cert and --tls_key belong together"),
         (["--tls_cert=a.pem", "--tls_key=b.pem"], "--tls_cert=a.pem and --tls_key=b.pem cannot be used"),
         (["--token=x", "--host=0.0.0.0", "--wyoming_port=1"], "--token cannot protect --wyoming_port"),
-        (["--config.serve.sessions=99"], "config.serve.sessions is 99: use 1 to 64"),
-        (["--config.stream.chunk_ms=-3"], "config.stream.chunk_ms is -3.0"),
+        slow(["--config.serve.sessions=99"], "config.serve.sessions is 99: use 1 to 64"),
+        slow(["--config.stream.chunk_ms=-3"], "config.stream.chunk_ms is -3.0"),
         (["--config.decode.engine=ctc_beam_decoder"], "decodes complete utterances only"),
-        (["--config.restore=nowhere"], "the model 'nowhere' does not exist"),
+        slow(["--config.restore=nowhere"], "the model 'nowhere' does not exist"),
     ],
 )
 def test_what_cannot_be_served_is_refused_at_the_start(flags, message):
@@ -129,7 +129,7 @@ def test_figures_are_in_the_format_of_prometheus():
     assert all(line.startswith("# ") or len(line.split()) == 2 for line in lines)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, slow(signal.SIGINT)])
 def test_open_sessions_may_finish_after_a_signal(number, tmp_path):
     """The client goes on speaking after the signal, and gets its final result."""
     port, samples = free_port(), soundfile.read(CLIP, dtype="int16")[0]

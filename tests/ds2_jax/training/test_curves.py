@@ -144,6 +144,7 @@ def test_the_picture_is_redrawn_after_an_evaluation_but_not_too_often(tmp_path, 
     assert (tmp_path / FILE).read_bytes() != first
 
 
+@pytest.mark.slow
 def test_a_training_draws_its_curves_and_continues_if_that_fails(clips, tmp_path, monkeypatch, caplog, drawn):
     monkeypatch.setattr(metrics_log, "DRAW_EVERY_S", 0.0)
     config = small_config(clips)

@@ -28,6 +28,7 @@ RECIPES = ("librispeech", "aishell")
 TOPOLOGIES = {1: "v5e:1x1", 4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_steps_lower_for_cuda_and_rocm(recipe):
     config = recipe_shapes.read_config(str(ROOT / "configs" / f"{recipe}.py"))

@@ -13,7 +13,7 @@ from ds2_jax.cli.train import run_train as train
 from ds2_jax.training.checkpoint import Checkpoints
 from input_pipeline import manifest
 from input_pipeline.storage.digests import LISTING
-from tests.runs import ROOT, small_config, small_flags, start_main, wait_until
+from tests.runs import ROOT, slow, small_config, small_flags, start_main, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,7 @@ def test_an_epoch_with_fewer_batches_than_already_processed_is_refused(run, conf
         train(config, run)
 
 
+@pytest.mark.slow
 def test_an_augmentation_file_may_be_moved(run, config, tmp_path, caplog):
     volume = {"type": "volume", "params": {"min_gain_dBFS": 0, "max_gain_dBFS": 0}, "prob": 1.0}
     for name in ("a", "b"):
@@ -93,6 +94,7 @@ def test_the_error_for_an_optimiser_with_another_state_states_both_settings(run,
     assert "damaged" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_bad_rows_of_the_old_manifest_are_forgotten_when_it_changes(run, config, clips, tmp_path):
     rows = len(manifest.read(clips))
     change_progress(run, bad_utterances=[rows - 1])
@@ -109,6 +111,7 @@ def test_a_due_evaluation_is_dropped_without_a_dev_set(run, config):
     train(config, run)
 
 
+@pytest.mark.slow
 def test_a_postponed_evaluation_is_stored_with_its_checkpoint(run, config):
     shutil.rmtree(newest(run) / "metrics")
     change_progress(run, evaluation_due=True, best_error_rate=None, evaluations_since_best=7)
@@ -141,7 +144,7 @@ def test_an_evaluation_that_fails_loses_no_step_and_is_made_at_the_next_start(cl
     assert json.loads((newest(str(tmp_path / "run")) / "metrics" / "metrics").read_text())["step"] == steps
 
 
-@pytest.mark.parametrize("content", ["", '{"error_rate": null}'])
+@pytest.mark.parametrize("content", [slow(""), '{"error_rate": null}'])
 def test_a_damaged_dev_result_is_named_and_the_checkpoint_counts_as_not_evaluated(run, config, content, caplog):
     file = newest(run) / "metrics" / "metrics"
     file.write_text(content)

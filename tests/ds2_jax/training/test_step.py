@@ -23,6 +23,7 @@ from input_pipeline.audio.front_end import FrontEnd
 from input_pipeline.augment import Augmentation
 from input_pipeline.batches.inputs import make_inputs
 from input_pipeline.batches.loader import LoadSettings, RowShare
+from tests.runs import slow
 
 B, T, F, H, K, L = 8, 14, 6, 4, 5, 3
 EMA, MOMENTUM = 0.9, 0.8
@@ -119,7 +120,7 @@ def test_the_values_of_the_schedule_are_no_constants_of_the_program():
     assert len(programs) == 1
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("devices", [slow(2), 4])
 def test_several_devices_give_the_numbers_of_one(devices):
     """Three steps, with dropout; the padding row is on the last device."""
     batches = [make_batch(seed=seed) for seed in range(3)]

@@ -98,6 +98,7 @@ def test_nothing_is_compiled_after_the_first_epoch(clips, augmentation, tmp_path
     assert max(compiled_at) <= steps // 4  # there are four epochs
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(clips, augmentation, uninterrupted, tmp_path):
     config = config_for(clips, augmentation)
     config.train.max_steps = 6  # in the middle of the second epoch, after the warm-up
@@ -153,6 +154,7 @@ def test_a_finished_run_is_not_trained_again(clips, augmentation, uninterrupted,
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_an_incomplete_checkpoint_is_renamed_and_the_previous_one_used(
     clips, augmentation, uninterrupted, tmp_path, caplog
 ):

@@ -21,6 +21,7 @@ from input_pipeline.batches.loader import BatchLoader, BatchSpec, LoadSettings, 
 from input_pipeline.batches.plan import BatchSettings
 from input_pipeline.columns import Strings
 from input_pipeline.text import TextRules, Vocabulary
+from tests.runs import slow
 
 CONTRACT = {
     "spectrogram": np.float32,
@@ -124,7 +125,7 @@ def test_batches_of_samples_keep_their_contract(clips, augmentation, transfer):
             assert not batch["samples"][row, (frames + 1) * 160 if frames else 0 :].any()
 
 
-@pytest.mark.parametrize("transfer", ["", "float32", "int16"])
+@pytest.mark.parametrize("transfer", ["", slow("float32"), "int16"])
 def test_threads_and_processes_give_the_same_batches(clips, augmentation, transfer):
     one = load(make_corpus(clips, augmentation, transfer=transfer, threads=1))
     assert_equal(one, load(make_corpus(clips, augmentation, transfer=transfer, threads=1)))

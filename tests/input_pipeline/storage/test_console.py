@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from input_pipeline.storage import console
-from tests.runs import ROOT
+from tests.runs import ROOT, slow
 
 
 def run(body: str, *arguments: str | bytes, **options) -> subprocess.CompletedProcess:
@@ -129,7 +129,7 @@ COMMANDS = sorted(
     for path in Path(ROOT, room).rglob("*.py")
     if "peers" not in path.parts and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
-SLOW = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("benchmarks") else name for name in COMMANDS]
+SLOW = [slow(name) if name.startswith("benchmarks") else name for name in COMMANDS]
 
 
 def test_the_commands_are_found():
