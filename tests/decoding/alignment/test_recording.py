@@ -1,5 +1,7 @@
 """Words are found where text and recording agree; where they differ, what is hardly less probable is taken from the text."""
 
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -9,6 +11,7 @@ from decoding.alignment import recording
 from decoding.alignment.recording import Found, TextFinder
 from decoding.hypothesis import BLANK
 from input_pipeline.text import Vocabulary
+from tests.runs import ROOT
 
 SPELLED = Vocabulary((" ", *"abcdefghij"))
 CHARACTERS = Vocabulary(tuple("甲乙丙丁戊己"))
@@ -105,3 +108,35 @@ def test_without_the_native_decoder_the_library_finds_the_same(monkeypatch):
     native = find(TEXT, speak(spoken, SPELLED), SPELLED)
     monkeypatch.setattr("decoding.search.beam.native_available", lambda: False)
     assert find(TEXT, speak(spoken, SPELLED), SPELLED).words == native.words
+
+
+HOUR = """
+import resource, tempfile
+import numpy as np
+from decoding.alignment.recording import TextFinder
+from tests.decoding.alignment.test_recording import SPELLED, speak
+
+rng = np.random.default_rng(0)
+text = ["".join(rng.choice(list("abcdefghij"), rng.integers(3, 9))) for _ in range(12_000)]
+changed = [word if i % 20 else word[::-1] for i, word in enumerate(text)]
+speak(changed[:10], SPELLED)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with tempfile.TemporaryFile() as file:
+    finder, frames = TextFinder(text, SPELLED, 0.02, 6.0, file), 0
+    for first in range(0, len(text), 10):
+        log_probs = speak(changed[first : first + 10], SPELLED)
+        frames += len(log_probs)
+        finder.feed(log_probs)
+    found = len(finder.finish().words)
+print(0.02 * frames, found / len(text), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_an_hour_with_its_text_takes_little_memory():
+    """Of the decoder, its model of the text, and the comparison; 40 MB were measured."""
+    result = subprocess.run([sys.executable, "-c", HOUR], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, share, megabytes = map(float, result.stdout.split())
+    assert seconds > 3600
+    assert 0.93 < share < 0.97
+    assert megabytes < 100
