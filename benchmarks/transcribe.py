@@ -32,7 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/an4")
     parser.add_argument("--manifest", required=True)
-    parser.add_argument("--batch", type=int, default=26)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--buckets", type=int, default=8)
     parser.add_argument("--limit", type=int, default=0, help="number of utterances; 0: all")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cores", choices=("1", "all"), default="1")
@@ -43,7 +44,7 @@ def main() -> None:
     manifest = manifests.read(a.manifest)
     if a.limit:
         manifest = manifest.select(np.arange(min(a.limit, len(manifest))))
-    batch = BatchSettings(size=a.batch, buckets=4, shuffle="none")
+    batch = BatchSettings(size=a.batch, buckets=a.buckets, shuffle="none")
     settings = EvaluationSettings(batch, LoadSettings(threads=usable_cores()))
     evaluator = Evaluator(meta, sharding.make_mesh(), settings)
     corpus = evaluator.corpus(manifest)

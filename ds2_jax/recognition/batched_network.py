@@ -1,7 +1,7 @@
 """The network over clips of any length up to a minute, in a few compiled shapes."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -11,13 +11,15 @@ from ds2_jax.parallel import sharding
 from ds2_jax.recognition.step import make_forward
 from input_pipeline.audio.features import frame_count
 
-# Clips are padded to the smallest of a few shapes that fits, so that at most eight programs are compiled.
+# Clips are padded to the smallest of a few shapes that fits, so that few programs are compiled.
 SINGLE_S = (3.0, 7.0, 15.0, 30.0, 60.0)  # maximum length of a single clip
-BATCH_S = (4.0, 8.0, 16.0)  # maximum length of clips in a batch
+BATCH_S = {4.0: 16, 8.0: 8, 16.0: 8}  # maximum length of clips in a batch, and their number
+# A CPU takes no less time for a row among more than four, compiles sooner than accelerators, and computes padding, too.
+CPU_BATCH_S = dict.fromkeys((2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0), 4)
 LONGEST_S = SINGLE_S[-1]
-ROWS = (16, 8, 8)  # clips of each length in a batch
-CPU_ROWS = 4  # a row takes no less time among more of them on a CPU
-CPU_SINGLE_COST = 1.7  # time of a frame of a single clip on a CPU, compared with that of a row among CPU_ROWS
+CPU_SINGLE_COST = 1.7  # time of a frame of a single clip on a CPU, compared with that of a row of a batch
+
+Item = TypeVar("Item")
 
 
 class Shape(NamedTuple):
@@ -46,38 +48,63 @@ class BatchedNetwork:
         self._devices = mesh.size
         self._on_cpu = jax.default_backend() == "cpu"
         self.singles = [self._shape(seconds, 1) for seconds in SINGLE_S]
-        sizes = zip(BATCH_S, ROWS, strict=True)
-        self.batches = [self._shape(seconds, CPU_ROWS if self._on_cpu else rows) for seconds, rows in sizes]
+        sizes = CPU_BATCH_S if self._on_cpu else BATCH_S
+        self.batches = [self._shape(seconds, rows) for seconds, rows in sizes.items()]
 
     def _shape(self, seconds: float, rows: int) -> Shape:
+        return Shape(self.frames_of(seconds), -(-rows // self._devices) * self._devices)
+
+    def frames_of(self, duration_s: float) -> int:
+        """Return the most frames of a clip of this length."""
         settings = self.meta.features
-        samples = round(seconds * settings.sample_rate_hz) + settings.window_samples
-        return Shape(int(frame_count(samples, settings)), -(-rows // self._devices) * self._devices)
+        samples = round(duration_s * settings.sample_rate_hz) + settings.window_samples
+        return int(frame_count(samples, settings))
 
     def shape_of_batch(self, frames: int) -> Shape | None:
         """Return the smallest shape for several clips of at most so many frames; None if they are too long."""
         return next((shape for shape in self.batches if frames <= shape.frames), None)
 
-    def shape_of_seconds(self, duration_s: float) -> Shape | None:
-        """Return the shape of a batch for clips of this length; None if they are too long."""
-        return _fitting(duration_s, BATCH_S, self.batches)
+    def cost(self, frames: Sequence[int]) -> float:
+        """Return the time of clips of so many frames, which fit a shape together.
 
-    def is_worth_a_batch(self, durations_s: Sequence[float], shape: Shape) -> bool:
-        """Return whether clips of these lengths are computed sooner in a batch of this shape than one by one.
-
-        A CPU computes empty rows, too.
+        In that of a frame: on a CPU of one row, of which it computes empty ones, too; on accelerators of all rows.
         """
-        if not self._on_cpu or len(durations_s) < 2:
-            return len(durations_s) > 1
-        singles = (_fitting(duration_s, SINGLE_S, self.singles) for duration_s in durations_s)
-        return shape.rows * shape.frames < CPU_SINGLE_COST * sum(single.frames for single in singles if single)
+        if len(frames) == 1:
+            return _smallest(self.singles, frames[0]).frames * (CPU_SINGLE_COST if self._on_cpu else 1.0)
+        shape = _smallest(self.batches, max(frames))
+        return float(shape.frames * (shape.rows if self._on_cpu else 1))
+
+    def batch_with(self, frames: Sequence[int], index: int) -> range:
+        """Return which clips are computed with that of an index: those that give the most speech in the least time.
+
+        frames: of clips that fit a batch, in ascending order.
+        """
+        most = max(shape.rows for shape in self.batches)
+        ranges = (
+            range(first, end)
+            for first in range(max(0, index + 1 - most), index + 1)
+            for end in range(index + 1, min(first + most, len(frames)) + 1)
+            if end - first <= _smallest(self.batches, frames[end - 1]).rows
+        )
+        return max(ranges, key=lambda r: sum(frames[r.start : r.stop]) / self.cost(frames[r.start : r.stop]))
+
+    def batches_of(self, items: Iterable[Item], frames: Callable[[Item], int]) -> Iterator[list[Item]]:
+        """Divide what fits batches into some, the longest first, each with those of neighbouring lengths."""
+        left = sorted(items, key=frames)
+        while left:
+            rows = _smallest(self.batches, frames(left[-1])).rows
+            yield left[-rows:]
+            del left[-rows:]
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the natural-log probabilities [U, K] of the features [T, F] of clips that fit a shape together."""
-        shapes = self.singles if len(clips) == 1 else self.batches
-        longest = max(map(len, clips))
-        shape = next(shape for shape in shapes if longest <= shape.frames)
-        return self.compute(clips, shape)
+        """Return the natural-log probabilities [U, K] of the features [T, F] of clips that fit a batch, or of one clip."""
+        if len(clips) > 1 and self.cost([*map(len, clips)]) < sum(self.cost([len(clip)]) for clip in clips):
+            return self.compute_together(clips)
+        return [log_probs for clip in clips for log_probs in self.compute([clip], _smallest(self.singles, len(clip)))]
+
+    def compute_together(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the natural-log probabilities [U, K] of the features [T, F] of clips that fit a batch, in one."""
+        return self.compute(clips, _smallest(self.batches, max(map(len, clips))))
 
     def compute(self, clips: Sequence[np.ndarray], shape: Shape) -> list[np.ndarray]:
         """Return the natural-log probabilities [U, K] of the features [T, F] of clips, padded to this shape."""
@@ -90,7 +117,6 @@ class BatchedNetwork:
         return [log_probs[row, : lengths[row]] for row in range(len(clips))]
 
 
-def _fitting(duration_s: float, limits_s: Sequence[float], shapes: Sequence[Shape]) -> Shape | None:
-    """Return the first shape whose limit a clip of this length does not exceed; None if there is none."""
-    limited = zip(limits_s, shapes, strict=True)
-    return next((shape for limit_s, shape in limited if duration_s <= limit_s), None)
+def _smallest(shapes: Sequence[Shape], frames: int) -> Shape:
+    """Return the smallest shape for a clip of so many frames, which fits one."""
+    return next(shape for shape in shapes if frames <= shape.frames)

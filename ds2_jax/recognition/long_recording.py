@@ -7,8 +7,9 @@ their neighbours, whose output is dropped, and the decoder goes on. At a pause, 
 
 import collections
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -123,16 +124,13 @@ class LongRecogniser:
 
     def _outputs(self, blocks: Iterable[np.ndarray], own_rate_hz: int) -> Iterator[_Output]:
         """Yield the output of each part in order; parts of similar length are computed together."""
-        waiting: dict[Shape | None, list[tuple[Part, np.ndarray]]] = collections.defaultdict(list)
+        waiting: dict[Shape, list[tuple[Part, np.ndarray]]] = collections.defaultdict(list)
         order: collections.deque[Part] = collections.deque()
         outputs: dict[int, np.ndarray] = {}
 
-        def compute(shape: Shape | None) -> None:
-            parts = waiting.pop(shape, [])
-            if not parts or shape is None:
-                return
+        def compute(parts: Sequence[tuple[Part, np.ndarray]]) -> None:
             processes.report_progress(f"recognise: {parts[-1][0].first * self._frame_s:.0f} s")
-            computed = self._network.compute([features for _, features in parts], shape)
+            computed = self._network.compute_together([features for _, features in parts])
             outputs.update({part.first: self._own(part, rows) for (part, _), rows in zip(parts, computed, strict=True)})
 
         def ready() -> Iterator[_Output]:
@@ -149,13 +147,14 @@ class LongRecogniser:
             else:
                 waiting[shape].append((part, features))
                 if len(waiting[shape]) == shape.rows:
-                    compute(shape)
+                    compute(waiting.pop(shape))
             if len(order) > WAITING:
                 oldest = order[0].first
-                compute(next((s for s, parts in waiting.items() if parts and parts[0][0].first == oldest), None))
+                for shape in [shape for shape, parts in waiting.items() if parts[0][0].first == oldest]:
+                    compute(waiting.pop(shape))
             yield from ready()
-        for shape in list(waiting):
-            compute(shape)
+        for parts in self._network.batches_of(itertools.chain(*waiting.values()), lambda part: len(part[1])):
+            compute(parts)
         yield from ready()
 
     def _parts(self, blocks: Iterable[np.ndarray], own_rate_hz: int) -> Iterator[Part]:

@@ -1,8 +1,9 @@
 """Transcribe audio with a loaded model: files, bytes, file objects or arrays, one or many."""
 
 import collections
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, overload
@@ -323,7 +324,7 @@ class Recogniser:
         waiting: dict[Shape | None, list[_Clip]] = collections.defaultdict(list)
         for clip in self._read_ahead(enumerate(sources), whole, separate=separate):
             if isinstance(clip, _Long):
-                yield from waiting.values()
+                yield from self._rest(waiting)
                 waiting.clear()
             if isinstance(clip, _Failure | _Long):
                 yield clip
@@ -332,7 +333,11 @@ class Recogniser:
             waiting[shape].append(clip)
             if shape is None or len(waiting[shape]) == shape.rows:
                 yield waiting.pop(shape)
-        yield from waiting.values()
+        yield from self._rest(waiting)
+
+    def _rest(self, waiting: Mapping[Shape | None, Sequence[_Clip]]) -> Iterator[list[_Clip]]:
+        """Yield clips of which there are too few for a batch of one shape."""
+        yield from self.network.batches_of(itertools.chain(*waiting.values()), lambda clip: len(clip.features))
 
     def _read_ahead(
         self, sources: Iterator[tuple[int, Audio]], whole: bool, *, separate: bool

@@ -136,7 +136,7 @@ class Files:
 def take_batch(waiting: collections.deque[WaitingFile], network: BatchedNetwork) -> list[WaitingFile]:
     """Remove and return the file that has waited longest, and those that are computed with it; none if none waits.
 
-    It is taken alone if it is long, has a decoder of its own, or a few files are not worth a batch. Files whose clients have
+    With it come files of neighbouring lengths, as many as give the most speech in the least time. Files whose clients have
     gone are dropped.
     """
     while waiting and waiting[0].future.cancelled():
@@ -144,13 +144,13 @@ def take_batch(waiting: collections.deque[WaitingFile], network: BatchedNetwork)
     if not waiting:
         return []
     first = waiting[0]
-    shape = None if first.engine is not None else network.shape_of_seconds(first.duration_s)
     chosen = [first]
-    if shape is not None:
-        alike = [item for item in waiting if item.engine is None and network.shape_of_seconds(item.duration_s) == shape]
-        batch = alike[: shape.rows]
-        if network.is_worth_a_batch([item.duration_s for item in batch], shape):
-            chosen = batch
+    frames = {item: network.frames_of(item.duration_s) for item in waiting}
+    fit = [item for item in waiting if item.engine is None and network.shape_of_batch(frames[item])]
+    if first in fit:
+        fit.sort(key=lambda item: frames[item])
+        together = network.batch_with([frames[item] for item in fit], fit.index(first))
+        chosen = fit[together.start : together.stop]
     for item in chosen:
         waiting.remove(item)
     return [item for item in chosen if item.future.set_running_or_notify_cancel()]

@@ -32,13 +32,17 @@ def queue(*seconds: float) -> collections.deque[WaitingFile]:
     ("waiting", "taken"),
     [
         ([], []),
-        ([2.0] * 3, [2.0]),  # a batch of four takes as long as three files, or more, one by one
+        ([14.0] * 2, [14.0]),  # a batch of four takes as long as two files, or more, one by one
+        ([14.0] * 3, [14.0] * 3),
+        ([2.0] * 3, [2.0] * 3),  # one by one, they are padded to 3 s
         ([2.0] * 4, [2.0] * 4),
-        ([3.5] * 2, [3.5] * 2),  # one by one, they are padded to 7 s
+        ([3.5] * 2, [3.5] * 2),  # to 7 s
         ([2.0] * 9, [2.0] * 4),
         ([7.0, *[2.0] * 16], [7.0]),  # the first is not passed over
         ([2.0, 7.0, *[2.0] * 3], [2.0] * 4),
-        ([7.0, 2.0, 5.0, 6.0, 7.5, 8.0], [7.0, 5.0, 6.0, 7.5]),
+        ([7.0, 2.0, 5.0, 6.0, 7.5, 8.0], [6.0, 7.0, 7.5, 8.0]),
+        ([2.1, 1.5, 2.9, 1.9, 2.8, 1.8, 3.0], [2.1, 2.8, 2.9, 3.0]),  # which all need 3 s
+        ([2.0, 40.0, 2.0, 2.5], [2.0, 2.0, 2.5]),
         ([40.0, *[2.0] * 16], [40.0]),
     ],
 )
