@@ -111,6 +111,7 @@ def test_minutes_of_audio_may_be_ahead_of_the_decoder():
     np.testing.assert_array_equal(gate.apply(log_probs, spoken_s)[spoken_s > 101], log_probs[spoken_s > 101])
 
 
+@pytest.mark.slow
 def test_a_recording_at_once_has_the_text_of_its_pieces(model):
     speech = soundfile.read(CLIP, dtype="float32")[0]
     recording = np.tile(np.concatenate([speech, np.zeros(32000, np.float32)]), 3)

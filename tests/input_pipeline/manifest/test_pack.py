@@ -79,6 +79,7 @@ def test_a_bucket_gives_the_batches_of_the_files_whatever_fits_into_the_cache(
     assert len(kept) <= {"1": 3, "3e-4": 1, "0": 0}[limit]
 
 
+@pytest.mark.slow
 def test_worker_processes_read_shards_and_a_bucket_and_two_hosts_their_halves(store, clips, tmp_path):
     done = pack(str(clips), str(tmp_path / "out"), shards=2)
     assert_same_batches(corpus_of(clips), corpus_of(done.manifest, workers=2), epochs=[1])

@@ -21,6 +21,7 @@ from input_pipeline.manifest import ManifestError, command, join, stats
 from input_pipeline.manifest.pack import pack
 from input_pipeline.manifest.segments import REFUSED_KEYS
 from input_pipeline.text import TextRules, Vocabulary
+from tests.runs import slow
 
 RATE = 16000
 PAUSE_S = 0.5
@@ -79,7 +80,7 @@ def assert_same(ours: list[dict], theirs: list[dict]) -> None:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, slow(2)])
 def test_batches_are_those_of_single_clips(single, joined, workers):
     assert_same(batches(joined, workers=workers), batches(single))
 
