@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--model", default="models/an4")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--buckets", type=int, default=8)
+    parser.add_argument("--buckets", type=int, default=8, help="number of lengths of batches")
     parser.add_argument("--limit", type=int, default=0, help="number of utterances; 0: all")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cores", choices=("1", "all"), default="1")

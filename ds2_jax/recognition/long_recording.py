@@ -150,8 +150,8 @@ class LongRecogniser:
                     compute(waiting.pop(shape))
             if len(order) > WAITING:
                 oldest = order[0].first
-                for shape in [shape for shape, parts in waiting.items() if parts[0][0].first == oldest]:
-                    compute(waiting.pop(shape))
+                if group := next((s for s, parts in waiting.items() if parts[0][0].first == oldest), None):
+                    compute(waiting.pop(group))
             yield from ready()
         for parts in self._network.batches_of(itertools.chain(*waiting.values()), lambda part: len(part[1])):
             compute(parts)
