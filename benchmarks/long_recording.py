@@ -18,7 +18,7 @@ import soundfile
 import ds2_jax
 from benchmarks import measure
 from decoding.scoring.error_rate import summarise
-from ds2_jax.recognition.recogniser import Audio
+from ds2_jax.recognition.clips import Audio
 from input_pipeline import audio, manifest
 from input_pipeline.storage import console
 from input_pipeline.text import ScoringRules

@@ -21,7 +21,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.serve import cpu_s, started_server
-from ds2_jax.recognition.recogniser import Audio
+from ds2_jax.recognition.clips import Audio
 from input_pipeline import manifest
 from input_pipeline.storage import console
 

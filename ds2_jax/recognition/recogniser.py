@@ -1,12 +1,10 @@
 """Transcribe audio with a loaded model: files, bytes, file objects or arrays, one or many."""
 
-import collections
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, overload
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -19,7 +17,8 @@ from ds2_jax.artifacts.load import load_model
 from ds2_jax.parallel import processes
 from ds2_jax.recognition import alignment, decode_settings, recording
 from ds2_jax.recognition.alignment import AlignedWord, Alignment
-from ds2_jax.recognition.batched_network import LONGEST_S, BatchedNetwork, Shape
+from ds2_jax.recognition.batched_network import BatchedNetwork
+from ds2_jax.recognition.clips import Audio, Clip, ClipReader, Failure, Long
 from ds2_jax.recognition.long_recording import LongRecogniser
 from ds2_jax.recognition.long_recording import join as join_passages
 from ds2_jax.recognition.recording import Progress, Recording, RecordingSettings, Turn
@@ -27,21 +26,13 @@ from ds2_jax.recognition.stream import Stream
 from ds2_jax.recognition.stream_settings import StreamSettings
 from ds2_jax.recognition.stream_step import StreamStep
 from ds2_jax.recognition.voice_gate import make_check
-from input_pipeline import audio
 from input_pipeline.audio.cutting import CutSettings
-from input_pipeline.audio.long_reader import LongSource, stated_s
-from input_pipeline.cores import usable_cores
-from input_pipeline.shards.format import parse_reference
-from input_pipeline.storage.object_store import is_remote
+from input_pipeline.audio.long_reader import LongSource
 from input_pipeline.text import Vocabulary
 
-MOST_READ_S = 20 * LONGEST_S  # of a record of a shard, or an object in a store; a header may promise any
 COMPILATION_CACHE = "~/.cache/ds2_jax"
-READ_AHEAD = 32  # clips
 DEFAULT_STREAM = StreamSettings()
 DEFAULT_RECORDING = RecordingSettings()
-
-Audio = str | os.PathLike | bytes | BinaryIO | audio.Segment | tuple[np.ndarray, int]
 
 
 @dataclass(frozen=True)
@@ -67,33 +58,6 @@ class Transcript:
         return self.text
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """Features of a clip, and facts about its recording."""
-
-    index: int
-    features: np.ndarray  # [T, F]
-    duration_s: float
-    sample_rate_hz: int
-    remarks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Long:
-    """A recording that is recognised in parts."""
-
-    index: int
-    source: LongSource
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An unusable clip and its error."""
-
-    index: int
-    error: Exception
-
-
 class Recogniser:
     """A loaded model, ready to transcribe; `load` returns one.
 
@@ -106,6 +70,7 @@ class Recogniser:
         self.settings = settings
         self.engine = decode_settings.make_engine(settings, meta)
         self.network = BatchedNetwork(meta, variables)
+        self._clips = ClipReader(meta, self.network)
         self._stream_steps: dict[tuple[float, float], StreamStep] = {}
 
     @property
@@ -147,8 +112,8 @@ class Recogniser:
         A recording of more than 60 s is recognised in parts, in constant memory; its transcript has one hypothesis.
         """
         if not isinstance(source, list):
-            clip = self._read(0, source)
-            if isinstance(clip, _Long):
+            clip = self._clips.read(source)
+            if isinstance(clip, Long):
                 return self._join(self.recognise_recording(clip.source))
             [log_probs] = self._compute([clip])
             return self._decode([clip], [log_probs])[0]
@@ -176,11 +141,11 @@ class Recogniser:
         separate = settings.channels == "separate"
         decoding: Future | None = None
         with ThreadPoolExecutor(1, "decode") as host:
-            for clips in self._batch(sources, whole, separate=separate):
-                if isinstance(clips, _Failure):
+            for clips in self._clips.batches(sources, whole=whole, separate=separate):
+                if isinstance(clips, Failure):
                     yield clips.index, clips.error
                     continue
-                if isinstance(clips, _Long):
+                if isinstance(clips, Long):
                     if decoding is not None:
                         yield from decoding.result()
                         decoding = None
@@ -202,8 +167,8 @@ class Recogniser:
 
         source: as for `transcribe`.
         """
-        clip = self._read(0, source)
-        if isinstance(clip, _Long):
+        clip = self._clips.read(source)
+        if isinstance(clip, Long):
             return np.concatenate(list(self.long_log_probs(clip.source)))
         return self._compute([clip])[0]
 
@@ -287,86 +252,12 @@ class Recogniser:
         facts = recognised.duration_s, recognised.sample_rate_hz, recognised.remarks, recognised.turns
         return Transcript(best.text, best.words, best.confidence, best.score, [best], *facts)
 
-    def _read(self, index: int, source: Audio, whole: bool = True) -> _Clip | _Long:
-        """Read a clip and compute its features; leave long recordings alone. Raises AudioError, TypeError."""
-        rate_hz = self.sample_rate_hz
-        if _is_long(source):
-            return _Long(index, source)
-        remarks: tuple[str, ...] = ()
-        if isinstance(source, tuple):
-            if len(source) != 2 or not isinstance(source[0], np.ndarray):
-                raise TypeError("the tuple is not (samples, sample_rate_hz): pass (numpy array, 16000)")
-            samples, source_rate_hz = audio.from_array(*source, rate_hz), int(source[1])
-        elif isinstance(source, str | os.PathLike | bytes | audio.Segment) or hasattr(source, "read"):
-            samples, source_rate_hz, remarks = audio.load(source, rate_hz, whole=whole, longest_s=MOST_READ_S)
-        else:
-            raise TypeError(
-                f"{type(source).__name__} is not an audio source: pass a path, bytes, a file object or "
-                "(samples, sample_rate_hz)"
-            )
-        name = source if isinstance(source, str | os.PathLike | audio.Segment) else "the clip"
-        duration_s = len(samples) / rate_hz
-        if duration_s > LONGEST_S:  # of a record of a shard
-            return _Long(index, (samples, rate_hz))
-        try:
-            features = self.meta.front_end(samples)
-        except ValueError as error:  # does not name the file
-            raise audio.AudioError(f"{name}: {error}") from error
-        return _Clip(index, features, duration_s, source_rate_hz, remarks)
-
-    def _batch(
-        self, sources: Iterable[Audio], whole: bool, *, separate: bool
-    ) -> Iterator[list[_Clip] | _Long | _Failure]:
-        """Read clips in threads and group those of similar length; yield failures immediately.
-
-        Clips do not wait for a long recording, which may take hours.
-        """
-        waiting: dict[Shape | None, list[_Clip]] = collections.defaultdict(list)
-        for clip in self._read_ahead(enumerate(sources), whole, separate=separate):
-            if isinstance(clip, _Long):
-                yield from self._rest(waiting)
-                waiting.clear()
-            if isinstance(clip, _Failure | _Long):
-                yield clip
-                continue
-            shape = self.network.shape_of_batch(len(clip.features))
-            waiting[shape].append(clip)
-            if shape is None or len(waiting[shape]) == shape.rows:
-                yield waiting.pop(shape)
-        yield from self._rest(waiting)
-
-    def _rest(self, waiting: Mapping[Shape | None, Sequence[_Clip]]) -> Iterator[list[_Clip]]:
-        """Yield clips of which there are too few for a batch of one shape."""
-        yield from self.network.batches_of(itertools.chain(*waiting.values()), lambda clip: len(clip.features))
-
-    def _read_ahead(
-        self, sources: Iterator[tuple[int, Audio]], whole: bool, *, separate: bool
-    ) -> Iterator[_Clip | _Long | _Failure]:
-        """Read the sources in threads, ahead of use; yield them in order."""
-
-        def attempt(index: int, source: Audio) -> _Clip | _Long | _Failure:
-            try:
-                return _Long(index, source) if separate else self._read(index, source, whole)
-            except (ValueError, OSError, TypeError) as error:
-                return _Failure(index, error)
-            except MemoryError:
-                return _Failure(index, audio.AudioError("the clip does not fit into memory; split it"))
-
-        pending: collections.deque[Future] = collections.deque()
-        with ThreadPoolExecutor(usable_cores(), "read") as pool:
-            for index, source in sources:
-                pending.append(pool.submit(attempt, index, source))
-                if len(pending) >= READ_AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-
-    def _compute(self, clips: Sequence[_Clip]) -> list[np.ndarray]:
+    def _compute(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         """Return the natural-log probabilities [U, K] of clips that fit a shape together."""
         processes.report_progress(f"transcribe: {len(clips)} clips")
         return self.network([clip.features for clip in clips])
 
-    def _decode(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[Transcript]:
+    def _decode(self, clips: Sequence[Clip], log_probs: Sequence[np.ndarray]) -> list[Transcript]:
         return [
             Transcript(
                 best.text,
@@ -382,20 +273,8 @@ class Recogniser:
             for best in nbest[:1]
         ]
 
-    def _decode_indexed(self, clips: Sequence[_Clip], log_probs: Sequence[np.ndarray]) -> list[tuple[int, Transcript]]:
+    def _decode_indexed(self, clips: Sequence[Clip], log_probs: Sequence[np.ndarray]) -> list[tuple[int, Transcript]]:
         return [(clip.index, t) for clip, t in zip(clips, self._decode(clips, log_probs), strict=True)]
-
-
-def _is_long(source: Audio) -> bool:
-    """Return whether a source has more than LONGEST_S, or only ffmpeg knows; a record of a shard is read to know it."""
-    if isinstance(source, tuple):
-        samples, rate_hz = source if len(source) == 2 else (None, 0)
-        known = isinstance(samples, np.ndarray) and samples.ndim in (1, 2) and isinstance(rate_hz, int | np.integer)
-        return bool(known and rate_hz > 0 and len(samples) > LONGEST_S * rate_hz)
-    file = source.source if isinstance(source, audio.Segment) else source
-    if isinstance(file, str | os.PathLike):
-        return not parse_reference(os.fspath(file)) and not is_remote(os.fspath(file)) and stated_s(source) > LONGEST_S
-    return (isinstance(file, bytes) or hasattr(file, "read")) and stated_s(source) > LONGEST_S
 
 
 def load(model: str | os.PathLike, **decode: Any) -> Recogniser:
