@@ -26,6 +26,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.recording import Turn
 from ds2_jax.recognition.transcript_files import NamedTranscript, check_count, format_transcripts, suffix_of
 from input_pipeline import manifest as manifests
+from input_pipeline.audio import Segment
 from input_pipeline.audio.ffmpeg import container_of
 from input_pipeline.manifest import Manifest
 from input_pipeline.storage.console import escape
@@ -44,12 +45,14 @@ def run_align(config: ConfigDict, workdir: str, files: Sequence[str], text: str,
     if processes.count() > 1:
         raise ValueError("--mode=align runs in one process: start no others")
     chosen = settings.read_utterances(config)
-    tables = [path for path in output.split(",") if path and _is_table(path)]
-    folders = [path for path in output.split(",") if path and not _is_table(path)]
+    outputs = output_file.parse(output)
+    tables = [path for path in outputs if _is_table(path)]
+    folders = [path for path in outputs if not _is_table(path)]
     if not tables and not folders:
         raise ValueError("--mode=align writes to --output: give a folder (data/book), or a file (book.TextGrid)")
     for path in tables:
         output_file.check(path)
+    output_file.refuse_inputs(tables, [*files, *manifests.paths_of(config.data.test), text])
     if text:
         _align_recording(config, workdir, _one(files), text, _Outputs(tables, folders), chosen)
         return
@@ -159,7 +162,7 @@ def _align_clip(model: Recogniser, manifest: Manifest, row: int) -> NamedTranscr
     duration_s = len(log_probs) * model.output_frame_s
     record = {"audio_filepath": manifest.audio[row], **part_keys(clip), "text": text}
     record["words"] = [as_json(word) for word in words]
-    return NamedTranscript(manifest.name(row), duration_s, [_turn(words, model.joiner)], record)
+    return NamedTranscript(manifest.origin(row), duration_s, [_turn(words, model.joiner)], record)
 
 
 def _load(config: ConfigDict, workdir: str) -> Recogniser:
@@ -177,7 +180,7 @@ def _name(path: str, found: Alignment, joiner: str) -> NamedTranscript:
     turn = _turn(found.words, joiner)
     record = {"audio_filepath": path, "text": turn.passage.text, "words": [as_json(word) for word in found.words]}
     record |= {"left_out": [as_json(one) for one in found.left_out]}
-    return NamedTranscript(path, found.duration_s, [turn], record, found.remarks)
+    return NamedTranscript(Segment(path), found.duration_s, [turn], record, found.remarks)
 
 
 def _write(path: str, named: Sequence[NamedTranscript], config: ConfigDict, model: Recogniser) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -40,13 +41,18 @@ Result = TypeVar("Result")
 class Request:
     """A clip to transcribe.
 
-    clip: the path of a file, or a segment of one. name: its path before it was packed into a shard. reference: its text, ''
-    if unknown.
+    clip: the path of a file, or a segment of one. origin: the same before it was packed into a shard. reference: its text,
+    '' if unknown.
     """
 
     clip: str | Segment
-    name: str
+    origin: Segment
     reference: str = ""
+
+    @property
+    def name(self) -> str:
+        """Describe the clip for a message."""
+        return str(self.origin)
 
     @property
     def path(self) -> str:
@@ -60,13 +66,16 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
     `config.infer.samples` limits the rows on the screen (0: all). An unusable clip is reported and does not stop the rest.
     Raises ValueError if no clip is usable or `output` cannot be written.
     """
-    outputs = [path for path in output.split(",") if path]
+    outputs = output_file.parse(output)
     for path in outputs:
         suffix_of(path)
         output_file.check(path)
     requests = _list_requests(config, files, limit=0 if outputs else config.infer.samples)
     for path in outputs:
         check_count(suffix_of(path), len(requests))
+    output_file.refuse_inputs(
+        outputs, itertools.chain(manifests.paths_of(config.data.test), (r.path for r in requests))
+    )
     processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
     meta, variables = load_model(config.restore or workdir)
     model = Recogniser(meta, variables, settings.read_decoding(config))
@@ -113,13 +122,13 @@ def _end_unread() -> None:
 def _list_requests(config: ConfigDict, files: Sequence[str], limit: int) -> list[Request]:
     """Return requests for the files, or for the first `limit` rows of the manifest (0: all)."""
     if files:
-        return [Request(path, path) for path in list_audio(files)]
+        return [Request(path, Segment(path)) for path in list_audio(files)]
     if not config.data.test:
         raise ValueError("nothing to transcribe: give --audio=a.wav,b.flac or --config.data.test=test.jsonl")
     ignored = manifests.parse_ignored(config.data.ignore_keys)
     manifest = manifests.read_many(config.data.test, need_text=False, need_duration=False, ignore_keys=ignored)
     rows = range(min(limit, len(manifest)) if limit else len(manifest))
-    return [Request(manifest.clips[row], manifest.name(row), manifest.text[row]) for row in rows]
+    return [Request(manifest.clips[row], manifest.origin(row), manifest.text[row]) for row in rows]
 
 
 def _transcribe(
@@ -232,9 +241,9 @@ def _name(request: Request, result: Transcript | str) -> NamedTranscript:
     """Return the turns of a recording, also of a clip, with its record."""
     record = _make_record(request, result)
     if isinstance(result, str):
-        return NamedTranscript(request.name, 0.0, [], record)
+        return NamedTranscript(request.origin, 0.0, [], record)
     turns = result.turns or [Turn("", passage_of(result.nbest[0], 0.0))]
-    return NamedTranscript(request.name, result.duration_s, turns, record, result.remarks)
+    return NamedTranscript(request.origin, result.duration_s, turns, record, result.remarks)
 
 
 def _make_record(request: Request, result: Transcript | str) -> dict:

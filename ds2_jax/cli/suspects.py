@@ -29,6 +29,7 @@ def run_suspects(config: ConfigDict, workdir: str, output: str) -> None:
     if not config.data.test:
         raise ValueError("config.data.test is empty: give the manifest to examine, --config.data.test=train.jsonl")
     output_file.check(output)
+    output_file.refuse_inputs([output], manifests.paths_of(config.data.test))
     if config.suspects.show < 0:
         raise ValueError(f"config.suspects.show is {config.suspects.show}: use 0 (all) or more")
     meta, variables = load_model(config.restore or workdir)

@@ -42,6 +42,9 @@ class RecordingSettings:
             )
 
 
+LEFT_AND_RIGHT = ("L", "R")  # speakers of a stereo recording
+
+
 class Turn(NamedTuple):
     """A passage and its speaker: L or R of a stereo recording, the number of the channel of others, '' for all channels."""
 
@@ -112,5 +115,5 @@ def _speakers(audio: LongAudio) -> dict[str, int | None]:
             f"{audio.name} has {audio.channels} channel{'s' if audio.channels > 1 else ''}; config.infer.channels=separate takes "
             f"recordings of 2 to {MOST_SPEAKERS}: use config.infer.channels=mix"
         )
-    names = ("L", "R") if audio.channels == 2 else [str(number + 1) for number in range(audio.channels)]
+    names = LEFT_AND_RIGHT if audio.channels == 2 else [str(number + 1) for number in range(audio.channels)]
     return {name: channel for channel, name in enumerate(names)}

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,23 +14,35 @@ from decoding.hypothesis import Word, as_json
 from ds2_jax.recognition import cues
 from ds2_jax.recognition.alignment import AlignedWord, Symbol
 from ds2_jax.recognition.cues import Cue, CueSettings
-from ds2_jax.recognition.recording import Turn
+from ds2_jax.recognition.recording import LEFT_AND_RIGHT, Turn
+from input_pipeline.audio.segment import Segment, source_name
 
 PASSAGES = replace(cues.SEGMENTS, pause_s=1.5)  # of the formats other than subtitles
 
 
 @dataclass(frozen=True)
 class NamedTranscript:
-    """The turns of a recording, its name and length, and the record that describes it in JSON lines.
+    """The turns of a recording, its file and length, and the record that describes it in JSON lines.
 
-    remarks: what is wrong with the recording.
+    origin: the file, or the part of one, in which times count from its offset. remarks: what is wrong with the recording.
     """
 
-    name: str
+    origin: Segment
     duration_s: float
     turns: Sequence[Turn]
     record: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path of the file, with the part of it."""
+        return str(self.origin)
+
+    def channel_of(self, speaker: str) -> int:
+        """Return the number of a speaker's channel in the file, from 1; 1 if the channels are mixed."""
+        if speaker:
+            return LEFT_AND_RIGHT.index(speaker) + 1 if speaker in LEFT_AND_RIGHT else int(speaker)
+        return (self.origin.channel or 0) + 1
 
 
 @dataclass(frozen=True)
@@ -129,16 +142,35 @@ def _tsv(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
 
 
 def _ctm(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:
-    """Return NIST's CTM: recording, channel, start, duration, word and confidence, by recording, channel and time."""
-    lines = []
+    """Return NIST's CTM: recording, channel, start, duration, word and confidence, by recording, channel and time.
+
+    A recording is a file: what was said in parts of one has the times of the file.
+    """
+    names = short_names([source_name(transcript.origin.source) for transcript in transcripts])
+    words: dict[tuple[str, int], list[tuple[float, Word]]] = defaultdict(list)
     for transcript in transcripts:
-        name = Path(transcript.name).stem.replace(" ", "_")
-        for number, speaker in enumerate(speakers_of(transcript), start=1):
-            lines += [
-                f"{name} {number} {w.start_s:.3f} {w.end_s - w.start_s:.3f} {w.text} {w.confidence:.4f}\n"
-                for w in words_of(transcript, speaker)
-            ]
-    return "".join(lines)
+        name, offset_s = names[source_name(transcript.origin.source)], transcript.origin.offset_s
+        for speaker in speakers_of(transcript):
+            timed = [(offset_s + word.start_s, word) for word in words_of(transcript, speaker)]
+            words[name, transcript.channel_of(speaker)] += timed
+    return "".join(
+        f"{name} {channel} {start_s:.3f} {word.end_s - word.start_s:.3f} {word.text} {word.confidence:.4f}\n"
+        for (name, channel), timed in sorted(words.items())
+        for start_s, word in sorted(timed, key=lambda item: item[0])
+    )
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return a name without spaces for each path: that of the file without its suffix, with as much more as tells it from others."""
+    names: dict[str, str] = {}
+    missing = dict.fromkeys(paths)
+    for depth in range(1, 1 + max((len(Path(path).parts) for path in missing), default=0)):
+        for end in (lambda path: path.with_suffix(""), lambda path: path):
+            ends = {path: "_".join(end(Path(path)).parts[-depth:]).replace(" ", "_") for path in missing}
+            count = Counter([*ends.values(), *names.values()])
+            names |= {path: name for path, name in ends.items() if count[name] == 1}
+            missing = dict.fromkeys(path for path in missing if path not in names)
+    return names | {path: f"{Path(path).name.replace(' ', '_')}_{n}" for n, path in enumerate(missing, start=1)}
 
 
 def _textgrid(transcripts: Sequence[NamedTranscript], settings: CueSettings) -> str:

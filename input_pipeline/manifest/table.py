@@ -68,15 +68,19 @@ class Manifest:
 
     def name(self, row: int) -> str:
         """Return the original path of a row's clip, with the segment and channel that the row is: `a.flac, 4.5 to 8.6 s`."""
-        part = self.part(row)
-        return f"{self.original_path(row)}, {part}" if part else self.original_path(row)
+        return str(self.origin(row))
 
-    def part(self, row: int) -> str:
-        """Describe the segment and channel that a row is of its original file; '' for a whole file."""
+    def origin(self, row: int) -> audio_files.Segment:
+        """Return what a row is of its original file, before it was packed into shards."""
         offset, channel = self._origin(row)
         duration = 0.0 if math.isnan(offset) else float(np.nan_to_num(self.duration[row]))
         number = None if channel == ALL_CHANNELS else channel
-        return audio_files.describe_part(float(np.nan_to_num(offset)), duration, number)
+        return audio_files.Segment(self.original_path(row), float(np.nan_to_num(offset)), duration, number)
+
+    def part(self, row: int) -> str:
+        """Describe the segment and channel that a row is of its original file; '' for a whole file."""
+        origin = self.origin(row)
+        return audio_files.describe_part(origin.offset_s, origin.duration_s, origin.channel)
 
     def original_path(self, row: int) -> str:
         """Return the path of a row's clip as written in the manifest, or in the one that was packed into shards."""
@@ -288,6 +292,11 @@ def _bad_key(record: Mapping, where: str, key: str, expected: str) -> ManifestEr
     if key not in record:
         return ManifestError(f"{where}: key {key!r} is missing; add {expected}")
     return ManifestError(f"{where}: {key!r} is {quote(record[key])}; it must be {expected}")
+
+
+def paths_of(spec: str) -> list[str]:
+    """Return the paths of manifests that `read_many` takes, without their weights."""
+    return [parse_weight(os.path.expanduser(part.strip()))[0] for part in spec.split(",")]
 
 
 def read_many(

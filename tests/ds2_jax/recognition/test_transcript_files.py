@@ -10,7 +10,15 @@ from decoding.hypothesis import Word
 from ds2_jax.recognition.cues import CueSettings
 from ds2_jax.recognition.long_recording import Passage
 from ds2_jax.recognition.recording import Turn
-from ds2_jax.recognition.transcript_files import FORMATS, NamedTranscript, check_count, format_transcripts, suffix_of
+from ds2_jax.recognition.transcript_files import (
+    FORMATS,
+    NamedTranscript,
+    check_count,
+    format_transcripts,
+    short_names,
+    suffix_of,
+)
+from input_pipeline.audio import Segment
 
 SETTINGS = CueSettings()
 
@@ -28,14 +36,16 @@ def call() -> NamedTranscript:
         Turn("R", passage('say "hi"', "there", start_s=1.0)),
         Turn("L", passage("yes", start_s=3661.5)),
     ]
-    return NamedTranscript("calls/one two.wav", 3670.0, turns, {"audio_filepath": "calls/one two.wav", "text": "x"})
+    return NamedTranscript(
+        Segment("calls/one two.wav"), 3670.0, turns, {"audio_filepath": "calls/one two.wav", "text": "x"}
+    )
 
 
 @pytest.fixture
 def lecture() -> NamedTranscript:
     """Return a recording of one speaker, who pauses."""
     turns = [Turn("", passage("good", "morning", start_s=0.25)), Turn("", passage("yes", start_s=60.0))]
-    return NamedTranscript("lecture.mp3", 70.0, turns, {"audio_filepath": "lecture.mp3", "text": "y"})
+    return NamedTranscript(Segment("lecture.mp3"), 70.0, turns, {"audio_filepath": "lecture.mp3", "text": "y"})
 
 
 def test_subtitles_name_the_speaker(call):
@@ -72,6 +82,38 @@ def test_ctm_has_a_line_for_each_word(call, lecture):
     assert channels == [["one_two", "1"]] * 3 + [["one_two", "2"]] * 2
 
 
+def test_ctm_has_the_times_and_channels_of_the_file():
+    """Also for parts of a file, whatever their order, and where only the right channel speaks."""
+    parts = [
+        NamedTranscript(Segment("call.wav", 10.5, 4.0, 1), 4.0, [Turn("", passage("later", start_s=0.25))]),
+        NamedTranscript(Segment("call.wav", 0.5, 4.0, 1), 4.0, [Turn("", passage("first", start_s=0.25))]),
+        NamedTranscript(Segment("call.wav", 0.5, 4.0, 0), 4.0, [Turn("", passage("left", start_s=0.5))]),
+        NamedTranscript(Segment("stereo.wav"), 4.0, [Turn("R", passage("right", start_s=1.0))]),
+        NamedTranscript(Segment("three.wav"), 4.0, [Turn("3", passage("third", start_s=1.0))]),
+    ]
+    assert [line.split()[:5] for line in format_transcripts(".ctm", parts, SETTINGS).splitlines()] == [
+        ["call", "1", "1.000", "0.400", "left"],
+        ["call", "2", "0.750", "0.400", "first"],
+        ["call", "2", "10.750", "0.400", "later"],
+        ["stereo", "2", "1.000", "0.400", "right"],
+        ["three", "3", "1.000", "0.400", "third"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/one two.wav", "v1.5.flac", "a/one two.wav"], ["one_two", "v1.5", "one_two"]),
+        (["a/x.flac", "b/x.flac", "y.flac"], ["a_x", "b_x", "y"]),
+        (["x.flac", "x.wav"], ["x.flac", "x.wav"]),
+        (["a b.wav", "a_b.wav"], ["a_b.wav_1", "a_b.wav_2"]),
+        (["-"], ["-"]),
+    ],
+)
+def test_names_of_recordings_differ(paths, names):
+    assert [short_names(paths)[path] for path in paths] == names
+
+
 def test_json_has_segments_with_words(call, lecture):
     first, second = json.loads(format_transcripts(".json", [call, lecture], SETTINGS))
     assert [segment["speaker"] for segment in first["segments"]] == ["L", "R", "L"]
@@ -94,7 +136,7 @@ def test_a_textgrid_has_a_tier_without_gaps_for_each_speaker(call):
 
 
 def test_silence_gives_empty_files():
-    silence = NamedTranscript("silence.wav", 5.0, [])
+    silence = NamedTranscript(Segment("silence.wav"), 5.0, [])
     assert format_transcripts(".srt", [silence], SETTINGS) == ""
     assert format_transcripts(".vtt", [silence], SETTINGS) == "WEBVTT\n"
     assert 'text = ""' in format_transcripts(".TextGrid", [silence], SETTINGS)
