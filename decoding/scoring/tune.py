@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from decoding.scoring import interruption
 from decoding.scoring.error_rate import Counts, count_utterance
 from decoding.search.beam import Engine, make_engine
 from decoding.settings import BeamSettings
@@ -263,14 +262,12 @@ class _Measurer:
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in file.points]
         with tqdm(total=len(pairs), initial=len(pairs) - len(missing), desc=name, unit=" points") as bar:
             try:
-                with interruption.noticed() as check:
-                    for point in self._points(missing):
-                        file.add(point)
-                        bar.write(str(point))
-                        best = best_point(file.points.values(), characters=self._task.by_characters)
-                        bar.set_postfix_str(f"best at {best.alpha:g}, {best.beta:g}", refresh=False)
-                        bar.update()
-                        check()
+                for point in self._points(missing):
+                    file.add(point)
+                    bar.write(str(point))
+                    best = best_point(file.points.values(), characters=self._task.by_characters)
+                    bar.set_postfix_str(f"best at {best.alpha:g}, {best.beta:g}", refresh=False)
+                    bar.update()
             except BrokenProcessPool as error:
                 raise TuningError(
                     f"a process of the decoder died (killed, or out of memory): {bar.n} of {bar.total} points are kept in "

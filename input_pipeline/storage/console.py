@@ -5,17 +5,21 @@ written as escapes. A reader that has enough, such as `head`, is no error: what 
 does nothing but print ends when `reader_has_gone`.
 """
 
+import _thread
 import contextlib
 import functools
 import io
 import os
 import re
 import select
+import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO, TypeVar
 
 STDOUT = 1  # file descriptor
+REPEAT_S = 0.05  # when the finaliser has ended
 _HOME = re.compile(r"(?<![^,=])~[^/,:=]*(?=[/,:]|$)")
 # C0, C1, line separators, embeddings and isolates of direction, surrogates
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -33,6 +37,7 @@ def command(main: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         if not args and not kwargs:
             sys.argv[1:] = map(expand_home, sys.argv[1:])
             protect_output()
+            keep_interruptions()
         return main(*args, **kwargs)
 
     return run
@@ -58,6 +63,23 @@ def protect_output(*, raw: bool = False) -> None:
     sys.stdout = _protected(sys.stdout, None if raw else "\n\t")
     _redirect_native_output()
     sys.stderr = _protected(sys.stderr, None if raw else "\n\t\r")  # progress bars return to the start of their line
+
+
+def keep_interruptions() -> None:
+    """Repeat Ctrl-C if Python drops its exception, as in a finaliser or a callback of the garbage collector."""
+    previous = sys.unraisablehook
+
+    def repeat() -> None:
+        time.sleep(REPEAT_S)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def hook(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            _thread.start_new_thread(repeat, ())  # without the locks of threading, which may be held here
+        else:
+            previous(dropped)
+
+    sys.unraisablehook = hook
 
 
 def reader_has_gone() -> bool:

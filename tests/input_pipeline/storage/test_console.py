@@ -156,3 +156,34 @@ def test_what_native_libraries_print_does_not_mix_with_results():
     body = "import ctypes; ctypes.CDLL(None).puts(b'native'); ctypes.CDLL(None).fflush(None); print('result')"
     result = run(body, capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("result\n", "native\n")
+
+
+DROPPED = """
+import gc, os, signal, time
+from input_pipeline.storage import console
+
+def interrupt(*_):
+    gc.callbacks.clear()
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Finaliser:
+    def __del__(self):
+        interrupt()
+
+@console.command
+def main():
+    {drop}
+    time.sleep(30)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+@pytest.mark.parametrize("drop", ["Finaliser()", "gc.callbacks.append(interrupt); gc.collect()"])
+def test_an_interruption_that_python_drops_is_repeated(drop):
+    result = subprocess.run(
+        [sys.executable, "-c", DROPPED.format(drop=drop)], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
+    assert result.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert "Exception ignored" not in result.stderr
