@@ -81,18 +81,30 @@ def read_rows(rows: Iterator[Mapping[str, Any]], folder: Path, beside: Path) -> 
     """Yield the utterances; their audio is written to `folder`, unless it lies in a file beside the Parquet file."""
     unreadable = []
     for number, row in enumerate(rows):
-        value = row["audio"] if isinstance(row["audio"], dict) else {"path": row["audio"]}
+        try:
+            text = listed.text_of(row["text"])
+        except TypeError as error:
+            raise CorpusError(f"row {number} for {folder.name}: {error}: name another --text_column") from error
+        content, place = _content(row["audio"])
         speaker = str(row.get("speaker") or "")
-        if value.get("bytes") is None:
-            yield Recording(listed.find_audio(str(value.get("path")), beside, ""), row["text"] or "", speaker)
+        if content is None and place:
+            yield Recording(listed.find_audio(place, beside, ""), text, speaker)
             continue
         try:
-            ending = ENDINGS[soundfile.info(io.BytesIO(value["bytes"])).format]
+            ending = ENDINGS[soundfile.info(io.BytesIO(content or b"")).format]
         except (soundfile.SoundFileError, KeyError) as error:
-            unreadable.append(f"row {number} ({error})")
+            reason = str(getattr(error, "error_string", error)).rstrip(".") if content else "no audio"
+            unreadable.append(f"row {number} ({reason})")
             continue
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{number:08d}.{ending}"
-        path.write_bytes(value["bytes"])
-        yield Recording(path, row["text"] or "", speaker)
+        path.write_bytes(content or b"")
+        yield Recording(path, text, speaker)
     assemble.report_skipped(f"audio that libsndfile cannot read, for {folder.name}", unreadable)
+
+
+def _content(value: Any) -> tuple[bytes | None, str]:
+    """Return the bytes of an audio cell (None: it has none), and its path ('': it has none)."""
+    if isinstance(value, Mapping):
+        return value.get("bytes"), str(value.get("path") or "")
+    return (value, "") if isinstance(value, bytes) else (None, str(value or ""))

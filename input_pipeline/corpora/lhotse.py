@@ -2,7 +2,8 @@
 
 --source is a folder with them, or one file of cuts. What follows the kind in a name is the split: cuts_dev.jsonl.gz
 becomes dev. Each supervision becomes an utterance, with an offset if it does not begin its recording. Left out, with the
-reason: cuts that mix or pad others, recordings that are not in files, and those with changes of speed, tempo or volume.
+reason: cuts without a supervision, or that mix or pad others, recordings that are not in files, and those with changes of
+speed, tempo or volume.
 """
 
 import argparse
@@ -44,7 +45,9 @@ def read_cuts(path: Path, root: str | None) -> list[Recording]:
     def utterances(cut: Mapping) -> Iterator[Recording]:
         if cut.get("type") != "MonoCut":
             raise _LeftOut(f"of the type {cut.get('type')}")
-        for supervision in cut.get("supervisions", []):
+        if not cut.get("supervisions"):
+            raise _LeftOut("without supervisions")
+        for supervision in cut["supervisions"]:
             start = cut["start"] + supervision["start"]
             yield _make(supervision, cut["recording"], start, (root, path.parent))
 
@@ -98,6 +101,6 @@ def _make(supervision: Mapping, recording: Mapping, start: float, folders: tuple
         if channel in source["channels"]:
             path = listed.find_audio(source["source"], *folders, "")
             position = source["channels"].index(channel)
-            text, speaker = supervision.get("text") or "", supervision.get("speaker") or ""
+            text, speaker = listed.text_of(supervision.get("text")), supervision.get("speaker") or ""
             return Recording(path, text, speaker, start, supervision["duration"], position)
     raise _LeftOut(f"whose recording has no channel {channel}")

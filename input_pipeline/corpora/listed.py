@@ -4,6 +4,7 @@ import argparse
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,21 @@ def find_audio(path: str, *folders: str | Path | None) -> Path:
     """Return a path of audio, which may be relative to one of these folders; the first one if it is nowhere."""
     candidates = [Path(folder or "", path) for folder in folders] or [Path(path)]
     return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+
+
+def text_of(value: object) -> str:
+    """Return the text of an utterance, '' for None. Raises TypeError for what is not a string."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"the text is {value!r}, not a string")
+    return value or ""
+
+
+def seconds_of(value: Any) -> float:
+    """Return a time in seconds. Raises TypeError or ValueError for what is none."""
+    seconds = float(value)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{value!r} is no time in seconds")
+    return seconds
 
 
 def split_name(name: str, kind: str) -> str:

@@ -52,9 +52,11 @@ def read_raw(path: Path, root: str | None) -> list[Recording]:
     for where, row in listed.read_objects(path):
         try:
             audio = listed.find_audio(row["wav"], root, path.parent, "")
-            start = float(row.get("start", 0))
-            duration = float(row["end"]) - start if "end" in row else None
-            recordings.append(Recording(audio, row["txt"], str(row.get("speaker", "")), start, duration))
+            start = listed.seconds_of(row.get("start", 0))
+            duration = listed.seconds_of(row["end"]) - start if "end" in row else None
+            recordings.append(
+                Recording(audio, listed.text_of(row["txt"]), str(row.get("speaker", "")), start, duration)
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CorpusError(f"{where}: not a row of WeNet's lists ({error!r}): correct it") from error
     return recordings

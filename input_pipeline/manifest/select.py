@@ -48,6 +48,10 @@ class Thresholds:
         """Return why a transcript is left out; '' for one that is selected."""
         if "error" in record:
             return "with an error"
+        if record["audio_filepath"] == "-":
+            return "of standard input"
+        if record.get("remarks"):
+            return "of a file with something wrong"
         if not record["text"].strip():
             return "without text"
         if record["confidence"] < self.confidence:

@@ -253,7 +253,7 @@ def _read_duration(record: Mapping, where: str, needed: bool) -> float:
         return math.nan
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LONGEST_S:  # false for nan, too
         return float(value)
-    raise _bad_key(record, where, "duration", "a positive number of seconds")
+    raise _bad_key(record, where, "duration", f"a positive number of seconds, below {LONGEST_S:g}")
 
 
 def _read_text(record: Mapping, where: str, needed: bool) -> str:

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 
@@ -169,6 +170,51 @@ def test_a_wrong_row_of_nemo_is_named(source, capsys):
     )
 
 
+def test_the_channels_of_nemo_stay_apart(source):
+    rows = [
+        {"audio_filepath": "stereo.wav", "duration": 2.0, "text": side, "channel": i} for i, side in enumerate("lr")
+    ]
+    (source / "train.json").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert [row(record)[:4] for record in run("nemo", source)["train"]] == [("l", 0.0, 2.0, 0), ("r", 0.0, 2.0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": 1, "end": 2}, "'start' may mean a part of the file"),
+        ({"duration": float("nan")}, "nan is no time in seconds"),
+        ({"offset": -1.0}, "-1.0 is no time in seconds"),
+        ({"channel": -1}, "-1 is no channel"),
+        ({"text": 5}, "the text is 5, not a string"),
+    ],
+)
+def test_a_wrong_value_of_nemo_is_named(source, capsys, change, message):
+    line = json.dumps({"audio_filepath": "long.flac", "duration": 1.0, "text": "a"} | change)
+    (source / "train.json").write_text(line + "\n")
+    error = error_of(capsys, "nemo", source)
+    assert f"{source}/train.json:1: not a row of NeMo's manifests" in error
+    assert message in error
+
+
+def test_a_text_that_is_null_is_left_out(source, capsys):
+    rows = [{"audio_filepath": "long.flac", "duration": 1.0, "text": text} for text in ("a", None)]
+    (source / "train.json").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert [record["text"] for record in run("nemo", source)["train"]] == ["a"]
+    assert "skipped 1 (no text, train)" in capsys.readouterr().out
+
+
+def test_cuts_without_supervisions_are_listed(source, capsys):
+    recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "long.flac"}]}
+    said = {"start": 0, "duration": 1.0, "text": "a"}
+    cuts = [
+        {"id": name, "type": "MonoCut", "start": 0, "recording": recording, "supervisions": supervisions}
+        for name, supervisions in (("c1", [said]), ("c2", []))
+    ]
+    (source / "cuts.jsonl").write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+    assert len(run("lhotse", source)["train"]) == 1
+    assert "skipped 1 (cuts of cuts.jsonl): c2, without supervisions" in capsys.readouterr().out
+
+
 def test_wenet_raw_and_shards(source):
     raw = [
         {"key": "u1", "wav": "../long.flac", "txt": "first", "start": 0.5, "end": 1.5},
@@ -213,6 +259,24 @@ def test_hugging_face_parquet_files(source):
     contents = {path.read_bytes() for path in CLIPS.glob("*.flac")}
     for record in manifests["dev"]:
         assert (source.parent / "target" / record["audio_filepath"]).read_bytes() in contents
+
+
+def test_parquet_audio_may_be_bytes_and_cells_without_audio_are_listed(source, capsys):
+    clip = (CLIPS / "cen1-mtos-b.flac").read_bytes()
+    table = pyarrow.table({"audio": [clip, None, b"", b"noise"], "text": ["a", "b", "c", "d"]})
+    pyarrow.parquet.write_table(table, source / "train.parquet")
+    manifests = run("huggingface", source)
+    assert [record["text"] for record in manifests["train"]] == ["a"]
+    printed = capsys.readouterr().out
+    assert "row 1 (no audio), row 2 (no audio), row 3 (" in printed
+    assert "BytesIO" not in printed
+
+
+def test_a_parquet_column_of_numbers_is_no_text(source, capsys):
+    pyarrow.parquet.write_table(pyarrow.table({"audio": [b"x"], "text": [5]}), source / "train.parquet")
+    assert "row 0 for train: the text is 5, not a string: name another --text_column" in error_of(
+        capsys, "huggingface", source
+    )
 
 
 def test_parquet_without_the_columns_names_those_that_there_are(source, capsys):

@@ -76,6 +76,13 @@ def test_each_threshold_leaves_out_what_is_below_it(transcripts, tmp_path, capsy
     assert "words" not in kept
 
 
+def test_what_training_could_not_read_again_is_left_out(transcripts, tmp_path, capsys):
+    given = transcripts(SURE, SURE | {"remarks": ["a.wav ends early"]}, SURE | {"audio_filepath": "-"})
+    [kept] = select(given, tmp_path / "a.jsonl", "--min_confidence=0.5")
+    assert kept["audio_filepath"].endswith("/0.wav")
+    assert "1 of a file with something wrong, 1 of standard input" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("records", "options", "expected"),
     [
