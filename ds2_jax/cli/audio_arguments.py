@@ -40,6 +40,8 @@ def natural_order(path: str) -> list[tuple[int, int, str]]:
 
 
 def _list(argument: str) -> list[str]:
+    if Path(argument).is_fifo():
+        raise ValueError(f"--audio={argument} is a pipe, which can be read once: give its content as --audio=-")
     if argument == STDIN or Path(argument).is_file():  # a file's own name may look like a pattern
         return [argument]
     if Path(argument).is_dir():

@@ -13,6 +13,7 @@ import numpy as np
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.recognition.batched_network import LONGEST_S, BatchedNetwork, Shape
 from input_pipeline import audio
+from input_pipeline.audio.features import SilenceError
 from input_pipeline.audio.long_reader import LongSource, stated_s
 from input_pipeline.cores import usable_cores
 from input_pipeline.shards.format import parse_reference
@@ -84,6 +85,8 @@ class ClipReader:
             return Long(index, (samples, self._rate_hz))
         try:
             features = self._front_end(samples)
+        except SilenceError:  # has no level as an utterance; in parts, it has no speech
+            return Long(index, source)
         except ValueError as error:  # does not name the file
             raise audio.AudioError(f"{name}: {error}") from error
         return Clip(index, features, duration_s, source_rate_hz, remarks)

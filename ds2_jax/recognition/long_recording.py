@@ -29,6 +29,7 @@ from input_pipeline.audio.reader import rms_db
 
 WAITING = 64  # parts whose output may wait for that of an earlier one
 LONGEST_PASSAGE_S = 60.0
+SPACE_PROBABILITY = 0.6  # where a part begins after a pause: a decoder may choose, the most probable symbols have it
 TOGETHER = 16  # passages that are decoded at once
 
 
@@ -81,7 +82,8 @@ class LongRecogniser:
     def log_probs(self, blocks: Iterable[np.ndarray], own_rate_hz: int) -> Iterator[np.ndarray]:
         """Yield natural-log probabilities [n, K] f32 of a recording, piece by piece, without gaps.
 
-        blocks: its samples [N] or [N, channels], in order. Raises AudioError for samples that are not finite.
+        A part that follows a pause begins with a probable space: the network, which begins anew there, writes none. blocks:
+        its samples [N] or [N, channels], in order. Raises AudioError for samples that are not finite.
         """
         done = samples = 0
 
@@ -94,7 +96,7 @@ class LongRecogniser:
         for part, log_probs in self._outputs(count(), own_rate_hz):
             if part.first > done:
                 yield self._silence(part.first - done)
-            yield log_probs
+            yield log_probs if part.joined or not done else self._after_space(log_probs)
             done = part.first + part.steps
         total = int(samples / own_rate_hz / self._frame_s)
         if total > done:
@@ -110,20 +112,22 @@ class LongRecogniser:
         decoding: collections.deque[Future] = collections.deque()
         with ThreadPoolExecutor(1, "decode") as host:
             stretches: list[tuple[int, np.ndarray]] = []
-            for first, log_probs in self._stretches(self._outputs(blocks, own_rate_hz)):
+            for first, log_probs in self._stretches(self._outputs(blocks, own_rate_hz, on_progress)):
                 stretches.append((first, log_probs))
                 if len(stretches) == TOGETHER:
                     decoding.append(host.submit(self._decode, stretches))
                     stretches = []
-                    on_progress((first + len(log_probs)) * self._frame_s)
                 if len(decoding) > 1:
                     yield from decoding.popleft().result()
             decoding.append(host.submit(self._decode, stretches))
             while decoding:
                 yield from decoding.popleft().result()
 
-    def _outputs(self, blocks: Iterable[np.ndarray], own_rate_hz: int) -> Iterator[_Output]:
+    def _outputs(
+        self, blocks: Iterable[np.ndarray], own_rate_hz: int, on_progress: Callable[[float], None] = lambda _: None
+    ) -> Iterator[_Output]:
         """Yield the output of each part in order; parts of similar length are computed together."""
+        steps = 0
         waiting: dict[Shape, list[tuple[Part, np.ndarray]]] = collections.defaultdict(list)
         order: collections.deque[Part] = collections.deque()
         outputs: dict[int, np.ndarray] = {}
@@ -131,7 +135,14 @@ class LongRecogniser:
         def compute(parts: Sequence[tuple[Part, np.ndarray]]) -> None:
             processes.report_progress(f"recognise: {parts[-1][0].first * self._frame_s:.0f} s")
             computed = self._network.compute_together([features for _, features in parts])
-            outputs.update({part.first: self._own(part, rows) for (part, _), rows in zip(parts, computed, strict=True)})
+            for (part, _), rows in zip(parts, computed, strict=True):
+                keep(part, self._own(part, rows))
+
+        def keep(part: Part, log_probs: np.ndarray) -> None:
+            nonlocal steps
+            outputs[part.first] = log_probs
+            steps += part.steps
+            on_progress(steps * self._frame_s)
 
         def ready() -> Iterator[_Output]:
             while order and order[0].first in outputs:
@@ -143,7 +154,7 @@ class LongRecogniser:
             features = self._front_end(part)
             shape = self._network.shape_of_batch(len(features))
             if shape is None or not len(features) or (self._check and not self._check(part.samples)):
-                outputs[part.first] = self._silence(part.steps)
+                keep(part, self._silence(part.steps))
             else:
                 waiting[shape].append((part, features))
                 if len(waiting[shape]) == shape.rows:
@@ -170,6 +181,14 @@ class LongRecogniser:
         own = log_probs[part.context :][: part.steps]
         missing = part.steps - len(own)  # the last window ends before the last step
         return np.concatenate([own, self._silence(missing)]) if missing else own
+
+    def _after_space(self, log_probs: np.ndarray) -> np.ndarray:
+        """Return the output of a part with a space as its first symbol, unless it begins with speech, or there are no spaces."""
+        if len(self._quiet) == 1 or not len(log_probs) or log_probs[0].argmax() not in self._quiet:
+            return log_probs
+        first = np.full((1, log_probs.shape[1]), IMPOSSIBLE, np.float32)
+        first[0, self._quiet] = np.log([1 - SPACE_PROBABILITY, SPACE_PROBABILITY])
+        return np.concatenate([first, log_probs[1:]])
 
     def _silence(self, steps: int) -> np.ndarray:
         """Return the output of silence: certain blanks [steps, K]."""

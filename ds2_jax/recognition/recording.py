@@ -8,7 +8,7 @@ import numpy as np
 
 from ds2_jax.recognition.long_recording import LongRecogniser, Passage
 from ds2_jax.recognition.voice_gate import GATES
-from input_pipeline.audio import AudioError
+from input_pipeline.audio import AudioError, Segment
 from input_pipeline.audio.cutting import LONGEST_PART_S
 from input_pipeline.audio.long_reader import LongAudio, LongSource, open_long
 from input_pipeline.audio.reader import mix
@@ -82,6 +82,8 @@ def recognise(
     separate: each channel is a speaker. whole: refuse a recording that is cut; otherwise, recognise what is left of it, and say
     so in `remarks`. Raises AudioError, also for a recording of one channel if `separate` is set.
     """
+    if separate and isinstance(source, Segment) and source.channel is not None:
+        raise AudioError(f"{source} is one channel already: use config.infer.channels=mix")
     with open_long(source, whole=whole) as audio:
         speakers = _speakers(audio) if separate else {"": None}
     turns: list[Turn] = []

@@ -13,6 +13,7 @@ from input_pipeline.audio.reader import (
     ARRAY,
     check_array,
     check_channel,
+    check_finite,
     check_inside,
     full_scale,
     read_blocks,
@@ -38,9 +39,10 @@ class LongAudio:
         self.read_s = 0.0
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield the samples [n, channels], once."""
+        """Yield the samples [n, channels], once. Raises AudioError for samples that are not finite."""
         count = 0
         for block in self._read():
+            check_finite(block, f"{self.name}, after {self.read_s:.0f} s,")
             count += len(block)
             self.read_s = count / self.sample_rate_hz
             yield block

@@ -245,6 +245,12 @@ def read_blocks(recording: Recording, first: int, count: int, kind: str, size: i
                 break
 
 
+def check_finite(samples: np.ndarray, name: str) -> None:
+    """Raise AudioError for samples that are not finite numbers."""
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name} has samples that are not finite numbers; convert it to 16-bit samples again")
+
+
 def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str) -> tuple[np.ndarray, list[str]]:
     """Average the channels of samples [N, channels] and resample them -> [N] float32, and remarks. Raises AudioError."""
     mono, cancelled = mix(samples)
@@ -253,8 +259,7 @@ def _mono(samples: np.ndarray, own_rate_hz: int, sample_rate_hz: int, name: str)
         remarks.append(
             f"{name} has channels that cancel each other when they are averaged, as one is inverted; the first is used"
         )
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{name} has samples that are not finite numbers; convert it to 16-bit samples again")
+    check_finite(mono, name)
     if sample_rate_hz != own_rate_hz:
         mono = soxr.resample(mono, own_rate_hz, sample_rate_hz, quality="HQ")
         if len(mono) == 0:

@@ -19,6 +19,8 @@ def why_missing(path: str) -> str:
         return f"it ends in {_visible(path[len(path.rstrip()) :])}, which does not belong to it" + _instead(
             path.rstrip()
         )
+    if os.path.islink(path):
+        return f"it is a link to {os.readlink(path)}, which does not exist"
     folder, name = os.path.split(path)
     last = True
     while folder and not os.path.isdir(folder):

@@ -1,5 +1,7 @@
 """What --audio may name: files, folders, patterns, standard input."""
 
+import os
+
 import pytest
 
 from ds2_jax.cli.audio_arguments import list_audio, natural_order
@@ -45,6 +47,12 @@ def test_a_folder_or_a_pattern_without_audio_is_refused(argument, expected, fold
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=f"{expected}.*: check the path"):
         list_audio([argument])
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(ValueError, match=r"a\.wav is a pipe, which can be read once: give its content as --audio=-"):
+        list_audio([str(tmp_path / "a.wav")])
 
 
 def test_standard_input_is_given_once(monkeypatch):

@@ -9,11 +9,13 @@ import soundfile
 
 import ds2_jax
 from decoding.scoring.error_rate import count_utterance
+from decoding.search.greedy import decode_log_probs
 from ds2_jax.artifacts.bundle import ModelMeta
 from ds2_jax.network.model import ModelSettings, init_variables
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.recording import RecordingSettings
 from input_pipeline import manifest as manifests
+from input_pipeline.audio import Segment
 from input_pipeline.audio.cutting import CutSettings
 from input_pipeline.audio.features import FeatureSettings
 from input_pipeline.audio.front_end import FeatureStats, FrontEnd
@@ -68,6 +70,15 @@ def test_a_joined_recording_has_the_text_of_its_clips(model, pause_s):
     assert transcript.text == " ".join(word.text for word in transcript.words)
 
 
+def test_words_around_a_pause_are_apart_in_the_output(model):
+    samples, text = join_clips(1.0)
+    log_probs = model.log_probs((np.tile(samples, 2), RATE_HZ))
+    np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, atol=1e-3)
+    heard = decode_log_probs(log_probs, model.vocabulary, model.output_frame_s)
+    errors, _ = count_utterance(f"{text} {text}", heard.text, ScoringRules.for_language("en"))
+    assert errors.errors <= 0.05 * errors.reference
+
+
 def test_a_part_has_the_output_of_a_clip(small):
     clip = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE_HZ).astype(np.float32)
     silence = np.zeros(40 * RATE_HZ, np.float32)
@@ -78,9 +89,9 @@ def test_a_part_has_the_output_of_a_clip(small):
     edge = int(CutSettings().edge_s * RATE_HZ)
     first = round((40 * RATE_HZ - edge) / step)
     before = np.zeros(len(silence) - first * step, np.float32)
-    expected = small.log_probs((np.concatenate([before, clip, np.zeros(edge, np.float32)]), RATE_HZ))[1:]
+    expected = small.log_probs((np.concatenate([before, clip, np.zeros(edge, np.float32)]), RATE_HZ))[2:]
     count = len(expected) - 20  # the silence kept after the clip is a whole number of frames
-    here = _align(output, expected, first + 1)
+    here = _align(output, expected, first + 2)  # the part begins with a space
     np.testing.assert_allclose(output[here : here + count], expected[:count], atol=0.1)
 
 
@@ -111,6 +122,10 @@ def test_channels_are_speakers(model):
     assert [turn.speaker for turn in recording.turns] == sorted(turn.speaker for turn in recording.turns)
     with pytest.raises(ds2_jax.AudioError, match=r"has 1 channel; config\.infer\.channels=separate takes"):
         model.recognise_recording((first, RATE_HZ), separate)
+    with pytest.raises(
+        ds2_jax.AudioError, match=r"call\.wav, channel 1 is one channel already: use config\.infer\.channels=mix"
+    ):
+        model.recognise_recording(Segment("call.wav", channel=1), separate)
 
 
 def test_silence_has_no_text(small):
@@ -140,6 +155,15 @@ def test_one_bad_recording_does_not_stop_the_rest(small, tmp_path):
     results = dict(small.transcribe_each([(samples, RATE_HZ), (bad, RATE_HZ), (samples[:RATE_HZ], RATE_HZ)]))
     assert "not finite" in str(results[1])
     assert {results[0].duration_s, results[2].duration_s} == {70.0, 1.0}
+
+
+def test_progress_is_reported_with_each_batch(small):
+    samples = 0.1 * np.random.default_rng(0).standard_normal(70 * RATE_HZ).astype(np.float32)
+    reported: list[float] = []
+    small.recognise_recording((samples, RATE_HZ), on_progress=lambda done_s, total_s: reported.append(done_s))
+    assert len(reported) >= 5
+    assert reported == sorted(reported)
+    assert reported[-1] == pytest.approx(70, abs=1)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline.audio import AudioError, Segment
+from input_pipeline.audio import AudioError, Segment, load
 from input_pipeline.audio.long_reader import open_long, stated_s
 from input_pipeline.audio.reader import mix
 
@@ -116,6 +116,22 @@ def test_a_segment_and_a_channel_are_read(tmp_path, samples):
     soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, subtype="FLOAT")
     found, _ = read(Segment(tmp_path / "a.wav", 2.0, 3.0, channel=1))
     np.testing.assert_array_equal(found, samples[2 * RATE_HZ : 5 * RATE_HZ, 1:])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused_by_name_and_time(tmp_path, samples, value):
+    samples[5 * RATE_HZ] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"a\.wav, after 5 s, has samples that are not finite"):
+        read(tmp_path / "a.wav")
+
+
+def test_a_segment_behind_the_end_of_a_cut_file_says_that_it_is_cut(tmp_path, samples):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, samples, RATE_HZ)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"a\.flac is truncated"):
+        load(Segment(path, 8.0, 1.0), RATE_HZ, whole=False)
 
 
 def test_channels_that_cancel_each_other_are_not_averaged(samples):

@@ -21,12 +21,14 @@ from input_pipeline.storage.paths import why_missing
         ("file:///data/a.flac", "it is an address: write the path without file://"),
         ("clops/deep/a.flac", "there is no folder {0}/clops"),
         ("clips/b.flac", ""),
+        ("clips/link.flac", "it is a link to gone.flac, which does not exist"),
     ],
 )
 def test_a_path_that_leads_nowhere_says_what_is_overlooked(tmp_path, path, reason):
     (tmp_path / "clips").mkdir()
     for name in ("a.flac", "caf\u00e9.flac"):
         (tmp_path / "clips" / name).touch()
+    (tmp_path / "clips" / "link.flac").symlink_to("gone.flac")
     found = why_missing(f"{tmp_path}/{path}" if not path.startswith("file:") else path)
     assert found.startswith(reason.format(tmp_path))
     assert bool(found) == bool(reason)
