@@ -145,7 +145,7 @@ def run_train(args: argparse.Namespace) -> dict:
     rules, symbols = choose_rules(args)
     excluded = None
     if args.exclude:
-        excluded = text_corpus.ExcludedTexts(args.exclude.split(","), Preparation(rules, symbols))
+        excluded = text_corpus.ExcludedTexts(args.exclude.split(","), rules)
     prepare = Preparation(rules, symbols)
     output = Path(args.output).absolute()
     with exclusive(output), _new_folder(output.with_name(f".{output.name}.unfinished")) as folder:

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from tqdm import tqdm
 from decoding.lm.preparation import Preparation
 from decoding.lm.text_files import read_lines
 from input_pipeline.storage import whole_file
-from input_pipeline.text import is_spaced
+from input_pipeline.text import TextRules, is_spaced
+from input_pipeline.text.language import NONE
 
 UNKNOWN = "UNKNOWNWORD"  # replaces words that are not among the most frequent ones, as in the original
 MAX_COUNTED = 10_000_000  # distinct words counted at a time, about a gigabyte
@@ -21,15 +23,17 @@ MAX_UNWRITABLE = 0.5  # share of words that a network cannot write, above which 
 
 
 class ExcludedTexts:
-    """Texts that a model must not be trained on, such as those of a test set, prepared like the corpus.
+    """Texts that a model must not be trained on, such as those of a test set.
 
-    A line is excluded if it is one of them, or contains one of at least MIN_INNER_TOKENS words, or MIN_INNER_CHARACTERS
-    characters in languages without spaces.
+    Lines are compared without punctuation, whatever the symbols of the network, as many text corpora have none. A line is
+    excluded if it is one of the texts, or contains one of at least MIN_INNER_TOKENS words, or MIN_INNER_CHARACTERS characters in
+    languages without spaces.
     """
 
-    def __init__(self, paths: Sequence[str], prepare: Preparation):
-        self._whole = {prepare(line) for line in read_lines(paths, "--exclude")} - {""}
-        self._least = MIN_INNER_TOKENS if is_spaced(prepare.rules.language) else MIN_INNER_CHARACTERS
+    def __init__(self, paths: Sequence[str], rules: TextRules):
+        self._prepare = Preparation(rules)
+        self._whole = {self._plain(line) for line in read_lines(paths, "--exclude")} - {""}
+        self._least = MIN_INNER_TOKENS if is_spaced(rules.language) else MIN_INNER_CHARACTERS
         self._starting: dict[tuple[str, ...], list[str]] = collections.defaultdict(list)
         for text in self._whole:
             tokens = text.split()
@@ -44,15 +48,23 @@ class ExcludedTexts:
         """One of the texts; '' if there are none."""
         return min(self._whole, default="")
 
-    def match(self, prepared: str) -> bool:
-        """Tell whether a prepared line is excluded."""
-        if prepared in self._whole:
+    def match(self, line: str) -> bool:
+        """Tell whether a line is excluded."""
+        plain = self._plain(line)
+        if plain in self._whole:
             return True
         if not self._starting:
             return False
-        tokens, padded = prepared.split(), f" {prepared} "
+        tokens, padded = plain.split(), f" {plain} "
         starts = zip(*(tokens[i:] for i in range(self._least)), strict=False)
         return any(text in padded for start in starts for text in self._starting.get(start, ()))
+
+    def _plain(self, line: str) -> str:
+        """Return a line as it is compared: tokens separated by spaces."""
+        prepared = self._prepare(line)
+        if self._prepare.rules.language != NONE:
+            return prepared
+        return " ".join("".join(" " if unicodedata.category(one)[0] in "PS" else one for one in prepared).split())
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ def write_corpus(
             prepared = prepare(line)
             if not prepared:
                 continue
-            if excluded is not None and excluded.match(prepared):
+            if excluded is not None and excluded.match(line):
                 left_out += 1
                 continue
             words = [word if prepare.writable(word) else UNKNOWN for word in prepared.split()]

@@ -51,7 +51,7 @@ def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
         "It's no, good at all",
     ]
     (tmp_path / "t.txt").write_text("\n".join(dropped + kept))
-    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.jsonl")], ENGLISH)
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.jsonl")], ENGLISH.rules)
     assert len(excluded) == 2
     counted = text_corpus.write_corpus([str(tmp_path / "t.txt")], ENGLISH, 99, tmp_path / "corpus", excluded)
     assert (tmp_path / "corpus").read_text().splitlines() == kept
@@ -60,20 +60,35 @@ def test_texts_of_a_test_set_are_left_out(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"nothing is left of .* without the 1 lines of --exclude"):
         text_corpus.write_corpus([str(tmp_path / "t.txt")], ENGLISH, 99, tmp_path / "corpus", excluded)
     with pytest.raises(ValueError, match="--exclude: nowhere"):
-        text_corpus.ExcludedTexts(["nowhere.jsonl"], ENGLISH)
+        text_corpus.ExcludedTexts(["nowhere.jsonl"], ENGLISH.rules)
 
 
 def test_the_first_text_of_a_test_set_is_left_out_whatever_mark_its_file_starts_with(tmp_path):
     (tmp_path / "test.txt").write_text("今天的天气非常好\n", encoding="utf-8-sig")
-    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], MANDARIN).match("今 天 的 天 气 非 常 好")
-    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], Preparation(TextRules("none"))).match(
-        "今天的天气非常好"
-    )
+    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], MANDARIN.rules).match("今 天 的 天 气 非 常 好")
+    assert text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], TextRules("none")).match("今天的天气非常好")
+
+
+@pytest.mark.parametrize(
+    ("language", "test", "line", "symbols"),
+    [
+        ("en", "He sang songs, all of them.", "he sang songs all of them", "abcdefghijklmnopqrstuvwxyz ,."),
+        ("zh", "今天，天气非常好。", "今天天气非常好", "今天气非常好，。"),
+        ("none", "He sang songs, all of them.", "He sang songs all of them", "abcdefghijklmnopqrstuvwxyzHS ,."),
+    ],
+)
+def test_texts_are_left_out_whatever_punctuation_the_network_has(language, test, line, symbols, tmp_path):
+    (tmp_path / "test.txt").write_text(test)
+    (tmp_path / "t.txt").write_text(f"{line}\n{test}\n{line[:3]}\n")
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], TextRules(language))
+    prepare = Preparation(TextRules(language), symbols)
+    counts = text_corpus.write_corpus([str(tmp_path / "t.txt")], prepare, 99, tmp_path / "corpus", excluded)
+    assert (counts.lines, counts.excluded) == (1, 2)
 
 
 def test_short_idioms_are_left_out_as_whole_lines_only(tmp_path):
     (tmp_path / "test.txt").write_text("无可奉告\n今天的天气非常好\n")
-    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], MANDARIN)
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.txt")], MANDARIN.rules)
     assert excluded.match(MANDARIN("无可奉告。"))
     assert not excluded.match(MANDARIN("他无可奉告"))
     assert excluded.match(MANDARIN("你看，今天的天气非常好啊"))

@@ -44,7 +44,7 @@ def test_lines_without_an_id_behind_others_with_one_stay_whole(tmp_path):
 def test_a_test_set_of_any_form_is_excluded(described, tmp_path):
     (tmp_path / "test.json").write_bytes(FORMS[described])
     (tmp_path / "t.txt").write_text("four\ntwo\n")
-    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.json")], Preparation(TextRules("en")))
+    excluded = text_corpus.ExcludedTexts([str(tmp_path / "test.json")], TextRules("en"))
     counts = text_corpus.write_corpus(
         [str(tmp_path / "t.txt")], Preparation(TextRules("en")), 9, tmp_path / "corpus", excluded
     )
