@@ -4,6 +4,7 @@ The batch plan is grain's source; `BatchLoader`, which turns one planned batch i
 workers. A bad clip is not an error: its row has `valid` false, and `problem` describes what is wrong.
 """
 
+import gc
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
@@ -16,7 +17,7 @@ from input_pipeline.augment import rng_for
 from input_pipeline.batches.inputs import Inputs, Row
 from input_pipeline.batches.labels import Labels
 from input_pipeline.batches.plan import Plan
-from input_pipeline.batches.workers import explain_lost_workers
+from input_pipeline.batches.workers import EndsWithParent, explain_lost_workers
 from input_pipeline.manifest import Manifest, Segments
 from input_pipeline.shards import source as shard_source
 
@@ -233,7 +234,8 @@ def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, settings: LoadSetti
     import grain  # takes half a second and imports jax, so only where batches are loaded
 
     options = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=settings.ahead)
-    dataset = grain.MapDataset.source(specs).map(loader).to_iter_dataset(options)
+    load = EndsWithParent(loader) if settings.workers else loader
+    dataset = grain.MapDataset.source(specs).map(load).to_iter_dataset(options)
     if settings.workers:
         processes = grain.MultiprocessingOptions(settings.workers, per_worker_buffer_size=settings.from_worker)
         dataset = dataset.mp_prefetch(processes)
@@ -251,3 +253,6 @@ def iterate(specs: Sequence[BatchSpec], loader: BatchLoader, settings: LoadSetti
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
+        if settings.workers:  # the memory of batches that were not used is shared, and referenced in a cycle
+            del iterator, dataset, close
+            gc.collect()

@@ -1,11 +1,17 @@
-"""Explain how a worker process of grain ended."""
+"""Worker processes of grain: they end with the process that started them, and how one ended is explained."""
 
 import contextlib
 import errno
+import functools
+import multiprocessing
+import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 SHARED_MEMORY = "/dev/shm"
 _EXIT_CODE = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")
@@ -17,6 +23,31 @@ class WorkerError(OSError):
 
 class WorkerKilledError(WorkerError):
     """A worker process that another process, or the system for lack of memory, has killed: the next start may succeed."""
+
+
+@dataclass(frozen=True)
+class EndsWithParent:
+    """A function for worker processes that lets them end when their parent has, even if it was killed."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, argument: Any) -> Any:
+        """Call the function."""
+        _watch_parent()
+        return self.function(argument)
+
+
+@functools.cache
+def _watch_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:  # this is no worker
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,19 +24,42 @@ def load(number):
 
 if __name__ == "__main__":
     flags.FLAGS.mark_as_parsed()  # grain asks for flags
+    before = len(os.listdir("/dev/shm"))
+    batches = loader.iterate(list(range(64)), load, loader.LoadSettings(workers=1, threads=1, prefetch=8))
     try:
-        for batch in loader.iterate(list(range(64)), load, loader.LoadSettings(workers=1, threads=1, prefetch=8)):
-            pass
+        for number, batch in enumerate(batches):
+            if sys.argv[1] == "stop" and number == 8:
+                batches.close()
+                print(len(os.listdir("/dev/shm")) - before)
+                break
+            if sys.argv[1] == "end" and number == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
     except OSError as error:
         print(type(error).__name__, error)
 """
 
 
-def test_a_killed_worker_may_succeed_the_next_time(tmp_path):
-    (tmp_path / "load.py").write_text(LOAD)
-    command = [sys.executable, str(tmp_path / "load.py"), "kill"]
+def run_load(folder: Path, what: str) -> subprocess.CompletedProcess:
+    (folder / "load.py").write_text(LOAD)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(folder / "load.py"), what]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_workers_end_with_their_parent_also_if_it_is_killed(tmp_path):
+    """They hold its standard output, so the command would not return."""
+    assert run_load(tmp_path, "end").returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="needs /dev/shm (Linux)")
+def test_batches_that_were_not_used_leave_the_shared_memory(tmp_path):
+    run = run_load(tmp_path, "stop")
+    assert run.stdout == "0\n"
+    assert "leaked" not in run.stderr
+
+
+def test_a_killed_worker_may_succeed_the_next_time(tmp_path):
+    run = run_load(tmp_path, "kill")
     assert run.stdout.startswith("WorkerKilledError a worker process of config.data.workers was ended by SIGKILL"), (
         run.stderr
     )
