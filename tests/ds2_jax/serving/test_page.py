@@ -146,6 +146,19 @@ def test_the_space_bar_records_while_it_is_held(page):
     page.evaluate("stopTalking()")
 
 
+def test_of_a_long_silence_half_a_minute_is_remembered(page):
+    kept = page.evaluate("""(() => {
+        const session = new Session(addSource("Microphone", true), 16000, {isLive: true});
+        session.socket = {readyState: WebSocket.OPEN, send() {}};
+        for (let n = 0; n < 30000; n++) session.send(new Int16Array(320));
+        const before = session.sendings.length;
+        session.measure({type: "partial", text: "s", processed_s: 599});
+        return [before, session.sendings.length, document.getElementById("delay").textContent]; })()""")
+    assert kept[0] == pytest.approx(30 / 0.02, abs=1)
+    assert kept[1] == pytest.approx(1 / 0.02, abs=1)
+    assert kept[2].startswith("Delay ")
+
+
 def test_a_press_of_the_space_bar_in_a_control_does_not_record(page):
     page.evaluate("document.getElementById('files').focus()")
     press(page, "keyDown")
