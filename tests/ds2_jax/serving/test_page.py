@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import soundfile
 from ds2_jax.serving.sessions import BACKLOG_S
 from tests.browser import READABLE, WATCH, Browser, needs_chromium
 from tests.conftest import CLIPS
-from tests.runs import ROOT
+from tests.runs import ROOT, wait_until
 from tests.servers import MODEL, server
 
 pytestmark = needs_chromium
@@ -79,6 +80,13 @@ def lines(page: Browser) -> list[str]:
 def error_of(page: Browser) -> str:
     """Wait for an error; return it."""
     return page.wait_for("!document.getElementById('alert').hidden && document.getElementById('error').textContent")
+
+
+def metric(address: str, name: str) -> int:
+    """Return what the server counts."""
+    with urllib.request.urlopen(f"{address}metrics?token={TOKEN}", timeout=10) as response:
+        [count] = re.findall(rf"^ds2_{name} (\d+)$", response.read().decode(), re.MULTILINE)
+    return int(count)
 
 
 def press(page: Browser, kind: str, **more) -> None:
@@ -144,6 +152,25 @@ def test_the_space_bar_records_while_it_is_held(page):
     assert " ".join(lines(page)) == TEXT[: len(" ".join(lines(page)))]
     assert page.evaluate("talk.session.hasEnded") is False  # the next press needs no new connection
     page.evaluate("stopTalking()")
+
+
+def test_a_microphone_that_stops_while_it_connects_leaves_nothing_open(page, address):
+    before = metric(address, "sessions_total")
+    page.evaluate("""(() => {
+        const slow = (kind, name) => { const method = kind[name];
+            kind[name] = async function (...values) { window.step = name; await sleep(300); return method.apply(this, values); }; };
+        slow(AudioWorklet.prototype, "addModule");
+        slow(Session.prototype, "open"); })()""")
+    page.click("#mic")
+    page.wait_for("window.step === 'addModule'")
+    page.click("#mic")  # a double click; the microphone is closed twice
+    page.wait_for("talk === null")
+    page.click("#mic")
+    page.wait_for("window.step === 'open'")
+    page.evaluate("talk.microphone.media.getAudioTracks()[0].dispatchEvent(new Event('ended'))")
+    assert "was disconnected" in error_of(page)
+    wait_until(lambda: metric(address, "sessions_total") > before, 20)
+    wait_until(lambda: metric(address, "sessions") == 0, 20)
 
 
 def test_of_a_long_silence_half_a_minute_is_remembered(page):
