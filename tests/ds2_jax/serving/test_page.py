@@ -269,6 +269,34 @@ def test_a_file_that_is_no_audio_is_named(page, tmp_path):
     assert lines(page) == [TEXT]  # the other file
 
 
+@pytest.fixture(scope="module")
+def long_file(tmp_path_factory) -> Path:
+    """Three quarters of a minute of clips, with pauses that end lines."""
+    path = tmp_path_factory.mktemp("long") / "long.wav"
+    samples, rate_hz = soundfile.read(CLIP, dtype="int16")
+    soundfile.write(path, np.tile(np.pad(samples, (0, 24000)), 12), rate_hz)
+    return path
+
+
+def test_a_file_is_given_up_while_it_is_read_and_when_the_page_is_left(page, address, long_file):
+    page.evaluate("""OfflineAudioContext.prototype.decodeAudioData = (decode => async function (data) {
+        await window.held; return decode.call(this, data); })(OfflineAudioContext.prototype.decodeAudioData)""")
+    page.evaluate("void (window.held = new Promise(() => {}))")
+    page.choose_files("#files", CLIP, CLIP)
+    page.wait_for("document.getElementById('status').textContent === 'Reading the file'")
+    page.click("#cancel")
+    page.wait_for("document.getElementById('job').hidden")
+    page.evaluate("void (window.held = null)")
+    page.choose_files("#files", long_file)
+    page.wait_for("sources[0]?.lines.length")
+    page.open(f"{address}healthz")
+    wait_until(lambda: metric(address, "sessions") == 0, 20)
+    page.evaluate("history.back()")
+    page.wait_for("typeof jobs === 'object' && jobs.length === 0")
+    assert TEXT in lines(page)
+    assert page.evaluate("document.getElementById('alert').hidden")
+
+
 async def hold_sessions(address: str, count: int, then) -> None:
     """Run a blocking function in a thread while `count` sessions are in use."""
     async with aiohttp.ClientSession() as http, contextlib.AsyncExitStack() as stack:
