@@ -130,11 +130,14 @@ def test_words_stand_as_in_their_text_and_in_its_direction(page, text, joiner, d
     words = [{"text": word, "confidence": 1.0, "start_s": 0.0, "end_s": 1.0} for word in text.split(joiner or None)]
     if not joiner:
         words = [{**words[0], "text": character} for character in text]
+    for number, word in enumerate(words):
+        word["start_s"] = number
     line = json.dumps({"text": text, "words": words, "start_s": 0.0, "end_s": 1.0})
     page.evaluate(f"showLine(addSource('file', true), {line})")
     shown = "[...document.querySelectorAll('#lines .line > span')].at(-1)"
     assert page.evaluate(f"{shown}.textContent") == text
     assert page.evaluate(f"getComputedStyle({shown}).direction") == direction
+    assert page.evaluate(f"dropWords({line}, 0.5).text") == text.removeprefix(words[0]["text"] + joiner)
 
 
 def test_the_space_bar_records_while_it_is_held(page):
@@ -267,6 +270,43 @@ def test_a_file_that_is_no_audio_is_named(page, tmp_path):
     assert "notes.wav cannot be read as audio" in error_of(page)
     page.wait_for("jobs.length === 0 && sources.length === 1")
     assert lines(page) == [TEXT]  # the other file
+
+
+def test_what_follows_clear_is_shown_saved_and_cleared(page, long_file):
+    # The microphone's audio after 1.9 s, in the middle of the clip, is sent when the transcript has been cleared:
+    page.evaluate("""window.confirm = () => true; window.held = []; Session.prototype.send = (send => function (samples) {
+        if (held && this.sent > 1.9 * this.rate_hz) held.push(samples); else send.call(this, samples);
+    })(Session.prototype.send)""")
+    page.click("#mic")
+    page.wait_for("document.querySelector('#partials .line .word') && held.length")
+    page.click("#clear")
+    assert page.text("#partials") == ""
+    page.evaluate(
+        "{ const waiting = held; window.held = null; for (const samples of waiting) talk.session.send(samples); }"
+    )
+    page.wait_for("document.querySelector('#lines .line')")
+    [rest] = lines(page)
+    assert TEXT.endswith(f" {rest}")
+    page.click("[data-save=txt]")
+    assert saved(page, "transcript.txt") == f"{rest}\n"
+    page.click("#clear")
+    assert lines(page) == []
+    assert page.evaluate("talk.isSending")
+
+    page.choose_files("#files", long_file)
+    page.wait_for("document.querySelectorAll('#lines .line').length > 1")
+    assert (
+        page.evaluate("""(() => { document.getElementById("clear").click();
+        return document.getElementById("lines").childElementCount; })()""")
+        == 0
+    )
+    page.wait_for("document.querySelector('#lines .line')")
+    page.click("#cancel")
+    page.wait_for(IDLE)
+    assert page.text("#lines h3") == long_file.name
+    assert page.evaluate("sources.flatMap(source => source.lines).map(line => line.text)") == lines(page)
+    assert page.evaluate("[...document.querySelectorAll('.save button, #clear')].every(button => !button.disabled)")
+    assert page.evaluate("document.getElementById('empty').hidden")
 
 
 @pytest.fixture(scope="module")
