@@ -15,6 +15,7 @@ import numpy as np
 
 PIECE_S = 0.02  # audio in a message
 CONNECT_S = 10.0
+SENDINGS_S = 30.0  # of audio whose times of sending are kept: the server reads no further ahead
 HEARTBEAT_S = 10.0  # a server that does not answer for so long is lost
 TRY_AGAIN_LATER, GOING_AWAY = 1013, 1001  # codes with which the server closes a WebSocket
 QUANTILE = 0.98
@@ -107,7 +108,7 @@ class Connection:
 
     def __init__(self, server: Server, rate_hz: int):
         self._server, self._rate_hz = server, rate_hz
-        self._sent_s: list[float] = []  # audio sent after each message,
+        self._sent_s: list[float] = []  # audio sent after each message that the server may not have processed,
         self._clocks: list[float] = []  # and when
         self._commits: list[float] = []  # clock
         self._samples = 0
@@ -132,6 +133,7 @@ class Connection:
         self._samples += len(samples)
         self._sent_s.append(self._samples / self._rate_hz)
         self._clocks.append(time.monotonic())
+        self._forget(before_s=self._sent_s[-1] - SENDINGS_S)  # without speech there are no results
         await self._transmit(samples.astype("<i2").tobytes())
 
     async def commit(self) -> None:
@@ -184,10 +186,15 @@ class Connection:
             f"the connection to {self._server.name} was lost (code {code}): check the network and the server"
         )
 
+    def _forget(self, before_s: float) -> None:
+        """Forget when the audio before a time was sent."""
+        count = bisect.bisect_left(self._sent_s, before_s)
+        del self._sent_s[:count], self._clocks[:count]
+
     def _read(self, message: dict[str, Any]) -> Result:
         is_final, now = message["type"] == "final", time.monotonic()
-        index = bisect.bisect_left(self._sent_s, message["processed_s"] - 1e-4)
-        since = self._clocks[index] if index < len(self._clocks) else None
+        self._forget(before_s=message["processed_s"] - 1e-4)
+        since = self._clocks[0] if self._clocks else None
         if is_final and message["reason"] == "commit" and self._commits:
             since = self._commits.pop(0)
         words = message["words"]

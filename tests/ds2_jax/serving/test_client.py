@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ds2_jax.serving.client import PIECE_S, Connection, Result, Server
 from tests.certificates import make_certificate
 from tests.conftest import CLIPS
 from tests.ds2_jax.serving.speech import count_sessions
@@ -140,6 +141,27 @@ def test_a_file_is_sent_at_speaking_pace_and_final_results_go_to_stdout(port):
     assert (result.returncode, result.stdout) == (0, f"{TEXT}\n"), result.stderr
     assert re.fullmatch(DELAYS, result.stderr)
     assert time.monotonic() - start > 2.1  # seconds of the clip
+
+
+def test_times_of_sending_are_kept_for_what_is_not_yet_processed(port, monkeypatch):
+    monkeypatch.setattr("ds2_jax.serving.client.SENDINGS_S", 1.0)
+    samples, rate_hz = soundfile.read(CLIP, dtype="int16")
+    size = round(PIECE_S * rate_hz)
+
+    async def run() -> tuple[int, list[Result], int]:
+        async with Connection(Server(port=port, token=TOKEN), rate_hz) as stream:
+            for start in range(0, len(samples), size):
+                await stream.send(samples[start : start + size])
+            sent = len(stream._sent_s)
+            await stream.end()
+            results = [result async for result in stream.results()]
+            return sent, results, len(stream._sent_s)
+
+    sent, results, left = asyncio.run(run())
+    assert sent == pytest.approx(1.0 / PIECE_S, abs=1)
+    assert left <= 1
+    assert "".join(result.text for result in results if result.is_final) == TEXT
+    assert all(result.delay_s is not None for result in results if result.text)
 
 
 def test_the_client_loads_no_jax():

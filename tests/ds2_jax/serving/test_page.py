@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import soundfile
 from ds2_jax.serving.sessions import BACKLOG_S
 from tests.browser import READABLE, WATCH, Browser, needs_chromium
 from tests.conftest import CLIPS
-from tests.runs import ROOT
+from tests.runs import ROOT, wait_until
 from tests.servers import MODEL, server
 
 pytestmark = needs_chromium
@@ -81,6 +82,13 @@ def error_of(page: Browser) -> str:
     return page.wait_for("!document.getElementById('alert').hidden && document.getElementById('error').textContent")
 
 
+def metric(address: str, name: str) -> int:
+    """Return what the server counts."""
+    with urllib.request.urlopen(f"{address}metrics?token={TOKEN}", timeout=10) as response:
+        [count] = re.findall(rf"^ds2_{name} (\d+)$", response.read().decode(), re.MULTILINE)
+    return int(count)
+
+
 def press(page: Browser, kind: str, **more) -> None:
     page.key(kind, " ", "Space", windowsVirtualKeyCode=32, **more)
 
@@ -122,11 +130,14 @@ def test_words_stand_as_in_their_text_and_in_its_direction(page, text, joiner, d
     words = [{"text": word, "confidence": 1.0, "start_s": 0.0, "end_s": 1.0} for word in text.split(joiner or None)]
     if not joiner:
         words = [{**words[0], "text": character} for character in text]
+    for number, word in enumerate(words):
+        word["start_s"] = number
     line = json.dumps({"text": text, "words": words, "start_s": 0.0, "end_s": 1.0})
     page.evaluate(f"showLine(addSource('file', true), {line})")
     shown = "[...document.querySelectorAll('#lines .line > span')].at(-1)"
     assert page.evaluate(f"{shown}.textContent") == text
     assert page.evaluate(f"getComputedStyle({shown}).direction") == direction
+    assert page.evaluate(f"dropWords({line}, 0.5).text") == text.removeprefix(words[0]["text"] + joiner)
 
 
 def test_the_space_bar_records_while_it_is_held(page):
@@ -144,6 +155,38 @@ def test_the_space_bar_records_while_it_is_held(page):
     assert " ".join(lines(page)) == TEXT[: len(" ".join(lines(page)))]
     assert page.evaluate("talk.session.hasEnded") is False  # the next press needs no new connection
     page.evaluate("stopTalking()")
+
+
+def test_a_microphone_that_stops_while_it_connects_leaves_nothing_open(page, address):
+    before = metric(address, "sessions_total")
+    page.evaluate("""(() => {
+        const slow = (kind, name) => { const method = kind[name];
+            kind[name] = async function (...values) { window.step = name; await sleep(300); return method.apply(this, values); }; };
+        slow(AudioWorklet.prototype, "addModule");
+        slow(Session.prototype, "open"); })()""")
+    page.click("#mic")
+    page.wait_for("window.step === 'addModule'")
+    page.click("#mic")  # a double click; the microphone is closed twice
+    page.wait_for("talk === null")
+    page.click("#mic")
+    page.wait_for("window.step === 'open'")
+    page.evaluate("talk.microphone.media.getAudioTracks()[0].dispatchEvent(new Event('ended'))")
+    assert "was disconnected" in error_of(page)
+    wait_until(lambda: metric(address, "sessions_total") > before, 20)
+    wait_until(lambda: metric(address, "sessions") == 0, 20)
+
+
+def test_of_a_long_silence_half_a_minute_is_remembered(page):
+    kept = page.evaluate("""(() => {
+        const session = new Session(addSource("Microphone", true), 16000, {isLive: true});
+        session.socket = {readyState: WebSocket.OPEN, send() {}};
+        for (let n = 0; n < 30000; n++) session.send(new Int16Array(320));
+        const before = session.sendings.length;
+        session.measure({type: "partial", text: "s", processed_s: 599});
+        return [before, session.sendings.length, document.getElementById("delay").textContent]; })()""")
+    assert kept[0] == pytest.approx(30 / 0.02, abs=1)
+    assert kept[1] == pytest.approx(1 / 0.02, abs=1)
+    assert kept[2].startswith("Delay ")
 
 
 def test_a_press_of_the_space_bar_in_a_control_does_not_record(page):
@@ -227,6 +270,71 @@ def test_a_file_that_is_no_audio_is_named(page, tmp_path):
     assert "notes.wav cannot be read as audio" in error_of(page)
     page.wait_for("jobs.length === 0 && sources.length === 1")
     assert lines(page) == [TEXT]  # the other file
+
+
+def test_what_follows_clear_is_shown_saved_and_cleared(page, long_file):
+    # The microphone's audio after 1.9 s, in the middle of the clip, is sent when the transcript has been cleared:
+    page.evaluate("""window.confirm = () => true; window.held = []; Session.prototype.send = (send => function (samples) {
+        if (held && this.sent > 1.9 * this.rate_hz) held.push(samples); else send.call(this, samples);
+    })(Session.prototype.send)""")
+    page.click("#mic")
+    page.wait_for("document.querySelector('#partials .line .word') && held.length")
+    page.click("#clear")
+    assert page.text("#partials") == ""
+    page.evaluate(
+        "{ const waiting = held; window.held = null; for (const samples of waiting) talk.session.send(samples); }"
+    )
+    page.wait_for("document.querySelector('#lines .line')")
+    [rest] = lines(page)
+    assert TEXT.endswith(f" {rest}")
+    page.click("[data-save=txt]")
+    assert saved(page, "transcript.txt") == f"{rest}\n"
+    page.click("#clear")
+    assert lines(page) == []
+    assert page.evaluate("talk.isSending")
+
+    page.choose_files("#files", long_file)
+    page.wait_for("document.querySelectorAll('#lines .line').length > 1")
+    assert (
+        page.evaluate("""(() => { document.getElementById("clear").click();
+        return document.getElementById("lines").childElementCount; })()""")
+        == 0
+    )
+    page.wait_for("document.querySelector('#lines .line')")
+    page.click("#cancel")
+    page.wait_for(IDLE)
+    assert page.text("#lines h3") == long_file.name
+    assert page.evaluate("sources.flatMap(source => source.lines).map(line => line.text)") == lines(page)
+    assert page.evaluate("[...document.querySelectorAll('.save button, #clear')].every(button => !button.disabled)")
+    assert page.evaluate("document.getElementById('empty').hidden")
+
+
+@pytest.fixture(scope="module")
+def long_file(tmp_path_factory) -> Path:
+    """Three quarters of a minute of clips, with pauses that end lines."""
+    path = tmp_path_factory.mktemp("long") / "long.wav"
+    samples, rate_hz = soundfile.read(CLIP, dtype="int16")
+    soundfile.write(path, np.tile(np.pad(samples, (0, 24000)), 12), rate_hz)
+    return path
+
+
+def test_a_file_is_given_up_while_it_is_read_and_when_the_page_is_left(page, address, long_file):
+    page.evaluate("""OfflineAudioContext.prototype.decodeAudioData = (decode => async function (data) {
+        await window.held; return decode.call(this, data); })(OfflineAudioContext.prototype.decodeAudioData)""")
+    page.evaluate("void (window.held = new Promise(() => {}))")
+    page.choose_files("#files", CLIP, CLIP)
+    page.wait_for("document.getElementById('status').textContent === 'Reading the file'")
+    page.click("#cancel")
+    page.wait_for("document.getElementById('job').hidden")
+    page.evaluate("void (window.held = null)")
+    page.choose_files("#files", long_file)
+    page.wait_for("sources[0]?.lines.length")
+    page.open(f"{address}healthz")
+    wait_until(lambda: metric(address, "sessions") == 0, 20)
+    page.evaluate("history.back()")
+    page.wait_for("typeof jobs === 'object' && jobs.length === 0")
+    assert TEXT in lines(page)
+    assert page.evaluate("document.getElementById('alert').hidden")
 
 
 async def hold_sessions(address: str, count: int, then) -> None:
