@@ -21,6 +21,7 @@ from ds2_jax.artifacts.bundle import ModelFileError, ModelMeta, is_bundle, load_
 from ds2_jax.artifacts.ranking import Score, best_step
 from ds2_jax.parallel import processes
 from input_pipeline.storage import object_store
+from input_pipeline.storage.paths import require_utf8
 
 logger = logging.getLogger("ds2_jax")
 
@@ -41,6 +42,7 @@ def load_model(path: str) -> tuple[ModelMeta, dict]:
     loaded different models.
     """
     path = resolve_model(path)
+    require_utf8(path, "the model ")
     meta, variables = load_bundle(path) if is_bundle(path) else _load_checkpoint(path)
     try:
         verification.require_finite(variables, path)

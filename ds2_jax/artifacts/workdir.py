@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ds2_jax.parallel import processes
 from input_pipeline.storage import lock, object_store
+from input_pipeline.storage.paths import require_utf8
 
 SHARED_S = 20  # limit for a network file system to show a new file on all machines
 READ = ("metrics.jsonl", "run.json", "config.json")  # files that each start reads
@@ -82,6 +83,7 @@ def make_workdir(path: str) -> Workdir:
             f"--workdir={path}: checkpoints can only be written to folders and gs://: mount other stores as a folder "
             "(docs/distributed.md)"
         )
+    require_utf8(path, "--workdir=")
     workdir = Workdir(path, exclusive=True)
     if not object_store.is_remote(path):
         _make_folder(path)

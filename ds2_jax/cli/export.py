@@ -26,8 +26,6 @@ from input_pipeline.storage import object_store
 
 logger = logging.getLogger("ds2_jax")
 
-MAX_SYMBOLS = 80  # in the model card
-
 
 def run_export(config: ConfigDict, workdir: str, output: str, file_format: str, *, overwrite: bool = False) -> dict:
     """Write `config.restore` (or the best checkpoint of the workdir) to `output`; return facts to print.
@@ -104,15 +102,15 @@ def count_parameters(tree) -> int:
 
 def describe_model(meta: ModelMeta, variables: dict, source: str, output: str) -> dict[str, str]:
     """Return the generated sections of a model card, Markdown by name: model and commands, network, recorded training."""
-    symbols = "".join(meta.vocabulary.symbols[:MAX_SYMBOLS])
+    restore = shlex.quote(f"--config.restore={output}")
     features = f"{meta.features.kind}, {meta.feature_size} values per frame, {meta.features.sample_rate_hz} Hz"
     return {
         "model": f"""\
 A DeepSpeech2 network of DS2-JAX: {count_parameters(variables["params"]):,} parameters (float16 in `model.safetensors`),
-language `{meta.language}`, features: {features}, {meta.vocabulary.size - 1} symbols: `{symbols}`.
+language `{meta.language}`, features: {features}, {meta.vocabulary.size - 1} symbols: `{meta.vocabulary.beginning()}`.
 
-    python main.py --mode=infer --config.restore={output} --audio=speech.wav
-    python main.py --mode=eval --config.restore={output} --config.data.test=test.jsonl
+    python main.py --mode=infer {restore} --audio=speech.wav
+    python main.py --mode=eval {restore} --config.data.test=test.jsonl
 """,
         **describe_network(meta),
         "training": f"""\

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -110,5 +111,5 @@ Read from `{Path(source).name}`, a model of another program ({_PROGRAMS[model.fo
 {count_parameters(model.variables["params"]):,} parameters (float32), language `{meta.language}`, {meta.vocabulary.size - 1} symbols.
 Whoever published it decides how it may be used.
 
-    python main.py --mode=infer --config.restore={output} --audio=speech.wav
+    python main.py --mode=infer {shlex.quote(f"--config.restore={output}")} --audio=speech.wav
 """

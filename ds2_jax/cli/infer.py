@@ -70,6 +70,8 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
     for path in outputs:
         suffix_of(path)
         output_file.check(path)
+    if config.infer.samples < 0:
+        raise ValueError(f"config.infer.samples is {config.infer.samples}: use 0 (all) or more")
     requests = _list_requests(config, files, limit=0 if outputs else config.infer.samples)
     for path in outputs:
         check_count(suffix_of(path), len(requests))

@@ -18,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         print_summary(Path(args.workdir), args.results)
+    except FileNotFoundError as error:
+        print(f"{parser.prog}: there is no {error.filename}: name a run, and a result that it has", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -70,7 +70,7 @@ class Evaluation:
     """Error rates of a model on a manifest, with the texts that they were computed from."""
 
     result: Result
-    loss: float  # mean -ln p(text) of the utterances that have an alignment
+    loss: float  # mean -ln p(text) of the utterances that have an alignment; nan: none has one
     references: list[str]
     hypotheses: list[str]
     names: list[str]
@@ -123,8 +123,8 @@ class Evaluator:
         utterances that are longer than a batch. Raises ValueError if no utterance can be used.
         """
         meta = self.meta
-        # Symbols outside the vocabulary are no problem here: they count as errors.
-        labels, _ = encode_transcripts(manifest, meta.vocabulary, meta.text)
+        labels, unwritable = encode_transcripts(manifest, meta.vocabulary, meta.text)
+        self._warn_about_texts(manifest, unwritable)
         if processes.rank() == 0:
             warn_about_upsampling(manifest, meta.features.sample_rate_hz, logger)
         corpus = self.corpus(manifest, labels)
@@ -140,8 +140,18 @@ class Evaluator:
         result = summarise(
             references, hypotheses, rules=rules, speakers=speakers if any(speakers) else None, names=names
         )
-        loss = transcripts.loss / max(transcripts.count, 1)
+        loss = transcripts.loss / transcripts.count if transcripts.count else math.nan
         return Evaluation(result, loss, references, hypotheses, names, transcripts.problems)
+
+    def _warn_about_texts(self, manifest: Manifest, problems: Mapping[int, str]) -> None:
+        """Say once that there are texts that the network cannot write, which count as errors."""
+        message = (
+            f"{len(problems)} of {len(manifest)} texts of {', '.join(manifest.sources)} cannot be written by the network "
+            "(errors, and left out of the loss)"
+        )
+        if problems and processes.rank() == 0 and message not in self._reported:
+            self._reported.add(message)
+            logger.warning("%s, such as %s: %s", message, manifest.where(min(problems)), problems[min(problems)])
 
     def corpus(self, manifest: Manifest, labels: Labels | None = None) -> Corpus:
         """Return the corpus of a manifest for evaluation: batched by length, without augmentation."""

@@ -118,10 +118,9 @@ def describe_model(settings: TrainingSettings, manifest: Manifest, workdir: str)
 
 def _build_vocabulary(new: NewModel, manifest: Manifest) -> Vocabulary:
     vocabulary = Vocabulary.build(map(new.text.normalise, manifest.text))
-    symbols = "".join(vocabulary.symbols[:80])
     for warning in mixed(manifest.text):
         logger.warning("%s", warning)
-    logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, symbols)
+    logger.info("vocabulary: %d symbols from the training transcripts: %s", vocabulary.size - 1, vocabulary.beginning())
     return vocabulary
 
 

@@ -1,6 +1,7 @@
 """Evaluate on the dev set during training, and track the best result."""
 
 import logging
+import math
 from collections.abc import Callable
 
 from ds2_jax.artifacts.ranking import Score, leads_with_cer
@@ -59,7 +60,8 @@ class DevEvaluation:
         progress, result, meta = self._progress, evaluation.result.as_dict(), self._evaluator.meta
         first, second = ("cer", "wer") if leads_with_cer(meta.language, meta.vocabulary) else ("wer", "cer")
         score = Score(result[first], result["cer"], evaluation.loss)
-        self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], dev_loss=evaluation.loss)
+        loss = {"dev_loss": evaluation.loss} if math.isfinite(evaluation.loss) else {}
+        self._log.write(progress.step, dev_wer=result["wer"], dev_cer=result["cer"], **loss)
         is_best = progress.record_evaluation(score, self._settings)
         best = "best so far" if is_best else f"best: {progress.best_error_rate:.2%} at step {progress.best_step}"
         logger.info(

@@ -49,6 +49,7 @@ class Meter:
         self._started = time.monotonic()
         self._paused_s = 0.0
         self._counted_until = self._clock()
+        self._waited_s = 0.0  # for data, not yet counted
         self._trained_before = progress.trained_s
         self._warned = False
         self._sums = collections.defaultdict(float, progress.interval)
@@ -79,7 +80,7 @@ class Meter:
             processes.report_progress(f"waiting for the data of step {self._progress.step + 1}")
             start = time.monotonic()
             batch = next(batches, None)
-            self._sums["waited"] += time.monotonic() - start
+            self._waited_s += time.monotonic() - start
             if batch is None:
                 return
             yield batch
@@ -127,10 +128,12 @@ class Meter:
             self._sums["steps"] += 1
         self._sums["frames"] += values["frames"]
         self._sums["room"] += padded
-        elapsed_s = self._clock() - self._counted_until
-        share_s = elapsed_s / (1 + len(self._pending))  # pending steps have run in this time, too
-        self._sums["seconds"] += share_s
-        self._counted_until += share_s
+        share = 1 / (1 + len(self._pending))  # pending steps have run, and waited, in this time, too
+        elapsed_s, waited_s = (self._clock() - self._counted_until) * share, self._waited_s * share
+        self._sums["seconds"] += elapsed_s
+        self._sums["waited"] += waited_s
+        self._counted_until += elapsed_s
+        self._waited_s -= waited_s
         if step % self._settings.log_every == 0:
             self._write(step, epoch)
 

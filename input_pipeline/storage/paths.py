@@ -34,6 +34,17 @@ def why_missing(path: str) -> str:
     return _similar(name, others, last) or ("" if last else f"there is no folder {os.path.join(folder, name)}")
 
 
+def require_utf8(path: str, what: str) -> None:
+    """Raise ValueError for a path with bytes that are not UTF-8, which libraries in C++ cannot open. what: named in the message."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{what}{path} is not UTF-8, and checkpoints need it: rename the folder, or, if the system is set to another "
+            "encoding, set LC_ALL=C.UTF-8"
+        ) from None
+
+
 def _similar(name: str, others: Sequence[str], is_file: bool) -> str:
     """Describe the name in a folder that differs from a missing one only in what is easily overlooked, '' for none."""
     for other in others:

@@ -12,6 +12,8 @@ import numpy as np
 from input_pipeline.storage import whole_file
 from input_pipeline.text.characters import SHOWN, by_frequency, count_characters, describe_characters
 
+LISTED = 80  # symbols in a message
+
 
 class VocabularyError(ValueError):
     """A vocabulary that cannot be used; the message names file and line and says what to do."""
@@ -60,6 +62,10 @@ class Vocabulary:
         by_code = np.zeros(max(codes) + 2, np.int32)
         by_code[codes] = np.arange(1, self.size)
         object.__setattr__(self, "_by_code", by_code)
+
+    def beginning(self) -> str:
+        """Return the first symbols for a message, with a sign if there are more."""
+        return "".join(self.symbols[:LISTED]) + (" ..." if len(self.symbols) > LISTED else "")
 
     @property
     def size(self) -> int:

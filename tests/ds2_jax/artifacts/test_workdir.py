@@ -25,6 +25,14 @@ def bucket() -> Iterator[str]:
         yield address
 
 
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_any_work(tmp_path):
+    path = f"{tmp_path}/caf\udce9"
+    with pytest.raises(ValueError, match=r"--workdir=.* is not UTF-8, and checkpoints need it: rename the folder"):
+        make_workdir(path)
+    with pytest.raises(ValueError, match=r"the model .* is not UTF-8"):
+        load_model(path)
+
+
 def test_small_files_go_to_the_store_and_come_back(bucket):
     with Workdir(f"{bucket}/small") as first:
         Path(first.local, "metrics.jsonl").write_text("1\n")

@@ -52,6 +52,12 @@ def test_a_manifest_is_not_overwritten(run, through_link, manifest, config, tmp_
     assert manifest.read_text() == before
 
 
+def test_a_negative_number_of_samples_is_refused(config):
+    config.infer.samples = -1
+    with pytest.raises(ValueError, match=r"config\.infer\.samples is -1: use 0 \(all\) or more"):
+        infer.run_infer(config, "", [], "")
+
+
 def test_a_text_and_a_recording_are_not_overwritten(tmp_path):
     text, recording = tmp_path / "book.txt", tmp_path / "speech"
     text.write_text("s m i t h\n")

@@ -95,6 +95,17 @@ def test_a_batch_that_exceeds_the_memory_names_its_longest_utterance(model, clip
         evaluator.probe(variables, manifest)
 
 
+def test_texts_that_the_network_cannot_write_are_named_and_have_no_loss(clips, tmp_path, caplog):
+    rows = [row | {"text": "你好"} for row in manifests.records(clips)]
+    manifests.write(tmp_path / "zh.jsonl", rows)
+    manifest = manifests.read_many(str(tmp_path / "zh.jsonl"))
+    evaluation = evaluate(ds2_jax.load("an4", engine="greedy"), manifest, settings(seconds=16))
+    assert math.isnan(evaluation.loss)
+    [warning] = [record.getMessage() for record in caplog.records if "cannot be written" in record.getMessage()]
+    assert f"{len(rows)} of {len(rows)} texts of" in warning
+    assert "zh.jsonl:1" in warning
+
+
 def test_long_utterances_are_recognised_in_parts(clips, tmp_path):
     rows = [*manifests.records(clips)] * 2
     seconds = sum(row["duration"] for row in rows)

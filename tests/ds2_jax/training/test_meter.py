@@ -97,6 +97,33 @@ def test_speed_and_waiting_are_shares_of_the_time_without_pauses(tmp_path, monke
     assert meter.interval == {}
 
 
+def test_waiting_is_a_share_of_at_most_1_in_lines_of_one_step(tmp_path, monkeypatch):
+    """The first batch takes long, and the steps are read later than they are started."""
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    progress, log = Progress(), MetricsLog(str(tmp_path), 0)
+    batch = {"spectrogram": np.zeros((2, T, 3)), "valid": np.array([True, True]), "utterance": np.array([0, 1])}
+    values = {"loss": 6.0, "count": 2, "infeasible": 0, "grad_norm": 1.0, "skipped": False, "frames": 2 * T}
+
+    def batches():
+        nonlocal now
+        for seconds in (9.0, 0.1, 0.1, 0.1):
+            now += seconds
+            yield batch
+
+    settings, corpus = TrainSettings(log_every=1), corpus_of(tmp_path, [[1.0, 2.0]])
+    with Meter(settings, corpus, log, lambda step: 0.1, progress, 4) as meter:
+        for loaded in meter.timed(batches()):
+            now += 0.1
+            progress.step += 1
+            meter.add(loaded, np.array(["", ""]), {k: jnp.asarray(v) for k, v in values.items()})
+        meter.flush()
+    log.__exit__()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 4
+    assert all(0 < line["waiting_for_data"] <= 1 for line in lines)
+
+
 def test_a_skipped_step_counts_only_as_padding_and_frames(metered):
     add, finish = metered
     add(frames=T, loss=np.nan, skipped=True)
