@@ -96,7 +96,11 @@ def test_a_batch_that_exceeds_the_memory_names_its_longest_utterance(model, clip
 
 
 def test_texts_that_the_network_cannot_write_are_named_and_have_no_loss(clips, tmp_path, caplog):
-    rows = [row | {"text": "你好"} for row in manifests.records(clips)]
+    folder = clips.parent
+    rows = [
+        row | {"audio_filepath": str(folder / row["audio_filepath"]), "text": "你好"}
+        for row in manifests.records(clips)
+    ]
     manifests.write(tmp_path / "zh.jsonl", rows)
     manifest = manifests.read_many(str(tmp_path / "zh.jsonl"))
     evaluation = evaluate(ds2_jax.load("an4", engine="greedy"), manifest, settings(seconds=16))
