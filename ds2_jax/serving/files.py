@@ -19,7 +19,8 @@ from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service, Session
 from input_pipeline import audio
 from input_pipeline.audio.features import SilenceError
-from input_pipeline.audio.long_reader import LongAudio, open_long
+from input_pipeline.audio.long_reader import open_long
+from input_pipeline.audio.reader import mix
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,43 @@ class WaitingFile:
     duration_s: float
     engine: CheckedEngine | None
     future: Future[FileResult]
+
+
+class FileReader:
+    """A long file that threads open and read, and that the event loop closes when it leaves the block.
+
+    A thread may be reading then, as cancelling a task does not stop its thread: libsndfile would go on in memory that is freed.
+    So the file is closed in a thread, too, after the call in progress, and no call follows.
+    """
+
+    def __init__(self, content: bytes):
+        self._content, self._stack = content, contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> "FileReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def open(self) -> int:
+        """Open the file; return its sample rate. Raises AudioError."""
+        with self._lock:
+            file = self._stack.enter_context(open_long(self._content))
+            self._blocks = file.blocks()
+            return file.sample_rate_hz
+
+    def read(self) -> np.ndarray | None:
+        """Return the next samples [n]; None at the end, and when the file is closed. Raises AudioError for a damaged file."""
+        with self._lock:
+            block = None if self._closed else next(self._blocks, None)
+            return None if block is None else mix(block)[0]
+
+    def _close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._stack.close()
 
 
 class Files:
@@ -89,10 +127,10 @@ class Files:
 
     async def stream(self, content: bytes, engine: CheckedEngine | None = None) -> AsyncGenerator[Event, None]:
         """Yield the events of a file that is recognised as a stream, at full speed. Raises as `transcribe`."""
-        with contextlib.ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, open_long(content))  # ffmpeg may have to decode it
-            session = self._service.open(file.sample_rate_hz, "file", engine=engine)
-            sending = asyncio.create_task(self._send(session, file))
+        with FileReader(content) as reader:
+            rate_hz = await asyncio.to_thread(reader.open)  # ffmpeg may have to decode it
+            session = self._service.open(rate_hz, "file", engine=engine)
+            sending = asyncio.create_task(self._send(session, reader))
             try:
                 async for event in session.events():
                     yield event
@@ -104,12 +142,11 @@ class Files:
                 self._service.close(session)
 
     @staticmethod
-    async def _send(session: Session, file: LongAudio) -> None:
+    async def _send(session: Session, reader: "FileReader") -> None:
         """Send a file to a session, and finish it. Raises AudioError if less than all of the file can be read."""
-        blocks = file.blocks()
         try:
-            while (samples := await asyncio.to_thread(next, blocks, None)) is not None:
-                await session.send(np.ascontiguousarray(samples))
+            while (samples := await asyncio.to_thread(reader.read)) is not None:
+                await session.send(samples)
         finally:
             session.finish()
 
