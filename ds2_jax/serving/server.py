@@ -80,10 +80,10 @@ async def _wait_for_sessions(service: Service, limit_s: float) -> None:
 
 
 def _http_logger() -> logging.Logger:
-    """Return a logger for exceptions in handlers, but not for requests that are not HTTP, which anyone can send."""
+    """Return a logger for exceptions in handlers, but not for what clients do: send what is not HTTP, go while they are answered."""
 
     def is_ours(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
     http = logging.getLogger("ds2_jax.http")
     http.filters = [is_ours]
