@@ -47,7 +47,7 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                 if command.get("progress"):
                     await _send(socket, type="progress", processed_s=round(session.stream.processed_s, 4))
                 if command.get("commit"):
-                    session.commit()
+                    await session.commit()
                 if command.get("end"):
                     session.finish()
                     await sending
