@@ -163,6 +163,31 @@ def test_open_sessions_may_finish_after_a_signal(number, tmp_path):
     assert "s m i t h" not in out  # the log has no content
 
 
+def test_a_file_that_is_being_sent_is_transcribed_after_a_signal(tmp_path):
+    """Later than connections are ended that do nothing, as after a signal while a file of a minute is transcribed."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "main.py"), "--mode=serve", f"--config.restore={MODEL}"]
+    command += [f"--port={port}", "--config.serve.sessions=1"]
+    with Program(command, cwd=ROOT) as process:
+        wait_until_healthy(port, process)
+
+        async def pieces():
+            yield b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+            await asyncio.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(2)
+            yield CLIP.read_bytes() + b"\r\n--xyz--\r\n"
+
+        async def send() -> str:
+            url = f"http://127.0.0.1:{port}/v1/audio/transcriptions"
+            headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+            async with aiohttp.ClientSession() as http, http.post(url, data=pieces(), headers=headers) as response:
+                return (await response.json())["text"]
+
+        assert asyncio.run(send()) == "s m i t h"
+        assert process.wait(10) == 0
+
+
 def test_open_sessions_that_do_not_finish_are_closed(tmp_path):
     port = free_port()
     command = [sys.executable, str(ROOT / "main.py"), "--mode=serve", f"--config.restore={MODEL}"]
