@@ -278,7 +278,6 @@ async def _stream(request: web.Request, content: bytes, engine: CheckedEngine | 
     files, transport = request.app[FILES], request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
-    await files.measure(content)
     text, response = SettledText(), web.StreamResponse()
     response.headers[hdrs.CONTENT_TYPE] = "text/event-stream; charset=utf-8"
     response.headers[hdrs.CACHE_CONTROL] = "no-cache"

@@ -214,9 +214,6 @@ def test_a_stream_ends_if_its_client_does_not_read(monkeypatch):
     class Endless:
         open = 0
 
-        async def measure(self, content: bytes) -> None:
-            pass
-
         async def stream(self, content: bytes, engine: None) -> AsyncIterator[Event]:
             self.open += 1
             try:
