@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
+from aiohttp.test_utils import make_mocked_request
 
+from ds2_jax.serving.app import _is_own_name
 from ds2_jax.serving.metrics import Metrics
+from ds2_jax.serving.settings import Address
 from tests.runs import ROOT, Program, free_port, run_main, slow, wait_until
 from tests.servers import MODEL, server, wait_until_healthy
 
@@ -94,6 +98,47 @@ def test_pages_of_other_hosts_are_refused_but_for_the_one_that_is_allowed(guarde
     assert get(guarded, "/v1/models", Origin=f"http://{guarded[0]}:{guarded[1]}", **token)[0] == 200
     status, _, headers = get(guarded, "/v1/models", Origin="https://pages.test", **token)
     assert (status, headers["Access-Control-Allow-Origin"]) == (200, "https://pages.test")
+
+
+def test_a_page_that_is_allowed_may_send_what_headers_it_likes(guarded):
+    host, port = guarded
+    asked = {"Origin": "https://pages.test", "Access-Control-Request-Headers": "authorization, x-stainless-os"}
+    url = f"http://{host}:{port}/v1/audio/transcriptions"
+    request = urllib.request.Request(url, headers=asked, method="OPTIONS")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 204
+        assert response.headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os"
+    assert (
+        get(guarded, "/healthz", Origin="https://pages.test")[2]["Access-Control-Allow-Origin"] == "https://pages.test"
+    )
+    assert "Access-Control-Allow-Origin" not in get(guarded, "/healthz", Origin="https://evil.test")[2]
+
+
+def test_a_token_that_is_not_utf_8_is_wrong(guarded):
+    """As bytes, which urllib would not send."""
+    with socket.create_connection(guarded) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xe9\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("127.0.0.1:8086", True),
+        ("localhost", True),
+        ("[::1]:1", True),
+        (None, True),
+        ("evil.test:8086", False),
+        ("127.0.0.1.evil.test", False),
+    ],
+)
+def test_a_server_without_a_token_answers_to_names_of_this_machine(name, allowed):
+    """So that no page of another host reaches it by giving its own name this machine's address."""
+    request = make_mocked_request("GET", "/", headers={} if name is None else {"Host": name})
+    assert _is_own_name(request, Address()) == allowed
+    assert _is_own_name(request, Address(token=TOKEN))
+    assert _is_own_name(request, Address(host="0.0.0.0"))
+    assert _is_own_name(request, Address(origin=f"https://{name}"))
 
 
 def test_a_session_too_many_is_refused_with_its_reason_and_counted(guarded):

@@ -177,7 +177,7 @@ def test_a_channel_that_is_inverted_does_not_silence_the_other(address, tmp_path
 
 def test_uploads_that_send_nothing_do_not_keep_others_out(address):
     host, port = address.removeprefix("http://").split(":")
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with contextlib.ExitStack() as stack:
         for length in ("Transfer-Encoding: chunked", f"Content-Length: {2 << 20}"):
             for _ in range(3):
