@@ -63,6 +63,7 @@ class _Utterance:
         self.state: StreamState = step.initial
         self.start_s = start_s
         self.steps = 0
+        self.is_empty = True  # without audio
         self.total = ENDLESS  # frames
 
     @property
@@ -97,6 +98,7 @@ class Stream:
         self._partial: Partial | None = None
         self._waiting = False  # for the output of a chunk
         self._finished = False
+        self._resampling = False  # whether the resampler has audio
         self._begin_utterance()
 
     @property
@@ -156,11 +158,14 @@ class Stream:
         if self._finished:
             raise ValueError("the stream is finished: start another one with Recogniser.stream")
         self._add(self._resampler.feed(samples))
+        self._resampling = True
 
     def end(self) -> None:
         """End the utterance as `commit`, without computing anything."""
-        self._add(self._resampler.feed(np.zeros(0, np.float32), last=True))
-        self._resampler.reset()
+        if self._resampling:
+            self._add(self._resampler.feed(np.zeros(0, np.float32), last=True))
+            self._resampler.reset()
+            self._resampling = False
         self._inbox.append(None)
         self._open_inbox()
 
@@ -225,10 +230,14 @@ class Stream:
             if not self._inbox:
                 return
             samples = self._inbox.popleft()
+            if samples is None and self._utterance.is_empty:
+                self._end_segment("commit")
+                continue
             if samples is None:
                 self._utterance.total = self._utterance.frames.taken + self._utterance.frames.ready
                 continue
             self._used += len(samples)
+            self._utterance.is_empty &= not len(samples)
             self._utterance.frames.feed(samples)
             if self._gate:
                 self._gate.feed(samples)
@@ -247,7 +256,7 @@ class Stream:
         """Let the audio that has not been decoded begin an utterance of its own."""
         before, frames = self._utterance, self._decoded * self._meta.model.time_stride
         self._utterance = _Utterance(self._meta, self._step, self.decoded_s)
-        self._utterance.frames = before.frames.divide(frames)
+        self._utterance.frames, self._utterance.is_empty = before.frames.divide(frames), False
         if before.is_ending:
             self._utterance.total = self._utterance.frames.ready
         self._decoded = 0

@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import re
 import weakref
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ds2_jax.serving.files import Files
 from ds2_jax.serving.http import FILES, MODEL, SERVICE, SOCKETS, UPLOADS, Uploads, error_response
 from ds2_jax.serving.protocols import openai_http, openai_realtime, page_socket, vosk
 from ds2_jax.serving.sessions import Overloaded, Service
-from ds2_jax.serving.settings import Address, Limits
+from ds2_jax.serving.settings import LOOPBACK, Address, Limits
 from input_pipeline.audio import AudioError
 
 logger = logging.getLogger("ds2_jax")
@@ -27,6 +28,7 @@ COOKIE = "ds2_token"
 ALLOWED = "allowed_origin"  # key of a request from a page of another host that may use the server
 TOGETHER = 2  # largest files that may be in memory at the same time
 OPEN_ROUTES = ("/healthz",)
+PORT = re.compile(r":\d*$")  # of a host
 INSECURE_KEY = "openai-insecure-api-key."  # subprotocol with which browsers send OpenAI's key
 
 
@@ -85,18 +87,19 @@ def _access(address: Address):
 
     @web.middleware
     async def check(request: web.Request, handler) -> web.StreamResponse:
-        if request.path in OPEN_ROUTES:
-            return await handler(request)
         origin = request.headers.get(hdrs.ORIGIN, "")
         foreign = bool(origin) and origin.partition("://")[2] != request.host
-        allowed = foreign and bool(address.origin) and origin == address.origin
-        if foreign and not allowed:
-            return error_response(403, f"pages of {origin} may not use this server (--origin allows one)")
-        if allowed:
+        if foreign and origin == address.origin:
             request[ALLOWED] = origin
-            if request.method == hdrs.METH_OPTIONS:
-                return web.Response(status=204)
-        if address.token and not hmac.compare_digest(_token(request).encode(), address.token.encode()):
+        if request.path in OPEN_ROUTES:
+            return await handler(request)
+        if not _is_own_name(request, address):
+            return error_response(403, f"this server is not {request.host}: use localhost, --origin or --token")
+        if foreign and ALLOWED not in request:
+            return error_response(403, f"pages of {origin} may not use this server (--origin allows one)")
+        if ALLOWED in request and request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204)
+        if address.token and not hmac.compare_digest(_as_bytes(_token(request)), _as_bytes(address.token)):
             if _is_page(request):
                 return web.Response(text=TOKEN_PAGE, content_type="text/html", status=401)
             return error_response(401, "the token is missing or wrong: send it as 'Authorization: Bearer TOKEN'")
@@ -108,11 +111,34 @@ def _access(address: Address):
     return check
 
 
+def _is_own_name(request: web.Request, address: Address) -> bool:
+    """Return whether the host that a client names may be this server.
+
+    A page of another host may give its own name the address 127.0.0.1, and is then no page of another host to a browser. So
+    without a token, a server for this machine alone answers to its names alone, and that of the page it allows, which may
+    reach it through a proxy.
+    """
+    named = request.headers.get(hdrs.HOST)
+    if address.token or address.host not in LOOPBACK or named is None:
+        return True
+    name = PORT.sub("", named).strip("[]").lower()
+    return name in LOOPBACK or (bool(address.origin) and named == address.origin.partition("://")[2])
+
+
+def _as_bytes(token: str) -> bytes:
+    """Return a token as it was sent or given, whatever its encoding."""
+    return token.encode(errors="surrogateescape")
+
+
 async def _allow_origin(request: web.Request, response: web.StreamResponse) -> None:
     """Tell a browser that a page of another host may read the response."""
     if ALLOWED in request:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request[ALLOWED]
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "authorization, content-type"
+        wanted = request.headers.get(
+            hdrs.ACCESS_CONTROL_REQUEST_HEADERS
+        )  # clients such as OpenAI's send many of their own
+        if wanted:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = wanted
         response.headers[hdrs.VARY] = hdrs.ORIGIN
 
 

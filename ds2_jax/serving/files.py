@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,8 +19,14 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service, Session
 from input_pipeline import audio
+from input_pipeline.audio import ffmpeg
 from input_pipeline.audio.features import SilenceError
-from input_pipeline.audio.long_reader import LongAudio, open_long
+from input_pipeline.audio.long_reader import open_long
+from input_pipeline.audio.reader import mix
+from input_pipeline.audio.segment import source_name
+from input_pipeline.cores import usable_cores
+
+Content = bytes | BinaryIO
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,61 @@ class FileResult:
 class WaitingFile:
     """A file that is to be transcribed. engine: a decoder of its own."""
 
-    content: bytes
+    content: Content
     duration_s: float
     engine: CheckedEngine | None
     future: Future[FileResult]
+
+
+class FileReader:
+    """A long file that threads open and read, and that the event loop closes when it leaves the block.
+
+    A thread may be reading then, as cancelling a task does not stop its thread: libsndfile would go on in memory that is freed.
+    So the file is closed in a thread, too, after the call in progress, and no call follows.
+
+    Attribute: read_s (seconds read so far). longest_s: what is longer is refused, whatever its header states.
+    """
+
+    def __init__(self, content: Content, longest_s: float):
+        self._content, self._longest_s, self._stack = content, longest_s, contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._closed = False
+        self.read_s = 0.0
+
+    def __enter__(self) -> "FileReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def open(self) -> int:
+        """Open the file; return its sample rate. Raises AudioError."""
+        with self._lock:
+            self._file = self._stack.enter_context(open_long(self._content))
+            self._blocks = self._file.blocks()
+            return self._file.sample_rate_hz
+
+    def read(self) -> np.ndarray | None:
+        """Return the next samples [n]; None at the end, and when the file is closed.
+
+        Raises AudioError for a file that is damaged or too long.
+        """
+        with self._lock:
+            block = None if self._closed else next(self._blocks, None)
+            self.read_s = self._file.read_s
+            check_length(self.read_s, self._longest_s)
+            return None if block is None else mix(block)[0]
+
+    def _close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._stack.close()
+
+
+def check_length(duration_s: float, longest_s: float) -> None:
+    """Raise AudioError for a file that is too long."""
+    if duration_s > longest_s:
+        raise audio.AudioError(f"the file is {duration_s:.0f} s long; this server takes up to {longest_s:g} s")
 
 
 class Files:
@@ -50,6 +108,7 @@ class Files:
     def __init__(self, service: Service, longest_s: float):
         self._service, self._longest_s = service, longest_s
         self._queue: queue.SimpleQueue[WaitingFile | None] = queue.SimpleQueue()
+        self._decoding = asyncio.Semaphore(usable_cores())
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
         self._thread.start()
 
@@ -58,41 +117,54 @@ class Files:
         self._queue.put(None)
         self._thread.join()
 
-    async def measure(self, content: bytes) -> float:
-        """Return the seconds of a file. Raises AudioError if it cannot be read or is too long."""
-        duration_s = (await asyncio.to_thread(audio.info, content)).duration_s
-        if duration_s > self._longest_s:
-            raise audio.AudioError(
-                f"the file is {duration_s:.0f} s long; this server takes up to {self._longest_s:g} s"
-            )
-        return duration_s
-
     async def transcribe(self, content: bytes, engine: CheckedEngine | None = None) -> FileResult:
         """Return the transcript of an audio file. Raises AudioError, and Overloaded for a long one without a free session.
 
         engine: another decoder than the server's.
         """
-        duration_s = await self.measure(content)
-        self._service.metrics.files += 1
+        source, duration_s = await self._prepare(content)
         if duration_s <= LONGEST_S:
             self._service.metrics.audio_s += duration_s
             future: Future[FileResult] = Future()
-            self._queue.put(WaitingFile(content, duration_s, engine, future))
+            self._queue.put(WaitingFile(source, duration_s, engine, future))
             return await asyncio.wrap_future(future)
         words: list[Word] = []
         texts = []
-        async for event in self.stream(content, engine):
+        reader = FileReader(source, self._longest_s)
+        async for event in self._recognise(reader, engine):
             if event.final is not None:
                 texts.append(event.final.text)
                 words += event.final.words
-        return FileResult(join_texts(texts), words, duration_s)
+        return FileResult(join_texts(texts), words, reader.read_s)
 
     async def stream(self, content: bytes, engine: CheckedEngine | None = None) -> AsyncGenerator[Event, None]:
         """Yield the events of a file that is recognised as a stream, at full speed. Raises as `transcribe`."""
-        with contextlib.ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, open_long(content))  # ffmpeg may have to decode it
-            session = self._service.open(file.sample_rate_hz, "file", engine=engine)
-            sending = asyncio.create_task(self._send(session, file))
+        source, _ = await self._prepare(content)
+        async with contextlib.aclosing(self._recognise(FileReader(source, self._longest_s), engine)) as events:
+            async for event in events:
+                yield event
+
+    async def _prepare(self, content: bytes) -> tuple[Content, float]:
+        """Return a file, decoded if it needs ffmpeg, and its seconds. Raises AudioError if it is unusable or too long."""
+        source: Content = content
+        if container := ffmpeg.container_of(content):
+            try:
+                async with self._decoding:
+                    source = await ffmpeg.decode_for_client(
+                        content, container, source_name(content), self._longest_s + 1
+                    )
+            except (OSError, ffmpeg.FfmpegError) as error:
+                raise audio.AudioError(str(error)) from error
+        duration_s = (await asyncio.to_thread(audio.info, source)).duration_s
+        check_length(duration_s, self._longest_s)
+        self._service.metrics.files += 1
+        return source, duration_s
+
+    async def _recognise(self, reader: FileReader, engine: CheckedEngine | None) -> AsyncGenerator[Event, None]:
+        """Yield the events of a file as a stream. Raises AudioError, Overloaded."""
+        with reader:
+            session = self._service.open(await asyncio.to_thread(reader.open), "file", engine=engine)
+            sending = asyncio.create_task(self._send(session, reader))
             try:
                 async for event in session.events():
                     yield event
@@ -104,12 +176,11 @@ class Files:
                 self._service.close(session)
 
     @staticmethod
-    async def _send(session: Session, file: LongAudio) -> None:
+    async def _send(session: Session, reader: FileReader) -> None:
         """Send a file to a session, and finish it. Raises AudioError if less than all of the file can be read."""
-        blocks = file.blocks()
         try:
-            while (samples := await asyncio.to_thread(next, blocks, None)) is not None:
-                await session.send(np.ascontiguousarray(samples))
+            while (samples := await asyncio.to_thread(reader.read)) is not None:
+                await session.send(samples)
         finally:
             session.finish()
 

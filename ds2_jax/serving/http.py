@@ -1,9 +1,8 @@
 """What all HTTP routes share: the objects of the application, WebSockets, errors."""
 
-import asyncio
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aiohttp import WSCloseCode, web
 
@@ -22,21 +21,39 @@ REASON_BYTES = 120  # of a close frame, which holds 123
 
 
 class Uploads:
-    """Memory for the files that are being received and transcribed: `most` bytes in all."""
+    """The files that are being received and transcribed, and their memory: `most` bytes in all.
+
+    Attribute: active (their number).
+    """
 
     def __init__(self, most: int):
         self._most, self._used = most, 0
+        self.active = 0
 
     @contextlib.contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes during the block. Raises Overloaded if there are not so many."""
-        if self._used + size > self._most:
-            raise Overloaded("too many files are being transcribed: try again later")
-        self._used += size
+    def upload(self) -> Iterator[Callable[[int], None]]:
+        """Return what takes bytes of the memory until the end of the block; it raises Overloaded if there are not so many."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._used + size > self._most:
+                raise Overloaded("too many files are being transcribed: try again later")
+            self._used += size
+            taken += size
+
+        self.active += 1
         try:
-            yield
+            yield take
         finally:
-            self._used -= size
+            self._used -= taken
+            self.active -= 1
+
+
+def detect_vanished(request: web.Request) -> None:
+    """Make the system close the connection of a request if its client vanishes."""
+    if request.transport is not None:
+        tcp.detect_vanished(request.transport.get_extra_info("socket"))
 
 
 async def open_socket(
@@ -45,8 +62,7 @@ async def open_socket(
     """Accept a WebSocket, which is closed when the server stops, or the client vanishes. message_bytes: limit of a message."""
     socket = web.WebSocketResponse(max_msg_size=message_bytes, protocols=protocols)
     socket[TRANSPORT] = request.transport
-    if request.transport is not None:  # pings would wait behind the audio of a client that sends fast
-        tcp.detect_vanished(request.transport.get_extra_info("socket"))
+    detect_vanished(request)  # pings would wait behind the audio of a client that sends fast
     await socket.prepare(request)
     request.app[SOCKETS].add(socket)
     return socket
@@ -54,12 +70,8 @@ async def open_socket(
 
 async def send_text(socket: web.WebSocketResponse, text: str) -> None:
     """Send a message. Raises ConnectionError, and ends the connection, if the client does not read."""
-    try:
-        async with asyncio.timeout(tcp.WRITE_S):
-            await socket.send_str(text)
-    except TimeoutError as error:
-        socket[TRANSPORT].abort()
-        raise ConnectionAbortedError("the client does not read") from error
+    async with tcp.writing(socket[TRANSPORT]):
+        await socket.send_str(text)
 
 
 async def refuse_socket(socket: web.WebSocketResponse, reason: str) -> web.WebSocketResponse:

@@ -14,7 +14,7 @@ from ds2_jax.recognition.stream_settings import StreamSettings
 from ds2_jax.serving import memory
 from ds2_jax.serving.app import make_app
 from ds2_jax.serving.files import Files
-from ds2_jax.serving.http import SOCKETS
+from ds2_jax.serving.http import SOCKETS, UPLOADS, Uploads
 from ds2_jax.serving.protocols import demo, wyoming
 from ds2_jax.serving.sessions import Service
 from ds2_jax.serving.settings import LOOPBACK, Address, Limits
@@ -66,24 +66,24 @@ async def _serve(service: Service, files: Files, model: str, address: Address, l
             logger.warning("anyone who reaches %s:%d may use this server: --token=... restricts it", address.host, port)
         await stopped.wait()
         await site.stop()  # no new connections
-        print("stopping: open sessions may finish", flush=True)
-        await _wait_for_sessions(service, limits.stop_s)
-        sockets = app[SOCKETS]
-        for socket in list(sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops")
+        print("stopping: open sessions and files may finish", flush=True)
+        await _wait_for_clients(service, app[UPLOADS], limits.stop_s)
+        closing = {"code": WSCloseCode.GOING_AWAY, "message": b"the server stops"}
+        await asyncio.gather(*(socket.close(**closing) for socket in app[SOCKETS]), return_exceptions=True)
 
 
-async def _wait_for_sessions(service: Service, limit_s: float) -> None:
+async def _wait_for_clients(service: Service, uploads: Uploads, limit_s: float) -> None:
+    """Wait until no session is open and no file is being received or transcribed, or the time is over."""
     deadline = asyncio.get_running_loop().time() + limit_s
-    while service.active and asyncio.get_running_loop().time() < deadline:
+    while (service.active or uploads.active) and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
 
 
 def _http_logger() -> logging.Logger:
-    """Return a logger for exceptions in handlers, but not for requests that are not HTTP, which anyone can send."""
+    """Return a logger for exceptions in handlers, but not for what clients do: send what is not HTTP, go while they are answered."""
 
     def is_ours(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
     http = logging.getLogger("ds2_jax.http")
     http.filters = [is_ours]

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,6 +29,11 @@ logger = logging.getLogger("ds2_jax")
 BACKLOG_S = 30.0  # audio of a session that may wait; a client that sends more waits
 COMMIT, FINISH, FLUSH = "commit", "finish", "flush"
 LOWEST_HZ, HIGHEST_HZ = 4000, 192_000  # sample rates; lower ones would become much more audio than a client sent
+PIECE_S = 0.25  # of audio that is handed to a stream at once
+TURN_S = (
+    0.1  # between two steps, to hand to all streams what has arrived; the rest waits, as a step that is late delays all
+)
+INBOX_ITEMS = 256  # pieces and commits of a session that may wait; a client that sends more waits
 EVENTS = 1000  # events that may wait for a client; one that does not read so many is too slow
 
 
@@ -75,31 +80,45 @@ class Session:
         self.closed = self.finished = False
 
     async def send(self, samples: np.ndarray) -> None:
-        """Add audio, as `Stream.feed`; wait while too much audio is waiting."""
-        for start in range(0, len(samples), self.rate_hz):  # a second at a time: more would delay the other sessions
+        """Add audio, as `Stream.feed`; wait while too much is waiting."""
+        size = int(PIECE_S * self.rate_hz)
+        for start in range(0, len(samples), size):
             if self.finished:
                 return
-            piece = samples[start : start + self.rate_hz]
+            piece = samples[start : start + size]
             self._sent += len(piece)
             self._arrivals.append((self._sent / self.rate_hz, time.monotonic()))
-            self._inbox.append(piece)
-            self._service.wake()
-            while not self.finished and self._sent / self.rate_hz - self.stream.processed_s > BACKLOG_S:
-                self._room.clear()
-                await self._room.wait()
+            await self._put(piece)
 
-    def commit(self) -> None:
-        """End the utterance: a final result with the reason 'commit' follows, which may be empty."""
+    async def commit(self) -> None:
+        """End the utterance: a final result with the reason 'commit' follows, which may be empty.
+
+        Wait as `send`, and while more than EVENTS events have not been read.
+        """
         if not self.finished:
             self._commits.append(time.monotonic())
-            self._inbox.append(COMMIT)
-            self._service.wake()
+            await self._put(COMMIT)
+            await self._wait_while(lambda: self._events.qsize() > EVENTS)
 
-    def flush(self) -> None:
-        """Ask for an event `flushed`, which follows those of all complete chunks of the audio sent so far."""
+    async def flush(self) -> None:
+        """Ask for an event `flushed`, which follows those of all complete chunks of the audio sent so far. Wait as `send`."""
         if not self.finished:
-            self._inbox.append(FLUSH)
-            self._service.wake()
+            await self._put(FLUSH)
+
+    async def _put(self, item: np.ndarray | str) -> None:
+        """Add to the inbox; wait while it is full."""
+        self._inbox.append(item)
+        self._service.wake()
+        await self._wait_while(self._is_full)
+
+    def _is_full(self) -> bool:
+        waiting_s = self._sent / self.rate_hz - self.stream.processed_s
+        return waiting_s > BACKLOG_S or len(self._inbox) > INBOX_ITEMS
+
+    async def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while not self.finished and condition():
+            self._room.clear()
+            await self._room.wait()
 
     def finish(self) -> None:
         """Commit and end the stream: `events` ends after the last final result."""
@@ -111,21 +130,28 @@ class Session:
 
     async def next_event(self) -> Event:
         """Return the next event."""
-        return await self._events.get()
+        event = await self._events.get()
+        self._room.set()
+        return event
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield events until the stream has ended."""
-        while not (event := await self._events.get()).is_end:
+        while not (event := await self.next_event()).is_end:
             yield event
         if event.error:
             raise RuntimeError(event.error)
 
     # Called by the thread of the service:
 
-    def take_inbox(self) -> bool:
-        """Hand what has arrived to the stream; return whether anything had. Raises AudioError."""
-        arrived = bool(self._inbox)
-        while self._inbox:
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something has arrived that the stream does not have yet."""
+        return bool(self._inbox)
+
+    def take_inbox(self, limit_s: float) -> bool:
+        """Hand what has arrived to the stream, as much as there is time for; return whether anything had. Raises AudioError."""
+        arrived, until = bool(self._inbox), time.monotonic() + limit_s
+        while self._inbox and time.monotonic() < until:
             item = self._inbox.popleft()
             if not isinstance(item, str):
                 self.stream.receive(item)
@@ -271,25 +297,28 @@ class Service:
                 pass
 
     def _compute_ready(self) -> bool:
-        """Compute a chunk of each session that has a complete one; return whether there were any."""
+        """Compute a chunk of each session that has a complete one; return whether there is more to do."""
         while self._closed:  # what holds a session, such as a connection in a cycle, may live for long
             self._closed.popleft().stream.release()
         with self._lock:
             sessions = list(self._sessions)
+        limit_s = TURN_S / max(1, sum(session.is_waiting for session in sessions))
         ready: list[tuple[Session, Chunk]] = []
         for session in sessions:
             with self._reported(session):
-                arrived = session.take_inbox()
+                arrived = session.take_inbox(limit_s)
                 chunk = session.stream.next_chunk()
                 if chunk is not None:
                     ready.append((session, chunk))
                 elif arrived or session.flushes:
                     session.post(session.collect() + session.flushed())
-        if ready:
-            outputs = self.step([chunk for _, chunk in ready])
-            list(self._decoders.map(self._accept, [session for session, _ in ready], outputs))
         self.metrics.queue = len(ready)
-        return bool(ready)
+        if ready:
+            computed = [session for session, _ in ready]
+            with self._reported(*computed):
+                outputs = self.step([chunk for _, chunk in ready])
+                list(self._decoders.map(self._accept, computed, outputs))
+        return bool(ready) or any(session.is_waiting for session in sessions)
 
     def _accept(self, session: Session, output: Output) -> None:
         with self._reported(session):
@@ -297,12 +326,13 @@ class Service:
             session.post(session.collect())
 
     @contextlib.contextmanager
-    def _reported(self, session: Session) -> Iterator[None]:
-        """End a session whose audio cannot be recognised, with the reason; the others go on."""
+    def _reported(self, *sessions: Session) -> Iterator[None]:
+        """End sessions whose audio cannot be recognised, with the reason; the others go on."""
         try:
             yield
         except Exception as error:
-            self.close(session)
             if not isinstance(error, ValueError):
-                logger.exception("session: %s", session.protocol)
-            session.post([Event(error=str(error))])
+                logger.exception("session: %s", ", ".join(session.protocol for session in sessions))
+            for session in sessions:
+                self.close(session)
+                session.post([Event(error=str(error) or type(error).__name__)])

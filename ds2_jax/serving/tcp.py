@@ -40,13 +40,9 @@ class Connection:
 
     async def write(self, data: bytes) -> None:
         """Send data; wait while the client reads more slowly. Raises ConnectionError if it does not read."""
-        self._writer.write(data)
-        try:
-            async with asyncio.timeout(WRITE_S):
-                await self._writer.drain()
-        except TimeoutError as error:
-            self._writer.transport.abort()
-            raise ConnectionAbortedError("the client does not read") from error
+        async with writing(self._writer.transport):
+            self._writer.write(data)
+            await self._writer.drain()
 
     async def linger(self) -> None:
         """End sending, and wait until the client has ended, too: closing at once would discard what it has not read."""
@@ -110,6 +106,17 @@ async def _handle(handler: Handler, connection: Connection) -> None:
         pass  # the client has gone, or does nothing
     except Exception:
         logger.exception("connection from %s", connection.peer)
+
+
+@contextlib.asynccontextmanager
+async def writing(transport: asyncio.WriteTransport) -> AsyncIterator[None]:
+    """Send something in the block. Raises ConnectionError, and ends the connection, if the client does not read."""
+    try:
+        async with asyncio.timeout(WRITE_S):
+            yield
+    except TimeoutError as error:
+        transport.abort()
+        raise ConnectionAbortedError("the client does not read") from error
 
 
 def detect_vanished(connection: socket.socket) -> None:

@@ -4,8 +4,10 @@ A container is told by its first bytes, and ffmpeg is told which one to read: it
 which could name any file or address, for audio.
 """
 
+import asyncio
 import contextlib
 import io
+import math
 import os
 import shutil
 import subprocess
@@ -71,29 +73,63 @@ def decode(source: str | os.PathLike | BinaryIO, container: str, name: str) -> B
 
     container: from `container_of`. name: of the file, also that of the result. Raises FfmpegError, OSError.
     """
+    decoded = tempfile.TemporaryFile()  # noqa: SIM115 - returned
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, str | os.PathLike):
+            path = os.path.abspath(os.fspath(source))
+        else:
+            path = stack.enter_context(_copy(source)).name
+        command = _command(path, container, name, math.inf)
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=decoded, stderr=subprocess.PIPE, check=False)
+    return _check(decoded, result.returncode, result.stderr, name)
+
+
+async def decode_for_client(content: bytes, container: str, name: str, longest_s: float) -> BinaryIO:
+    """Decode a file's content as `decode` does, at most `longest_s` of it, in an event loop; cancelled, end ffmpeg."""
+    decoded = tempfile.TemporaryFile()  # noqa: SIM115 - returned
+    with await asyncio.to_thread(_copy, io.BytesIO(content)) as copy:
+        process = await asyncio.create_subprocess_exec(
+            *_command(copy.name, container, name, longest_s),
+            stdin=subprocess.DEVNULL,
+            stdout=decoded,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            _, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    return _check(decoded, process.returncode or 0, errors, name)
+
+
+def _copy(source: BinaryIO) -> Any:
+    """Copy a file object's content to a temporary file, as these containers cannot be read from a pipe."""
+    copy = tempfile.NamedTemporaryFile(prefix="ds2_jax_")  # noqa: SIM115 - returned
+    source.seek(0)
+    shutil.copyfileobj(source, copy)
+    copy.flush()
+    return copy
+
+
+def _command(path: str, container: str, name: str, longest_s: float) -> list[str]:
     program = shutil.which("ffmpeg")
     if program is None:
         raise FfmpegError(
             f"{name} needs ffmpeg to be read ({container}), which is not installed: install it, or convert the file on another "
             "machine: ffmpeg -i IN OUT.flac"
         )
-    decoded = tempfile.TemporaryFile()  # noqa: SIM115 - returned
-    with contextlib.ExitStack() as stack:
-        if isinstance(source, str | os.PathLike):
-            path = os.path.abspath(os.fspath(source))
-        else:  # these containers cannot be read from a pipe
-            copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="ds2_jax_"))
-            source.seek(0)
-            shutil.copyfileobj(source, copy)
-            copy.flush()
-            path = copy.name
-        options = ["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-f", container]
-        # With a protocol, because ffmpeg takes what is before a colon for one.
-        command = [program, *options, "-i", f"file:{path}", "-map", "0:a:0", "-f", "wav", "-"]
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=decoded, stderr=subprocess.PIPE, check=False)
-    if result.returncode or not decoded.tell():
+    options = ["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-f", container]
+    limit = [] if math.isinf(longest_s) else ["-t", f"{longest_s:f}"]
+    # With a protocol, because ffmpeg takes what is before a colon for one.
+    return [program, *options, "-i", f"file:{path}", "-map", "0:a:0", *limit, "-f", "wav", "-"]
+
+
+def _check(decoded: BinaryIO, code: int, errors: bytes, name: str) -> BinaryIO:
+    """Return what ffmpeg has decoded, at its start. Raises FfmpegError."""
+    if code or not decoded.seek(0, io.SEEK_END):
         decoded.close()
-        reason = result.stderr.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {result.returncode}"
+        reason = errors.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {code}"
         raise FfmpegError(f"{name} cannot be decoded by ffmpeg ({reason}): copy it again, or convert it to FLAC")
     decoded.seek(0)
     return _Named(decoded, name)

@@ -4,6 +4,7 @@
 words; temperature is accepted without effect.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -11,7 +12,7 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,11 @@ from decoding.search.beam import CheckedEngine
 from ds2_jax.recognition import cues
 from ds2_jax.recognition.cues import Cue, CueSettings
 from ds2_jax.serving.files import FileResult
-from ds2_jax.serving.http import FILES, MODEL, SERVICE, UPLOADS, error_response
+from ds2_jax.serving.http import FILES, MODEL, SERVICE, UPLOADS, detect_vanished, error_response
 from ds2_jax.serving.protocols.hot_words import HotWords
 from ds2_jax.serving.protocols.language import check_language
 from ds2_jax.serving.protocols.settled import SettledText
+from ds2_jax.serving.tcp import READ_S, writing
 from input_pipeline.audio import AudioError
 from input_pipeline.text import Vocabulary
 
@@ -93,14 +95,15 @@ def _model(app: web.Application) -> dict[str, Any]:
 async def transcribe(request: web.Request) -> web.StreamResponse:
     """Transcribe a file of a form. Raises Overloaded."""
     _check_length(request)
-    with request.app[UPLOADS].reserve(request.content_length or request.client_max_size):
-        return await _transcribe(request)
+    detect_vanished(request)
+    with request.app[UPLOADS].upload() as take:
+        return await _transcribe(request, take)
 
 
-async def _transcribe(request: web.Request) -> web.StreamResponse:
+async def _transcribe(request: web.Request, take: Callable[[int], None]) -> web.StreamResponse:
     own = request.app[SERVICE].recogniser
     try:
-        form = await _receive(request)
+        form = await _receive(request, take)
         wishes = read_wishes(form.fields, own.meta.language)
         if form.file is None:
             raise FormError("the field 'file' is missing: send the audio file in it, as curl -F file=@NAME does")
@@ -108,6 +111,8 @@ async def _transcribe(request: web.Request) -> web.StreamResponse:
             raise FormError("the file is empty: send an audio file")
     except FormError as error:
         return error_response(400, str(error))
+    except TimeoutError:
+        return error_response(408, f"nothing of the form has arrived for {READ_S:g} s")
     engine = await request.app[HOT_WORDS].engine(wishes.prompt)
     if wishes.stream:
         return await _stream(request, form.file, engine)
@@ -122,40 +127,43 @@ def _check_length(request: web.Request) -> None:
         raise web.HTTPRequestEntityTooLarge(limit, size)
 
 
-async def _receive(request: web.Request) -> Form:
-    """Read a form in memory. Raises FormError, and HTTPRequestEntityTooLarge beyond the limit of the server."""
+async def _receive(request: web.Request, take: Callable[[int], None]) -> Form:
+    """Read a form in memory. take: called with the size of each piece of it.
+
+    Raises FormError, TimeoutError, and HTTPRequestEntityTooLarge beyond the limit of the server.
+    """
     limit = request.client_max_size
     # not request.content_type: parsing the boundary, which it leaves out, takes as long as the rest of a small request
     kind = request.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise FormError(f"the content type is {kind[:60]!r}: send a form as multipart/form-data")
     try:
-        return await read_form(await request.multipart(), limit)
+        return await read_form(await request.multipart(), limit, take)
     except FormError:
         raise
     except (ValueError, AssertionError, RuntimeError, HttpProcessingError, web.RequestPayloadError) as error:
         raise FormError(f"the form cannot be read ({str(error)[:200]}): send multipart/form-data") from error
 
 
-async def read_form(reader: MultipartReader, limit: int) -> Form:
-    """Read a form, with a file of at most `limit` bytes.
+async def read_form(reader: MultipartReader, limit: int, take: Callable[[int], None] = lambda size: None) -> Form:
+    """Read a form, with a file of at most `limit` bytes. take: called with the size of each piece of it.
 
-    Raises FormError, HTTPRequestEntityTooLarge for the file, and ValueError, RuntimeError or HttpProcessingError for a form
-    that is damaged.
+    Raises FormError, HTTPRequestEntityTooLarge for the file, ValueError, RuntimeError or HttpProcessingError for a form that
+    is damaged, TimeoutError if nothing arrives for READ_S, and what `take` raises.
     """
     file, count = None, 0
     fields: dict[str, list[str]] = {}
-    while (part := await reader.next()) is not None:
+    while (part := await asyncio.wait_for(reader.next(), READ_S)) is not None:
         count += 1
         if count > MOST_FIELDS:
             raise FormError(f"the form has more than {MOST_FIELDS} fields: send fewer")
         if not isinstance(part, BodyPartReader) or not part.name:
             raise FormError("the form has a part without a name: send one named field after another")
         if part.name == "file":
-            file = await _read_part(part, limit)
+            file = await _read_part(part, limit, take)
             continue
         try:
-            content = await _read_part(part, FIELD_BYTES)
+            content = await _read_part(part, FIELD_BYTES, take)
             fields.setdefault(part.name.removesuffix("[]"), []).append(content.decode())
         except UnicodeDecodeError as error:
             raise FormError(f"the field {part.name[:60]!r} is not UTF-8: send text") from error
@@ -164,10 +172,12 @@ async def read_form(reader: MultipartReader, limit: int) -> Form:
     return Form(file, fields)
 
 
-async def _read_part(part: BodyPartReader, limit: int) -> bytes:
+async def _read_part(part: BodyPartReader, limit: int, take: Callable[[int], None]) -> bytes:
     pieces, size = [], 0
     while not part.at_eof():
-        pieces.append(await part.read_chunk(PIECE_BYTES))
+        async with asyncio.timeout(READ_S):
+            pieces.append(await part.read_chunk(PIECE_BYTES))
+        take(len(pieces[-1]))
         size += len(pieces[-1])
         if size > limit:
             raise web.HTTPRequestEntityTooLarge(limit, size)
@@ -265,8 +275,9 @@ def _segment(number: int, cue: Cue, vocabulary: Vocabulary) -> dict[str, Any]:
 
 async def _stream(request: web.Request, content: bytes, engine: CheckedEngine | None) -> web.StreamResponse:
     """Send the text as server-sent events while the file is recognised: only what will not change."""
-    files = request.app[FILES]
-    await files.measure(content)
+    files, transport = request.app[FILES], request.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
     text, response = SettledText(), web.StreamResponse()
     response.headers[hdrs.CONTENT_TYPE] = "text/event-stream; charset=utf-8"
     response.headers[hdrs.CACHE_CONTROL] = "no-cache"
@@ -274,7 +285,8 @@ async def _stream(request: web.Request, content: bytes, engine: CheckedEngine | 
     async def send(message: dict[str, Any]) -> None:
         if not response.prepared:
             await response.prepare(request)
-        await response.write(f"event: {message['type']}\ndata: {json.dumps(message)}\n\n".encode())
+        async with writing(transport):
+            await response.write(f"event: {message['type']}\ndata: {json.dumps(message)}\n\n".encode())
 
     try:
         async with contextlib.aclosing(files.stream(content, engine)) as events:

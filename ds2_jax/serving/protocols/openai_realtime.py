@@ -92,7 +92,7 @@ class _Connection:
             if event.type == events.APPEND:
                 await self._append(event.audio)
             elif event.type == events.COMMIT:
-                self._commit()
+                await self._commit()
             elif event.type == events.CLEAR:
                 await self._clear()
             else:
@@ -110,23 +110,23 @@ class _Connection:
         self._uncommitted_s += len(samples) / configuration.rate_hz
         await session.send(samples)
 
-    def _commit(self) -> None:
+    async def _commit(self) -> None:
         if self._uncommitted_s < LEAST_COMMIT_S:
             raise EventError(
                 f"the buffer has {self._uncommitted_s * 1000:.0f} ms of audio: append at least "
                 f"{LEAST_COMMIT_S * 1000:.0f} ms before a commit",
                 code="input_audio_buffer_commit_empty",
             )
-        self._end_utterance(COMMIT)
+        await self._end_utterance(COMMIT)
 
     async def _clear(self) -> None:
-        self._end_utterance(CLEAR)
+        await self._end_utterance(CLEAR)
         await self._tell({"type": "input_audio_buffer.cleared"})
 
-    def _end_utterance(self, reason: str) -> None:
+    async def _end_utterance(self, reason: str) -> None:
         self._uncommitted_s, self._rest = 0.0, b""
         self._items.pending.append(reason)
-        self._current.commit()
+        await self._current.commit()
 
     async def _update(self, event: ClientEvent) -> None:
         before = self._configuration

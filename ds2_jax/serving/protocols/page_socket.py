@@ -9,7 +9,7 @@ import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from decoding.hypothesis import as_json
-from ds2_jax.serving.http import SERVICE, open_socket, refuse_socket, send_text
+from ds2_jax.serving.http import REASON_BYTES, SERVICE, open_socket, refuse_socket, send_text
 from ds2_jax.serving.protocols.messages import parse_object
 from ds2_jax.serving.sessions import Event, Overloaded, Session
 
@@ -34,9 +34,10 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
     except Overloaded as error:
         return await refuse_socket(socket, str(error))
     step = service.step
-    await _send(socket, type="ready", chunk_ms=step.chunk_ms, lookahead_ms=step.lookahead_ms)
-    sending = asyncio.create_task(_send_events(socket, session))
+    sending = None
     try:
+        await _send(socket, type="ready", chunk_ms=step.chunk_ms, lookahead_ms=step.lookahead_ms)
+        sending = asyncio.create_task(_send_events(socket, session))
         async for message in socket:
             if message.type == WSMsgType.BINARY:
                 size = np.dtype(kind).itemsize
@@ -46,7 +47,7 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
                 if command.get("progress"):
                     await _send(socket, type="progress", processed_s=round(session.stream.processed_s, 4))
                 if command.get("commit"):
-                    session.commit()
+                    await session.commit()
                 if command.get("end"):
                     session.finish()
                     await sending
@@ -54,7 +55,8 @@ async def handle(request: web.Request) -> web.WebSocketResponse:
     except ValueError as error:
         await _send(socket, type="error", message=f'{error}; send audio, {{"commit": true}} or {{"end": true}}')
     finally:
-        sending.cancel()
+        if sending is not None:
+            sending.cancel()
         service.close(session)
     await socket.close()
     return socket
@@ -69,6 +71,8 @@ async def _send_events(socket: web.WebSocketResponse, session: Session) -> None:
         while True:
             event = await session.next_event()
             await _send(socket, **_describe(event))
+            if event.error:
+                await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=event.error.encode()[:REASON_BYTES])
             if event.is_end:
                 return
 

@@ -134,7 +134,7 @@ class Exchange:
         if self._session is None:
             self._session = self._service.open(self.options.sample_rate, "vosk", engine=await self._engine())
         await self._session.send(np.frombuffer(data[: len(data) // 2 * 2], "<i2"))
-        self._session.flush()
+        await self._session.flush()
         segments = await self._collect()
         return format_final(segments, self.options) if segments else format_partial(self._partial)
 
@@ -145,7 +145,7 @@ class Exchange:
         if last:
             self._session.finish()
         else:
-            self._session.commit()
+            await self._session.commit()
         return format_final(await self._collect(committed=True), self.options)
 
     def close(self) -> None:

@@ -176,6 +176,21 @@ def test_commits_divide_the_audio_and_each_part_is_as_alone(model, samples):
     assert stream.finish()[0].text == ""
 
 
+def test_commits_without_audio_are_empty_and_change_nothing(model, samples):
+    stream = model.stream(24000, PLAIN)
+    for part in np.array_split(samples, 3):
+        stream.feed(part)
+    stream.commit()
+    for _ in range(3):
+        stream.commit()
+    stream.feed(samples)
+    segments = [*stream.finals(), *stream.finish()]
+    empty = segments[1:-1]
+    assert [(segment.text, segment.reason) for segment in empty] == [("", "commit")] * 3
+    assert segments[0].text == segments[-1].text != ""
+    assert {time_s for segment in empty for time_s in (segment.start_s, segment.end_s)} == {segments[-1].start_s}
+
+
 def test_commits_and_audio_may_be_ahead_of_the_computation(model, samples):
     """As a server uses a stream: everything is received first."""
     stream = model.stream(16000, PLAIN)

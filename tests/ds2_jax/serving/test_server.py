@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
+from aiohttp.test_utils import make_mocked_request
 
+from ds2_jax.serving.app import _is_own_name
 from ds2_jax.serving.metrics import Metrics
+from ds2_jax.serving.settings import Address
 from tests.runs import ROOT, Program, free_port, run_main, slow, wait_until
 from tests.servers import MODEL, server, wait_until_healthy
 
@@ -96,6 +100,47 @@ def test_pages_of_other_hosts_are_refused_but_for_the_one_that_is_allowed(guarde
     assert (status, headers["Access-Control-Allow-Origin"]) == (200, "https://pages.test")
 
 
+def test_a_page_that_is_allowed_may_send_what_headers_it_likes(guarded):
+    host, port = guarded
+    asked = {"Origin": "https://pages.test", "Access-Control-Request-Headers": "authorization, x-stainless-os"}
+    url = f"http://{host}:{port}/v1/audio/transcriptions"
+    request = urllib.request.Request(url, headers=asked, method="OPTIONS")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 204
+        assert response.headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os"
+    assert (
+        get(guarded, "/healthz", Origin="https://pages.test")[2]["Access-Control-Allow-Origin"] == "https://pages.test"
+    )
+    assert "Access-Control-Allow-Origin" not in get(guarded, "/healthz", Origin="https://evil.test")[2]
+
+
+def test_a_token_that_is_not_utf_8_is_wrong(guarded):
+    """As bytes, which urllib would not send."""
+    with socket.create_connection(guarded) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xe9\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("127.0.0.1:8086", True),
+        ("localhost", True),
+        ("[::1]:1", True),
+        (None, True),
+        ("evil.test:8086", False),
+        ("127.0.0.1.evil.test", False),
+    ],
+)
+def test_a_server_without_a_token_answers_to_names_of_this_machine(name, allowed):
+    """So that no page of another host reaches it by giving its own name this machine's address."""
+    request = make_mocked_request("GET", "/", headers={} if name is None else {"Host": name})
+    assert _is_own_name(request, Address()) == allowed
+    assert _is_own_name(request, Address(token=TOKEN))
+    assert _is_own_name(request, Address(host="0.0.0.0"))
+    assert _is_own_name(request, Address(origin=f"https://{name}"))
+
+
 def test_a_session_too_many_is_refused_with_its_reason_and_counted(guarded):
     host, port = guarded
     url = f"ws://{host}:{port}/stream?token=a%20token"
@@ -161,6 +206,31 @@ def test_open_sessions_may_finish_after_a_signal(number, tmp_path):
     assert "Traceback" not in out
     assert "session: page, 2.1 s of audio at 16000 Hz" in out
     assert "s m i t h" not in out  # the log has no content
+
+
+def test_a_file_that_is_being_sent_is_transcribed_after_a_signal(tmp_path):
+    """Later than connections are ended that do nothing, as after a signal while a file of a minute is transcribed."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "main.py"), "--mode=serve", f"--config.restore={MODEL}"]
+    command += [f"--port={port}", "--config.serve.sessions=1"]
+    with Program(command, cwd=ROOT) as process:
+        wait_until_healthy(port, process)
+
+        async def pieces():
+            yield b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+            await asyncio.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(2)
+            yield CLIP.read_bytes() + b"\r\n--xyz--\r\n"
+
+        async def send() -> str:
+            url = f"http://127.0.0.1:{port}/v1/audio/transcriptions"
+            headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+            async with aiohttp.ClientSession() as http, http.post(url, data=pieces(), headers=headers) as response:
+                return (await response.json())["text"]
+
+        assert asyncio.run(send()) == "s m i t h"
+        assert process.wait(10) == 0
 
 
 def test_open_sessions_that_do_not_finish_are_closed(tmp_path):

@@ -1,9 +1,12 @@
 """Containers that only ffmpeg can read: decoded by a program of that name, refused in one line without it."""
 
+import asyncio
+import contextlib
 import io
 import os
 import stat
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +58,37 @@ def test_a_container_is_decoded_by_ffmpeg(head, kind, samples, tmp_path, install
     assert rate_hz == RATE_HZ
     np.testing.assert_array_equal(read, samples / np.float32(32768))
     assert audio.info(source).duration_s == 1.0
+
+
+def test_a_server_decodes_as_much_as_it_takes(samples, installed):
+    content = M4A + b"SAMPLES" + samples.tobytes()
+    decoded = asyncio.run(ffmpeg.decode_for_client(content, "mov", "a.m4a", 5.0))
+    np.testing.assert_array_equal(audio.read(decoded)[0], samples / np.float32(32768))
+    with pytest.raises(ffmpeg.FfmpegError, match=r"a\.m4a cannot be decoded by ffmpeg \(Invalid data found"):
+        asyncio.run(ffmpeg.decode_for_client(M4A, "mov", "a.m4a", 5.0))
+
+
+def test_ffmpeg_ends_when_its_client_goes(tmp_path, monkeypatch):
+    program, told = tmp_path / "ffmpeg", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$@" > {told}\necho $$ >> {told}\nexec sleep 60\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    async def decode_and_go() -> None:
+        decoding = asyncio.create_task(ffmpeg.decode_for_client(M4A, "mov", "a.m4a", 5.0))
+        while not told.exists() or len(told.read_text().splitlines()) < 2:
+            await asyncio.sleep(0.01)
+        decoding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await decoding
+
+    started = time.monotonic()
+    asyncio.run(decode_and_go())
+    assert time.monotonic() - started < 10
+    arguments, process = told.read_text().splitlines()
+    assert " -t 5.000000 " in arguments
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process), 0)
 
 
 def test_what_ffmpeg_cannot_decode_is_refused_with_its_reason(tmp_path, installed):

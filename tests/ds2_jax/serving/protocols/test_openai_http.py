@@ -7,11 +7,13 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import numpy as np
@@ -20,13 +22,19 @@ import soundfile
 from aiohttp import MultipartReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds2_jax.recognition.recogniser import load
+from ds2_jax.recognition.stream import Segment
+from ds2_jax.serving import tcp
+from ds2_jax.serving.http import FILES, SERVICE, UPLOADS, Uploads
+from ds2_jax.serving.protocols import openai_http
 from ds2_jax.serving.protocols.hot_words import HotWords, find_words
 from ds2_jax.serving.protocols.language import check_language
 from ds2_jax.serving.protocols.openai_http import FORMATS, FormError, Wishes, read_form, read_wishes
+from ds2_jax.serving.sessions import Event
 from input_pipeline.text import Vocabulary
 from tests.conftest import CLIPS
 from tests.ds2_jax.recognition.doubt import six_or_sax
@@ -139,6 +147,100 @@ def test_a_stream_sends_the_text_in_pieces_that_do_not_change(address, tmp_path)
     assert "".join(event["delta"] for event in deltas) == done["text"]
     assert len(deltas) > 5
     assert "g o t t i e r" in done["text"]
+
+
+def test_clients_that_drop_a_file_while_it_is_read_do_no_harm(address, tmp_path):
+    """Blocks of 8 channels at 192 kHz take long to decode, so most clients go in the middle of one."""
+    noise = np.random.default_rng(0).integers(-1, 2, (10 * 192_000, 8), np.int16)
+    noise[:, 1:] = 0
+    soundfile.write(tmp_path / "wide.flac", noise, 192_000)
+    content = (tmp_path / "wide.flac").read_bytes()
+
+    async def drop(after_s: float) -> None:
+        async with aiohttp.ClientSession() as client:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    client.post(address + PATH, data=form(("stream", "true"), file=content)), after_s
+                )
+
+    for number in range(12):
+        asyncio.run(drop(0.05 + 0.02 * number))
+    assert json.loads(transcribe(address)[2])["text"] == TEXT
+
+
+def test_a_channel_that_is_inverted_does_not_silence_the_other(address, tmp_path):
+    mono = soundfile.read(CLIP, dtype="int16")[0]
+    soundfile.write(tmp_path / "inverted.wav", np.stack([mono, -mono], 1), 16000)
+    content = (tmp_path / "inverted.wav").read_bytes()
+    assert f'"text": "{TEXT}"' in transcribe(address, ("stream", "true"), file=content)[2]
+
+
+def test_uploads_that_send_nothing_do_not_keep_others_out(address):
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with contextlib.ExitStack() as stack:
+        for length in ("Transfer-Encoding: chunked", f"Content-Length: {2 << 20}"):
+            for _ in range(3):
+                idle = stack.enter_context(socket.create_connection((host, int(port))))
+                idle.sendall(f"{head}{length}\r\n\r\n".encode())
+        time.sleep(0.2)
+        assert transcribe(address)[0] == 200
+
+
+@pytest.mark.parametrize("start", [b"", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nRI'])
+def test_an_upload_that_stalls_is_refused(start, monkeypatch):
+    monkeypatch.setattr(openai_http, "READ_S", 0.1)
+    service = SimpleNamespace(recogniser=load(MODEL))
+
+    async def send() -> bytes:
+        app = web.Application()
+        app[SERVICE], app[UPLOADS] = service, Uploads(100)  # type: ignore[misc]
+        app.router.add_post("/", openai_http.transcribe)
+        async with TestServer(app) as server:
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 99\r\n\r\n"
+            writer.write(head + start)
+            status = await reader.readline()
+            writer.close()
+            return status
+
+    assert asyncio.run(asyncio.wait_for(send(), 10)) == b"HTTP/1.1 408 Request Timeout\r\n"
+
+
+def test_a_stream_ends_if_its_client_does_not_read(monkeypatch):
+    """The handler and its connection are real; the file has no end."""
+    monkeypatch.setattr(tcp, "WRITE_S", 0.3)
+
+    class Endless:
+        open = 0
+
+        async def stream(self, content: bytes, engine: None) -> AsyncIterator[Event]:
+            self.open += 1
+            try:
+                while True:
+                    await asyncio.sleep(0)
+                    yield Event(final=Segment("word " * 1000, [], 1.0, 0.0, 1.0, "silence", []))
+            finally:
+                self.open -= 1
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await openai_http._stream(request, b"", None)
+
+    async def connect() -> None:
+        app, files = web.Application(), Endless()
+        app[FILES] = files  # type: ignore[misc]
+        app.router.add_get("/", handle)
+        async with TestServer(app) as server:
+            reader, writer = await asyncio.open_connection(server.host, server.port, limit=1024)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readline()
+            assert files.open == 1
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            while files.open:
+                await asyncio.sleep(0.05)
+            writer.transport.abort()
+
+    asyncio.run(asyncio.wait_for(connect(), 10))
 
 
 def test_the_models_are_listed(address):

@@ -362,7 +362,7 @@ def test_a_client_that_does_not_read_delays_no_other(url):
     """Its messages are answered by errors, until its buffers are full."""
     host, port = url.removeprefix("http://").partition("/")[0].split(":")
     handshake = (
-        "GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
 
