@@ -134,10 +134,8 @@ async def _allow_origin(request: web.Request, response: web.StreamResponse) -> N
     """Tell a browser that a page of another host may read the response."""
     if ALLOWED in request:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request[ALLOWED]
-        wanted = request.headers.get(
-            hdrs.ACCESS_CONTROL_REQUEST_HEADERS
-        )  # clients such as OpenAI's send many of their own
-        if wanted:
+        wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
+        if wanted:  # clients such as OpenAI's send many of their own
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = wanted
         response.headers[hdrs.VARY] = hdrs.ORIGIN
 

@@ -20,7 +20,6 @@ from ds2_jax.recognition.stream import join_texts
 from ds2_jax.serving.sessions import Event, Service, Session
 from input_pipeline import audio
 from input_pipeline.audio import ffmpeg
-from input_pipeline.audio.features import SilenceError
 from input_pipeline.audio.long_reader import open_long
 from input_pipeline.audio.reader import mix
 from input_pipeline.audio.segment import source_name
@@ -235,18 +234,10 @@ def _transcribe(recogniser: Recogniser, chosen: list[WaitingFile]) -> None:
             [[best, *_]] = engine.decode_batch([recogniser.log_probs(item.content)])
             item.future.set_result(FileResult(best.text, best.words, item.duration_s))
         except ValueError as error:
-            _fail(item, error)
+            item.future.set_exception(error)
         return
     for index, result in recogniser.transcribe_each(item.content for item in chosen):
         if isinstance(result, Exception):
-            _fail(chosen[index], result)
+            chosen[index].future.set_exception(result)
         else:
             chosen[index].future.set_result(FileResult(result.text, result.words, result.duration_s))
-
-
-def _fail(item: WaitingFile, error: Exception) -> None:
-    """Report why a file cannot be transcribed; digital silence has no text."""
-    if isinstance(error.__cause__, SilenceError):
-        item.future.set_result(FileResult("", [], item.duration_s))
-    else:
-        item.future.set_exception(error)

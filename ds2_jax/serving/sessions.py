@@ -30,9 +30,7 @@ BACKLOG_S = 30.0  # audio of a session that may wait; a client that sends more w
 COMMIT, FINISH, FLUSH = "commit", "finish", "flush"
 LOWEST_HZ, HIGHEST_HZ = 4000, 192_000  # sample rates; lower ones would become much more audio than a client sent
 PIECE_S = 0.25  # of audio that is handed to a stream at once
-TURN_S = (
-    0.1  # between two steps, to hand to all streams what has arrived; the rest waits, as a step that is late delays all
-)
+TURN_S = 0.1  # between two steps, to hand over what has arrived; the rest waits, as a step that is late delays all
 INBOX_ITEMS = 256  # pieces and commits of a session that may wait; a client that sends more waits
 EVENTS = 1000  # events that may wait for a client; one that does not read so many is too slow
 
