@@ -2,7 +2,7 @@
 
     python -m benchmarks.report --manifest=data/an4/train.jsonl --test=data/an4/test.jsonl --torch=/path/to/torch/bin/python
 
-Takes about 15 minutes on two idle cores. --torch is the Python interpreter of an environment with PyTorch; without it, the
+Takes about half an hour on two idle cores. --torch is the Python interpreter of an environment with PyTorch; without it, the
 rows that compare with PyTorch have no ratio. Our benchmark and the peer's run alternately, --turns times each; medians are
 compared.
 """
