@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ds2_jax.network.platforms import platform_dependent
+
 Pair = tuple[int, int]
 
 
@@ -33,7 +35,7 @@ def out_size(size, stride: int):
 def conv2d_valid(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Convolve as `conv2d`, but without padding in time: U = floor((T - kt) / st) + 1. For inference: no gradient."""
     spectral, plain = (functools.partial(f, strides, padded=False) for f in (_spectral_forward, _plain))
-    return lax.platform_dependent(x, kernel, cpu=spectral, default=plain)
+    return platform_dependent(x, kernel, cpu=spectral, default=plain)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -43,7 +45,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     Returns [B, U, G, O] with U = floor((T - 1) / st) + 1 and G = floor((F - 1) / sf) + 1.
     """
     spectral, plain = (functools.partial(f, strides) for f in (_spectral_forward, _plain))
-    return lax.platform_dependent(x, kernel, cpu=spectral, default=plain)
+    return platform_dependent(x, kernel, cpu=spectral, default=plain)
 
 
 def _forward(x, kernel, strides):
@@ -52,7 +54,7 @@ def _forward(x, kernel, strides):
 
 def _backward(strides, residuals, d_out):
     spectral, plain = (functools.partial(f, strides) for f in (_spectral_backward, _plain_backward))
-    return lax.platform_dependent(*residuals, d_out, cpu=spectral, default=plain)
+    return platform_dependent(*residuals, d_out, cpu=spectral, default=plain)
 
 
 conv2d.defvjp(_forward, _backward)

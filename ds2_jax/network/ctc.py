@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ds2_jax.network.platforms import platform_dependent
+
 IMPOSSIBLE = -1e30  # finite: differences are never NaN
 TURN = 4  # frames between two rescalings on a GPU or TPU
 
@@ -58,7 +60,7 @@ def negative_log_likelihood(
     symbol in each frame, given the labels; it needs about two floats of memory per frame and label (optax: eleven).
     """
     every_frame, by_turns = functools.partial(sum_alignments, 1), functools.partial(sum_alignments, TURN)
-    return lax.platform_dependent(logits, lengths, labels, label_lengths, cpu=every_frame, default=by_turns)
+    return platform_dependent(logits, lengths, labels, label_lengths, cpu=every_frame, default=by_turns)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

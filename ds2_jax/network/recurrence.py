@@ -5,8 +5,8 @@ operations; the gradient of `W_h` is one product after the backward scan. (The o
 JAX's own gradient.) State, gates and sums are float32 also where `compute_dtype` is bfloat16; what is kept for the backward
 pass has the compute type.
 
-What costs time differs, so there are two forms of the scan, equal up to rounding; the platform is chosen when a program is
-lowered. A CPU computes: its form keeps the recurrent products, multiplies by local derivatives that are computed for all
+What costs time differs, so there are two forms of the scan, equal up to rounding; the platform of the program decides
+(`platforms`). A CPU computes: its form keeps the recurrent products, multiplies by local derivatives that are computed for all
 frames at once, and holds gates as separate arrays, because XLA's CPU code reads a slice of a frame ten times slower than a
 whole one. A GPU or TPU launches kernels and moves memory: its form unrolls frames, so that each is one product and one or two
 fused kernels, keeps only the states, and makes the products again, for all frames at once. On TPUs, all frames are one
@@ -22,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ds2_jax.network.platforms import platform_dependent
 from ds2_jax.network.vmem_scan import fits, vmem_scan
 
 UNROLL = 8  # frames of one turn of an accelerator's loop
@@ -77,7 +78,7 @@ def scan_cell(
     if fits((weights, bias), initial, projected):
         forms["tpu"] = functools.partial(scan_keeping_states, cell, vmem_scan)
     accelerator = functools.partial(scan_keeping_states, cell, unrolled_scan)
-    return jax.lax.platform_dependent(projected, weights, bias, initial, mask, **forms, default=accelerator)
+    return platform_dependent(projected, weights, bias, initial, mask, **forms, default=accelerator)
 
 
 def unrolled_scan(frame, constants, carry, inputs, *, reverse: bool = False):

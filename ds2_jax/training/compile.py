@@ -53,8 +53,11 @@ def compile_steps(
     abstract_state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     ordered = sorted(batches, key=_size, reverse=True)
 
-    def compile_one(shape: Shape) -> Callable:
-        step = jitted.lower(abstract_state, batches[shape]).compile()
+    def lower(shape: Shape) -> jax.stages.Lowered:
+        return jitted.lower(abstract_state, batches[shape])
+
+    def compile_one(lowered: jax.stages.Lowered) -> Callable:
+        step = lowered.compile()
         host_memory.release()
         return step
 
@@ -63,7 +66,7 @@ def compile_steps(
         return memory.misfit(step) or (f"it needs {need}" if need.spare < 0 else "")
 
     with tqdm(total=len(ordered), desc="compile", unit=" shapes", leave=False) as bar:
-        compiled = {ordered[0]: _compile_largest(compile_one, misfit, ordered)}
+        compiled = {ordered[0]: _compile_largest(lambda shape: compile_one(lower(shape)), misfit, ordered)}
         bar.update()
         bar.clear()  # otherwise the table starts on the bar's line
         need = host_memory.to_run(compiled[ordered[0]], batches[ordered[0]], load)
@@ -75,8 +78,11 @@ def compile_steps(
             _require_room_to_compile(load)
         at_once = max(1, min(4, usable_cores(), need.spare // host_memory.COMPILER_BYTES))
         with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-            futures = {shape: pool.submit(compile_one, shape) for shape in ordered[1:]}
+            futures = {}
             try:
+                for shape in ordered[1:]:  # Python traces one program at a time, while others are compiled or read
+                    futures[shape] = pool.submit(compile_one, lower(shape))
+                    on_shape()
                 for shape, future in futures.items():
                     compiled[shape] = future.result()
                     bar.update()
