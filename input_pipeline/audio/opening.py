@@ -36,6 +36,7 @@ _STATED_SIZE = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \
 _MP3_SLACK = 3 * 1152  # samples that encoders add at both ends, and the frame of the header
 _NO_END = "Last page lacks an end-of-stream bit"
 _MALFORMED = ("malformed", "lost sync", "psf_fseek() failed")  # messages for damaged content of a known format
+_SAMPLER = "MPC2K"  # libsndfile's name of a sampler's format, for which it takes all data that begin with two certain bytes
 _FLAC = b"fLaC"
 _FLAC_SAMPLES_AT = 21  # of the 4 bits and 4 bytes in a FLAC file that count its samples
 _FLAC_LARGEST_RATIO = 65535 // 10  # samples that a byte of FLAC can hold: a constant frame of the largest block
@@ -192,6 +193,8 @@ def _open_parts(recording: Recording, stack: contextlib.ExitStack, path: str, wh
         targets = _joined_flac(recording) or [_without_count(file)]
     recording.parts += [stack.enter_context(Sound(target, closefd=False)) for target in targets]
     sound = recording.parts[0]
+    if sound.format == _SAMPLER:
+        raise AudioError(f"{name} is not in a format of recordings; convert it to WAV or FLAC, or remove it")
     _check_rates(recording)
     if not found and not uncounted:
         cut = _check_others(recording, path)

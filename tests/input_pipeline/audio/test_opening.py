@@ -138,6 +138,15 @@ def test_what_is_no_audio_is_not_read_as_audio(tail):
     assert loaded.remarks == ()
 
 
+def test_two_bytes_do_not_make_data_a_recording():
+    """libsndfile takes what begins with these for a sampler's file, whatever follows."""
+    data = bytes([1, 4]) + np.random.default_rng(0).bytes(100_000)
+    assert soundfile.info(io.BytesIO(data)).frames > 20_000
+    for examine in (info, read):
+        with pytest.raises(AudioError, match="convert it to WAV or FLAC"):
+            examine(data)
+
+
 @pytest.mark.parametrize("rate", [1, 100, 2**31 - 1])
 def test_a_rate_that_cannot_be_is_refused(rate):
     false = WAV[:24] + rate.to_bytes(4, "little") + WAV[28:]
