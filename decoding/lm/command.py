@@ -24,6 +24,7 @@ from decoding.lm.kenlm_build import KenlmError
 from decoding.lm.preparation import Preparation
 from input_pipeline.storage import console, digests, whole_file
 from input_pipeline.storage.lock import exclusive
+from input_pipeline.storage.paths import refuse_inputs
 from input_pipeline.text import TextRules, Vocabulary, has_digits, language_code
 
 KINDS = {"trie": ["-a", "22", "-q", "8", "-b", "8", "trie"], "probing": ["probing"]}
@@ -132,7 +133,9 @@ def check(args: argparse.Namespace) -> None:
                 raise ValueError(f"--{flag}: there is no file {path}; check the path")
     if not args.text.strip(","):
         raise ValueError("--text is empty: name text files")
+    texts = [path for flag in (args.text, args.exclude, args.held_out) for path in flag.split(",")]
     for flag in ("output", "arpa"):
+        refuse_inputs([getattr(args, flag)], [*texts, args.vocabulary], f"--{flag}")
         if os.path.isdir(getattr(args, flag) or os.devnull):
             raise ValueError(f"--{flag}={getattr(args, flag)} is a folder: name a file")
 

@@ -30,6 +30,7 @@ from input_pipeline.audio import Segment
 from input_pipeline.audio.ffmpeg import container_of
 from input_pipeline.manifest import Manifest
 from input_pipeline.storage.console import escape
+from input_pipeline.storage.paths import refuse_inputs
 
 logger = logging.getLogger("ds2_jax")
 SURE = 0.1  # confidence of a word that was found
@@ -52,7 +53,7 @@ def run_align(config: ConfigDict, workdir: str, files: Sequence[str], text: str,
         raise ValueError("--mode=align writes to --output: give a folder (data/book), or a file (book.TextGrid)")
     for path in tables:
         output_file.check(path)
-    output_file.refuse_inputs(tables, [*files, *manifests.paths_of(config.data.test), text])
+    refuse_inputs(tables, [*files, *manifests.paths_of(config.data.test), text])
     if text:
         _align_recording(config, workdir, _one(files), text, _Outputs(tables, folders), chosen)
         return

@@ -30,6 +30,7 @@ from input_pipeline.manifest.sample_rates import describe_low_rates
 from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
 from input_pipeline.storage.console import escape, reader_has_gone
+from input_pipeline.storage.paths import refuse_inputs
 from input_pipeline.text import ScoringRules
 
 logger = logging.getLogger("ds2_jax")
@@ -75,9 +76,7 @@ def run_infer(config: ConfigDict, workdir: str, files: Sequence[str], output: st
     requests = _list_requests(config, files, limit=0 if outputs else config.infer.samples)
     for path in outputs:
         check_count(suffix_of(path), len(requests))
-    output_file.refuse_inputs(
-        outputs, itertools.chain(manifests.paths_of(config.data.test), (r.path for r in requests))
-    )
+    refuse_inputs(outputs, itertools.chain(manifests.paths_of(config.data.test), (r.path for r in requests)))
     processes.require_same(lambda: {"--audio or config.data.test": str([dataclasses.astuple(r) for r in requests])})
     meta, variables = load_model(config.restore or workdir)
     model = Recogniser(meta, variables, settings.read_decoding(config))

@@ -1,9 +1,8 @@
 """The file that --output names: tried before the work, written whole at the end."""
 
 import json
-import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ds2_jax.parallel import processes
@@ -25,19 +24,6 @@ def check(output: str) -> None:
         raise ValueError(f"--output={output} is a folder: give a file in it, --output={Path(output, 'out.jsonl')}")
     if processes.rank() == 0:
         try_folder(Path(output).absolute().parent, output)
-
-
-def refuse_inputs(outputs: Sequence[str], inputs: Iterable[str]) -> None:
-    """Raise ValueError if a file of --output is one of the files that are read, by whatever path."""
-    existing = {_identity(path): path for path in outputs if os.path.exists(path)}
-    for path in inputs if existing else ():
-        if os.path.exists(path) and (output := existing.get(_identity(path))):
-            raise ValueError(f"--output={output} is {path}, which is read, and would be lost: choose another name")
-
-
-def _identity(path: str) -> tuple[int, int]:
-    stat = os.stat(path)
-    return stat.st_dev, stat.st_ino
 
 
 def try_folder(folder: Path, output: str) -> None:

@@ -15,6 +15,7 @@ from input_pipeline import manifest as manifests
 from input_pipeline.manifest import Manifest
 from input_pipeline.shards.format import ORIGINAL_KEY, parse_reference
 from input_pipeline.storage.console import escape
+from input_pipeline.storage.paths import refuse_inputs
 
 logger = logging.getLogger("ds2_jax")
 
@@ -29,7 +30,7 @@ def run_suspects(config: ConfigDict, workdir: str, output: str) -> None:
     if not config.data.test:
         raise ValueError("config.data.test is empty: give the manifest to examine, --config.data.test=train.jsonl")
     output_file.check(output)
-    output_file.refuse_inputs([output], manifests.paths_of(config.data.test))
+    refuse_inputs([output], manifests.paths_of(config.data.test))
     if config.suspects.show < 0:
         raise ValueError(f"config.suspects.show is {config.suspects.show}: use 0 (all) or more")
     meta, variables = load_model(config.restore or workdir)

@@ -24,6 +24,7 @@ from input_pipeline.manifest.examination import Clip, examine_all
 from input_pipeline.manifest.problems import KINDS, Problem, listing, problem_report, removed_rows
 from input_pipeline.manifest.text_checks import suspicious_texts
 from input_pipeline.shards import source as shard_source
+from input_pipeline.storage.paths import refuse_inputs
 
 DURATION_SLACK_S = 0.02  # beyond the rounding of the durations: encoders add and remove a few milliseconds
 SAMPLES_SLACK_S = 1e-4  # by which audio may exceed the length that the batch plan allows for: a sample or two
@@ -177,8 +178,7 @@ def _check_arguments(args: argparse.Namespace) -> set[str]:
         raise DoctorError(
             f"--output={args.output} is the cleaned form of one manifest; clean each by a command of its own"
         )
-    if args.output and os.path.realpath(args.output) in paths:
-        raise DoctorError(f"--output={args.output} is the manifest itself, which would be lost; choose another name")
+    refuse_inputs([args.output], args.manifests)
     return ignored
 
 

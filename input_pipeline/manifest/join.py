@@ -21,6 +21,7 @@ from input_pipeline import audio, manifest
 from input_pipeline.audio.reader import FLAC_HIGHEST_HZ
 from input_pipeline.cores import usable_cores
 from input_pipeline.storage import console
+from input_pipeline.storage.paths import refuse_inputs
 from input_pipeline.text import is_spaced, language_code, normalise
 
 LOWEST_PAUSE_DB = -80.0  # of full scale; a microphone never records digital silence
@@ -218,13 +219,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
+        refuse_inputs([str(args.output)], [args.manifest])
         (fewest, most), (shortest_pause_s, longest_pause_s) = args.per, args.pause_s
         limits = Limits(fewest, most, args.max_s, shortest_pause_s, longest_pause_s)
         settings = JoinSettings(limits, args.language, args.sample_rate_hz, args.seed)
         if min(args.copies, args.workers) < 1:
             raise JoinError("--copies and --workers must be 1 or more")
-        if not args.output.suffix or args.output.resolve() == Path(args.manifest).resolve():
-            raise JoinError(f"--output={args.output}: name another manifest to write, such as joined/train.jsonl")
+        if not args.output.suffix:
+            raise JoinError(f"--output={args.output}: name a manifest to write, such as joined/train.jsonl")
         clips = manifest.read(args.manifest, ignore_keys=manifest.parse_ignored(args.ignore_keys))
         if args.output.with_suffix("").resolve() in {Path(clip).parent.resolve() for clip in clips.audio}:
             raise JoinError(

@@ -32,7 +32,7 @@ from input_pipeline.shards import source as shard_source
 from input_pipeline.shards.format import parse_reference
 from input_pipeline.storage import console, object_store
 from input_pipeline.storage.disk_errors import advice
-from input_pipeline.storage.paths import why_missing
+from input_pipeline.storage.paths import refuse_inputs, why_missing
 
 SHARD_MB = 256.0
 THREADS = 8
@@ -71,10 +71,7 @@ def pack(path: str, output: str, **options: Any) -> Packed:
     name = chosen.name or os.path.basename(path).removesuffix(".jsonl")
     if "/" in name or not name:
         raise PackError(f"--name={name}: give a name without a folder; --output sets the folder")
-    if os.path.realpath(os.path.join(output, f"{name}.jsonl")) == os.path.realpath(path):
-        raise PackError(
-            f"--output={output} is the folder of the manifest, and {name}.jsonl would replace it; choose another folder"
-        )
+    refuse_inputs([os.path.join(output, f"{name}.jsonl")], [path])
     utterances = manifest.read(path, need_text=False, ignore_keys=chosen.ignore_keys)
     with ThreadPoolExecutor(chosen.threads, "read") as pool:
         sizes, modified_ns = _measure(utterances, pool)

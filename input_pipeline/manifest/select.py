@@ -8,7 +8,6 @@ Exit code: 0, or 2 if nothing can be selected.
 
 import argparse
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from input_pipeline import manifest
 from input_pipeline.manifest.lines import ManifestError, numbered, parse_line, raw_lines
 from input_pipeline.shards.format import ORIGINAL_KEY
+from input_pipeline.storage.paths import refuse_inputs
 
 KEPT = ("offset", "duration", "channel", ORIGINAL_KEY, "text", "confidence")
 SHARES = (10, 25, 50, 75, 90)  # per cent of the utterances
@@ -77,8 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the manifest, print what it holds and what was left out, and return the exit code."""
     thresholds = Thresholds(args.min_confidence, args.min_word_confidence, args.min_duration, args.max_duration)
-    if os.path.realpath(args.output) == os.path.realpath(args.transcripts):
-        raise SelectionError(f"--output={args.output} would replace the transcripts; choose another name")
+    refuse_inputs([args.output], [args.transcripts])
     given = list(read_transcripts(args.transcripts))
     refusals = [thresholds.refusal(record) for record in given]
     selected = [record for record, refusal in zip(given, refusals, strict=True) if not refusal]

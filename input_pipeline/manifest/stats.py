@@ -25,6 +25,7 @@ from input_pipeline.cores import usable_cores
 from input_pipeline.manifest.sample_rates import warn_about_upsampling
 from input_pipeline.shards import source as shard_source
 from input_pipeline.storage import console
+from input_pipeline.storage.paths import refuse_inputs
 
 CHUNK = 25  # clips summed in one step; fixed, so that the result does not depend on the number of workers
 FEW = 300  # clips, for which threads are faster than starting processes
@@ -175,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(args.output).absolute().parent
         if not os.access(folder, os.W_OK):  # reported now rather than after the work
             raise StatsError(f"--output={args.output}: {folder} is not a folder that can be written; create it first")
+        refuse_inputs([args.output], args.manifests)
         settings = FeatureSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(FeatureSettings)})
         ignored = manifest.parse_ignored(args.ignore_keys)
         corpora = [manifest.read(path, need_text=False, ignore_keys=ignored) for path in args.manifests]

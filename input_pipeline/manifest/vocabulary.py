@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from input_pipeline import manifest
 from input_pipeline.storage import console
+from input_pipeline.storage.paths import refuse_inputs
 from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
 from input_pipeline.text.scripts import mixed_words, writing_system
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
+        refuse_inputs([args.output], args.manifests)
         texts = [text for path in args.manifests for text in manifest.read(path, need_audio=False).text]
         rules = TextRules(args.language, args.spell_numbers)
         progress = tqdm(texts, desc="count characters", unit=" texts", delay=2.0, leave=False)

@@ -1,8 +1,8 @@
-"""What is wrong with a path that leads nowhere."""
+"""What is wrong with a path that leads nowhere, or to a file that would be lost."""
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from input_pipeline.storage.object_store import is_remote
 
@@ -43,6 +43,19 @@ def require_utf8(path: str, what: str) -> None:
             f"{what}{path} is not UTF-8, and checkpoints need it: rename the folder, or, if the system is set to another "
             "encoding, set LC_ALL=C.UTF-8"
         ) from None
+
+
+def refuse_inputs(outputs: Iterable[str], inputs: Iterable[str], flag: str = "--output") -> None:
+    """Raise ValueError if a file that a command would write is one of those that it reads, by whatever path."""
+    existing = {_identity(path): path for path in outputs if os.path.exists(path)}
+    for path in inputs if existing else ():
+        if os.path.exists(path) and (output := existing.get(_identity(path))):
+            raise ValueError(f"{flag}={output} is {path}, which is read, and would be lost: choose another name")
+
+
+def _identity(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
 
 
 def _similar(name: str, others: Sequence[str], is_file: bool) -> str:

@@ -271,7 +271,7 @@ def test_limits_and_ignored_kinds(clinic):
     [
         ("--ignore=colour", "no kind 'colour'"),
         ("--stride=0", "must be above 0"),
-        ("--output={folder}/m.jsonl", "is the manifest itself"),
+        ("--output={folder}/m.jsonl", "m.jsonl, which is read, and would be lost"),
         ("{folder}/m.jsonl", "name each manifest once"),
         ("{folder}/n.jsonl --output=x", "--output=x is the cleaned form of one manifest"),
         ("--min_duration=-1", "0 <= shortest <= longest"),

@@ -115,7 +115,7 @@ def test_impossible_limits_are_refused(words, tmp_path, capsys, options, message
 def test_the_manifest_is_never_overwritten_and_comes_last(words, tmp_path, capsys):
     before = words.read_bytes()
     assert join.main([str(words), f"--output={words}"]) == 1
-    assert "name another manifest" in capsys.readouterr().err
+    assert "which is read, and would be lost" in capsys.readouterr().err
     assert words.read_bytes() == before
     (tmp_path / "7.flac").write_bytes(b"broken")
     assert join.main([str(words), f"--output={tmp_path / 'out.jsonl'}"]) == 1

@@ -309,10 +309,7 @@ def test_a_manifest_is_not_packed_over_itself(clips, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     for line in ([str(named), "--output=."], [named.name, f"--output={tmp_path}"]):
         assert main(line) == 1
-        assert (
-            "is the folder of the manifest, and changed.jsonl would replace it; choose another"
-            in capsys.readouterr().err
-        )
+        assert "changed.jsonl, which is read, and would be lost" in capsys.readouterr().err
     assert tree(tmp_path) == before
     assert main([str(named), "--output=.", "--name=packed"]) == 0
 

@@ -101,7 +101,7 @@ def test_what_training_could_not_read_again_is_left_out(transcripts, tmp_path, c
         ),
         ([SURE | {"confidence": "high"}], ["--min_confidence=0.5"], "new.jsonl:1 is no transcript with a text, a conf"),
         ([SURE, {"turns": []}], ["--min_confidence=0.5"], "new.jsonl:2 is a conversation of several channels"),
-        ([SURE], ["--min_confidence=0.5", "--output={given}"], "would replace the transcripts"),
+        ([SURE], ["--min_confidence=0.5", "--output={given}"], "which is read, and would be lost"),
         ([], ["--min_confidence=0.5"], "no utterance is selected"),
     ],
 )
