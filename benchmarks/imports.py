@@ -6,7 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ds2_jax", "input_pipeline", "decoding")
-ENTRIES = {"input_pipeline": ("prepare", "pack", "stats", "join")}  # run with `python -m`, as is each wing's __main__
+# Run with `python -m`, as is each wing's __main__.
+ENTRIES = {"input_pipeline": ("prepare", "pack", "stats", "join"), "decoding": ("compare",)}
 
 
 def imports_of(source: str) -> set[str]:
