@@ -75,6 +75,7 @@ def test_a_hub_reads_the_card(tmp_path):
     ("name", "datasets", "rates"),
     [
         ("an4", ["an4"], [4.66, 1.83, 3.36, 1.64]),
+        ("an4_tuned", ["an4", "librispeech", "common_voice", "ljspeech", "speechocean762"], [3.1, 1.48, 1.94, 1.05]),
         ("an4_live", ["an4", "librispeech", "common_voice", "ljspeech", "speechocean762"], [5.95, 2.73, 3.88, 2.18]),
         ("en", ["librispeech", "common_voice", "ljspeech", "speechocean762", "an4"], [49.49, 18.09, 30.57, 14.54]),
     ],
