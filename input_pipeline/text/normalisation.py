@@ -45,11 +45,14 @@ class TextRules:
 
     def normalise(self, text: str) -> str:
         """Return a normalised text."""
-        text = normalise(text, self.language)
         if not self.spell_numbers:
-            return text
-        spelled = spell_numbers(text, self.language)
-        return text if spelled == text else normalise(spelled, self.language)
+            return normalise(text, self.language)
+        # Spaces divide numbers also where they do not divide words.
+        parts = [text] if writing_of(self.language).spaced else text.split()
+        normalised = [normalise(part, self.language) for part in parts]
+        spelled = [spell_numbers(part, self.language) for part in normalised]
+        joined = "".join(spelled)
+        return joined if spelled == normalised and len(parts) == 1 else normalise(joined, self.language)
 
 
 def normalise(text: str, language: str) -> str:
