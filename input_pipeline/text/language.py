@@ -77,9 +77,11 @@ SAME = {
     "ita": "it",
     "nld": "nl",
     "dut": "nl",
+    "nav": "nv",
     "orm": "om",
     "kin": "rw",
     "smo": "sm",
+    "som": "so",
     "ton": "to",
     "tah": "ty",
     "uzb": "uz",
@@ -110,8 +112,8 @@ HYPHENATED = """
 ab ba be bg br cv cy fil fr ga gd hu id jv ka kab kk ky ms mt pt ro ru sah su tl tt tyv uk
 """
 COLONS = ("fi", "se", "sv")  # between an abbreviation and its ending: tv:n
-# An apostrophe stands for a glottal stop or a lost sound, also at the start or the end of a word: ta', σ', po', 's, ʻāina.
-APOSTROPHED = "af br cy el fy ha haw it mt nl om rw sm to ty uz"
+# An apostrophe stands for a glottal stop or a lost sound, also at the start or the end of a word: ta', σ', po', 's, a', ʻāina.
+APOSTROPHED = "af br cy el fy gd ha haw it mt nap nl nv om rw scn sm so to ty uz"
 INSIDE = {
     **dict.fromkeys(HYPHENATED.split(), "'-"),
     **dict.fromkeys(COLONS, "':"),

@@ -15,8 +15,8 @@ TWINS = (
 )
 ALIKE = frozenset(itertools.chain.from_iterable(pair[:2] for pair in TWINS))
 WORD = re.compile(r"[^\W\d_]+")  # letters only: a hyphen or an apostrophe often joins a foreign name and its ending
-# What names of letters begin with that belong to several scripts: the prolonged sound mark, the iteration mark, ʻ and ː.
-SHARED = frozenset(("MODIFIER", "IDEOGRAPHIC", "KATAKANA-HIRAGANA", "FEMININE", "MASCULINE", "MICRO"))
+# What names of letters begin with that belong to several scripts: the prolonged sound mark, the iteration mark, ʻ, ː and ⁿ.
+SHARED = frozenset(("MODIFIER", "SUPERSCRIPT", "IDEOGRAPHIC", "KATAKANA-HIRAGANA", "FEMININE", "MASCULINE", "MICRO"))
 JAPANESE = frozenset(("HIRAGANA", "KATAKANA", "HALFWIDTH"))  # written together, and with Chinese characters
 
 

@@ -42,6 +42,14 @@ CODES = ("en", "zh", "none", "tr", "ca", "he")
         ("nan", "Tiⁿ", "tiⁿ"),
         ("ko", "ㅋㅋㅏ 한국\u1112\u1161\u11ab", "ㅋㅋㅏ 한국한"),
         ("none", "ILIK Café\u0301", "ILIK Café\u0301"),
+        ("he", "צה״ל צה”ל צה''ל ג׳ירפה “שלום”", 'צה"ל צה"ל צה"ל ג\'ירפה “שלום”'),
+        ("yi", "ר״ל ס׳איז", "ר\"ל ס'איז"),
+        ("ru", "Дом №5", "дом №5"),
+        ("ar", "محـــمد", "محمد"),
+        ("none", "محـــمد ～ นํ้า ״", "محـــمد ～ นํ้า ״"),
+        ("ja", "そうだ～", "そうだ〜"),
+        ("th", "นํ้า น้ํา คํา", "น้ำน้ำคำ"),
+        ("lo", "ນໍ້າ ນ້ໍາ ຄໍາ", "ນ້ຳນ້ຳຄຳ"),
     ],
 )
 def test_case_and_letters_follow_the_language(language, written, learnt):
@@ -75,6 +83,12 @@ def test_case_and_letters_follow_the_language(language, written, learnt):
         ("nl", "'s Morgens, 't huis", "'s morgens 't huis"),
         ("sv", "TV:n: 10:30", "tv:n 10:30"),
         ("none", "A-b, Cafe\u0301.\u200b", "A-b, Café."),
+        ("he", "צה״ל צה”ל, ג׳ירפה “שלום”", 'צה"ל צה"ל ג\'ירפה שלום'),
+        ("ja", "そうだ～よ〜", "そうだよ"),
+        ("ar", "محـــمد", "محمد"),
+        ("gd", "A’ chlann 's an 'taigh'", "a' chlann 's an taigh"),
+        ("nap", "’O sole", "'o sole"),
+        ("som", "Lo' badan", "lo' badan"),
     ],
 )
 def test_scoring_follows_the_language(language, written, compared):

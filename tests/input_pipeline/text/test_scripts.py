@@ -35,6 +35,6 @@ def test_twins_are_letters_of_their_scripts():
 
 
 def test_letters_of_several_scripts_belong_to_none_and_japanese_is_one_writing_system():
-    assert [writing_system(letter) for letter in "ー々ːʻª"] == [""] * 5
+    assert [writing_system(letter) for letter in "ー々ːʻªⁿ"] == [""] * 6
     assert {writing_system(letter) for letter in "東にタﾃ"} == {"CJK"}
     assert [writing_system(letter) for letter in "aя"] == ["LATIN", "CYRILLIC"]
