@@ -73,6 +73,7 @@ def test_vocabulary_files_of_the_original_and_of_editors_are_read(tmp_path, cont
         (b"\xef\xbb\xbf\n", "is empty"),
         (b"a\nb\na\n", ":3: 'a' is in line 1 already"),
         (b"a\nbc\n", ":2: 'bc' must be one character; put each symbol on its own line"),
+        ("a\ne\u0301\n".encode(), "decomposed (NFD): write 'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)"),
         (b"a\n\nb\n", ":2: '' must be one character; remove the line; the space is a line with one space"),
         (b"a\n\xff\n", "is not UTF-8"),
         (None, "No such file"),
