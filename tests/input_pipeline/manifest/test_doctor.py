@@ -193,6 +193,11 @@ def test_unreadable_audio_is_found(clinic):
     assert "unreadable audio [unreadable]: 1" in report
 
 
+def test_letters_that_only_capitals_show_as_borrowed_are_no_problem(clinic):
+    clinic.add("chechen.wav", voice(2.0, 3), text="кIант")
+    assert "look alike" not in clinic.check("--language=ce")[1]
+
+
 def test_what_training_normalises_in_every_language_is_no_unknown_character(clinic):
     vocabulary = clinic.folder / "vocabulary.txt"
     vocabulary.write_text("y\ne\ns\n \né\n", encoding="utf-8")

@@ -21,6 +21,9 @@ from input_pipeline.text.scripts import TWINS, mixed_words, script_of, writing_s
         ("Ԑelmeɣ iγer nesεa", []),  # Kabyle with the Greek γ and ε
         ("VKда iPhoneдун COVIDке", []),
         ("10μm kΩ NFκB", []),
+        ("XXнче гасыр, XXIнче", []),  # Tatar
+        ("кIант ХIара гIалим къIу", []),  # Chechen, Avar, Kabardian
+        ("МОI УКРАIНА Кiев Iван ХIХ", ["МОI", "УКРАIНА", "Кiев", "Iван", "ХIХ"]),
     ],
 )
 def test_only_words_with_scripts_that_look_alike_are_named(text, words):
