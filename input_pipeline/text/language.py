@@ -56,6 +56,19 @@ SHORTER = {
     "tgl": "tl",
     "mlt": "mt",
 }
+# Codes of countries, and codes that ISO 639 has given up, which are often written for a language.
+MISTAKEN = {
+    "cn": "zh",
+    "cz": "cs",
+    "dk": "da",
+    "gr": "el",
+    "in": "id",
+    "iw": "he",
+    "ji": "yi",
+    "jp": "ja",
+    "ua": "uk",
+    "vn": "vi",
+}
 # Three-letter codes that have the rules of a code of two letters.
 SAME = {
     "abk": "ab",
@@ -142,9 +155,8 @@ def writing_of(language: str) -> Writing:
     code = language.replace("_", "-").partition("-")[0].lower()
     known = code in TWO_LETTERS.split() or (len(code) == 3 and code.isascii() and code.isalpha())
     if not known or code in SHORTER:
-        hint = (
-            f"write {SHORTER[code]}" if code in SHORTER else "choose none, or an ISO 639 code such as en, zh, tr or fr"
-        )
+        meant = SHORTER.get(code) or MISTAKEN.get(code)
+        hint = f"write {meant}" if meant else "choose none, or an ISO 639 code such as en, zh, tr or fr"
         raise LanguageError(f"config.text.language is {language!r}: {hint}")
     return WRITINGS.get(SAME.get(code, code), Writing())
 

@@ -114,7 +114,10 @@ def test_codes_of_two_or_three_letters_with_or_without_a_region_are_languages(la
     [
         ("klingon", "en, zh, tr"),
         ("", "none"),
-        ("jp", "ISO 639"),
+        ("jp", "write ja"),
+        ("cz", "write cs"),
+        ("iw", "write he"),
+        ("xx", "ISO 639"),
         ("jpn", "write ja"),
         ("1a", "ISO"),
         ("chi", "write zh"),
