@@ -17,6 +17,7 @@ from input_pipeline.text.characters import (
     count_characters,
     describe_character,
     describe_characters,
+    standing,
 )
 
 LISTED = 80  # symbols in a message
@@ -72,7 +73,7 @@ class Vocabulary:
 
     def beginning(self) -> str:
         """Return the first symbols for a message, with a sign if there are more."""
-        return "".join(self.symbols[:LISTED]) + (" ..." if len(self.symbols) > LISTED else "")
+        return "".join(map(standing, self.symbols[:LISTED])) + (" ..." if len(self.symbols) > LISTED else "")
 
     @property
     def size(self) -> int:

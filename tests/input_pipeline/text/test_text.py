@@ -133,3 +133,7 @@ def test_scoring_rules_describe_themselves_in_one_line():
     )
     assert ScoringRules.for_language("none").describe() == "as it is"
     assert "\n" not in str(ScoringRules())
+
+
+def test_marks_stand_alone_where_a_message_lists_symbols():
+    assert Vocabulary(("น", "\u0e49", "a")).beginning() == "น\u25cc\u0e49a"
