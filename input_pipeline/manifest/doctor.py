@@ -73,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--language",
         type=text.language_code,
-        help="normalise texts as for this language first (default: do not)",
+        default="none",
+        help="normalise texts as for this language first (default: none, which all languages have in common)",
     )
     add(
         "--output",
@@ -140,7 +141,7 @@ def _check(
     bad_lines: list[str] = []
     ignored_keys = manifest.parse_ignored(args.ignore_keys)
     checked = manifest.read(path, need_text="text" not in ignored, ignore_keys=ignored_keys, bad_lines=bad_lines)
-    transcripts = [text.normalise(t, args.language) if args.language else t.strip() for t in checked.text]
+    transcripts = [text.normalise(t, args.language) for t in checked.text]
     with shard_source.prefetch(checked.audio):
         clips = examine_all(checked.clips, args.workers)
     problems = [*audio_problems(checked, clips, limits), *rate_problems(clips)]

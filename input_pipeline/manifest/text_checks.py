@@ -32,7 +32,7 @@ def suspicious_texts(texts: Sequence[str], seconds: Sequence[float], raw: Sequen
             yield Problem(row, "case", f"{shown} is {cases[row]}, most texts are {usual[0][0]}")
         if found := invisible_characters(raw[row]):
             yield Problem(row, "invisible", repr(visible(raw[row][:QUOTED])), found)
-        if words := mixed_words(text):
+        if words := mixed_words(raw[row]):
             yield Problem(row, "scripts", ", ".join(map(_describe_mixed, words)))
 
 

@@ -7,9 +7,15 @@ from collections.abc import Iterable, Sequence
 SHOWN = 20  # characters listed in a message
 
 
+def standing(character: str) -> str:
+    """Return a character, a combining mark on a dotted circle, as it would stand on what comes before otherwise."""
+    return f"\u25cc{character}" if unicodedata.category(character)[0] == "M" else character
+
+
 def quoted(character: str) -> str:
-    """Quote a character; a combining mark on a dotted circle, as it would stand on the quote otherwise."""
-    return f"'\u25cc{character}'" if unicodedata.category(character)[0] == "M" else repr(character)
+    """Quote a character; a combining mark on a dotted circle."""
+    shown = standing(character)
+    return repr(character) if shown == character else f"'{shown}'"
 
 
 def describe_character(character: str) -> str:

@@ -25,6 +25,9 @@ ARABIC SYRIAC NKO MONGOLIAN DEVANAGARI BENGALI GURMUKHI GUJARATI ORIYA TAMIL TEL
 TIBETAN MYANMAR KHMER BALINESE JAVANESE SUNDANESE LIMBU NEWA MEETEI CHAKMA
 ADLAM HANIFI MANDAIC PHAGS-PA KAITHI GRANTHA TIRHUTA SHARADA MODI SAURASHTRA CHAM SYLOTI GUNJALA
 """
+# Zero-width spaces between letters of Thai, Lao, Burmese and Khmer, which divide words: nothing to report.
+_SPACELESS = "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9fe\uaa60-\uaa7f]"
+DIVIDING = re.compile(f"(?<={_SPACELESS})\u200b(?={_SPACELESS})")
 VIRAMA = 9  # combining class of the sign that joins consonants
 SHOWN = 8  # kinds of characters in a message
 
@@ -52,14 +55,21 @@ def _joins(character: str) -> bool:
 
 
 def count_invisible(texts: Iterable[str]) -> collections.Counter:
-    """Count the characters that normalisation removes, or replaces by a space, because they cannot be seen."""
+    """Count the characters that normalisation removes, or replaces by a space, because they cannot be seen.
+
+    Those that a language uses to divide words, such as Khmer, are not counted.
+    """
     counts: collections.Counter = collections.Counter()
-    for text in texts:
+    for text in map(_without_dividing, texts):
         if UNUSUAL.search(text):
             found = collections.Counter(UNUSUAL.findall(text))
             kept = collections.Counter(c for c in without_invisible(text) if c in JOINERS)
             counts.update(found - kept)
     return counts
+
+
+def _without_dividing(text: str) -> str:
+    return DIVIDING.sub("", text) if "\u200b" in text else text
 
 
 def describe_invisible(counts: collections.Counter) -> str:

@@ -56,6 +56,19 @@ SHORTER = {
     "tgl": "tl",
     "mlt": "mt",
 }
+# Codes of countries, and codes that ISO 639 has given up, which are often written for a language.
+MISTAKEN = {
+    "cn": "zh",
+    "cz": "cs",
+    "dk": "da",
+    "gr": "el",
+    "in": "id",
+    "iw": "he",
+    "ji": "yi",
+    "jp": "ja",
+    "ua": "uk",
+    "vn": "vi",
+}
 # Three-letter codes that have the rules of a code of two letters.
 SAME = {
     "abk": "ab",
@@ -77,9 +90,11 @@ SAME = {
     "ita": "it",
     "nld": "nl",
     "dut": "nl",
+    "nav": "nv",
     "orm": "om",
     "kin": "rw",
     "smo": "sm",
+    "som": "so",
     "ton": "to",
     "tah": "ty",
     "uzb": "uz",
@@ -110,8 +125,8 @@ HYPHENATED = """
 ab ba be bg br cv cy fil fr ga gd hu id jv ka kab kk ky ms mt pt ro ru sah su tl tt tyv uk
 """
 COLONS = ("fi", "se", "sv")  # between an abbreviation and its ending: tv:n
-# An apostrophe stands for a glottal stop or a lost sound, also at the start or the end of a word: ta', σ', po', 's, ʻāina.
-APOSTROPHED = "af br cy el fy ha haw it mt nl om rw sm to ty uz"
+# An apostrophe stands for a glottal stop or a lost sound, also at the start or the end of a word: ta', σ', po', 's, a', ʻāina.
+APOSTROPHED = "af br cy el fy gd ha haw it mt nap nl nv om rw scn sm so to ty uz"
 INSIDE = {
     **dict.fromkeys(HYPHENATED.split(), "'-"),
     **dict.fromkeys(COLONS, "':"),
@@ -140,9 +155,8 @@ def writing_of(language: str) -> Writing:
     code = language.replace("_", "-").partition("-")[0].lower()
     known = code in TWO_LETTERS.split() or (len(code) == 3 and code.isascii() and code.isalpha())
     if not known or code in SHORTER:
-        hint = (
-            f"write {SHORTER[code]}" if code in SHORTER else "choose none, or an ISO 639 code such as en, zh, tr or fr"
-        )
+        meant = SHORTER.get(code) or MISTAKEN.get(code)
+        hint = f"write {meant}" if meant else "choose none, or an ISO 639 code such as en, zh, tr or fr"
         raise LanguageError(f"config.text.language is {language!r}: {hint}")
     return WRITINGS.get(SAME.get(code, code), Writing())
 

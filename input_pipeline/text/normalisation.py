@@ -12,15 +12,25 @@ from input_pipeline.text.numbers import spell_numbers
 # The last four are Greek (koronis, psili, tonos, oxia), of which NFKC makes a space and a mark.
 APOSTROPHES = re.compile("[\u2018\u2019\u201b\u02bb\u02bc\u055a\u2032\uff07`\u00b4\u1fbd\u1fbf\u0384\u1ffd]")
 HYPHENS = re.compile("[\u2010\u2011]")
-# Letters of Thai, Lao and Armenian of which the compatible form is two, Korean ones that would join their neighbours, and raised
-# ones (tiⁿ, xʷ, ⴰⴳⵯ), which are not the letters that they look like.
+# Letters of Thai, Lao and Armenian of which the compatible form is two, Korean ones that would join their neighbours, raised
+# ones (tiⁿ, xʷ, ⴰⴳⵯ), which are not the letters that they look like, and №, which is not Latin in a Cyrillic text.
 WHOLE_LETTERS = re.compile(
-    "([\u0e33\u0eb3\u0edc\u0edd\u0587\u3131-\u318e"
+    "([\u2116\u0e33\u0eb3\u0edc\u0edd\u0587\u3131-\u318e"
     "\u02b0-\u02e4\u10fc\u1d2c-\u1d6a\u1d78\u1d9b-\u1dbf\u2071\u207f\u2090-\u209c\u2c7c\u2c7d\u2d6f])"
 )
 ARMENIAN_MARKS = re.compile("[\u055b\u055c\u055e]")  # emphasis, exclamation, question: on a vowel in a word
 PREFIXES = re.compile(r"\b([nt])(?=[AEIOUÁÉÍÓÚ])")
 MIDDLE_DOTS = re.compile(r"(?<=[^\W\d_])[\u2022\u2027\u2219\u22c5](?=[^\W\d_])")
+# The vowel am of Thai and Lao, typed as two characters, before or after a tone mark.
+SARA_AM = re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32|([\u0e48-\u0e4b])\u0e4d\u0e32")
+LAO_AM = re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2|([\u0ec8-\u0ecb])\u0ecd\u0eb2")
+TATWEEL = "\u0640"  # stretches an Arabic word, and is no letter
+# The full-width tilde is how Windows writes the wave dash of Japanese.
+TILDE, WAVE_DASH = "\uff5e", "\u301c"
+GERESH = "\u05f3"
+GERSHAYIM = re.compile(
+    "\u05f4|(?<=[\u05d0-\u05ea\u05b0-\u05bd\u05bf\u05c1\u05c2\u05c7])(?:[\u201c-\u201f]|'')(?=[\u05d0-\u05ea])"
+)
 DOT_ABOVE = re.compile(
     "(?<=[ij\u012f])\u0307"
 )  # on a letter that has a dot already: what is left of \u0130 in lower case
@@ -45,11 +55,14 @@ class TextRules:
 
     def normalise(self, text: str) -> str:
         """Return a normalised text."""
-        text = normalise(text, self.language)
         if not self.spell_numbers:
-            return text
-        spelled = spell_numbers(text, self.language)
-        return text if spelled == text else normalise(spelled, self.language)
+            return normalise(text, self.language)
+        # Spaces divide numbers also where they do not divide words.
+        parts = [text] if writing_of(self.language).spaced else text.split()
+        normalised = [normalise(part, self.language) for part in parts]
+        spelled = [spell_numbers(part, self.language) for part in normalised]
+        joined = "".join(spelled)
+        return joined if spelled == normalised and len(parts) == 1 else normalise(joined, self.language)
 
 
 def normalise(text: str, language: str) -> str:
@@ -73,7 +86,13 @@ def normalise(text: str, language: str) -> str:
 
 
 def compatible(text: str) -> str:
-    """Return the compatible form (NFKC) with one kind of hyphen; letters that NFKC would divide stay whole."""
+    """Return the compatible form (NFKC) with one kind of hyphen; letters that NFKC would divide stay whole.
+
+    What looks the same in Thai, Lao and Japanese is written in one way, and Arabic words are not stretched.
+    """
+    if not text.isascii():
+        text = text.replace(TILDE, WAVE_DASH)
+        text = LAO_AM.sub("\\1\\2\u0eb3", SARA_AM.sub("\\1\\2\u0e33", text))
     if WHOLE_LETTERS.search(text):
         parts = (
             part if WHOLE_LETTERS.match(part) else unicodedata.normalize("NFKC", part)
@@ -82,17 +101,19 @@ def compatible(text: str) -> str:
         text = unicodedata.normalize("NFC", "".join(parts))
     else:
         text = unicodedata.normalize("NFKC", text)
-    return HYPHENS.sub("-", text)
+    return HYPHENS.sub("-", text.replace(TATWEEL, ""))  # some compatible forms have one
 
 
 def lower(text: str, writing: Writing) -> str:
-    """Return a text in lower case by the rules of its language; in Catalan, with one kind of middle dot."""
+    """Return a text in lower case by the rules of its language; in Catalan, with one kind of middle dot, in Hebrew, of geresh."""
     if writing.dotless:
         text = text.replace("I", "\u0131")
     if writing.prefixed:
         text = PREFIXES.sub(r"\1-", text)
     if "\u00b7" in writing.inside:
         text = MIDDLE_DOTS.sub("\u00b7", text)
+    if '"' in writing.inside:
+        text = GERSHAYIM.sub('"', text.replace(GERESH, "'"))
     return DOT_ABOVE.sub("", text.lower())
 
 

@@ -14,9 +14,13 @@ TWINS = (
     ("CYRILLIC", "GREEK", "АВЕНІКМОПРТФХГанікорпхф", "ΑΒΕΗΙΚΜΟΠΡΤΦΧΓαηικορπχφ"),
 )
 ALIKE = frozenset(itertools.chain.from_iterable(pair[:2] for pair in TWINS))
+# What is usual in Cyrillic words: a Roman number with an ending (XXнче), and the palochka of Caucasian languages, which most
+# keyboards lack, as a capital I inside a word (кIант).
+ROMAN = re.compile("^[IVXLC]{2,}(?=[\u0430-\u045f\u0461-\u04ff]+$)")
+PALOCHKA = re.compile("(?<=[\u0400-\u04ff])I(?=[\u0430-\u045f])|(?<=[\u0430-\u045f])I")
 WORD = re.compile(r"[^\W\d_]+")  # letters only: a hyphen or an apostrophe often joins a foreign name and its ending
-# What names of letters begin with that belong to several scripts: the prolonged sound mark, the iteration mark, ʻ and ː.
-SHARED = frozenset(("MODIFIER", "IDEOGRAPHIC", "KATAKANA-HIRAGANA", "FEMININE", "MASCULINE", "MICRO"))
+# What names of letters begin with that belong to several scripts: the prolonged sound mark, the iteration mark, ʻ, ː and ⁿ.
+SHARED = frozenset(("MODIFIER", "SUPERSCRIPT", "IDEOGRAPHIC", "KATAKANA-HIRAGANA", "FEMININE", "MASCULINE", "MICRO"))
 JAPANESE = frozenset(("HIRAGANA", "KATAKANA", "HALFWIDTH"))  # written together, and with Chinese characters
 
 
@@ -37,7 +41,8 @@ def writing_system(letter: str) -> str:
 def mixed_words(text: str) -> list[str]:
     """Return the words of a text in which letters of one script look like those of another, to which the word belongs.
 
-    A foreign ending (VKда) and letters that an orthography borrows (Kabyle's γ) mix no scripts in this sense.
+    A foreign ending (VKда, XXнче) and letters that an orthography borrows (Kabyle's γ, the I of Chechen) mix no scripts in
+    this sense. The text must not be in lower case only, which does not show the latter.
     """
     if text.isascii():
         return []
@@ -45,6 +50,7 @@ def mixed_words(text: str) -> list[str]:
 
 
 def _is_mixed(word: str) -> bool:
+    word = PALOCHKA.sub("", ROMAN.sub("", word))
     scripts = {script_of(c) for c in word} & ALIKE
     return any(
         _pass_for(_letters(word, first), like) and _has_plain(word, second)

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.storage import whole_file
-from input_pipeline.text.characters import SHOWN, by_frequency, count_characters, describe_characters
+from input_pipeline.text.characters import (
+    SHOWN,
+    by_frequency,
+    count_characters,
+    describe_character,
+    describe_characters,
+    standing,
+)
 
 LISTED = 80  # symbols in a message
 
@@ -65,7 +73,7 @@ class Vocabulary:
 
     def beginning(self) -> str:
         """Return the first symbols for a message, with a sign if there are more."""
-        return "".join(self.symbols[:LISTED]) + (" ..." if len(self.symbols) > LISTED else "")
+        return "".join(map(standing, self.symbols[:LISTED])) + (" ..." if len(self.symbols) > LISTED else "")
 
     @property
     def size(self) -> int:
@@ -119,10 +127,7 @@ class Vocabulary:
         seen: dict[str, int] = {}
         for number, line in enumerate(lines, start=1):
             if len(line) != 1:
-                advice = (
-                    "put each symbol on its own line" if line else "remove the line; the space is a line with one space"
-                )
-                raise VocabularyError(f"{path}:{number}: {line!r} must be one character; {advice}")
+                raise VocabularyError(f"{path}:{number}: {line!r} must be one character; {_advice(line)}")
             if line in seen:
                 raise VocabularyError(f"{path}:{number}: {line!r} is in line {seen[line]} already; remove one")
             seen[line] = number
@@ -137,3 +142,13 @@ class Vocabulary:
         except OSError as error:
             reason = f"vocabulary {path} cannot be written: {error.strerror}"
             raise VocabularyError(f"{reason}; check the path and the space left") from error
+
+
+def _advice(line: str) -> str:
+    """Say what to do with a line that is not one character."""
+    if not line:
+        return "remove the line; the space is a line with one space"
+    composed = unicodedata.normalize("NFC", line)
+    if len(composed) == 1:
+        return f"it is decomposed (NFD): write {describe_character(composed)}, as texts are normalised to NFC"
+    return "put each symbol on its own line"

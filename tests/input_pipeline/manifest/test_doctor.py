@@ -193,6 +193,23 @@ def test_unreadable_audio_is_found(clinic):
     assert "unreadable audio [unreadable]: 1" in report
 
 
+def test_letters_that_only_capitals_show_as_borrowed_are_no_problem(clinic):
+    clinic.add("chechen.wav", voice(2.0, 3), text="кIант")
+    assert "look alike" not in clinic.check("--language=ce")[1]
+
+
+def test_what_training_normalises_in_every_language_is_no_unknown_character(clinic):
+    vocabulary = clinic.folder / "vocabulary.txt"
+    vocabulary.write_text("y\ne\ns\n \né\n", encoding="utf-8")
+    clinic.add("decomposed.wav", voice(2.0, 3), text="ye\u0301s")
+    clinic.add("spaces.wav", voice(2.0, 4), text="yes\u00a0 yes")
+    clinic.add("invisible.wav", voice(2.0, 5), text="y\u200bes")
+    cleaned = clinic.folder / "clean.jsonl"
+    report = clinic.check(f"--vocabulary={vocabulary}", f"--output={cleaned}")[1]
+    assert "outside the vocabulary" not in report
+    assert len(manifest.read(cleaned)) == len(clinic.lines)
+
+
 def test_unknown_characters_are_counted_with_their_lines(clinic):
     vocabulary = clinic.folder / "vocabulary.txt"
     vocabulary.write_text("".join(f"{character}\n" for character in "esy"))

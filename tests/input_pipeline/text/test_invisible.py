@@ -55,6 +55,13 @@ def test_what_is_normalised_is_counted_and_described():
     assert not count_invisible(["plain", "كتاب", "全角　空白"])
 
 
+def test_what_divides_the_words_of_languages_without_spaces_is_no_problem():
+    text = "ខ្ញុំ\u200bស្រឡាញ់ မြန်မာ\u200bဘာသာ ไม่\u200bมี"
+    assert not count_invisible([text])
+    assert count_invisible([f"\u200b{text}\u200b"]) == {"\u200b": 2}
+    assert "\u200b" not in normalise(text, "none")
+
+
 def test_a_manifest_with_invisible_characters_gives_one_warning(tmp_path, caplog):
     rows = [{"audio_filepath": "a.wav", "duration": 1.0, "text": text} for text in ("a\u200bb", "c\u200b\ufeff", "d")]
     manifest.write(tmp_path / "m.jsonl", rows)

@@ -42,6 +42,14 @@ CODES = ("en", "zh", "none", "tr", "ca", "he")
         ("nan", "Tiⁿ", "tiⁿ"),
         ("ko", "ㅋㅋㅏ 한국\u1112\u1161\u11ab", "ㅋㅋㅏ 한국한"),
         ("none", "ILIK Café\u0301", "ILIK Café\u0301"),
+        ("he", "צה״ל צה”ל צה''ל ג׳ירפה “שלום”", 'צה"ל צה"ל צה"ל ג\'ירפה “שלום”'),
+        ("yi", "ר״ל ס׳איז", "ר\"ל ס'איז"),
+        ("ru", "Дом №5", "дом №5"),
+        ("ar", "محـــمد", "محمد"),
+        ("none", "محـــمد ～ นํ้า ״", "محـــمد ～ นํ้า ״"),
+        ("ja", "そうだ～", "そうだ〜"),
+        ("th", "นํ้า น้ํา คํา", "น้ำน้ำคำ"),
+        ("lo", "ນໍ້າ ນ້ໍາ ຄໍາ", "ນ້ຳນ້ຳຄຳ"),
     ],
 )
 def test_case_and_letters_follow_the_language(language, written, learnt):
@@ -75,6 +83,12 @@ def test_case_and_letters_follow_the_language(language, written, learnt):
         ("nl", "'s Morgens, 't huis", "'s morgens 't huis"),
         ("sv", "TV:n: 10:30", "tv:n 10:30"),
         ("none", "A-b, Cafe\u0301.\u200b", "A-b, Café."),
+        ("he", "צה״ל צה”ל, ג׳ירפה “שלום”", 'צה"ל צה"ל ג\'ירפה שלום'),
+        ("ja", "そうだ～よ〜", "そうだよ"),
+        ("ar", "محـــمد", "محمد"),
+        ("gd", "A’ chlann 's an 'taigh'", "a' chlann 's an taigh"),
+        ("nap", "’O sole", "'o sole"),
+        ("som", "Lo' badan", "lo' badan"),
     ],
 )
 def test_scoring_follows_the_language(language, written, compared):
@@ -100,7 +114,10 @@ def test_codes_of_two_or_three_letters_with_or_without_a_region_are_languages(la
     [
         ("klingon", "en, zh, tr"),
         ("", "none"),
-        ("jp", "ISO 639"),
+        ("jp", "write ja"),
+        ("cz", "write cs"),
+        ("iw", "write he"),
+        ("xx", "ISO 639"),
         ("jpn", "write ja"),
         ("1a", "ISO"),
         ("chi", "write zh"),

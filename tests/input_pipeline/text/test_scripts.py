@@ -21,6 +21,9 @@ from input_pipeline.text.scripts import TWINS, mixed_words, script_of, writing_s
         ("Ԑelmeɣ iγer nesεa", []),  # Kabyle with the Greek γ and ε
         ("VKда iPhoneдун COVIDке", []),
         ("10μm kΩ NFκB", []),
+        ("XXнче гасыр, XXIнче", []),  # Tatar
+        ("кIант ХIара гIалим къIу", []),  # Chechen, Avar, Kabardian
+        ("МОI УКРАIНА Кiев Iван ХIХ", ["МОI", "УКРАIНА", "Кiев", "Iван", "ХIХ"]),
     ],
 )
 def test_only_words_with_scripts_that_look_alike_are_named(text, words):
@@ -35,6 +38,6 @@ def test_twins_are_letters_of_their_scripts():
 
 
 def test_letters_of_several_scripts_belong_to_none_and_japanese_is_one_writing_system():
-    assert [writing_system(letter) for letter in "ー々ːʻª"] == [""] * 5
+    assert [writing_system(letter) for letter in "ー々ːʻªⁿ"] == [""] * 6
     assert {writing_system(letter) for letter in "東にタﾃ"} == {"CJK"}
     assert [writing_system(letter) for letter in "aя"] == ["LATIN", "CYRILLIC"]

@@ -73,6 +73,7 @@ def test_vocabulary_files_of_the_original_and_of_editors_are_read(tmp_path, cont
         (b"\xef\xbb\xbf\n", "is empty"),
         (b"a\nb\na\n", ":3: 'a' is in line 1 already"),
         (b"a\nbc\n", ":2: 'bc' must be one character; put each symbol on its own line"),
+        ("a\ne\u0301\n".encode(), "decomposed (NFD): write 'é' (U+00E9 LATIN SMALL LETTER E WITH ACUTE)"),
         (b"a\n\nb\n", ":2: '' must be one character; remove the line; the space is a line with one space"),
         (b"a\n\xff\n", "is not UTF-8"),
         (None, "No such file"),
@@ -132,3 +133,7 @@ def test_scoring_rules_describe_themselves_in_one_line():
     )
     assert ScoringRules.for_language("none").describe() == "as it is"
     assert "\n" not in str(ScoringRules())
+
+
+def test_marks_stand_alone_where_a_message_lists_symbols():
+    assert Vocabulary(("น", "\u0e49", "a")).beginning() == "น\u25cc\u0e49a"

@@ -42,6 +42,16 @@ def test_marks_and_joiners_take_no_column(text, columns):
         ("می", "\u200cروم", False),
         ("\u1112", "\u1161", False),
         ("e", "\u0301", False),
+        ("人", "々", False),
+        ("ヒ", "ー", False),
+        ("す", "。", False),
+        ("す", "」", False),
+        ("「", "す", False),
+        ("し", "ょ", False),
+        ("เ", "ข", False),
+        ("ว่", "า", False),
+        ("า", "เ", True),
+        ("。", "そ", True),
     ],
 )
 def test_a_text_is_not_divided_inside_a_letter(before, after, allowed):
