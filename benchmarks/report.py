@@ -234,8 +234,9 @@ def write(figures: dict, folder: Path, command: str) -> None:
         + ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
         + f"; compared with {figures['step gru 512']['peer']}. Raw figures: [performance.json](performance.json).",
         "",
-        f"Networks of {NETWORK.layers} bidirectional layers, {NETWORK.batch} utterances of 5 s, in float32. Time: **PyTorch's divided "
-        "by ours** (the goal): seconds, ours and PyTorch's, medians. Memory: **ours divided by PyTorch's** (the goal): MB.",
+        f"Networks of {NETWORK.layers} bidirectional layers, {NETWORK.batch} utterances of 5 s, in float32: **PyTorch's time "
+        "divided by ours** (the goal), then both medians in seconds, ours first; **our memory divided by PyTorch's** (the goal), then "
+        "both in MB.",
         "",
         *step_table(figures),
         "",

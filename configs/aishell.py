@@ -15,7 +15,7 @@ The batch for another number of devices follows the recipe's name, as in `--conf
 per step on up to 16 devices, 128 on 64, 256 on 256. The learning rate grows with the square root of the batch, a rule of
 thumb. All of these fit into TPU v5e with 16 GB (docs/scaling.md).
 
-Not measured: neither an accelerator nor the corpus was available.
+Not measured: the corpus was not available.
 """
 
 from ml_collections import ConfigDict

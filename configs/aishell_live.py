@@ -3,7 +3,7 @@
     python -m input_pipeline.prepare aishell --target_dir=data/aishell
     python main.py --config=configs/aishell_live.py --workdir=runs/aishell_live
 
-Not measured: neither an accelerator nor the corpus was available.
+Not measured: the corpus was not available.
 """
 
 from ml_collections import ConfigDict

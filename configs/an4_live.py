@@ -1,4 +1,4 @@
-"""AN4 for live speech: a unidirectional GRU network of 4.8 million parameters that looks 290 ms ahead; otherwise as an4.py.
+"""AN4 for live speech: a unidirectional GRU network of 4.9 million parameters that looks 290 ms ahead; otherwise as an4.py.
 
     python -m input_pipeline.prepare an4 --target_dir=data/an4
     python main.py --config=configs/an4_live.py --workdir=runs/an4_live

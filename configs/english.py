@@ -7,7 +7,7 @@
     python -m input_pipeline.prepare an4 --target_dir=data/an4
     python main.py --config=configs/english.py --workdir=runs/english
 
-An epoch repeats each corpus, because worker processes start anew with every epoch: LibriSpeech (5 hours) and Common Voice (3
+An epoch repeats each corpus, because worker processes start anew with every epoch: LibriSpeech (5 hours) and Common Voice (2.5
 hours) 20 times; speechocean762 (4 hours), LJSpeech (0.5 hours of it) and AN4 (0.6 hours), whose sentences are more alike, less
 often. If you have more of a corpus, lower its weight.
 

@@ -20,7 +20,7 @@ The batch for another number of devices follows the recipe's name, as in `--conf
 (4 parts: computed 40 at a time, with one gradient.) The learning rate grows with the square root of the batch, a rule of
 thumb. All of these fit into TPU v5e with 16 GB, with utterances of 27 s stretched by 1.1 (docs/scaling.md).
 
-Not measured: neither an accelerator nor a corpus of this size was available. Both steps were compiled for TPU v5e
+Not measured: no corpus of this size was available. Both steps were compiled for TPU v5e
 (`python -m benchmarks.compile_for`).
 """
 
