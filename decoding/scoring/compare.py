@@ -1,11 +1,13 @@
 """Compare two models on the same utterances: error rates, and whether the difference is more than chance.
 
-A paired bootstrap resamples utterances, the same ones for both models (Bisani and Ney 2004, section 3), and, where several
-trainings of a model are given, these as well: a difference that other seeds would not show is no difference.
+A paired bootstrap resamples utterances, the same ones for both models (Bisani and Ney 2004, section 3). Where several trainings
+of a model are given, each resample adds to the difference a deviation drawn from Student's t distribution, whose scale is the
+standard error between trainings, assumed equal for both models: a difference that other seeds would not show is no difference.
 """
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,15 +53,17 @@ class Difference:
     ratio: float
     ratio_interval: tuple[float, float]
     better: float  # share of the resamples in which the new model makes fewer errors
+    equal: float  # in which both make as many
 
     def describe(self, name: str) -> list[str]:
         """Return lines for the terminal. name: of the rate."""
         low, high = (100 * bound for bound in self.change_interval)
         change = f"difference {100 * self.change:+.2f} points ({low:+.2f} to {high:+.2f})"
         ratio = f"{self.ratio:.2f} times the errors ({self.ratio_interval[0]:.2f} to {self.ratio_interval[1]:.2f})"
+        shares = f"better in {100 * self.better:.1f}% of the resamples, equal in {100 * self.equal:.1f}%"
         return [
             f"{name}  base {_describe_rates(self.base)}, new {_describe_rates(self.new)}",
-            f"     {change}, {ratio}; better in {100 * self.better:.1f}% of the resamples",
+            f"     {change}, {ratio}; {shares}",
         ]
 
 
@@ -80,54 +84,83 @@ def compare(base: Errors, new: Errors, *, resamples: int = RESAMPLES, seed: int 
         size = min(batch, resamples - start)
         weights = rng.multinomial(count, np.full(count, 1 / count), size=size)  # [size, N]
         lengths = weights @ base.lengths
-        sums = [_draw_trainings(rng, weights @ model.errors.T) for model in (base, new)]
+        sums = _draw_trainings(rng, *(weights @ model.errors.T for model in (base, new)))
         drawn.append(np.stack([*sums, lengths])[:, lengths > 0])
     base_sums, new_sums, lengths = np.concatenate(drawn, axis=1)
     change = (new_sums - base_sums) / lengths
-    ratio = new_sums / np.maximum(base_sums, 1)
     base_rate, new_rate = base.rates.mean(), new.rates.mean()
     return Difference(
         base=base.rates,
         new=new.rates,
         change=new_rate - base_rate,
         change_interval=_interval(change),
-        ratio=new_rate / base_rate if base_rate else float(new_rate > 0),
-        ratio_interval=_interval(ratio),
+        ratio=float(_ratio(new_rate, base_rate)),
+        ratio_interval=_interval(_ratio(new_sums, base_sums)),
         better=float(np.mean(new_sums < base_sums)),
+        equal=float(np.mean(new_sums == base_sums)),
     )
 
 
-def _draw_trainings(rng: np.random.Generator, sums: np.ndarray) -> np.ndarray:
-    """Return the mean errors [B] of trainings drawn for each resample. sums: errors [B, R] of all of them."""
-    trainings = sums.shape[1]
-    chosen = rng.integers(trainings, size=sums.shape)
-    return np.take_along_axis(sums, chosen, axis=1).mean(1)
+def _draw_trainings(rng: np.random.Generator, *sums: np.ndarray) -> list[np.ndarray]:
+    """Return errors [B] of base and new in each resample, for trainings of which those given are a sample.
+
+    sums: errors [B, R] of the trainings of each.
+    """
+    means = [each.mean(1) for each in sums]
+    freedom = sum(each.shape[1] - 1 for each in sums)
+    if freedom == 0:
+        return means
+    shares = [1 / each.shape[1] for each in sums]
+    squares = sum(((each - mean[:, None]) ** 2).sum(1) for each, mean in zip(sums, means, strict=True))
+    deviation = np.sqrt(squares / freedom * sum(shares)) * rng.standard_t(freedom, len(squares))
+    signed = [-shares[0], shares[1]]
+    return [np.maximum(m + s / sum(shares) * deviation, 0) for m, s in zip(means, signed, strict=True)]
+
+
+def _ratio(new, base) -> np.ndarray:
+    """Return new / base; 1 if both are 0, infinite if only the base is."""
+    return np.where(base > 0, new / np.where(base > 0, base, 1), np.where(new > 0, np.inf, 1.0))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(values, [0.025, 0.975], method="nearest")  # between infinities, nothing can be interpolated
     return float(low), float(high)
 
 
 def read(path: str) -> list[dict]:
-    """Read the transcripts of a manifest with texts that --mode=infer wrote. Raises ComparisonError, OSError."""
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}:{number}"
-            try:
-                record = json_line.decode(line)
-            except ValueError as error:
-                raise ComparisonError(f"{where} is not JSON ({error}): name a file of --mode=infer") from error
-            if not (isinstance(record, dict) and isinstance(record.get("reference"), str)):
-                raise ComparisonError(
-                    f"{where} has no reference: transcribe a manifest with texts: python main.py --mode=infer "
-                    "--config.restore=MODEL --config.data.test=MANIFEST --output=NAME.jsonl"
-                )
-            records.append(record)
+    """Read what is compared of the transcripts of a manifest with texts that --mode=infer wrote.
+
+    An utterance whose text is empty has no reference in such a file. Raises ComparisonError, OSError.
+    """
+    records, known = [], False
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                record = _parse(line, f"{path}:{number}")
+                known = known or "reference" in record
+                records.append({"reference": ""} | {key: record[key] for key in (*PLACE, "text") if key in record})
+        except UnicodeDecodeError as error:
+            raise ComparisonError(f"{path} is not UTF-8: name a file of --mode=infer") from error
     if not records:
         raise ComparisonError(f"{path} is empty: name a file of --mode=infer")
+    if not known:
+        raise ComparisonError(
+            f"{path} has no reference: transcribe a manifest with texts: python main.py --mode=infer "
+            "--config.restore=MODEL --config.data.test=MANIFEST --output=NAME.jsonl"
+        )
     return records
+
+
+def _parse(line: str, where: str) -> dict:
+    try:
+        record = json_line.decode(line)
+    except ValueError as error:
+        raise ComparisonError(f"{where} is not JSON ({error}): name a file of --mode=infer") from error
+    if not (isinstance(record, dict) and all(isinstance(record.get(key, ""), str) for key in ("reference", "text"))):
+        raise ComparisonError(f"{where} is no transcript: name a file of --mode=infer")
+    return record
 
 
 def align_rows(files: Sequence[str]) -> tuple[list[list[dict]], list[str]]:
@@ -190,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     for remark in remarks:
         print(f"warning: {remark}, and are left out", file=sys.stderr)
     if args.json:
@@ -198,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(rows[0])} utterances; scoring: {rules.describe()}; in brackets, 95% of {RESAMPLES:,} resamples")
     for name, difference in differences.items():
         print("\n".join(difference.describe(name)))
+    if max(map(len, given)) == 1:
+        print("The intervals do not include what other seeds would change: give several trainings of each model.")
     return 0
 
 
@@ -214,7 +251,13 @@ def _as_json(difference: Difference) -> dict:
         "new": [round(float(rate), 6) for rate in difference.new],
         "change": round(float(difference.change), 6),
         "change_interval": [round(bound, 6) for bound in difference.change_interval],
-        "ratio": round(float(difference.ratio), 4),
-        "ratio_interval": [round(bound, 4) for bound in difference.ratio_interval],
+        "ratio": _finite(difference.ratio),
+        "ratio_interval": [_finite(bound) for bound in difference.ratio_interval],
         "better": round(difference.better, 4),
+        "equal": round(difference.equal, 4),
     }
+
+
+def _finite(ratio: float) -> float | None:
+    """Return a ratio for JSON, which has no infinity."""
+    return round(ratio, 4) if math.isfinite(ratio) else None

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -41,7 +41,8 @@ def compile_steps(
 
     batches: shapes and types of a batch's arrays, by its shape. The largest one is compiled first and run once on a copy of
     the state, to test whether it fits into memory; its memory is logged. load: how batches are loaded, which takes memory of
-    the machine. on_shape: called after each shape; may raise. Raises MemoryError with the largest shape that fits.
+    the machine. on_shape: called for each shape, traced and compiled; may raise. Raises MemoryError with the largest
+    shape that fits.
     """
     _require_room_to_compile(load)
     everywhere, by_row = sharding.replicated(mesh), sharding.row_sharding(mesh)
@@ -82,14 +83,23 @@ def compile_steps(
             try:
                 for shape in ordered[1:]:  # Python traces one program at a time, while others are compiled or read
                     futures[shape] = pool.submit(compile_one, lower(shape))
+                    _show_finished(futures.values(), bar)
                     on_shape()
                 for shape, future in futures.items():
                     compiled[shape] = future.result()
-                    bar.update()
+                    _show_finished(futures.values(), bar)
                     on_shape()
             finally:
                 pool.shutdown(cancel_futures=True)  # after a failure or a stop, skip the remaining shapes
     return compiled
+
+
+def _show_finished(futures: Collection[concurrent.futures.Future], bar: tqdm) -> None:
+    """Move a bar, on which the first shape is shown, to the futures that are done. Raises the error of one that failed."""
+    done = [future for future in futures if future.done()]
+    bar.update(1 + len(done) - bar.n)
+    for future in done:
+        future.result()
 
 
 def _require_room_to_compile(load: LoadSettings) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from input_pipeline.manifest.problems import Problem
-from input_pipeline.text import count_invisible, describe_character, has_digits, visible
+from input_pipeline.text import count_invisible, describe_character, has_digits, normalise, visible
 from input_pipeline.text.scripts import mixed_words, script_of
 
 SLOW_PER_S = 0.5  # characters a second, below which a text may be incomplete
@@ -32,7 +32,7 @@ def suspicious_texts(texts: Sequence[str], seconds: Sequence[float], raw: Sequen
             yield Problem(row, "case", f"{shown} is {cases[row]}, most texts are {usual[0][0]}")
         if found := invisible_characters(raw[row]):
             yield Problem(row, "invisible", repr(visible(raw[row][:QUOTED])), found)
-        if words := mixed_words(raw[row]):
+        if words := mixed_words(normalise(raw[row], "none")):
             yield Problem(row, "scripts", ", ".join(map(_describe_mixed, words)))
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from input_pipeline import manifest
 from input_pipeline.storage import console
 from input_pipeline.storage.paths import refuse_inputs
-from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code
+from input_pipeline.text import TextRules, Vocabulary, VocabularyError, language_code, normalise
 from input_pipeline.text.characters import by_frequency, count_characters, describe_character, describe_characters
 from input_pipeline.text.scripts import mixed_words, writing_system
 
@@ -44,7 +44,7 @@ def suspicious(counts: collections.Counter) -> list[str]:
 
 def mixed(texts: Iterable[str]) -> list[str]:
     """Describe words that mix scripts; an empty list if there are none."""
-    words = list(dict.fromkeys(itertools.chain.from_iterable(map(mixed_words, texts))))
+    words = list(dict.fromkeys(itertools.chain.from_iterable(mixed_words(normalise(text, "none")) for text in texts)))
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
     return [f"words with letters of two scripts that look alike: {', '.join(words[:SHOWN])}{more}"] if words else []
 

@@ -47,13 +47,15 @@ def require_utf8(path: str, what: str) -> None:
 
 def refuse_inputs(outputs: Iterable[str], inputs: Iterable[str], flag: str = "--output") -> None:
     """Raise ValueError if a file that a command would write is one of those that it reads, by whatever path."""
-    existing = {_identity(path): path for path in outputs if os.path.exists(path)}
+    existing = {_identity(path): path for path in outputs if is_remote(path) or os.path.exists(path)}
     for path in inputs if existing else ():
-        if os.path.exists(path) and (output := existing.get(_identity(path))):
+        if (is_remote(path) or os.path.exists(path)) and (output := existing.get(_identity(path))):
             raise ValueError(f"{flag}={output} is {path}, which is read, and would be lost: choose another name")
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _identity(path: str) -> object:
+    if is_remote(path):
+        return path
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino
 

@@ -82,6 +82,8 @@ def normalise(text: str, language: str) -> str:
     else:
         text = compatible(text)
     joined = (" " if writing.spaced else "").join(lower(text, writing).split())
+    if not writing.spaced:
+        joined = _whole_vowels(joined)  # whose parts a space divided
     return unicodedata.normalize("NFC", joined)  # marks may follow a letter only now
 
 
@@ -92,7 +94,7 @@ def compatible(text: str) -> str:
     """
     if not text.isascii():
         text = text.replace(TILDE, WAVE_DASH)
-        text = LAO_AM.sub("\\1\\2\u0eb3", SARA_AM.sub("\\1\\2\u0e33", text))
+        text = _whole_vowels(text)
     if WHOLE_LETTERS.search(text):
         parts = (
             part if WHOLE_LETTERS.match(part) else unicodedata.normalize("NFKC", part)
@@ -101,7 +103,14 @@ def compatible(text: str) -> str:
         text = unicodedata.normalize("NFC", "".join(parts))
     else:
         text = unicodedata.normalize("NFKC", text)
-    return HYPHENS.sub("-", text.replace(TATWEEL, ""))  # some compatible forms have one
+    if TATWEEL in text:  # some compatible forms have one; a joiner beside it joins nothing any more
+        text = without_invisible(text.replace(TATWEEL, ""))
+    return HYPHENS.sub("-", text)
+
+
+def _whole_vowels(text: str) -> str:
+    """Return a text in which the vowel am of Thai and Lao is one letter."""
+    return LAO_AM.sub("\\1\\2\u0eb3", SARA_AM.sub("\\1\\2\u0e33", text))
 
 
 def lower(text: str, writing: Writing) -> str:

@@ -33,6 +33,8 @@ class ScoringRules:
             text = ARMENIAN_MARKS.sub("", APOSTROPHES.sub("'", text))
         if self.fold_width:
             text = compatible(text)
+        if self.remove_punctuation:  # compatible forms may have other apostrophes
+            text = APOSTROPHES.sub("'", text)
         if self.ignore_case:
             text = lower(text, writing)
         if self.remove_punctuation:

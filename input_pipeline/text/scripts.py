@@ -42,7 +42,7 @@ def mixed_words(text: str) -> list[str]:
     """Return the words of a text in which letters of one script look like those of another, to which the word belongs.
 
     A foreign ending (VKда, XXнче) and letters that an orthography borrows (Kabyle's γ, the I of Chechen) mix no scripts in
-    this sense. The text must not be in lower case only, which does not show the latter.
+    this sense. The text must be normalised as for `none`: composed, and in the case that it has, which shows the latter.
     """
     if text.isascii():
         return []

@@ -13,6 +13,7 @@ BEHIND = frozenset(
     "、。，．！？：；・‥…〜々〻ーゝゞヽヾぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ"
     "\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eaf\u0eb0\u0eb2\u0eb3\u0ebd\u0ec6"
 )
+CLOSING = ")]}!?,.:;%"
 # No line ends with these: vowels of Thai and Lao before their consonant.
 BEFORE = frozenset("\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4")
 
@@ -33,9 +34,11 @@ def may_divide(before: str, after: str) -> bool:
 
     Not between a letter and its marks or vowels, between joined consonants, before closing punctuation or behind opening one.
     """
-    if not before or not after or after.isascii():
+    if not before or not after:
         return True
     first, last = after[0], before[-1]
+    if first.isascii():
+        return first not in CLOSING and last not in BEFORE
     kind = unicodedata.category(first)
     if kind[0] == "M" or kind in ("Cf", "Pe", "Pf") or first in BEHIND or CONJOINING.match(first):
         return False

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_the_interval_is_that_of_the_mean_of_paired_differences():
 
 def test_models_of_equal_errors_do_not_differ():
     found = compare(errors(ERRORS), errors(ERRORS))
-    assert (found.change_interval, found.ratio_interval, found.better) == ((0.0, 0.0), (1.0, 1.0), 0.0)
+    assert (found.change_interval, found.ratio_interval) == ((0.0, 0.0), (1.0, 1.0))
+    assert (found.better, found.equal) == (0.0, 1.0)
     chance = compare(errors(ERRORS), errors(RNG.binomial(LENGTHS, 0.3)))
     assert chance.change_interval[0] < 0 < chance.change_interval[1]
 
@@ -47,6 +49,27 @@ def test_what_one_training_shows_and_another_does_not_is_no_difference():
     both = compare(errors(ERRORS), errors(good, bad))
     assert both.change_interval[0] < 0 < both.change_interval[1]
     assert both.new == pytest.approx([good.sum() / LENGTHS.sum(), bad.sum() / LENGTHS.sum()])
+
+
+def test_seeds_alone_show_a_difference_no_more_often_than_they_should():
+    """Two equal models, of two trainings each, whose seeds matter more than the utterances."""
+    rng, lengths, wrong = np.random.default_rng(0), np.full(400, 10), 0
+    for trial in range(60):
+        runs = rng.binomial(10, np.clip(rng.normal(0.3, 0.03, (4, 1)), 0, 1), (4, 400))
+        low, high = compare(
+            Errors(runs[:2], lengths), Errors(runs[2:], lengths), resamples=400, seed=trial
+        ).change_interval
+        wrong += not low <= 0 <= high
+    assert wrong <= 6
+
+
+def test_a_base_without_errors_has_no_ratio_but_one():
+    none, some = np.array([[0, 0]]), np.array([[2, 3]])
+    lengths = np.array([5, 5])
+    perfect = compare(Errors(none, lengths), Errors(none, lengths))
+    assert (perfect.ratio, perfect.ratio_interval) == (1.0, (1.0, 1.0))
+    worse = compare(Errors(none, lengths), Errors(some, lengths))
+    assert (worse.ratio, worse.ratio_interval) == (math.inf, (math.inf, math.inf))
 
 
 def test_empty_references_count_insertions_and_alone_have_no_rate():
@@ -78,7 +101,10 @@ def test_the_command_compares_files_of_several_trainings(transcripts, capsys):
     assert "2 utterances; scoring: case ignored, punctuation removed, full-width forms folded" in out
     assert "WER  base 50.00% (60.00, 40.00), new 0.00%" in out
     assert "difference -50.00 points (-" in out
-    assert "better in 100.0% of the resamples" in out
+    assert "of the resamples, equal in " in out
+    assert "seeds" not in out
+    assert main([base.split(",")[0], new]) == 0
+    assert "other seeds would change: give several trainings of each model" in capsys.readouterr().out
     assert main([base, new, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["utterances"], found["wer"]["base"], found["wer"]["new"]) == (2, [0.6, 0.4], [0.0])
@@ -119,13 +145,29 @@ def test_what_cannot_be_compared_is_named(other, message, transcripts, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_silence_has_no_reference_and_editors_leave_marks(transcripts, tmp_path, capsys):
+    """--mode=infer writes no reference of an empty text, and editors on Windows a byte order mark and blank lines."""
+    base, new = transcripts("b", "go", "stop"), transcripts("n", "go left", "stop now please")
+    for path, silence in ((base, "uh"), (new, "")):
+        record = json.dumps({"audio_filepath": "silence.wav", "duration": 1.0, "text": silence})
+        text = open(path).read() + record + "\n\n"  # noqa: SIM115
+        open(path, "w", encoding="utf-8-sig", newline="\r\n").write(text)  # noqa: SIM115
+    assert main([base, new, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["utterances"], found["wer"]["base"], found["wer"]["new"]) == (3, [0.8], [0.0])
+
+
 def test_other_files_are_named_with_the_line(transcripts, tmp_path, capsys):
     (tmp_path / "manifest.jsonl").write_text('{"audio_filepath": "a.wav", "duration": 1.0, "text": "go"}\n')
     (tmp_path / "table.jsonl").write_text("go left\n")
+    (tmp_path / "null.jsonl").write_text('{"reference": "go", "text": null}\n')
+    (tmp_path / "latin.jsonl").write_bytes(b'{"reference": "caf\xe9", "text": "go"}\n')
     base = transcripts("b", "go", "stop")
     for name, message in (
-        ("manifest", ":1 has no reference: transcribe"),
+        ("manifest", "manifest.jsonl has no reference: transcribe"),
         ("table", ":1 is not JSON"),
+        ("null", ":1 is no transcript"),
+        ("latin", "latin.jsonl is not UTF-8"),
         ("gone", "gone"),
     ):
         assert main([base, str(tmp_path / f"{name}.jsonl")]) == 2

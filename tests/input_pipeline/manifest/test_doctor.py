@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from input_pipeline import manifest
 from input_pipeline.manifest import command, examination
 from input_pipeline.manifest.doctor import Limits
 from input_pipeline.manifest.examination import Clip
+from input_pipeline.manifest.text_checks import suspicious_texts
+from input_pipeline.text import normalise
 
 RATE_HZ = 16000
 SPEECH = os.environ.get("DS2_SPEECH_DATA", "")
@@ -348,3 +351,9 @@ def test_output_frames_are_those_of_whole_windows(window_ms, hop_ms, stride):
     for samples in (0, 1, window - 1, window, window + hop - 1, window + hop, window + 9 * hop - 1, 16000):
         windows = len(range(0, samples - window + 1, hop))
         assert limits.output_frames(Clip(samples=samples, rate_hz=16000)) == len(range(0, windows, stride))
+
+
+def test_scripts_are_judged_in_composed_text_without_invisible_characters():
+    raw = [unicodedata.normalize("NFD", "ч\u0103ваш ч\u0115лхи"), "o\u00adкно"]
+    found = suspicious_texts([normalise(text, "none") for text in raw], [2.0, 2.0], raw)
+    assert [(problem.row, problem.kind) for problem in found if problem.kind == "scripts"] == [(1, "scripts")]

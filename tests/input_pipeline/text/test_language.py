@@ -104,6 +104,24 @@ def test_normalising_twice_changes_nothing(language):
     assert [o for o in once if normalise(o, language) != o] == []
 
 
+@pytest.mark.parametrize(
+    ("language", "written", "normal"),
+    [
+        ("fa", "\u0647\u200d\u0640 \u0642", "\u0647 \u0642"),  # a joiner beside a tatweel
+        ("fa", "\u0640\u200c\u0647\u0627", "\u0647\u0627"),
+        ("th", "\u0e19\u0e4d \u0e32", "\u0e19\u0e33"),  # an am that a space divides
+    ],
+)
+def test_what_is_removed_leaves_nothing_that_another_pass_would_change(language, written, normal):
+    assert normalise(written, language) == normal
+    assert normalise(normal, language) == normal
+
+
+def test_apostrophes_of_compatible_forms_are_scored_as_others():
+    rules = ScoringRules.for_language("en")
+    assert rules.apply("don\uff40t") == rules.apply("don't") == "don't"
+
+
 @pytest.mark.parametrize("language", ["en", "zh-TW", "pa-IN", "rm-sursilv", "nan-tw", "kab", "PT_br", "none"])
 def test_codes_of_two_or_three_letters_with_or_without_a_region_are_languages(language):
     assert language_code(language) == language
