@@ -307,9 +307,11 @@ def test_a_screen_reader_finds_names_and_every_control_is_reached_by_the_tab_key
     assert unnamed == []
     page.evaluate("document.activeElement.blur()")
     found = []
-    for _ in range(7):
+    for _ in range(7):  # six without the native decoder, which has a switch of its own
         page.key("keyDown", "Tab", "Tab", windowsVirtualKeyCode=9)
         page.key("keyUp", "Tab", "Tab", windowsVirtualKeyCode=9)
+        if page.evaluate("document.activeElement === document.body"):
+            break
         found.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.method"))
         outline = "getComputedStyle(document.activeElement.closest('.files') ?? document.activeElement).outlineStyle"
         assert page.evaluate(outline) == "solid"

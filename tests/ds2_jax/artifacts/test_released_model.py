@@ -1,4 +1,4 @@
-"""The model in the repository: small, readable, and as good as its card says."""
+"""The models in the repository: small, readable, and as good as their cards say."""
 
 import json
 import re
@@ -14,13 +14,14 @@ from tests.decoding.engines import needs_native
 from tests.runs import ROOT, run_main, slow
 
 BUNDLE = ROOT / "models" / "an4"
+TUNED = ROOT / "models" / "an4_tuned"
 ENGLISH = ROOT / "models" / "en"
 ROUNDING = 0.0001  # the card states percentages with two decimals
 
 
-def card_value(name: str, engine: str) -> float:
-    """Read a value from the card's two result tables, greedy and native, such as `| WER | 10.35 % |`."""
-    values = re.findall(rf"^\| {name} \| ([\d.]+) %", (BUNDLE / "README.md").read_text(), re.MULTILINE)
+def card_value(bundle: Path, name: str, engine: str) -> float:
+    """Read a value from a card's two result tables, greedy and native, such as `| WER | 10.35 % |`."""
+    values = re.findall(rf"^\| {name} \| ([\d.]+) %", (bundle / "README.md").read_text(), re.MULTILINE)
     return float(values[["greedy", "native"].index(engine)]) / 100
 
 
@@ -44,17 +45,20 @@ def test_it_transcribes_clips_from_its_training_set(clips):
 
 
 @pytest.mark.parametrize(
-    "engine",
+    ("bundle", "engine"),
     [
-        slow("greedy"),
-        pytest.param("native", marks=needs_native),
+        slow(BUNDLE, "greedy"),
+        pytest.param(BUNDLE, "native", marks=needs_native),
+        slow(TUNED, "greedy"),
+        slow(TUNED, "native"),
     ],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_it_reaches_the_error_rates_of_its_card_on_the_official_test(speech, engine):
-    result = evaluate(speech / "an4" / "test.jsonl", engine)
+def test_it_reaches_the_error_rates_of_its_card_on_the_official_test(speech, bundle, engine):
+    result = evaluate(speech / "an4" / "test.jsonl", engine, bundle)
     assert result["utterances"] == 130
-    assert result["wer"] == pytest.approx(card_value("WER", engine), abs=ROUNDING)
-    assert result["cer"] == pytest.approx(card_value("CER", engine), abs=ROUNDING)
+    assert result["wer"] == pytest.approx(card_value(bundle, "WER", engine), abs=ROUNDING)
+    assert result["cer"] == pytest.approx(card_value(bundle, "CER", engine), abs=ROUNDING)
 
 
 def test_english_is_small():
