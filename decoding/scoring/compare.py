@@ -1,5 +1,10 @@
 """Compare two models on the same utterances: error rates, and whether the difference is more than chance.
 
+    python -m decoding.compare base.jsonl new.jsonl
+    python -m decoding.compare base_1.jsonl,base_2.jsonl new_1.jsonl,new_2.jsonl    # trainings with several seeds
+
+The files are those of --mode=infer for one manifest with texts (--config.data.test=MANIFEST --output=NAME.jsonl).
+
 A paired bootstrap resamples utterances, the same ones for both models (Bisani and Ney 2004, section 3). Where several trainings
 of a model are given, each resample adds to the difference a deviation drawn from Student's t distribution, whose scale is the
 standard error between trainings, assumed equal for both models: a difference that other seeds would not show is no difference.
@@ -17,6 +22,7 @@ from tqdm import tqdm
 
 from decoding.scoring.error_rate import count_utterance
 from input_pipeline.storage import console, json_line
+from input_pipeline.storage.paths import why_missing
 from input_pipeline.text import ScoringRules, language_code
 
 RESAMPLES = 10_000
@@ -130,19 +136,24 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def read(path: str) -> list[dict]:
     """Read what is compared of the transcripts of a manifest with texts that --mode=infer wrote.
 
-    An utterance whose text is empty has no reference in such a file. Raises ComparisonError, OSError.
+    An utterance whose text is empty has no reference in such a file. Raises ComparisonError.
     """
     records, known = [], False
-    with open(path, encoding="utf-8-sig") as file:
-        try:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 record = _parse(line, f"{path}:{number}")
                 known = known or "reference" in record
                 records.append({"reference": ""} | {key: record[key] for key in (*PLACE, "text") if key in record})
-        except UnicodeDecodeError as error:
-            raise ComparisonError(f"{path} is not UTF-8: name a file of --mode=infer") from error
+    except UnicodeDecodeError as error:
+        raise ComparisonError(f"{path} is not UTF-8: name a file of --mode=infer") from error
+    except OSError as error:
+        reason = why_missing(path) if isinstance(error, FileNotFoundError) else ""
+        raise ComparisonError(
+            f"{path} cannot be read ({reason or error.strerror}): name a file of --mode=infer"
+        ) from error
     if not records:
         raise ComparisonError(f"{path} is empty: name a file of --mode=infer")
     if not known:
@@ -175,11 +186,11 @@ def align_rows(files: Sequence[str]) -> tuple[list[list[dict]], list[str]]:
             if different:
                 values = " and ".join(repr(record.get(different)) for record in pair)
                 raise ComparisonError(
-                    f"{files[0]} and {path} differ in line {number}: {different} is {values}: transcribe the same manifest"
+                    f"{files[0]} and {path} differ in utterance {number}: {different} is {values}: transcribe the same manifest"
                 )
         if len(records) != len(read_files[0]):
             raise ComparisonError(
-                f"{files[0]} has {len(read_files[0])} lines, {path} has {len(records)}: transcribe the same manifest"
+                f"{files[0]} has {len(read_files[0])} utterances, {path} has {len(records)}: transcribe the same manifest"
             )
     failed = [{row for row, record in enumerate(records) if "text" not in record} for records in read_files]
     lost = set().union(*failed)
@@ -194,7 +205,9 @@ def align_rows(files: Sequence[str]) -> tuple[list[list[dict]], list[str]]:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m decoding.compare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m decoding.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("base", help="transcripts, NAME.jsonl of --mode=infer; several trainings separated by commas")
     parser.add_argument("new", help="the same, of the model that may be better")
     parser.add_argument("--language", default="en", type=language_code, help="whose scoring rules apply (default en)")
@@ -214,13 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ComparisonError("name the files of both models")
         rows, remarks = align_rows([*given[0], *given[1]])
         models = rows[: len(given[0])], rows[len(given[0]) :]
-        differences = {}
-        for kind, name in enumerate(RATES):
-            if kind == 0 and rules.remove_spaces:
-                continue  # words are not separated
-            pair = [_errors(runs, rules, kind) for runs in models]
-            differences[name] = compare(*pair)
-    except (ValueError, OSError) as error:
+        pairs = zip(RATES, *(_count(runs, rules) for runs in models), strict=True)
+        differences = {name: compare(*pair) for name, *pair in pairs if name != "WER" or not rules.remove_spaces}
+    except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -238,11 +247,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _errors(runs: Sequence[Sequence[dict]], rules: ScoringRules, kind: int) -> Errors:
-    counts = [[count_utterance(row["reference"], row["text"], rules)[kind] for row in rows] for rows in runs]
-    return Errors(
-        np.array([[each.errors for each in rows] for rows in counts]), np.array([each.reference for each in counts[0]])
-    )
+def _count(runs: Sequence[Sequence[dict]], rules: ScoringRules) -> list[Errors]:
+    """Return the errors of a model's trainings, for each of RATES."""
+    counts = [[count_utterance(row["reference"], row["text"], rules) for row in rows] for rows in runs]
+    errors = np.array(
+        [[[kind.errors for kind in pair] for pair in rows] for rows in counts]
+    )  # [R, N, words and characters]
+    lengths = np.array([[kind.reference for kind in pair] for pair in counts[0]])
+    return [Errors(errors[..., kind], lengths[:, kind]) for kind in range(len(RATES))]
 
 
 def _as_json(difference: Difference) -> dict:

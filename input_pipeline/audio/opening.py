@@ -36,9 +36,7 @@ _STATED_SIZE = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \
 _MP3_SLACK = 3 * 1152  # samples that encoders add at both ends, and the frame of the header
 _NO_END = "Last page lacks an end-of-stream bit"
 _MALFORMED = ("malformed", "lost sync", "psf_fseek() failed")  # messages for damaged content of a known format
-_SAMPLER = (
-    "MPC2K"  # libsndfile's name of a sampler's format, for which it takes all data that begin with two certain bytes
-)
+_SAMPLER = "MPC2K"  # a sampler's format, for which libsndfile takes all data that begin with two certain bytes
 _FLAC = b"fLaC"
 _FLAC_SAMPLES_AT = 21  # of the 4 bits and 4 bytes in a FLAC file that count its samples
 _FLAC_LARGEST_RATIO = 65535 // 10  # samples that a byte of FLAC can hold: a constant frame of the largest block

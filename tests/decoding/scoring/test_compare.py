@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,11 +132,11 @@ def test_utterances_without_a_transcript_are_left_out_and_counted(transcripts, c
     [
         (
             {"audio": "b{}.wav"},
-            "differ in line 1: audio_filepath is 'a0.wav' and 'b0.wav': transcribe the same manifest",
+            "differ in utterance 1: audio_filepath is 'a0.wav' and 'b0.wav': transcribe the same manifest",
         ),
-        ({"references": ("go left", "stop")}, "differ in line 2: reference is 'stop now please' and 'stop'"),
+        ({"references": ("go left", "stop")}, "differ in utterance 2: reference is 'stop now please' and 'stop'"),
         ({"texts": (None, None)}, "no utterance has a transcript in all files"),
-        ({"texts": ("go",), "references": ("go left",)}, "has 2 lines, "),
+        ({"texts": ("go",), "references": ("go left",)}, "has 2 utterances, "),
         ({"texts": (), "references": ()}, "is empty: name a file of --mode=infer"),
     ],
 )
@@ -148,10 +149,9 @@ def test_what_cannot_be_compared_is_named(other, message, transcripts, capsys):
 def test_silence_has_no_reference_and_editors_leave_marks(transcripts, tmp_path, capsys):
     """--mode=infer writes no reference of an empty text, and editors on Windows a byte order mark and blank lines."""
     base, new = transcripts("b", "go", "stop"), transcripts("n", "go left", "stop now please")
-    for path, silence in ((base, "uh"), (new, "")):
+    for path, silence in ((Path(base), "uh"), (Path(new), "")):
         record = json.dumps({"audio_filepath": "silence.wav", "duration": 1.0, "text": silence})
-        text = open(path).read() + record + "\n\n"  # noqa: SIM115
-        open(path, "w", encoding="utf-8-sig", newline="\r\n").write(text)  # noqa: SIM115
+        path.write_text(path.read_text() + record + "\n\n", encoding="utf-8-sig", newline="\r\n")
     assert main([base, new, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["utterances"], found["wer"]["base"], found["wer"]["new"]) == (3, [0.8], [0.0])
@@ -168,7 +168,7 @@ def test_other_files_are_named_with_the_line(transcripts, tmp_path, capsys):
         ("table", ":1 is not JSON"),
         ("null", ":1 is no transcript"),
         ("latin", "latin.jsonl is not UTF-8"),
-        ("gone", "gone"),
+        ("gone", "gone.jsonl cannot be read (No such file or directory): name a file"),
     ):
         assert main([base, str(tmp_path / f"{name}.jsonl")]) == 2
         assert message in capsys.readouterr().err

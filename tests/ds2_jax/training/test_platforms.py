@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from benchmarks import recipe_shapes
 from benchmarks.compile_for import parse_settings, steps_of
@@ -30,12 +29,13 @@ TOPOLOGIES = {1: "v5e:1x1", 4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_steps_lower_for_cuda_and_rocm(recipe, monkeypatch):
-    """Without a mesh in view, which would name the platform of this machine."""
-    monkeypatch.setattr(sharding, "on_mesh", lambda function, mesh: function)
+def test_steps_lower_for_cuda_and_rocm(recipe):
     config = recipe_shapes.read_config(str(ROOT / "configs" / f"{recipe}.py"))
-    mesh = Mesh(np.array(jax.devices()).reshape(-1, 1), (sharding.DATA, sharding.FSDP))
-    for function, first, size in make_steps(config, recipe_shapes.VOCABULARY[recipe], mesh).values():
+    gpu = jax.sharding.AbstractDevice(device_kind="NVIDIA H100", num_cores=None, platform="gpu")
+    shape = (jax.device_count(), 1)
+    mesh = jax.sharding.AbstractMesh(shape, (sharding.DATA, sharding.FSDP), abstract_device=gpu)
+    steps = make_steps(config, recipe_shapes.VOCABULARY[recipe], mesh)  # type: ignore[arg-type]
+    for function, first, size in steps.values():
         exported = jax.export.export(function, platforms=("cuda", "rocm"))(first, abstract_batch((8, 96, 16), size))
         assert exported.platforms == ("cuda", "rocm")
         assert exported.nr_devices == jax.device_count()
